@@ -1,0 +1,195 @@
+"""From a CT in any orientation to network input: the one place where this happens, for training and for inference.
+
+Everything a network sees lies on an axis-aligned grid in patient space (LPS, identity direction), so a feet-first,
+flipped or oblique scan gives the same input as a head-first axial one, and left stays left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from soars.errors import InputError
+
+AIR_HU = -1000.0
+BODY_THRESHOLD_HU = -350.0
+BODY_GRID_MM = 3.0
+BODY_MARGIN_MM = 6.0
+MIN_BODY_CC = 200.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An axis-aligned sampling grid in LPS: `origin_mm` is the centre of voxel (0, 0, 0); all tuples are (x, y, z)."""
+
+    origin_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float]
+    size: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Array shape (z, y, x)."""
+        return self.size[2], self.size[1], self.size[0]
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        return np.asarray(self.origin_mm) + (np.asarray(self.size) - 1) * np.asarray(self.spacing_mm) / 2
+
+    def image(self, array: np.ndarray) -> sitk.Image:
+        """The array [z, y, x] as a SimpleITK image on this grid (a copy)."""
+        image = sitk.GetImageFromArray(array)
+        image.SetOrigin(self.origin_mm)
+        image.SetSpacing(self.spacing_mm)
+        return image
+
+    def points_to_index(self, points_mm: np.ndarray) -> np.ndarray:
+        """Continuous (z, y, x) indices of points [n, 3] given as (x, y, z) LPS mm."""
+        index = (np.asarray(points_mm, float) - self.origin_mm) / self.spacing_mm
+        return index[..., ::-1]
+
+    def index_to_points(self, index_zyx: np.ndarray) -> np.ndarray:
+        """LPS mm (x, y, z) of continuous (z, y, x) indices [..., 3]."""
+        return np.asarray(index_zyx, float)[..., ::-1] * self.spacing_mm + self.origin_mm
+
+    @staticmethod
+    def covering(lo_mm: np.ndarray, hi_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> Grid:
+        """The smallest grid of that spacing whose voxels cover the box [lo, hi], centred on it."""
+        lo, hi, spacing = (np.asarray(v, float) for v in (lo_mm, hi_mm, spacing_mm))
+        size = np.maximum(np.ceil((hi - lo) / spacing - 1e-6).astype(int), 1)
+        origin = (lo + hi) / 2 - (size - 1) * spacing / 2
+        return Grid(tuple(map(float, origin)), tuple(map(float, spacing)), tuple(map(int, size)))
+
+    @staticmethod
+    def around(centre_mm: np.ndarray, extent_mm: tuple[float, float, float], spacing_mm: tuple[float, float, float],
+               divisor: tuple[int, int, int] = (1, 1, 1)) -> Grid:
+        """A grid centred on a point, at least `extent_mm` wide; its shape is a multiple of `divisor` (z, y, x)."""
+        spacing = np.asarray(spacing_mm, float)
+        step = np.asarray(divisor[::-1])
+        size = np.ceil(np.ceil(np.asarray(extent_mm) / spacing - 1e-6) / step).astype(int) * step
+        origin = np.asarray(centre_mm, float) - (size - 1) * spacing / 2
+        return Grid(tuple(map(float, origin)), tuple(map(float, spacing)), tuple(map(int, size)))
+
+
+@dataclass(frozen=True)
+class Body:
+    """The patient without couch and air: a mask on a coarse LPS grid, and its bounding box in LPS mm."""
+
+    mask: sitk.Image
+    lo_mm: np.ndarray
+    hi_mm: np.ndarray
+    already_masked: bool
+
+    def grid(self, spacing_mm: tuple[float, float, float]) -> Grid:
+        """The working grid of that spacing over the body's bounding box."""
+        return Grid.covering(self.lo_mm, self.hi_mm, spacing_mm)
+
+
+def extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest LPS coordinate (x, y, z) that any voxel of the image covers, whatever its direction."""
+    size = np.asarray(image.GetSize(), float)
+    corners = [
+        image.TransformContinuousIndexToPhysicalPoint([float(-0.5 + c * s) for c, s in zip(corner, size, strict=True)])
+        for corner in np.ndindex(2, 2, 2)
+    ]
+    return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def resample(image: sitk.Image, grid: Grid, *, outside: float, nearest: bool = False) -> np.ndarray:
+    """The image on the grid as an array [z, y, x].
+
+    Linear interpolation in float32; before reducing the resolution the image is smoothed to the new voxel size
+    (a Gaussian whose FWHM makes up the difference), so that a 1 mm scan on a 3 mm grid looks like a 3 mm scan.
+    `nearest` is for labels and keeps the type.
+    """
+    moving = image if nearest else _smoothed_for(sitk.Cast(_cropped_to(image, grid), sitk.sitkFloat32), grid)
+    filt = sitk.ResampleImageFilter()
+    filt.SetSize(grid.size)
+    filt.SetOutputOrigin(grid.origin_mm)
+    filt.SetOutputSpacing(grid.spacing_mm)
+    filt.SetInterpolator(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
+    filt.SetDefaultPixelValue(float(outside))
+    return sitk.GetArrayFromImage(filt.Execute(moving))
+
+
+def find_body(image: sitk.Image) -> Body:
+    """Find the patient in a CT (HU): the largest object above -350 HU once thin bridges to the couch are cut.
+
+    A scan that somebody has already masked (constant outside the patient, as the OpenKBP set) is kept whole: there
+    is no couch to remove, and organs may stand alone in it.
+
+    Raises `InputError` when nothing the size of a head is found.
+    """
+    lo, hi = extent_mm(image)
+    coarse = Grid.covering(lo, hi, (BODY_GRID_MM,) * 3)
+    hu = resample(image, coarse, outside=AIR_HU)
+    solid = hu > BODY_THRESHOLD_HU
+    air = hu[~solid]
+    already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > 0.9
+    mask = solid if already_masked else _largest_object(solid)
+    if not mask.any() or mask.sum() * BODY_GRID_MM**3 / 1000 < MIN_BODY_CC:
+        raise InputError(
+            "no patient found in the scan (nothing of the size of a head above -350 HU); "
+            "is this a CT in Hounsfield units?"
+        )
+    where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in (2, 1, 0)]
+    box_lo = np.array([w[0] - 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm - BODY_MARGIN_MM
+    box_hi = np.array([w[-1] + 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm + BODY_MARGIN_MM
+    if already_masked:
+        mask = np.ones_like(mask)
+    return Body(
+        mask=coarse.image(mask.astype(np.uint8)),
+        lo_mm=np.maximum(box_lo, lo),
+        hi_mm=np.minimum(box_hi, hi),
+        already_masked=already_masked,
+    )
+
+
+def network_input(image: sitk.Image, body: Body, grid: Grid, window_hu: tuple[float, float]) -> np.ndarray:
+    """The CT channel on the grid, float32 [z, y, x]: air outside the body, clipped to the window, scaled to [-1, 1]."""
+    hu = resample(image, grid, outside=AIR_HU)
+    if not body.already_masked:
+        hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
+    low, high = window_hu
+    return ((np.clip(hu, low, high) - low) * np.float32(2 / (high - low)) - 1).astype(np.float32, copy=False)
+
+
+def _largest_object(solid: np.ndarray) -> np.ndarray:
+    """The largest component after an opening of one voxel, grown back, closed along the surface and filled."""
+    core = ndimage.binary_opening(solid, iterations=1)
+    labels, count = ndimage.label(core)
+    if count == 0:
+        return core
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    grown = ndimage.binary_dilation(largest, iterations=2)  # nose tip, ears, skin: a margin of two voxels
+    for z in range(grown.shape[0]):  # airways open to the outside in other planes are closed in the axial one
+        grown[z] = ndimage.binary_fill_holes(grown[z])
+    return grown
+
+
+def _cropped_to(image: sitk.Image, grid: Grid) -> sitk.Image:
+    """The part of the image that the grid's interpolation can touch, to save time and memory."""
+    half = np.asarray(grid.spacing_mm) * 2 + np.max(image.GetSpacing()) * 2
+    lo = np.asarray(grid.origin_mm) - half
+    hi = np.asarray(grid.origin_mm) + (np.asarray(grid.size) - 1) * grid.spacing_mm + half
+    corners = np.array(
+        [image.TransformPhysicalPointToContinuousIndex([(lo, hi)[b][a] for a, b in enumerate(c)])
+         for c in np.ndindex(2, 2, 2)]
+    )
+    size = np.asarray(image.GetSize())
+    start = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, size - 1)
+    stop = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, start + 1, size)
+    return sitk.RegionOfInterest(image, [int(v) for v in stop - start], [int(v) for v in start])
+
+
+def _smoothed_for(image: sitk.Image, grid: Grid) -> sitk.Image:
+    """Smooth along each image axis by what the coarser grid spacing asks for."""
+    direction = np.asarray(image.GetDirection()).reshape(3, 3)
+    target = np.abs(direction).T @ np.asarray(grid.spacing_mm)  # the grid's spacing seen along each image axis
+    for axis, (new, old) in enumerate(zip(target, image.GetSpacing(), strict=True)):
+        if new > 1.2 * old and image.GetSize()[axis] >= 4:
+            sigma_mm = float(np.sqrt(new**2 - old**2) / 2.355)
+            image = sitk.RecursiveGaussian(image, sigma_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+    return image

@@ -1,0 +1,1 @@
+"""One module for each `soars` command: ``add_parser(subparsers)`` and ``run(args)``."""
