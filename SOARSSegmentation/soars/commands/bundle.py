@@ -1,0 +1,121 @@
+"""``soars bundle``: list, show, verify and import model bundles."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soars.bundle import Bundle
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "bundle",
+        help="list, show, verify and import model bundles",
+        description="Model bundles: trained weights with a manifest and a model card, as a folder or a .zip. Imported "
+        "bundles are kept in $SOARS_BUNDLES, by default the user's application data folder.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="list the shipped and the imported bundles")
+    show = actions.add_parser("show", help="show a bundle's organs, branches and model card")
+    show.add_argument("bundle", metavar="NAME|PATH", help="an installed bundle, a folder or a .zip")
+    check = actions.add_parser("verify", help="check the manifest and the SHA-256 of every file")
+    check.add_argument("bundle", metavar="NAME|PATH", help="an installed bundle, a folder or a .zip")
+    add = actions.add_parser("import", help="check a bundle and install it for this user")
+    add.add_argument("path", metavar="PATH", help="a folder or a .zip")
+    add.add_argument("--name", help="install it under this name (default: the name it has)")
+    add.add_argument("--overwrite", action="store_true", help="replace an imported bundle of the same name")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen action; errors are `soars.errors.BundleError`."""
+    return {"list": _list, "show": _show, "verify": _verify, "import": _import}[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from soars.bundle import list_bundles, user_folder
+
+    rows = []
+    for entry in list_bundles():
+        where = "shipped" if entry.shipped else str(entry.folder)
+        if entry.bundle is None:
+            rows.append((entry.name, "-", "damaged", "-", "-", "-", where))
+            continue
+        b = entry.bundle
+        rows.append((entry.name, b.version, _coverage(b), ", ".join(b.branches), b.licence, _size(b.bytes), where))
+    if rows:
+        print(_table(("name", "version", "organs", "branches", "licence", "size", "location"), rows))
+    else:
+        print(f"no bundles installed; import one with: soars bundle import PATH (kept in {user_folder()})")
+    for entry in list_bundles():
+        if entry.problem:
+            print(f"\n{entry.name}: {entry.problem}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from soars.bundle import load_bundle
+    from soars.oars import SOARS42
+
+    bundle = load_bundle(args.bundle)
+    print(f"{bundle.name} {bundle.version}: {bundle.description}")
+    print(f"licence {bundle.licence}, {_size(bundle.bytes)}, SHA-256 {bundle.sha256}")
+    print(f"\norgans: {_coverage(bundle)}\n  {', '.join(bundle.organs)}")
+    missing = [name for name in SOARS42 if name not in bundle.organs]
+    print(f"not covered: {len(missing)}" + (f"\n  {', '.join(missing)}" if missing else ""))
+    rows = [
+        (
+            b.name,
+            " + ".join(b.inputs),
+            str(len(b.classes)),
+            b.activation,
+            " x ".join(f"{s:g}" for s in b.spacing_mm),
+            " x ".join(str(n) for n in reversed(b.patch)),
+            "-".join(str(f) for f in b.architecture.features),
+            ", ".join(b.files),
+        )
+        for b in bundle.branches.values()
+    ]
+    print("\n" + _table(("branch", "input", "classes", "output", "spacing mm", "patch", "features", "weights"), rows))
+    print(f"\n{bundle.card.rstrip()}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from soars.bundle import load_bundle
+
+    bundle = load_bundle(args.bundle)  # its warnings are logged
+    files = len(bundle.files) + 1
+    print(f"{bundle.name} {bundle.version}: {files} files as published, {_coverage(bundle)} organs, {bundle.sha256}")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from soars.bundle import import_bundle
+
+    logging.getLogger("soars.bundle").debug("importing %s", args.path)
+    bundle = import_bundle(args.path, args.name, overwrite=args.overwrite)
+    print(f"imported {bundle.folder.name} {bundle.version} ({_coverage(bundle)} organs) into {bundle.folder}")
+    return 0
+
+
+def _coverage(bundle: Bundle) -> str:
+    """How many of the 42 OARs, and how many others, the bundle segments."""
+    from soars.oars import SOARS42
+
+    inside = sum(name in SOARS42 for name in bundle.organs)
+    others = len(bundle.organs) - inside
+    return f"{inside} of {len(SOARS42)}" + (f" + {others} others" if others else "")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * w for w in widths], *rows]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -1,0 +1,165 @@
+"""How far a long command is: one small record, and the three ways of ``--progress`` to show it.
+
+``auto`` writes for people, to standard error: one line that is rewritten in a terminal, else a plain line now and
+then. ``none`` writes nothing. ``json`` writes for a parent process, to standard output, one JSON object a line::
+
+    {"stage": "anchor", "done": 3, "of": 12, "message": ""}
+
+and, whenever nothing was written for a second, a heartbeat that says the process lives; it repeats how far the
+last stage was, and a parent that only wants progress skips it::
+
+    {"stage": "heartbeat", "done": 3, "of": 12, "message": "anchor"}
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TextIO
+
+from soars.errors import CancelledError
+
+MODES = ("auto", "json", "none")
+HEARTBEAT_S = 1.0
+"""Longest silence of ``--progress json``; the contract is two seconds, and the machine may be busy."""
+SPARSE_S = 10.0
+"""Shortest time between two plain lines of the same stage where standard error is not a terminal."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``done`` of ``of`` steps of a stage are finished (``of`` 0: unknown); ``message`` is for people."""
+
+    stage: str
+    done: int = 0
+    of: int = 0
+    message: str = ""
+
+
+Reporter = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """The reporter that reports to nobody."""
+
+
+def add_progress_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command its ``--progress``."""
+    parser.add_argument(
+        "--progress",
+        choices=MODES,
+        default="auto",
+        help="how to show progress: auto, a line for people on standard error (default); json, one JSON object a line "
+        'on standard output, with a "heartbeat" stage while a step takes long; none',
+    )
+
+
+@contextmanager
+def reporting(mode: str) -> Iterator[Reporter]:
+    """A reporter for ``--progress MODE``, to be opened before heavy imports so that the heartbeat covers them.
+
+    The reporter raises `CancelledError` once the reader of standard output has gone away.
+    """
+    if mode == "json":
+        with _json_lines(sys.stdout, HEARTBEAT_S) as report:
+            yield report
+    elif mode == "auto":
+        with _for_people(sys.stderr) as report:
+            yield report
+    elif mode == "none":
+        yield ignore
+    else:
+        raise ValueError(f"unknown progress mode {mode!r}")
+
+
+@contextmanager
+def _json_lines(stream: TextIO, interval_s: float) -> Iterator[Reporter]:
+    lock = threading.Lock()
+    stop = threading.Event()
+    last = Progress("start")
+    written_at = 0.0
+    gone = False
+
+    def write(progress: Progress) -> None:  # with the lock held
+        nonlocal written_at, gone
+        try:
+            stream.write(json.dumps(asdict(progress)) + "\n")
+            stream.flush()
+        except (BrokenPipeError, ValueError, OSError):
+            gone = True
+        written_at = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        with lock:
+            last = progress
+            write(progress)
+        if gone:
+            raise CancelledError("cancelled: the program that reads the progress has gone away")
+
+    def heartbeat() -> None:
+        while not stop.wait(interval_s / 4):
+            with lock:
+                if not stop.is_set() and not gone and time.monotonic() - written_at >= interval_s * 0.75:
+                    write(Progress("heartbeat", last.done, last.of, last.stage))
+
+    thread = threading.Thread(target=heartbeat, name="soars-heartbeat", daemon=True)
+    report(last)
+    thread.start()
+    try:
+        yield report
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def _for_people(stream: TextIO) -> Iterator[Reporter]:
+    terminal = stream.isatty()
+    stage = ""
+    written_at = 0.0
+    width = 0
+
+    def report(progress: Progress) -> None:
+        nonlocal stage, written_at, width
+        now = time.monotonic()
+        changed = progress.stage != stage
+        finished = progress.of > 0 and progress.done >= progress.of
+        if terminal:
+            if changed or finished or now - written_at >= 0.1:
+                text = _line(progress, bar=True)
+                stream.write("\r" + text.ljust(width))
+                stream.flush()
+                width, written_at = len(text), now
+        elif changed or now - written_at >= SPARSE_S:
+            stream.write(_line(progress, bar=False) + "\n")
+            stream.flush()
+            written_at = now
+        stage = progress.stage
+
+    try:
+        yield report
+    finally:
+        if width:
+            stream.write("\r" + " " * width + "\r")
+            stream.flush()
+
+
+def _line(progress: Progress, *, bar: bool) -> str:
+    parts = [progress.stage]
+    if progress.of > 0:
+        share = min(max(progress.done / progress.of, 0.0), 1.0)
+        if bar:
+            filled = round(20 * share)
+            parts.append("[" + "#" * filled + "." * (20 - filled) + "]")
+        parts.append(f"{progress.done}/{progress.of}")
+    if progress.message:
+        parts.append(progress.message)
+    line = " ".join(parts)
+    return line if len(line) < 79 or not bar else line[:76] + "..."
