@@ -1,9 +1,10 @@
 """Model bundles: where they lie, how they are checked, loaded, imported and written.
 
-A bundle is one folder, or one .zip of it, with ``manifest.json``, a model card and the weights of each branch::
+A bundle is one folder, or one .zip of it, with ``manifest.json``, a model card and the weights of each
+branch::
 
-    bundle = load_bundle("starter")               # a shipped or imported bundle, or a path to a folder or .zip
-    bundle.branches["anchor"].classes
+    bundle = load_bundle("starter")               # a shipped or imported bundle, or a path to a folder or
+    .zip bundle.branches["anchor"].classes
     bundle.weights("anchor", "onnx")
 
 Loading checks the manifest (see `soars.manifest` for the format) and the SHA-256 of every file, so what is
@@ -55,7 +56,7 @@ _LARGEST_MANIFEST = 4 << 20
 
 @dataclass(frozen=True)
 class BundleEntry:
-    """One installed bundle: ``name`` is what `load_bundle` finds it by; ``problem`` says why ``bundle`` is None."""
+    """An installed bundle: `load_bundle` finds it by ``name``; ``problem`` says why ``bundle`` is None."""
 
     name: str
     folder: Path
@@ -67,8 +68,8 @@ class BundleEntry:
 def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Load and check a bundle by its name, or from a folder or a .zip.
 
-    A plain name means an installed bundle first; write ``./name`` for a folder of that name. A .zip is unpacked
-    into a temporary folder that is removed with the returned object.
+    A plain name means an installed bundle first; write ``./name`` for a folder of that name. A .zip is
+    unpacked into a temporary folder that is removed with the returned object.
 
     Raises `BundleError` when there is no such bundle, when two have the name, or when it is damaged or newer.
     """
@@ -77,7 +78,9 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     if isinstance(name_or_path, str) and PLAIN_NAME.fullmatch(text):
         found = [folder for folder in _installed() if folder.name == text]
         if len(found) > 1:
-            raise BundleError(f"two bundles are named {text}: {found[0]} and {found[1]}; give the path of the one you mean")
+            raise BundleError(
+                f"two bundles are named {text}: {found[0]} and {found[1]}; give the path of the one you mean"
+            )
         if found:
             path = found[0]
     if path.is_dir():
@@ -103,17 +106,23 @@ def list_bundles() -> list[BundleEntry]:
 def read_bundle(folder: Path) -> Bundle:
     """The bundle in a folder with its manifest checked, but not yet its files; raises `BundleError`."""
     try:
-        try:
-            data = (folder / MANIFEST).read_bytes()
-        except FileNotFoundError as error:
-            raise BundleError(f"has no {MANIFEST}; it is not a bundle, or is incomplete") from error
+        data = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"bundle {folder}: has no {MANIFEST}; it is not a bundle, or is incomplete"
+        ) from error
+    try:
         manifest = parse_manifest(data)
         card_name = manifest.get("card")
         card = folder / card_name if isinstance(card_name, str) and PLAIN_NAME.fullmatch(card_name) else None
-        text = card.read_bytes().decode("utf-8", errors="replace") if card is not None and card.is_file() else ""
-        return bundle_from_manifest(manifest, folder=folder, card=text, sha256=hashlib.sha256(data).hexdigest())
+        text = (
+            card.read_bytes().decode("utf-8", errors="replace") if card is not None and card.is_file() else ""
+        )
+        return bundle_from_manifest(
+            manifest, folder=folder, card=text, sha256=hashlib.sha256(data).hexdigest()
+        )
     except BundleError as error:
-        raise BundleError(f"bundle {folder}: {error}") from error
+        raise BundleError(f"bundle {folder}: {MANIFEST}: {error}") from error
 
 
 def verify(bundle: Bundle) -> list[str]:
@@ -124,17 +133,17 @@ def verify(bundle: Bundle) -> list[str]:
     for name, entry in bundle.files.items():
         _check_file(bundle.folder / name, entry, f"bundle {bundle.folder}")
     warnings = [f"bundle {bundle.name}: {problem}" for problem in check_card(bundle.card)]
-    extra = sorted(p.name for p in bundle.folder.iterdir() if p.name != MANIFEST and p.name not in bundle.files)
-    if extra:
-        warnings.append(f"bundle {bundle.name}: not part of it and not used: {', '.join(extra)} (in {bundle.folder})")
-    return warnings
+    present = {path.name for path in bundle.folder.iterdir()}
+    return warnings + _about_extra(bundle, present - {MANIFEST, *bundle.files}, bundle.folder)
 
 
-def import_bundle(path: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False) -> Bundle:
+def import_bundle(
+    path: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False
+) -> Bundle:
     """Check a bundle (folder or .zip) and copy it into the user's bundle folder, whole or not at all.
 
-    ``name``: what to install it as, by default the name in its manifest. Raises `BundleError` when the bundle is
-    refused, when the name is taken and not ``overwrite``, or when it is a shipped bundle's.
+    ``name``: what to install it as, by default the name in its manifest. Raises `BundleError` when the bundle
+    is refused, when the name is taken and not ``overwrite``, or when it is a shipped bundle's.
     """
     if not Path(path).exists():
         raise BundleError(f"no bundle to import at {os.fspath(path)}")
@@ -147,7 +156,9 @@ def import_bundle(path: str | os.PathLike[str], name: str | None = None, *, over
     home = user_folder()
     target = home / name
     if target.exists() and not overwrite:
-        raise BundleError(f"a bundle {name} is installed already ({target}); overwrite it, or give another --name")
+        raise BundleError(
+            f"a bundle {name} is installed already ({target}); overwrite it, or give another --name"
+        )
     home.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".import-", dir=home))
     try:
@@ -155,26 +166,26 @@ def import_bundle(path: str | os.PathLike[str], name: str | None = None, *, over
         new.mkdir()
         for file in (MANIFEST, *source.files):
             shutil.copyfile(source.folder / file, new / file)
-        _checked(new)
-        if target.exists():
-            os.rename(target, old)
+        verify(read_bundle(new))
         try:
+            if target.exists():
+                os.rename(target, old)
             os.rename(new, target)
         except BaseException:
-            if old.exists():
+            if old.exists() and not target.exists():
                 os.rename(old, target)
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return _checked(target)
+    return read_bundle(target)
 
 
 def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) -> Bundle:
     """Make a folder with weights and a ``card.md`` a bundle: hash all its files and write ``manifest.json``.
 
     ``fields``: the manifest's name, version, description, licence, window_hu, branches (name ->
-    `BranchSpec.to_dict`) and voi_mm. Every file in the folder becomes part of the bundle. The manifest appears
-    only when everything is valid, the model card's sections included; else `BundleError`.
+    `BranchSpec.to_dict`) and voi_mm. Every file in the folder becomes part of the bundle. The manifest
+    appears only when everything is valid, the model card's sections included; else `BundleError`.
     """
     folder = Path(folder)
     problems = check_card(_read_card(folder))
@@ -202,7 +213,7 @@ def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) ->
 
 
 def user_folder() -> Path:
-    """Where imported bundles lie: ``$SOARS_BUNDLES``, else the system's place for a user's application data."""
+    """Where imported bundles lie: ``$SOARS_BUNDLES``, else the system's place for application data."""
     if os.environ.get("SOARS_BUNDLES"):
         return Path(os.environ["SOARS_BUNDLES"]).expanduser()
     if sys.platform == "win32":
@@ -237,11 +248,15 @@ def _check_file(path: Path, entry: FileEntry, where: str) -> None:
     if not path.is_file():
         raise BundleError(f"{where}: {path.name} is missing; get the bundle again")
     size = path.stat().st_size
-    if size != entry.bytes:
-        what = "cut short" if size < entry.bytes else "too long"
-        raise BundleError(f"{where}: {path.name} is {what} ({size} of {entry.bytes} bytes); get the bundle again")
+    if size != entry.size_bytes:
+        what = "cut short" if size < entry.size_bytes else "too long"
+        raise BundleError(
+            f"{where}: {path.name} is {what} ({size} of {entry.size_bytes} bytes); get the bundle again"
+        )
     if _sha256(path) != entry.sha256:
-        raise BundleError(f"{where}: {path.name} is damaged (its SHA-256 is not the manifest's); get the bundle again")
+        raise BundleError(
+            f"{where}: {path.name} is damaged (its SHA-256 is not the manifest's); get the bundle again"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -256,7 +271,9 @@ def _read_card(folder: Path) -> str:
     try:
         return (folder / "card.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder / 'card.md'}: cannot be read as UTF-8 text: a bundle needs a model card") from error
+        raise BundleError(
+            f"{folder / 'card.md'}: cannot be read as UTF-8 text: a bundle needs a model card"
+        ) from error
 
 
 def _load_zip(path: Path) -> Bundle:
@@ -268,17 +285,26 @@ def _load_zip(path: Path) -> Bundle:
             bundle = _checked(folder)
         except BundleError as error:
             raise BundleError(str(error).replace(f"bundle {folder}", f"bundle {path}")) from error
-        if extra:
-            text = f"bundle {bundle.name}: not part of it and not used: {', '.join(extra)} (in {path})"
-            log.warning("%s", text)
-            bundle = replace(bundle, warnings=(*bundle.warnings, text))
-        return replace(bundle, _keep_alive=temporary)
+        about_extra = _about_extra(bundle, extra, path)
+        for warning in about_extra:
+            log.warning("%s", warning)
+        return replace(bundle, warnings=(*bundle.warnings, *about_extra), _keep_alive=temporary)
     except BaseException:
         temporary.cleanup()
         raise
 
 
-def _unzip(path: Path, folder: Path) -> list[str]:
+def _about_extra(bundle: Bundle, names: set[str], where: Path) -> list[str]:
+    """A warning about files that are not the bundle's, except what systems leave behind (.DS_Store)."""
+    extra = sorted(n for n in names if not n.startswith((".", "__MACOSX")))
+    return (
+        [f"bundle {bundle.name}: not part of it and not used: {', '.join(extra)} (in {where})"]
+        if extra
+        else []
+    )
+
+
+def _unzip(path: Path, folder: Path) -> set[str]:
     """Unpack the manifest and the files it lists, nothing else and nowhere else; return the other members."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -295,12 +321,12 @@ def _unzip(path: Path, folder: Path) -> list[str]:
             try:
                 files = read_files_table(parse_manifest((folder / MANIFEST).read_bytes()))
             except BundleError as error:
-                raise BundleError(f"bundle {path}: {error}") from error
+                raise BundleError(f"bundle {path}: {MANIFEST}: {error}") from error
             for name, entry in files.items():
                 if prefix + name in members:
-                    _unpack(archive, members[prefix + name], folder / name, entry.bytes)
+                    _unpack(archive, members[prefix + name], folder / name, entry.size_bytes)
             used = {prefix + name for name in (MANIFEST, *files)}
-            return sorted(set(members) - used)
+            return set(members) - used
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise BundleError(f"bundle {path}: not a readable .zip ({error}); get the bundle again") from error
 

@@ -1,7 +1,8 @@
 """``soars``: the command line, which is also what Slicer runs as a child process (``python -m soars.cli``).
 
-Exit codes: 0 done; 2 bad usage or bad input, with one line ``soars: error: ...`` on standard error; 1 a fault of
-ours; 130 cancelled (Ctrl-C, SIGTERM, or the reader of the output has gone). Nothing half-written is left behind.
+Exit codes: 0 done; 2 bad usage or bad input, with one line ``soars: error: ...`` on standard error; 1 a fault
+of ours; 130 cancelled (Ctrl-C, SIGTERM, or the reader of the output has gone). Nothing half-written is left
+behind.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import soars
 from soars.commands import bundle
@@ -29,7 +31,10 @@ CANCELLED = 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a usage error like any other bad input."""
+    """Reports a usage error like any other bad input, and knows options by their full names only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -38,10 +43,13 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="soars",
-        description="Segment organs at risk on head-and-neck planning CT. For research; not a medical device.",
+        description="Segment organs at risk on head-and-neck planning CT. "
+        "For research; not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"soars {soars.__version__}")
-    parser.add_argument("--debug", action="store_true", help="log everything and show the traceback of an error")
+    parser.add_argument(
+        "--debug", action="store_true", help="log everything and show the traceback of an error"
+    )
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.add_parser(subparsers)
@@ -55,21 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _use_utf8()
     debug = "--debug" in argv
     try:
-        with _terminate_like_interrupt():
+        with _terminate_like_interrupt(), _warnings_for_people(debug):
             args = build_parser().parse_args(argv)
-            logging.basicConfig(
-                stream=sys.stderr, format="soars: %(levelname)s: %(message)s", level=_log_level(debug), force=True
-            )
-            code = _module(args.command).run(args)
+            code: int = _module(args.command).run(args)
             sys.stdout.flush()
-            return int(code)
+            return code
     except SystemExit as end:  # --help and --version
         return end.code if isinstance(end.code, int) else 0
-    except BrokenPipeError:
-        _discard_stdout()
-        return CANCELLED
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # every fault ends in one line and an exit code
+    except (Exception, KeyboardInterrupt) as error:  # every fault ends in one line and an exit code
         return _report(error, debug)
+    finally:
+        _flush_stdout()
 
 
 def _report(error: BaseException, debug: bool) -> int:
@@ -77,7 +81,9 @@ def _report(error: BaseException, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        code, message = CANCELLED, "cancelled; nothing was written"
+        code, message = CANCELLED, "cancelled"
+    elif isinstance(error, BrokenPipeError):
+        code, message = CANCELLED, "cancelled: the program that reads the output has gone away"
     elif isinstance(error, SoarsError):
         code, message = error.exit_code, str(error)
     elif isinstance(error, OSError) and error.errno in _OS_ERRORS:
@@ -93,11 +99,13 @@ def _report(error: BaseException, debug: bool) -> int:
     return code
 
 
+_FULL = "cannot write{file}: the disk is full, or your share of it; free some space or choose another place"
+_FORBIDDEN = "no permission to read or write{file}; change its permissions or choose another place"
 _OS_ERRORS = {
-    errno.ENOSPC: "the disk is full: cannot write{file}; free some space or choose another place",
-    errno.EDQUOT: "the disk quota is used up: cannot write{file}; free some space or choose another place",
-    errno.EACCES: "no permission to read or write{file}; change its permissions or choose another place",
-    errno.EPERM: "no permission to read or write{file}; change its permissions or choose another place",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
     errno.EROFS: "cannot write{file}: it is on a read-only disk; choose another place",
     errno.ENAMETOOLONG: "cannot use{file}: the name is too long; choose a shorter one",
 }
@@ -111,16 +119,14 @@ def _module(command: str) -> ModuleType:
     return next(m for m in COMMANDS if m.__name__.rsplit(".", 1)[-1] == command)
 
 
-def _log_level(debug: bool) -> int:
-    return logging.DEBUG if debug else logging.WARNING
-
-
 def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:
     """``--debug`` also after the command; SUPPRESS keeps a subparser from undoing what was said before it."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
-                sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+                sub.add_argument(
+                    "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+                )
                 _accept_debug_everywhere(sub)
 
 
@@ -131,12 +137,39 @@ def _use_utf8() -> None:
             reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def _discard_stdout() -> None:
-    """Keep the interpreter from failing again when it flushes a standard output that nobody reads."""
+def _flush_stdout() -> None:
+    """Keep the interpreter from failing when it flushes, at its end, a standard output that nobody reads."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
     except (OSError, ValueError):
-        pass
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _warnings_for_people(debug: bool) -> Iterator[None]:
+    """Logs go to standard error as ``soars: warning: ...``; libraries' Python warnings only with --debug."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    root, own = logging.getLogger(), logging.getLogger("soars")
+    level = own.level
+    root.addHandler(handler)
+    if debug:
+        own.setLevel(logging.DEBUG)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeHandler(handler)
+        own.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"soars: {record.levelname.lower()}: {super().format(record)}"
 
 
 @contextmanager

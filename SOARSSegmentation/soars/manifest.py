@@ -47,7 +47,7 @@ INPUTS = ("ct", "anchor", "heatmap")
 ACTIVATIONS = ("softmax", "sigmoid", "heatmap")
 WEIGHT_KINDS = ("safetensors", "onnx")
 CARD_SECTIONS = ("Trained on", "Licence", "Figures", "What it cannot do", "Research use only")
-"""Headings that a model card must have, each with text below it; "Figures" also names the command, in backticks."""
+"""Headings a model card must have, each with text below; "Figures" also names the command, in backticks."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """File names and bundle names: nothing that could point out of the bundle's folder, on any system."""
@@ -93,10 +93,10 @@ class BranchSpec:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file of the bundle must be: its SHA-256 (hexadecimal) and its size in bytes."""
+    """What a file of the bundle must be: its SHA-256 (hexadecimal) and its size."""
 
     sha256: str
-    bytes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class Bundle:
         return tuple(c for b in self.branches.values() if b.name != "detection" for c in b.classes)
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Size of all files except the manifest."""
-        return sum(entry.bytes for entry in self.files.values())
+        return sum(entry.size_bytes for entry in self.files.values())
 
     def weights(self, branch: str, kind: str) -> Path:
         """Path of a branch's weights of a kind ("safetensors" or "onnx").
@@ -157,18 +157,20 @@ class Bundle:
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
-    """The manifest's JSON as a dictionary of known format version; raises `BundleError`."""
+    """The manifest's JSON, of a known format version; raises `BundleError`, without the file's name."""
     try:
-        manifest = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        manifest = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleError(f"{MANIFEST} is not valid JSON ({error}); the bundle is damaged") from error
+        raise BundleError(f"not valid JSON ({error}); the bundle is damaged") from error
     if not isinstance(manifest, dict):
-        raise BundleError(f"{MANIFEST} must be a JSON object, not {_kind(manifest)}")
+        raise BundleError(f"must be a JSON object, not {_kind(manifest)}")
     version = _get(manifest, "format_version", int, "")
     if version > FORMAT_VERSION:
         raise BundleError(
-            f"made for a newer version of soars (bundle format {version}, this one reads up to {FORMAT_VERSION}); "
-            "update soars"
+            f"made for a newer version of soars (bundle format {version}, this one reads up to "
+            f"{FORMAT_VERSION}); update soars"
         )
     if version < 1:
         raise BundleError(f"format_version must be at least 1, not {version}")
@@ -181,7 +183,9 @@ def read_files_table(manifest: Mapping[str, Any]) -> dict[str, FileEntry]:
     for name, entry in _get(manifest, "files", dict, "").items():
         where = f"files.{name}"
         if not PLAIN_NAME.fullmatch(name) or name.lower() == MANIFEST:
-            raise BundleError(f"files: {name!r} is not allowed as a file name (letters, digits and ._- only, no folders)")
+            raise BundleError(
+                f"files: {name!r} is not allowed as a file name (letters, digits and ._- only, no folders)"
+            )
         _check_keys(entry, ("sha256", "bytes"), where)
         sha256, size = _get(entry, "sha256", str, where), _get(entry, "bytes", int, where)
         if not re.fullmatch(r"[0-9a-f]{64}", sha256) or size < 0:
@@ -189,13 +193,25 @@ def read_files_table(manifest: Mapping[str, Any]) -> dict[str, FileEntry]:
         table[name] = FileEntry(sha256, size)
     lower = [name.lower() for name in table]
     if len(set(lower)) != len(lower):
-        raise BundleError("files: two names differ only in upper and lower case, which some systems cannot store")
+        raise BundleError(
+            "files: two names differ only in upper and lower case, which some systems cannot store"
+        )
     return table
 
 
 def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str, sha256: str) -> Bundle:
     """Check every field and their agreement with one another; raises `BundleError` naming the field."""
-    keys = ("format_version", "name", "version", "description", "licence", "window_hu", "branches", "voi_mm", "card")
+    keys = (
+        "format_version",
+        "name",
+        "version",
+        "description",
+        "licence",
+        "window_hu",
+        "branches",
+        "voi_mm",
+        "card",
+    )
     _check_keys(manifest, (*keys, "files"), "")
     files = read_files_table(manifest)
     name = _text(manifest, "name", "")
@@ -217,7 +233,9 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
     _check_agreement(branches, voi_mm)
     referenced = {"card": _text(manifest, "card", "")}
     for branch in branches.values():
-        referenced.update({f"branches.{branch.name}.files.{kind}": file for kind, file in branch.files.items()})
+        referenced.update(
+            {f"branches.{branch.name}.files.{kind}": file for kind, file in branch.files.items()}
+        )
     for where, file in referenced.items():
         if file not in files:
             raise BundleError(f"{where}: {file!r} is not listed in files")
@@ -240,7 +258,9 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
 def check_card(card: str) -> list[str]:
     """What a model card lacks, one sentence each; empty when it has all of `CARD_SECTIONS`."""
     parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
-    sections = {title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+    sections = {
+        title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
     problems = []
     for title in CARD_SECTIONS:
         text = sections.get(title.lower())
@@ -249,13 +269,17 @@ def check_card(card: str) -> list[str]:
         elif not text:
             problems.append(f"the model card's section {title!r} is empty")
     if sections.get("figures") and "`" not in sections["figures"]:
-        problems.append("the model card's section 'Figures' does not name the command that made them (in backticks)")
+        problems.append(
+            "the model card's section 'Figures' does not name the command that made them (in backticks)"
+        )
     return problems
 
 
 def _branch(name: str, entry: Any) -> BranchSpec:
     where = f"branches.{name}"
-    _check_keys(entry, ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files"), where)
+    _check_keys(
+        entry, ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files"), where
+    )
     inputs = _names(entry, "inputs", where)
     allowed = {"small_hard": INPUTS, "anchor": ("ct",)}.get(name, ("ct", "anchor"))
     for channel in inputs:
@@ -267,9 +291,13 @@ def _branch(name: str, entry: Any) -> BranchSpec:
         raise BundleError(f"{where}.inputs: 'ct' must come first, got {', '.join(inputs)}")
     activation = _text(entry, "activation", where)
     if activation not in ACTIVATIONS:
-        raise BundleError(f"{where}.activation: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}")
+        raise BundleError(
+            f"{where}.activation: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}"
+        )
     if (activation == "heatmap") != (name == "detection"):
-        raise BundleError(f"{where}.activation: {activation!r} does not fit; 'heatmap' is for the detection branch alone")
+        raise BundleError(
+            f"{where}.activation: {activation!r} does not fit; 'heatmap' is for the detection branch alone"
+        )
     spacing = _positive(_numbers(entry, "spacing_mm", 3, where), f"{where}.spacing_mm")
     patch = _get(entry, "patch", list, where)
     if len(patch) != 3 or any(type(n) is not int or n < 1 for n in patch):
@@ -280,7 +308,9 @@ def _branch(name: str, entry: Any) -> BranchSpec:
         raise BundleError(f"{where}: {error}") from error
     divisor = architecture.divisor
     if any(n % d for n, d in zip(patch, divisor, strict=True)):
-        raise BundleError(f"{where}.patch: {tuple(patch)} is not a multiple of the architecture's {divisor} (z, y, x)")
+        raise BundleError(
+            f"{where}.patch: {tuple(patch)} is not a multiple of the architecture's {divisor} (z, y, x)"
+        )
     files = _get(entry, "files", dict, where)
     for kind in files:
         if kind not in WEIGHT_KINDS:
@@ -314,7 +344,9 @@ def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, ob
         for name in branch.classes:
             if name not in known:
                 kind = "heat-map group" if branch.name == "detection" else "organ"
-                raise BundleError(f"{where}.classes: unknown {kind} {name!r}; names are the catalogue's (TG-263)")
+                raise BundleError(
+                    f"{where}.classes: unknown {kind} {name!r}; names are the catalogue's (TG-263)"
+                )
             if branch.name == "detection":
                 continue
             if name in owner:
@@ -332,8 +364,8 @@ def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, ob
         expected = len(branch.classes) + background
         if branch.architecture.out_channels != expected:
             raise BundleError(
-                f"{where}.architecture: out_channels is {branch.architecture.out_channels}, but {len(branch.classes)} "
-                f"classes{' and background' if background else ''} make {expected}"
+                f"{where}.architecture: out_channels is {branch.architecture.out_channels}, but "
+                f"{len(branch.classes)} classes{' and background' if background else ''} make {expected}"
             )
     detected = branches["detection"].classes if "detection" in branches else ()
     for group in voi_mm:
@@ -346,14 +378,21 @@ def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, ob
     for name in branches["small_hard"].classes:
         group = CATALOGUE[name].detection_group
         if group not in detected:
-            raise BundleError(f"branches.detection.classes: {group!r} is missing; small_hard needs it for {name}")
+            raise BundleError(
+                f"branches.detection.classes: {group!r} is missing; small_hard needs it for {name}"
+            )
         if group not in voi_mm:
             raise BundleError(f"voi_mm: {group!r} is missing; small_hard needs it for {name}")
 
 
 _KINDS: dict[type, str] = {
-    dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number", bool: "true or false",
-}  # fmt: skip
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def _kind(value: object) -> str:
@@ -366,48 +405,48 @@ def _path(where: str, key: str) -> str:
 
 def _get(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     if key not in mapping:
-        raise BundleError(f"{MANIFEST}: {_path(where, key)} is missing")
+        raise BundleError(f"{_path(where, key)} is missing")
     value = mapping[key]
     if type(value) is not kind:
-        raise BundleError(f"{MANIFEST}: {_path(where, key)} must be {_KINDS[kind]}, not {_kind(value)}")
+        raise BundleError(f"{_path(where, key)} must be {_KINDS[kind]}, not {_kind(value)}")
     return value
 
 
 def _check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
     if not isinstance(entry, dict):
-        raise BundleError(f"{MANIFEST}: {where or 'the whole'} must be an object, not {_kind(entry)}")
+        raise BundleError(f"{where or 'the whole'} must be an object, not {_kind(entry)}")
     for key in entry:
         if key not in known:
-            raise BundleError(f"{MANIFEST}: unknown key {_path(where, key)!r}; known here: {', '.join(known)}")
+            raise BundleError(f"unknown key {_path(where, key)!r}; known here: {', '.join(known)}")
 
 
 def _text(mapping: Mapping[str, Any], key: str, where: str) -> str:
     value: str = _get(mapping, key, str, where)
     if not value.strip():
-        raise BundleError(f"{MANIFEST}: {_path(where, key)} is empty")
+        raise BundleError(f"{_path(where, key)} is empty")
     return value
 
 
 def _numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
     value = _get(mapping, key, list, where)
     if len(value) != count or any(type(v) not in (int, float) or not math.isfinite(v) for v in value):
-        raise BundleError(f"{MANIFEST}: {_path(where, key)} must be {count} numbers, got {value}")
+        raise BundleError(f"{_path(where, key)} must be {count} numbers, got {value}")
     return tuple(float(v) for v in value)
 
 
 def _positive(values: tuple[float, ...], where: str) -> tuple[float, ...]:
     if min(values) <= 0:
-        raise BundleError(f"{MANIFEST}: {where} must be positive, got {values}")
+        raise BundleError(f"{where} must be positive, got {values}")
     return values
 
 
 def _names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = _get(mapping, key, list, where)
     if not value or any(type(v) is not str for v in value):
-        raise BundleError(f"{MANIFEST}: {_path(where, key)} must be a list of names with at least one, got {value}")
+        raise BundleError(f"{_path(where, key)} must be a list of names with at least one, got {value}")
     twice = sorted({v for v in value if value.count(v) > 1})
     if twice:
-        raise BundleError(f"{MANIFEST}: {_path(where, key)} has {twice[0]!r} twice")
+        raise BundleError(f"{_path(where, key)} has {twice[0]!r} twice")
     return tuple(value)
 
 
@@ -415,9 +454,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise BundleError(f"{MANIFEST}: key {twice[0]!r} is there twice")
+        raise BundleError(f"key {twice[0]!r} is there twice")
     return dict(pairs)
 
 
 def _no_constant(text: str) -> float:
-    raise BundleError(f"{MANIFEST}: {text} is not a number that JSON allows")
+    raise BundleError(f"{text} is not a number that JSON allows")

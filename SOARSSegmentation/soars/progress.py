@@ -1,12 +1,13 @@
 """How far a long command is: one small record, and the three ways of ``--progress`` to show it.
 
-``auto`` writes for people, to standard error: one line that is rewritten in a terminal, else a plain line now and
-then. ``none`` writes nothing. ``json`` writes for a parent process, to standard output, one JSON object a line::
+``auto`` writes for people, to standard error: one line that is rewritten in a terminal, else a plain line now
+and then. ``none`` writes nothing. ``json`` writes for a parent process, to standard output, one JSON object a
+line::
 
     {"stage": "anchor", "done": 3, "of": 12, "message": ""}
 
-and, whenever nothing was written for a second, a heartbeat that says the process lives; it repeats how far the
-last stage was, and a parent that only wants progress skips it::
+and, whenever nothing was written for a second, a heartbeat that says the process lives; it repeats how far
+the last stage was, and a parent that only wants progress skips it::
 
     {"stage": "heartbeat", "done": 3, "of": 12, "message": "anchor"}
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import threading
 import time
@@ -55,14 +57,15 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
         "--progress",
         choices=MODES,
         default="auto",
-        help="how to show progress: auto, a line for people on standard error (default); json, one JSON object a line "
-        'on standard output, with a "heartbeat" stage while a step takes long; none',
+        help="how to show progress: auto, a line for people on standard error (default); json, one JSON "
+        'object a line on standard output, with a "heartbeat" stage while a step takes long; none',
     )
 
 
 @contextmanager
 def reporting(mode: str) -> Iterator[Reporter]:
-    """A reporter for ``--progress MODE``, to be opened before heavy imports so that the heartbeat covers them.
+    """A reporter for ``--progress MODE``, to be opened before heavy imports so that the heartbeat covers
+    them.
 
     The reporter raises `CancelledError` once the reader of standard output has gone away.
     """
@@ -91,7 +94,7 @@ def _json_lines(stream: TextIO, interval_s: float) -> Iterator[Reporter]:
         try:
             stream.write(json.dumps(asdict(progress)) + "\n")
             stream.flush()
-        except (BrokenPipeError, ValueError, OSError):
+        except (OSError, ValueError):  # a broken pipe, a closed stream
             gone = True
         written_at = time.monotonic()
 
@@ -116,7 +119,7 @@ def _json_lines(stream: TextIO, interval_s: float) -> Iterator[Reporter]:
         yield report
     finally:
         stop.set()
-        thread.join()
+        thread.join(timeout=interval_s)  # it may hang on a pipe that nobody empties
 
 
 @contextmanager
@@ -125,6 +128,15 @@ def _for_people(stream: TextIO) -> Iterator[Reporter]:
     stage = ""
     written_at = 0.0
     width = 0
+
+    def clear(record: logging.LogRecord | None = None) -> bool:
+        """Empty the line; as a logging filter, so that a warning does not land in the middle of it."""
+        nonlocal width
+        if width:
+            stream.write("\r" + " " * width + "\r")
+            stream.flush()
+            width = 0
+        return True
 
     def report(progress: Progress) -> None:
         nonlocal stage, written_at, width
@@ -143,12 +155,15 @@ def _for_people(stream: TextIO) -> Iterator[Reporter]:
             written_at = now
         stage = progress.stage
 
+    handlers = list(logging.getLogger().handlers) if terminal else []
+    for handler in handlers:
+        handler.addFilter(clear)
     try:
         yield report
     finally:
-        if width:
-            stream.write("\r" + " " * width + "\r")
-            stream.flush()
+        for handler in handlers:
+            handler.removeFilter(clear)
+        clear()
 
 
 def _line(progress: Progress, *, bar: bool) -> str:

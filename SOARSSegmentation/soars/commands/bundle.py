@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "bundle",
         help="list, show, verify and import model bundles",
-        description="Model bundles: trained weights with a manifest and a model card, as a folder or a .zip. Imported "
-        "bundles are kept in $SOARS_BUNDLES, by default the user's application data folder.",
+        description="Model bundles: trained weights with a manifest and a model card, as a folder or a .zip. "
+        "Imported bundles are kept in $SOARS_BUNDLES, by default the user's application data folder.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="list the shipped and the imported bundles")
@@ -45,7 +44,17 @@ def _list(args: argparse.Namespace) -> int:
             rows.append((entry.name, "-", "damaged", "-", "-", "-", where))
             continue
         b = entry.bundle
-        rows.append((entry.name, b.version, _coverage(b), ", ".join(b.branches), b.licence, _size(b.bytes), where))
+        rows.append(
+            (
+                entry.name,
+                b.version,
+                _coverage(b),
+                ", ".join(b.branches),
+                b.licence,
+                _size(b.size_bytes),
+                where,
+            )
+        )
     if rows:
         print(_table(("name", "version", "organs", "branches", "licence", "size", "location"), rows))
     else:
@@ -62,7 +71,7 @@ def _show(args: argparse.Namespace) -> int:
 
     bundle = load_bundle(args.bundle)
     print(f"{bundle.name} {bundle.version}: {bundle.description}")
-    print(f"licence {bundle.licence}, {_size(bundle.bytes)}, SHA-256 {bundle.sha256}")
+    print(f"licence {bundle.licence}, {_size(bundle.size_bytes)}, SHA-256 {bundle.sha256}")
     print(f"\norgans: {_coverage(bundle)}\n  {', '.join(bundle.organs)}")
     missing = [name for name in SOARS42 if name not in bundle.organs]
     print(f"not covered: {len(missing)}" + (f"\n  {', '.join(missing)}" if missing else ""))
@@ -79,7 +88,10 @@ def _show(args: argparse.Namespace) -> int:
         )
         for b in bundle.branches.values()
     ]
-    print("\n" + _table(("branch", "input", "classes", "output", "spacing mm", "patch", "features", "weights"), rows))
+    print(
+        "\n"
+        + _table(("branch", "input", "classes", "output", "spacing mm", "patch", "features", "weights"), rows)
+    )
     print(f"\n{bundle.card.rstrip()}")
     return 0
 
@@ -89,14 +101,16 @@ def _verify(args: argparse.Namespace) -> int:
 
     bundle = load_bundle(args.bundle)  # its warnings are logged
     files = len(bundle.files) + 1
-    print(f"{bundle.name} {bundle.version}: {files} files as published, {_coverage(bundle)} organs, {bundle.sha256}")
+    print(
+        f"{bundle.name} {bundle.version}: {files} files as published, {_coverage(bundle)} organs, "
+        f"{bundle.sha256}"
+    )
     return 0
 
 
 def _import(args: argparse.Namespace) -> int:
     from soars.bundle import import_bundle
 
-    logging.getLogger("soars.bundle").debug("importing %s", args.path)
     bundle = import_bundle(args.path, args.name, overwrite=args.overwrite)
     print(f"imported {bundle.folder.name} {bundle.version} ({_coverage(bundle)} organs) into {bundle.folder}")
     return 0
@@ -118,4 +132,6 @@ def _size(count: int) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [header, ["-" * w for w in widths], *rows]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
