@@ -1,0 +1,146 @@
+"""The training cache: preprocessed cases as plain .npz files that numpy alone can read.
+
+One folder holds `index.json` and one file a case. A case is a CT on an axis-aligned LPS grid (int16 HU, air outside
+the body) with each organ's mask cropped to its bounding box and bit-packed, so that organs may overlap and a
+hundred head-and-neck cases at 3 mm take some tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from soars.errors import InputError
+
+INDEX_FILE = "index.json"
+INDEX_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """One preprocessed case.
+
+    Attributes:
+        name: unique in the cache.
+        ct_hu: int16 [z, y, x], air (-1000 HU) outside the body.
+        origin_mm, spacing_mm: (x, y, z) in LPS; origin is the centre of voxel (0, 0, 0).
+        masks: organ -> (start (z, y, x), bool crop [z, y, x]); an organ annotated but outside the field has no entry.
+        annotated: organs that somebody contoured or confirmed absent. An organ that is not listed is unknown, and
+            must not be taught as background.
+    """
+
+    name: str
+    ct_hu: np.ndarray
+    origin_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float]
+    masks: Mapping[str, tuple[tuple[int, int, int], np.ndarray]]
+    annotated: frozenset[str]
+
+    def full_mask(self, organ: str) -> np.ndarray:
+        """bool [z, y, x] of the CT's shape; all False for an organ without voxels."""
+        full = np.zeros(self.ct_hu.shape, bool)
+        if organ in self.masks:
+            start, crop = self.masks[organ]
+            full[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))] = crop
+        return full
+
+    def label_map(self, classes: Iterable[str]) -> np.ndarray:
+        """uint8 [z, y, x]: 0 background, then 1 + position in `classes`; a later class wins where organs overlap."""
+        labels = np.zeros(self.ct_hu.shape, np.uint8)
+        for value, organ in enumerate(classes, start=1):
+            if organ in self.masks:
+                start, crop = self.masks[organ]
+                labels[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))][crop] = value
+        return labels
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """What the index says of a case without opening it; `group` names the VOI for crops of small organs."""
+
+    name: str
+    file: str
+    split: str
+    annotated: tuple[str, ...]
+    group: str | None = None
+
+
+@dataclass
+class CacheIndex:
+    """`index.json` of a cache folder."""
+
+    spacing_mm: tuple[float, float, float]
+    source: str
+    cases: list[IndexEntry] = field(default_factory=list)
+
+    def of_split(self, split: str) -> list[IndexEntry]:
+        return [case for case in self.cases if case.split == split]
+
+    def save(self, folder: Path) -> None:
+        data = {
+            "format": INDEX_FORMAT,
+            "source": self.source,
+            "spacing_mm": list(self.spacing_mm),
+            "cases": [vars(c) | {"annotated": list(c.annotated)} for c in self.cases],
+        }
+        temporary = folder / (INDEX_FILE + ".part")
+        temporary.write_text(json.dumps(data, indent=1))
+        os.replace(temporary, folder / INDEX_FILE)
+
+    @staticmethod
+    def load(folder: Path) -> CacheIndex:
+        """Raises `InputError` when the folder holds no cache or one of another format."""
+        try:
+            data = json.loads((folder / INDEX_FILE).read_text())
+        except FileNotFoundError:
+            raise InputError(f"no training cache in {folder}: {INDEX_FILE} is missing; run soars-train prepare") from None
+        if data.get("format") != INDEX_FORMAT:
+            raise InputError(f"{folder / INDEX_FILE}: format {data.get('format')!r}, this version reads {INDEX_FORMAT}")
+        cases = [IndexEntry(**(c | {"annotated": tuple(c["annotated"])})) for c in data["cases"]]
+        return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
+
+
+def write_case(path: Path, case: CachedCase) -> None:
+    """Write one case, whole or not at all."""
+    arrays: dict[str, np.ndarray] = {
+        "ct_hu": case.ct_hu,
+        "origin_mm": np.asarray(case.origin_mm),
+        "spacing_mm": np.asarray(case.spacing_mm),
+        "annotated": np.asarray(sorted(case.annotated), dtype=np.str_),
+    }
+    for organ, (start, crop) in case.masks.items():
+        arrays[f"start/{organ}"] = np.asarray(start, np.int32)
+        arrays[f"shape/{organ}"] = np.asarray(crop.shape, np.int32)
+        arrays[f"bits/{organ}"] = np.packbits(crop)
+    temporary = path.with_suffix(".part.npz")
+    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    os.replace(temporary, path)
+
+
+def read_case(path: Path) -> CachedCase:
+    """Read one case. Raises `InputError` for a damaged file."""
+    try:
+        with np.load(path) as data:
+            masks = {}
+            for key in data.files:
+                if key.startswith("start/"):
+                    organ = key[len("start/") :]
+                    shape = tuple(int(n) for n in data[f"shape/{organ}"])
+                    crop = np.unpackbits(data[f"bits/{organ}"], count=int(np.prod(shape))).astype(bool)
+                    z, y, x = (int(v) for v in data[key])
+                    masks[organ] = ((z, y, x), crop.reshape(shape))
+            return CachedCase(
+                name=path.stem,
+                ct_hu=data["ct_hu"],
+                origin_mm=tuple(data["origin_mm"].tolist()),
+                spacing_mm=tuple(data["spacing_mm"].tolist()),
+                masks=masks,
+                annotated=frozenset(data["annotated"].tolist()),
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: damaged training case ({error}); prepare it again") from error

@@ -1,0 +1,160 @@
+"""From training runs to a model bundle: safetensors and ONNX of every branch, manifest, model card.
+
+The weights are stored once, in half precision, in the .safetensors file; the ONNX graph names them there as external
+data and casts them to float32, so both engines compute with the same numbers and a bundle is half the size of one
+with a copy each. The two files of a branch therefore belong in one folder, which the bundle guarantees.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from safetensors.torch import save_file
+from soars.bundle import Bundle, BranchSpec, write_manifest
+from soars.errors import InputError
+from soars.networks.unet import UNet
+
+from soars_training.fit import FittedRun
+
+OPSET = 17
+ACTIVATIONS = {"anchor": "softmax", "mid_level": "softmax", "detection": "heatmap", "small_hard": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What a bundle says of itself; `card` is the model card's Markdown with its required sections."""
+
+    name: str
+    version: str
+    description: str
+    licence: str
+    card: str
+
+
+def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bundle:
+    """Write a bundle folder from finished runs (one a branch); nothing is left behind when it fails.
+
+    Raises `InputError` when two runs train the same branch, or `output` exists.
+    """
+    loaded = {run.branch: (folder, run) for folder, run in ((f, FittedRun.load(f)) for f in runs)}
+    if len(loaded) != len(runs):
+        raise InputError("two of the runs train the same branch; give one run a branch")
+    if output.exists():
+        raise InputError(f"{output} exists already; choose another folder or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+    try:
+        branches: dict[str, object] = {}
+        voi_mm: Mapping[str, tuple[float, float, float]] = {}
+        window_hu = (-500.0, 1000.0)
+        for branch in (b for b in ACTIVATIONS if b in loaded):
+            folder, run = loaded[branch]
+            files = {"safetensors": f"{branch}.safetensors", "onnx": f"{branch}.onnx"}
+            export_network(run.network(folder), work, files["safetensors"], files["onnx"])
+            branches[branch] = branch_spec(run, files).to_dict()
+            window_hu = run.window_hu
+            voi_mm = run.voi_mm or voi_mm
+        (work / "card.md").write_text(facts.card, encoding="utf-8")
+        bundle = write_manifest(
+            work,
+            {
+                "name": facts.name,
+                "version": facts.version,
+                "description": facts.description,
+                "licence": facts.licence,
+                "window_hu": list(window_hu),
+                "branches": branches,
+                "voi_mm": {group: list(mm) for group, mm in voi_mm.items()},
+            },
+        )
+        work.chmod(0o755)
+        work.rename(output)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return bundle
+
+
+def branch_spec(run: FittedRun, files: Mapping[str, str] | None = None) -> BranchSpec:
+    """The manifest's entry for a finished run."""
+    return BranchSpec(
+        name=run.branch,
+        inputs=run.inputs,
+        classes=run.classes,
+        activation=ACTIVATIONS[run.branch],
+        spacing_mm=run.spacing_mm,
+        patch=run.patch,
+        architecture=run.architecture,
+        files=files or {},
+    )
+
+
+def export_network(network: UNet, folder: Path, safetensors_name: str, onnx_name: str) -> None:
+    """Write the weights in half precision and the ONNX graph that refers to them."""
+    halves = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(halves, folder / safetensors_name)
+    network.load_state_dict({name: tensor.float() for name, tensor in halves.items()})
+    network.eval()
+    architecture = network.architecture
+    example = torch.zeros(1, architecture.in_channels, *(2 * d for d in architecture.divisor))
+    buffer = io.BytesIO()
+    axes = {2: "z", 3: "y", 4: "x"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            buffer,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": axes, "output": axes},
+            opset_version=OPSET,
+            do_constant_folding=False,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    _refer_to_safetensors(model, folder / safetensors_name, set(halves))
+    (folder / onnx_name).write_bytes(model.SerializeToString())
+
+
+def _refer_to_safetensors(model: onnx.ModelProto, path: Path, names: set[str]) -> None:
+    """Replace each weight by a reference into the .safetensors file, followed by a cast to float32.
+
+    File layout: 8 bytes little-endian header length, the JSON header, then the data its offsets count from
+    (safetensors format specification).
+    """
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    graph = model.graph
+    kept, casts = [], []
+    for tensor in graph.initializer:
+        if tensor.name not in names:
+            kept.append(tensor)
+            continue
+        begin, end = header[tensor.name]["data_offsets"]
+        stored = TensorProto(
+            name=f"{tensor.name}.half",
+            dims=tensor.dims,
+            data_type=TensorProto.FLOAT16,
+            data_location=TensorProto.EXTERNAL,
+        )
+        for key, value in (("location", path.name), ("offset", 8 + length + begin), ("length", end - begin)):
+            stored.external_data.add(key=key, value=str(value))
+        kept.append(stored)
+        casts.append(helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)

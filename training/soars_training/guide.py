@@ -1,0 +1,69 @@
+"""Anchor probabilities for every cached case: the guide that the mid-level and detection branches learn with.
+
+The trained anchor network is frozen (paper: anchor first, then the branches it guides), so its output is computed
+once, by the engine and the windows of inference, instead of in every training step.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from soars.cascade.preprocess import Grid
+from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
+from soars.cascade.windows import CtChannel, Foreground, slide
+from soars.errors import InputError
+from tqdm import tqdm
+
+from soars_training.cache import CacheIndex, read_case
+from soars_training.dataset import GUIDE_SUFFIX, scaled_ct
+from soars_training.export import branch_spec
+from soars_training.fit import FittedRun
+
+
+def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
+    """Write one `<case>.guide.npz` a case (uint8 [K, z, y, x], probability times 255). Returns how many."""
+    run = FittedRun.load(anchor_run)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = "bf16" if device == "cuda" or cpu_has_bf16() else "fp32"
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output) as folder:
+        weights = Path(folder) / "anchor.safetensors"
+        save_file(run.network(anchor_run).state_dict(), weights)
+        engine = TorchEngine(weights, branch_spec(run), device=device, precision=precision)
+        cases = CacheIndex.load(cache).cases
+        for entry in tqdm(cases, desc="guide", unit="case"):
+            case = read_case(cache / entry.file)
+            z, y, x = case.ct_hu.shape
+            grid = Grid(case.origin_mm, case.spacing_mm, (x, y, z))
+            ct = CtChannel(scaled_ct(case.ct_hu, run.window_hu))
+            probabilities = slide(engine, branch_spec(run), grid, [ct], lambda _done, _of: None)
+            _write(output / f"{entry.name}{GUIDE_SUFFIX}", run.classes, Foreground(probabilities).window((slice(None),) * 3))
+    return len(cases)
+
+
+def guide_anchors(folder: Path) -> tuple[str, ...]:
+    """The anchor organs whose probabilities a guide folder holds, in channel order.
+
+    Raises `InputError` when there is no guide in it.
+    """
+    first = next(iter(sorted(folder.glob(f"*{GUIDE_SUFFIX}"))), None)
+    if first is None:
+        raise InputError(f"{folder}: no anchor probabilities here; run soars-train guide")
+    with np.load(first) as data:
+        return tuple(data["anchors"].tolist())
+
+
+def _write(path: Path, anchors: tuple[str, ...], probabilities: np.ndarray) -> None:
+    temporary = path.with_suffix(".part.npz")
+    np.savez_compressed(
+        temporary,
+        anchors=np.asarray(anchors, dtype=np.str_),
+        probabilities=np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8),
+    )
+    os.replace(temporary, path)

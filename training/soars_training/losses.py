@@ -1,0 +1,74 @@
+"""Losses for partly labelled cases.
+
+An OAR that nobody annotated is unknown, not background. For the softmax branches its probability joins the
+background's before Dice and cross-entropy are taken (marginal loss; Fang & Yan, IEEE TMI 2020, and Shi et al., MedIA
+2021), for the sigmoid and heat-map branches its channel is left out of the loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_EPSILON = 1e-5
+
+
+def marginal_dice_ce(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
+    """Dice plus cross-entropy over the annotated classes, everything else counted as background.
+
+    Args:
+        logits: [batch, 1 + K, z, y, x], background first.
+        labels: integer [batch, z, y, x], 0 background, k for class k.
+        annotated: bool [batch, K].
+
+    Returns: the scalar loss, 1 - mean Dice (per sample and annotated class that is present or predicted) + CE.
+    """
+    probabilities = _marginal_probabilities(logits.float(), annotated)
+    target = functional.one_hot(labels.long(), logits.shape[1]).movedim(-1, 1).float()
+    cross_entropy = -(target * torch.log(probabilities.clamp_min(1e-6))).sum(1).mean()
+    return cross_entropy + _one_minus_dice(probabilities[:, 1:], target[:, 1:], annotated)
+
+
+def masked_dice_bce(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+    """Dice plus binary cross-entropy of independent (possibly overlapping) organs.
+
+    Args:
+        logits: [batch, K, z, y, x].
+        masks: {0, 1} [batch, K, z, y, x].
+        known: bool [batch, K], the channels that count.
+    """
+    logits, masks = logits.float(), masks.float()
+    weight = known.float()
+    per_channel = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3, 4))
+    bce = (per_channel * weight).sum() / weight.sum().clamp_min(1)
+    return bce + _one_minus_dice(torch.sigmoid(logits), masks, known)
+
+
+def masked_heatmap_l2(heatmaps: Tensor, target: Tensor, known: Tensor, peak_weight: float = 30.0) -> Tensor:
+    """L2 distance to the target heat maps; voxels near a peak weigh more, since a peak fills 0.1 % of a window.
+
+    Args:
+        heatmaps, target: [batch, K, z, y, x]; target in [0, 1].
+        known: bool [batch, K].
+    """
+    squared = (heatmaps.float() - target) ** 2 * (1 + peak_weight * target)
+    weight = known.float()
+    return (squared.mean((2, 3, 4)) * weight).sum() / weight.sum().clamp_min(1)
+
+
+def _marginal_probabilities(logits: Tensor, annotated: Tensor) -> Tensor:
+    probabilities = torch.softmax(logits, dim=1)
+    unknown = (~annotated).to(probabilities)[:, :, None, None, None]
+    organs = probabilities[:, 1:]
+    background = probabilities[:, :1] + (organs * unknown).sum(1, keepdim=True)
+    return torch.cat((background, organs * (1 - unknown)), dim=1)
+
+
+def _one_minus_dice(probabilities: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    overlap = (probabilities * target).sum((2, 3, 4))
+    total = probabilities.sum((2, 3, 4)) + target.sum((2, 3, 4))
+    # An organ that is not in the window has no Dice to gain; cross-entropy alone keeps it empty.
+    weight = (counted & (target.sum((2, 3, 4)) > 0)).float()
+    dice = (2 * overlap + _EPSILON) / (total + _EPSILON)
+    return ((1 - dice) * weight).sum() / weight.sum().clamp_min(1)

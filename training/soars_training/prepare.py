@@ -1,0 +1,241 @@
+"""From cases as they come to the training cache: the same preprocessing as inference, done once.
+
+Three sources: the OpenKBP folder layout (NIfTI CT, one label map, `cases.json`), generated phantoms, and a list of
+the user's own cases (JSON: `{"cases": [{"name", "ct", "structures", "annotated": [...], "split"}]}`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from soars import oars
+from soars.cascade.preprocess import AIR_HU, Body, Grid, find_body, resample
+from soars.errors import InputError
+from soars.images import read_ct
+from soars.structures import Geometry, Mask, StructureSet, read_structures
+from tqdm import tqdm
+
+from soars_training.cache import CachedCase, CacheIndex, IndexEntry, write_case
+
+log = logging.getLogger(__name__)
+
+UNSPLIT_MANDIBLE = "Bone_Mandible"
+MANDIBLE_HALVES = ("Bone_Mandible_L", "Bone_Mandible_R")
+VOI_MARGIN_MM = 16.0
+"""Kept around a cached VOI so that training can shift and rotate the window without leaving the crop."""
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """A case before preprocessing; `annotated` are catalogue names (see `CachedCase`)."""
+
+    name: str
+    split: str
+    ct: sitk.Image
+    structures: StructureSet
+    annotated: frozenset[str]
+
+
+def openkbp_cases(folder: Path, splits: Iterable[str] = ("train-pats", "validation-pats")) -> Iterator[SourceCase]:
+    """The cases of an OpenKBP folder, mandible split into halves at the patient's midline.
+
+    Raises `InputError` when `cases.json` or a file it names is missing.
+    """
+    listing = folder / "cases.json"
+    if not listing.is_file():
+        raise InputError(f"{folder}: no cases.json; expected the OpenKBP folder with train-pats and validation-pats")
+    data = json.loads(listing.read_text())
+    names = oars.label_map("OpenKBP")
+    wanted = set(splits)
+    for key, facts in data["cases"].items():
+        split, patient = key.split("/")
+        if split not in wanted:
+            continue
+        ct = sitk.ReadImage(str(folder / f"{key}_ct.nii.gz"))
+        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{key}_oars.nii.gz")))
+        structures = StructureSet(Geometry.of(ct))
+        annotated: set[str] = set()
+        for theirs in facts["annotated"]:
+            mask = labels == data["labels"][theirs]
+            for ours, part in _split_mandible(str(names[theirs]), mask).items():
+                structures.add(ours, part)
+                annotated.add(ours)
+        yield SourceCase(patient, split, ct, structures, frozenset(annotated))
+
+
+def listed_cases(listing: Path) -> Iterator[SourceCase]:
+    """The user's own cases; paths in the list are relative to it. Organ names may be any alias of the catalogue."""
+    try:
+        cases = json.loads(listing.read_text())["cases"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{listing}: not a list of cases ({error})") from error
+    for entry in cases:
+        ct = read_ct(listing.parent / entry["ct"])
+        found = read_structures(listing.parent / entry["structures"], Geometry.of(ct.image))
+        structures = StructureSet(Geometry.of(ct.image))
+        for name in found.names:
+            mask = found.crop(name)
+            structures.add_crop(oars.resolve(name).name, mask.start, mask.array)
+        annotated = frozenset(oars.resolve(n).name for n in entry.get("annotated", structures.names))
+        yield SourceCase(entry["name"], entry.get("split", "train"), ct.image, structures, annotated)
+
+
+def split_at_midline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Halves (left, right) of a mandible [z, y, x] whose x axis points to the patient's left (LPS).
+
+    The midsagittal plane is estimated from the bone itself: its normal is the principal axis nearest to left-right,
+    its position the middle between the outermost ends along that axis.
+    """
+    points = np.argwhere(mask)[:, ::-1].astype(float)
+    if len(points) < 10:
+        return np.zeros_like(mask), np.zeros_like(mask)
+    _, axes = np.linalg.eigh(np.cov(points.T))
+    normal = axes[:, np.argmax(np.abs(axes[0]))]
+    normal = normal * np.sign(normal[0])
+    along = points @ normal
+    low, high = np.percentile(along, (0.5, 99.5))
+    is_left = along > (low + high) / 2
+    left = np.zeros_like(mask)
+    left[tuple(points[is_left][:, ::-1].astype(int).T)] = True
+    return left, mask & ~left
+
+
+def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCase:
+    """Put the CT and every mask of a case on a grid (masks: linear interpolation, threshold one half)."""
+    hu = resample(case.ct, grid, outside=AIR_HU)
+    if not body.already_masked:
+        hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
+    masks = {}
+    for organ in case.structures.names:
+        placed = mask_on_grid(case.structures.geometry, case.structures.crop(organ), grid)
+        if placed is not None:
+            masks[organ] = placed
+    return CachedCase(
+        name=name,
+        ct_hu=np.clip(np.rint(hu), -1024, 3071).astype(np.int16),
+        origin_mm=grid.origin_mm,
+        spacing_mm=grid.spacing_mm,
+        masks=masks,
+        annotated=case.annotated,
+    )
+
+
+def mask_on_grid(geometry: Geometry, mask: Mask, grid: Grid) -> tuple[tuple[int, int, int], np.ndarray] | None:
+    """A cropped mask on another grid as (start (z, y, x), crop); None when no voxel of the grid is inside it."""
+    if mask.array.size == 0 or not mask.array.any():
+        return None
+    pad = 2
+    image = sitk.GetImageFromArray(np.pad(mask.array, pad).astype(np.float32))
+    direction = np.asarray(geometry.direction, float).reshape(3, 3)
+    start_xyz = np.asarray(mask.start[::-1], float) - pad
+    image.SetOrigin((np.asarray(geometry.origin) + direction @ (start_xyz * np.asarray(geometry.spacing))).tolist())
+    image.SetSpacing([float(s) for s in geometry.spacing])
+    image.SetDirection(direction.ravel().tolist())
+    corners = np.array(
+        [
+            image.TransformContinuousIndexToPhysicalPoint([float(c * (n - 1)) for c, n in zip(k, image.GetSize(), strict=True)])
+            for k in np.ndindex(2, 2, 2)
+        ]
+    )
+    index = grid.points_to_index(corners)
+    lo = np.clip(np.floor(index.min(0)).astype(int), 0, None)
+    hi = np.minimum(np.ceil(index.max(0)).astype(int) + 1, grid.shape)
+    if np.any(hi <= lo):
+        return None
+    part = Grid(
+        origin_mm=tuple(grid.index_to_points(lo).tolist()),
+        spacing_mm=grid.spacing_mm,
+        size=tuple(int(n) for n in (hi - lo)[::-1]),
+    )
+    inside = resample(image, part, outside=0.0) > 0.5
+    if not inside.any():
+        return None
+    first = np.array([np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[0] for a in range(3)])
+    last = np.array([np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[-1] for a in range(3)])
+    crop = inside[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
+    z, y, x = (int(v) for v in lo + first)
+    return (z, y, x), crop
+
+
+def write_volume_cache(
+    cases: Iterable[SourceCase], folder: Path, spacing_mm: tuple[float, float, float], source: str, total: int | None = None
+) -> CacheIndex:
+    """Preprocess whole scans (for the anchor, mid-level and detection branches)."""
+    return _write_cache(cases, folder, spacing_mm, source, total, _whole_scan)
+
+
+def write_voi_cache(
+    cases: Iterable[SourceCase],
+    folder: Path,
+    spacing_mm: tuple[float, float, float],
+    voi_mm: Mapping[str, tuple[float, float, float]],
+    source: str,
+    total: int | None = None,
+) -> CacheIndex:
+    """Preprocess the VOIs of the small and hard organs (one cached case a VOI, `group` in the index)."""
+
+    def vois(case: SourceCase, body: Body, spacing: tuple[float, float, float]) -> Iterator[tuple[str | None, CachedCase]]:
+        for group, extent in voi_mm.items():
+            centre = group_centre_mm(case.structures, group)
+            if centre is not None:
+                grid = Grid.around(centre, tuple(e + 2 * VOI_MARGIN_MM for e in extent), spacing)
+                yield group, preprocess(case, grid, body, f"{case.name}.{group}")
+
+    return _write_cache(cases, folder, spacing_mm, source, total, vois)
+
+
+def group_organs(group: str) -> tuple[str, ...]:
+    """The small and hard organs that share one heat map."""
+    return tuple(o.name for o in oars.by_stratum("small_hard") if o.detection_group == group)
+
+
+def group_centre_mm(structures: StructureSet, group: str) -> np.ndarray | None:
+    """LPS mm of the centre of mass of a heat map's organs together; None when none of them has a voxel."""
+    organs = [o for o in group_organs(group) if o in structures and structures.voxels(o)]
+    if not organs:
+        return None
+    index = np.concatenate([np.argwhere(m.array) + m.start for m in map(structures.crop, organs)]).mean(0)
+    geometry = structures.geometry
+    direction = np.asarray(geometry.direction, float).reshape(3, 3)
+    return np.asarray(geometry.origin) + direction @ (index[::-1] * np.asarray(geometry.spacing))
+
+
+_Cutter = Callable[[SourceCase, Body, tuple[float, float, float]], Iterator[tuple[str | None, CachedCase]]]
+
+
+def _whole_scan(
+    case: SourceCase, body: Body, spacing: tuple[float, float, float]
+) -> Iterator[tuple[str | None, CachedCase]]:
+    yield None, preprocess(case, body.grid(spacing), body, case.name)
+
+
+def _write_cache(
+    cases: Iterable[SourceCase],
+    folder: Path,
+    spacing_mm: tuple[float, float, float],
+    source: str,
+    total: int | None,
+    cut: _Cutter,
+) -> CacheIndex:
+    folder.mkdir(parents=True, exist_ok=True)
+    index = CacheIndex(spacing_mm, source)
+    for case in tqdm(cases, total=total, desc=f"prepare {source}", unit="case"):
+        body = find_body(case.ct)
+        for group, cached in cut(case, body, spacing_mm):
+            file = f"{cached.name}.npz"
+            write_case(folder / file, cached)
+            index.cases.append(IndexEntry(cached.name, file, case.split, tuple(sorted(cached.annotated)), group))
+    index.save(folder)
+    return index
+
+
+def _split_mandible(organ: str, mask: np.ndarray) -> dict[str, np.ndarray]:
+    if organ != UNSPLIT_MANDIBLE:
+        return {organ: mask}
+    return dict(zip(MANDIBLE_HALVES, split_at_midline(mask), strict=True))
