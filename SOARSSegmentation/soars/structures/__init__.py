@@ -1,4 +1,4 @@
-"""Structures: organs at risk as masks, and the files they come in (.seg.nrrd, label maps, folders of masks)."""
+"""Structures: organs at risk as masks, and their files (.seg.nrrd, label maps, folders of masks)."""
 
 from soars.structures.io import read_structures
 from soars.structures.labelmap import read_label_map, write_label_map

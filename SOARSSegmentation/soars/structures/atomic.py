@@ -13,9 +13,9 @@ from soars.errors import InputError
 
 @contextmanager
 def replacing_file(path: Path | str) -> Iterator[Path]:
-    """A temporary name beside `path` (same ending, since writers choose the format by it) that takes its place when the
-    block ends well; when it raises, `path` is as it was and nothing is left over. `InputError` when the folder does
-    not exist or cannot be written."""
+    """A temporary name beside `path` (same ending, since writers choose the format by it) that takes its
+    place when the block ends well; when it raises, `path` is as it was and nothing is left over. `InputError`
+    when the folder does not exist or cannot be written."""
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")

@@ -21,8 +21,8 @@ def read_structures(
 
     Args:
         path: the file or folder.
-        geometry: the grid the structures shall be on, the CT's. Needed for an RTSTRUCT, which has contours but no
-            grid; elsewhere structures on another grid are resampled to it, with a warning.
+        geometry: the grid the structures shall be on, the CT's. Needed for an RTSTRUCT, which has contours
+            but no grid; elsewhere structures on another grid are resampled to it, with a warning.
         catalogue_names: rename structures that the catalogue knows by another spelling to their TG-263 names
             (``info[name]["original_name"]`` keeps the file's); others are kept as named, with a warning.
 
@@ -62,11 +62,15 @@ def _read(path: Path, geometry: Geometry | None) -> StructureSet:
         return read_label_map(path)
     if lower.endswith(".dcm") or is_dicom(path):
         if geometry is None:
-            raise InputError(f"{path} holds contours but no voxel grid: the CT they were drawn on is needed (--ct)")
+            raise InputError(
+                f"{path} holds contours but no voxel grid: the CT they were drawn on is needed (--ct)"
+            )
         from soars.dicom.rtstruct import read_rtstruct
 
         return read_rtstruct(path, geometry)
-    raise InputError(f"{path} is not understood: RTSTRUCT, .seg.nrrd, a label map or a folder of masks is needed")
+    raise InputError(
+        f"{path} is not understood: RTSTRUCT, .seg.nrrd, a label map or a folder of masks is needed"
+    )
 
 
 def is_dicom(path: Path) -> bool:

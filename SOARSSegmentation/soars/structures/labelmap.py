@@ -1,8 +1,10 @@
-"""Label maps: one image (NRRD, NIfTI, MHA) with a value per organ, and a JSON or CSV file beside it that names them.
+"""Label maps: one image (NRRD, NIfTI, MHA) with a value per organ, and a JSON or CSV file beside it that
+names them.
 
-``organs.nii.gz`` goes with ``organs.json``: ``{"labels": {"1": "Eye_L", "2": "Lens_L", "3": ["Eye_L", "Lens_L"]}}``; a
-value with several names stands for voxels of all of them, so overlapping organs survive. As CSV, ``organs.csv`` has the
-columns ``value,name``, with a row per name. Structures without voxels are kept because they are listed.
+``organs.nii.gz`` goes with ``organs.json``: ``{"labels": {"1": "Eye_L", "2": "Lens_L", "3": ["Eye_L",
+"Lens_L"]}}``; a value with several names stands for voxels of all of them, so overlapping organs survive. As
+CSV, ``organs.csv`` has the columns ``value,name``, with a row per name. Structures without voxels are kept
+because they are listed.
 """
 
 from __future__ import annotations
@@ -39,9 +41,15 @@ def write_label_map(structures: StructureSet, path: Path | str) -> Path:
     image, values = structures.to_label_map()
     about = {name: describe(name, structures.info[name]) for name in structures}
     content = {
-        "labels": {str(value): names[0] if len(names) == 1 else list(names) for value, names in values.items()},
+        "labels": {
+            str(value): names[0] if len(names) == 1 else list(names) for value, names in values.items()
+        },
         "structures": {
-            name: {key: info[key] for key in ("label", "colour", "terminology", "original_name", "tags") if key in info}
+            name: {
+                key: info[key]
+                for key in ("label", "colour", "terminology", "original_name", "tags")
+                if key in info
+            }
             for name, info in about.items()
         },
     }
@@ -68,14 +76,18 @@ def read_label_map(path: Path | str) -> StructureSet:
             break
     else:
         raise InputError(
-            f"{path} is a label map without names: put {base.name}.json or {base.name}.csv (value,name) beside it"
+            f"{path} is a label map without names: "
+            f"put {base.name}.json or {base.name}.csv (value,name) beside it"
         )
     structures = StructureSet.from_label_map(image, values)
     structures.warnings = [f"{path.name}: {text}" for text in structures.warnings]
     for name in structures:
         info = about.get(name)
         if isinstance(info, dict):
-            structures.info[name] = {**info, **({"colour": tuple(info["colour"])} if "colour" in info else {})}
+            structures.info[name] = {
+                **info,
+                **({"colour": tuple(info["colour"])} if "colour" in info else {}),
+            }
     return structures
 
 
@@ -87,7 +99,9 @@ def read_label_image(path: Path) -> sitk.Image:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{path} cannot be read as an image; it may be cut short or damaged ({reason})") from error
+        raise InputError(
+            f"{path} cannot be read as an image; it may be cut short or damaged ({reason})"
+        ) from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path} is not a label map: one value a voxel in three dimensions is needed")
     if image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64):
@@ -135,4 +149,6 @@ def _read_csv(path: Path) -> tuple[dict[int, tuple[str, ...]], dict[str, Any]]:
             raise ValueError("it has no rows")
         return values, {}
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} does not name the labels; it should have the columns value,name ({error})") from error
+        raise InputError(
+            f"{path} does not name the labels; it should have the columns value,name ({error})"
+        ) from error

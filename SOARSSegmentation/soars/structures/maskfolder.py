@@ -36,12 +36,15 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
 def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> StructureSet:
     """Read every image of the folder as the mask (value not 0) of the organ it is named after.
 
-    `InputError` when there is none, one is damaged, or one lies on another grid than the first (or than ``geometry``).
+    `InputError` when there is none, one is damaged, or one lies on another grid than the first (or than
+    ``geometry``).
     """
     folder = Path(folder)
     paths = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
-        raise InputError(f"{folder} holds no masks: .nii.gz, .nrrd or .mha files named after organs are needed")
+        raise InputError(
+            f"{folder} holds no masks: .nii.gz, .nrrd or .mha files named after organs are needed"
+        )
     structures = StructureSet(geometry) if geometry is not None else None
     for path in paths:
         image = read_label_image(path)
@@ -51,7 +54,8 @@ def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> St
         elif not own.same_as(structures.geometry, _TOLERANCE_MM):
             first = "the reference image" if geometry is not None else paths[0].name
             raise InputError(
-                f"{path} lies on another grid ({own.describe()}) than {first} ({structures.geometry.describe()})"
+                f"{path} lies on another grid ({own.describe()}) "
+                f"than {first} ({structures.geometry.describe()})"
             )
         name = unquote(image_stem(path))
         if name in structures:

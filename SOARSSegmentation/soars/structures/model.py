@@ -1,8 +1,8 @@
 """`StructureSet`: organs at risk as masks cropped to their bounding boxes, on one reference geometry.
 
-Physical space is LPS mm (DICOM, SimpleITK); arrays are ``[z, y, x]``. Organs may overlap (a lens lies in its eye), so
-each keeps its own mask. A mask costs one byte a voxel of its bounding box: 42 organs on a 512 x 512 x 360 CT are about
-20 MB where 42 full volumes would be 4 GB.
+Physical space is LPS mm (DICOM, SimpleITK); arrays are ``[z, y, x]``. Organs may overlap (a lens lies in its
+eye), so each keeps its own mask. A mask costs one byte a voxel of its bounding box: 42 organs on a 512 x 512
+x 360 CT are about 20 MB where 42 full volumes would be 4 GB.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Geometry:
-    """A voxel grid: ``size`` in voxels and ``spacing`` in mm along (x, y, z), ``origin`` (LPS mm) of the centre of voxel
-    (0, 0, 0), ``direction`` the nine direction cosines row by row, as SimpleITK gives them."""
+    """A voxel grid: ``size`` in voxels and ``spacing`` in mm along (x, y, z), ``origin`` (LPS mm) of the
+    centre of voxel (0, 0, 0), ``direction`` the nine direction cosines row by row, as SimpleITK gives
+    them."""
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -69,10 +70,13 @@ class Geometry:
 
     def corners(self) -> npt.NDArray[np.float64]:
         """LPS mm of the eight corner voxels' centres, shape (8, 3)."""
-        return self.to_physical(np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij"), -1).reshape(8, 3))
+        return self.to_physical(
+            np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij"), -1).reshape(8, 3)
+        )
 
     def same_as(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids have the same size and no voxel's place differs by more than ``tolerance_mm``."""
+        """Whether both grids have the same size and no voxel's place differs by more than
+        ``tolerance_mm``."""
         if tuple(self.size) != tuple(other.size):
             return False
         return bool(np.abs(self.corners() - other.corners()).max() <= tolerance_mm)
@@ -102,15 +106,15 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """One organ's voxels: ``array`` (bool, [z, y, x], read-only) is the tight bounding box, whose first voxel is at
-    ``start`` (z, y, x) of the reference geometry. An empty organ has an array of shape (0, 0, 0)."""
+    """One organ's voxels: ``array`` (bool, [z, y, x], read-only) is the tight bounding box, whose first voxel
+    is at ``start`` (z, y, x) of the reference geometry. An empty organ has an array of shape (0, 0, 0)."""
 
     start: tuple[int, int, int]
     array: BoolArray
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.array.shape  # type: ignore[return-value]
+        return self.array.shape
 
     @property
     def stop(self) -> tuple[int, int, int]:
@@ -133,7 +137,8 @@ class Mask:
         return int(np.count_nonzero(self.array))
 
     def box(self, start: Sequence[int], shape: Sequence[int]) -> BoolArray:
-        """The mask in another box of the same grid (``start``, ``shape``: z, y, x); False outside the organ's own."""
+        """The mask in another box of the same grid (``start``, ``shape``: z, y, x); False outside the organ's
+        own."""
         out = np.zeros(tuple(shape), dtype=bool)
         low = [max(a, b) for a, b in zip(self.start, start, strict=True)]
         high = [min(a, b + n) for a, b, n in zip(self.stop, start, shape, strict=True)]
@@ -151,7 +156,8 @@ class Mask:
 
 
 def tight_mask(array: npt.ArrayLike, start: Sequence[int] = (0, 0, 0)) -> Mask:
-    """The `Mask` of a boolean (or 0/1) array whose first voxel is at ``start`` (z, y, x); copies the bounding box."""
+    """The `Mask` of a boolean (or 0/1) array whose first voxel is at ``start`` (z, y, x); copies the bounding
+    box."""
     full = np.asarray(array)
     if full.dtype != bool:
         full = full != 0
@@ -182,10 +188,10 @@ class StructureSet:
     >>> organs.add("Parotid_L", array_zyx)
     >>> organs.volume_cc("Parotid_L"), organs.crop("Parotid_L").start
 
-    ``info[name]`` is a dictionary of what is known of a structure beside its voxels. Files keep these keys: ``label``
-    (readable name), ``colour`` (r, g, b; 0-255), ``terminology`` (Slicer's entry, one string), ``original_name`` (how
-    the file it came from spelled it) and ``tags`` (further text tags, e.g. provenance). ``warnings`` collects what a
-    reader found odd. Adding a name again replaces its mask.
+    ``info[name]`` is a dictionary of what is known of a structure beside its voxels. Files keep these keys:
+    ``label`` (readable name), ``colour`` (r, g, b; 0-255), ``terminology`` (Slicer's entry, one string),
+    ``original_name`` (how the file it came from spelled it) and ``tags`` (further text tags, e.g.
+    provenance). ``warnings`` collects what a reader found odd. Adding a name again replaces its mask.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -194,7 +200,7 @@ class StructureSet:
         self.warnings: list[str] = []
         self._masks: dict[str, Mask] = {}
 
-    # --- filling -----------------------------------------------------------------------------------------------
+    # --- filling ---------------------------------------------------------------------------------
     def add(self, name: str, array: npt.ArrayLike, info: dict[str, Any] | None = None) -> None:
         """Add (or replace) an organ from a full boolean array [z, y, x] of the geometry's shape."""
         full = np.asarray(array)
@@ -213,7 +219,9 @@ class StructureSet:
 
     def add_mask(self, name: str, mask: Mask, info: dict[str, Any] | None = None) -> None:
         """Add (or replace) an organ; masks are read-only, so two sets may share one."""
-        inside = all(a >= 0 and b <= n for a, b, n in zip(mask.start, mask.stop, self.geometry.shape, strict=True))
+        inside = all(
+            a >= 0 and b <= n for a, b, n in zip(mask.start, mask.stop, self.geometry.shape, strict=True)
+        )
         if not inside:
             raise ValueError(f"{name} reaches from {mask.start} to {mask.stop}, beyond {self.geometry.shape}")
         self._masks[name] = mask
@@ -235,7 +243,7 @@ class StructureSet:
         self._masks = {new_name if n == name else n: mask for n, mask in self._masks.items()}
         self.info[new_name] = self.info.pop(name, {})
 
-    # --- asking ------------------------------------------------------------------------------------------------
+    # --- asking ----------------------------------------------------------------------------------
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._masks)
@@ -283,7 +291,9 @@ class StructureSet:
         mask = self.crop(name)
         if mask.is_empty:
             return None
-        sums = [np.count_nonzero(mask.array, axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+        sums = [
+            np.count_nonzero(mask.array, axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)
+        ]
         index = [float(np.arange(len(n)) @ n / n.sum()) + s for n, s in zip(sums, mask.start, strict=True)]
         x, y, z = self.geometry.to_physical(index)
         return (float(x), float(y), float(z))
@@ -293,7 +303,7 @@ class StructureSet:
         """Memory of all masks."""
         return sum(mask.array.nbytes for mask in self._masks.values())
 
-    # --- set operations ----------------------------------------------------------------------------------------
+    # --- set operations --------------------------------------------------------------------------
     def union(self, names: Iterable[str]) -> Mask:
         """The voxels of any of the organs."""
         masks = [m for m in map(self.crop, names) if not m.is_empty]
@@ -303,7 +313,9 @@ class StructureSet:
         shape = [max(m.stop[a] for m in masks) - start[a] for a in range(3)]
         out = np.zeros(shape, dtype=bool)
         for mask in masks:
-            out[tuple(slice(a - s, b - s) for a, b, s in zip(mask.start, mask.stop, start, strict=True))] |= mask.array
+            out[tuple(slice(a - s, b - s) for a, b, s in zip(mask.start, mask.stop, start, strict=True))] |= (
+                mask.array
+            )
         return tight_mask(out, start)
 
     def intersection(self, first: str, second: str) -> Mask:
@@ -324,7 +336,8 @@ class StructureSet:
         return out
 
     def on(self, geometry: Geometry) -> StructureSet:
-        """The same voxels on a grid of the same size, e.g. the exact one where a file kept it in single precision."""
+        """The same voxels on a grid of the same size, e.g. the exact one where a file kept it in single
+        precision."""
         if tuple(geometry.size) != tuple(self.geometry.size):
             raise ValueError(f"{geometry.size} is not the size of the structures' grid, {self.geometry.size}")
         out = StructureSet(geometry)
@@ -333,7 +346,8 @@ class StructureSet:
         return out
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> StructureSet:
-        """A new set on a box of the geometry (``start`` and ``shape`` z, y, x); what lies outside is cut off."""
+        """A new set on a box of the geometry (``start`` and ``shape`` z, y, x); what lies outside is cut
+        off."""
         out = StructureSet(self.geometry.cropped(start, shape))
         for name, mask in self._masks.items():
             out.add_crop(name, (0, 0, 0), mask.box(start, shape), self.info.get(name))
@@ -342,27 +356,31 @@ class StructureSet:
     def resample(self, geometry: Geometry, *, nearest: bool = False) -> StructureSet:
         """A new set on another grid of any orientation and spacing.
 
-        The mask is interpolated linearly and cut at one half (which keeps surfaces smooth on a finer grid), or sampled
-        at the nearest voxel with ``nearest=True``. On an equal grid the masks are shared, exactly. An organ smaller
-        than the new spacing may vanish; it stays by name, empty.
+        The mask is interpolated linearly and cut at one half (which keeps surfaces smooth on a finer grid),
+        or sampled at the nearest voxel with ``nearest=True``. On an equal grid the masks are shared, exactly.
+        An organ smaller than the new spacing may vanish; it stays by name, empty.
         """
         out = StructureSet(geometry)
         same = self.geometry.same_as(geometry)
         for name, mask in self._masks.items():
-            out.add_mask(name, mask if same else _resample(mask, self.geometry, geometry, nearest), self.info.get(name))
+            out.add_mask(
+                name, mask if same else _resample(mask, self.geometry, geometry, nearest), self.info.get(name)
+            )
         return out
 
-    # --- as a label image --------------------------------------------------------------------------------------
-    def to_label_map(self, names: Sequence[str] | None = None) -> tuple[sitk.Image, dict[int, tuple[str, ...]]]:
+    # --- as a label image ------------------------------------------------------------------------
+    def to_label_map(
+        self, names: Sequence[str] | None = None
+    ) -> tuple[sitk.Image, dict[int, tuple[str, ...]]]:
         """One image with a value per organ, and what each value means.
 
-        Value ``i + 1`` is ``names[i]`` (all structures when ``names`` is None), whether or not it has voxels. Where
-        organs overlap the voxel takes a further value that stands for all of them, so nothing is lost: 43 may mean
-        ("Eye_L", "Lens_L"). The image is uint8, or uint16 above 255 values.
+        Value ``i + 1`` is ``names[i]`` (all structures when ``names`` is None), whether or not it has voxels.
+        Where organs overlap the voxel takes a further value that stands for all of them, so nothing is lost:
+        43 may mean ("Eye_L", "Lens_L"). The image is uint8, or uint16 above 255 values.
         """
         chosen = tuple(self.names if names is None else names)
         values: dict[int, tuple[str, ...]] = {i + 1: (name,) for i, name in enumerate(chosen)}
-        value_of = {(i,): i + 1 for i in range(len(chosen))}
+        value_of: dict[tuple[int, ...], int] = {(i,): i + 1 for i in range(len(chosen))}
         labels = np.zeros(self.geometry.shape, dtype=np.uint16 if len(chosen) > 255 else np.uint8)
         members: dict[int, tuple[int, ...]] = {0: (), **{i + 1: (i,) for i in range(len(chosen))}}
         for i, name in enumerate(chosen):

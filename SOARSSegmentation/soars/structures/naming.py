@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soars.errors import UnknownOrganError
 from soars.structures.model import StructureSet
+
+if TYPE_CHECKING:
+    from soars.oars import Oar
 
 logger = logging.getLogger(__name__)
 
 FALLBACK_COLOUR = (128, 174, 128)
 
 
-def describe(name: str, info: dict[str, Any]) -> dict[str, Any]:
-    """``info`` with ``label``, ``colour`` and ``terminology`` filled in from the catalogue where it has none."""
+def catalogue_entry(name: str) -> Oar | None:
+    """The organ of this exact TG-263 name; None when the catalogue has none."""
     try:
         from soars import oars
     except ImportError:  # the catalogue is not written yet
-        return {"label": name, "colour": FALLBACK_COLOUR, **info}
+        return None
+    return oars.CATALOGUE.get(name)
 
+
+def describe(name: str, info: dict[str, Any]) -> dict[str, Any]:
+    """``info`` with ``label``, ``colour`` and ``terminology`` filled in from the catalogue where it has
+    none."""
     out = dict(info)
-    oar = oars.CATALOGUE.get(name)
+    oar = catalogue_entry(name)
     out.setdefault("label", oar.label if oar else name)
     out.setdefault("colour", oar.colour if oar else FALLBACK_COLOUR)
     if oar is not None and "terminology" not in out:
-        entry = getattr(oars, "terminology_entry", None)
-        if entry is None:
-            from soars.slicer_resources import terminology_entry as entry
-        out["terminology"] = entry(oar)
+        from soars.slicer_resources import terminology_entry
+
+        out["terminology"] = terminology_entry(oar)
     return out
 
 
 def use_catalogue_names(structures: StructureSet) -> None:
     """Rename, in place, every structure that the catalogue knows by another spelling to its TG-263 name.
 
-    How the file spelled it stays in ``info[name]["original_name"]``. A name that the catalogue does not know, or a
-    second structure that means the same organ, is kept as it is, with a warning.
+    How the file spelled it stays in ``info[name]["original_name"]``. A name that the catalogue does not know,
+    or a second structure that means the same organ, is kept as it is, with a warning.
     """
     try:
         from soars import oars
@@ -53,7 +60,9 @@ def use_catalogue_names(structures: StructureSet) -> None:
         if target == name:
             continue
         if target in structures:
-            structures.warnings.append(f"{name!r} also means {target}, which is there already; kept under its own name")
+            structures.warnings.append(
+                f"{name!r} also means {target}, which is there already; kept under its own name"
+            )
             continue
         structures.rename(name, target)
         structures.info[target].setdefault("original_name", name)

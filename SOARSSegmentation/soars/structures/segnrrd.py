@@ -1,13 +1,14 @@
 """Slicer's segmentation file, .seg.nrrd, in bounded memory.
 
-The header goes through slicerio in both directions (keys ``Segment0_ID``, ``Segment0_Layer``, ``Segmentation_...``).
-The voxels do not: slicerio hands pynrrd one array of every layer and pynrrd copies it once more, 190 MB a layer for a
-512 x 512 x 360 CT. They are compressed and read here slab by slab instead, about 8 MB at a time. Organs that overlap lie
-in different layers, the others share one (first layer with room), as Slicer itself stores them.
+The header goes through slicerio in both directions (keys ``Segment0_ID``, ``Segment0_Layer``,
+``Segmentation_...``). The voxels do not: slicerio hands pynrrd one array of every layer and pynrrd copies it
+once more, 190 MB a layer for a 512 x 512 x 360 CT. They are compressed and read here slab by slab instead,
+about 8 MB at a time. Organs that overlap lie in different layers, the others share one (first layer with
+room), as Slicer itself stores them.
 
-Two things of Slicer's reader (vtkMRMLSegmentationStorageNode) decide the header: it crops a whole layer to the extent
-of the layer's first segment, so all segments of a layer carry the layer's extent; and it takes segments as numbered
-without a gap from 0.
+Two things of Slicer's reader (vtkMRMLSegmentationStorageNode) decide the header: it crops a whole layer to
+the extent of the layer's first segment, so all segments of a layer carry the layer's extent; and it takes
+segments as numbered without a gap from 0.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ _TYPES = {
 _OWN_TAGS = {"label": "SOARS.Label", "original_name": "SOARS.OriginalName"}
 
 
-# --- writing ---------------------------------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------------------------
 def write_seg_nrrd(structures: StructureSet, path: Path | str) -> None:
     """Write a .seg.nrrd that Slicer opens as a segmentation with names, colours and terminology.
 
-    Empty structures are kept by name. The file appears whole or not at all; `InputError` when it cannot be written.
+    Empty structures are kept by name. The file appears whole or not at all; `InputError` when it cannot be
+    written.
     """
     layers = pack_layers(structures)
     header = _header(structures, layers)
@@ -54,7 +56,7 @@ def write_seg_nrrd(structures: StructureSet, path: Path | str) -> None:
         file.write(header)
         compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         for slab in _label_slabs(structures, layers):
-            file.write(compressor.compress(slab))
+            file.write(compressor.compress(slab.data))
         file.write(compressor.flush())
 
 
@@ -64,7 +66,9 @@ def pack_layers(structures: StructureSet) -> list[list[str]]:
     for name in structures:
         mask = structures.crop(name)
         for layer in layers:
-            if len(layer) < MAX_LABELS_PER_LAYER and not any(_overlap(mask, structures.crop(n)) for n in layer):
+            if len(layer) < MAX_LABELS_PER_LAYER and not any(
+                _overlap(mask, structures.crop(n)) for n in layer
+            ):
                 layer.append(name)
                 break
         else:
@@ -133,7 +137,9 @@ def _header(structures: StructureSet, layers: list[list[str]]) -> bytes:
                 "labelValue": value,
                 "layer": layer,
                 "extent": extents[layer],
-                "tags": {ascii_only(k.replace("|", "/")): ascii_only(t.replace("|", "/")) for k, t in tags.items()},
+                "tags": {
+                    ascii_only(k.replace("|", "/")): ascii_only(t.replace("|", "/")) for k, t in tags.items()
+                },
             }
         )
     ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ geometry.matrix
@@ -149,8 +155,8 @@ def _header(structures: StructureSet, layers: list[list[str]]) -> bytes:
             {
                 "name": "Reference image geometry",
                 "value": "".join(f"{v!r};" if isinstance(v, int) else f"{float(v)!r};" for v in reference),
-                "description": "Image geometry description string determining the geometry of the labelmap that is "
-                "created in course of conversion. Can be copied from a volume, using the button.",
+                "description": "Image geometry description string determining the geometry of the labelmap "
+                "that is created in course of conversion. Can be copied from a volume, using the button.",
             }
         ],
         "segments": segments,
@@ -175,11 +181,14 @@ def _extent(mask: Mask) -> list[int]:
     return [v for axis in (2, 1, 0) for v in (mask.start[axis], mask.stop[axis] - 1)]
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------
 def is_seg_nrrd(path: Path | str) -> bool:
     """Whether a NRRD file carries Slicer's segments (by its header, not by its name)."""
     header, _ = _read_head(Path(path))
-    return any(re.match(r"Segment\d+_", key) for key in header) or "Segmentation_ReferenceImageExtentOffset" in header
+    return (
+        any(re.match(r"Segment\d+_", key) for key in header)
+        or "Segmentation_ReferenceImageExtentOffset" in header
+    )
 
 
 def read_seg_nrrd(path: Path | str) -> StructureSet:
@@ -205,12 +214,18 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
     names: dict[tuple[int, int], str] = {}
     indices = sorted({int(m[1]) for key in header if (m := re.match(r"Segment(\d+)_", key))})
     for index, segment in zip(indices, segmentation["segments"], strict=True):
-        name = str(header.get(f"Segment{index}_Name") or header.get(f"Segment{index}_ID") or f"Segment_{index + 1}")
+        name = str(
+            header.get(f"Segment{index}_Name") or header.get(f"Segment{index}_ID") or f"Segment_{index + 1}"
+        )
         key = (segment.get("layer", 0), segment.get("labelValue", 1))
         if key in names or not 0 <= key[0] < count:
-            raise InputError(f"{path}: segment {name!r} has layer {key[0]} and label {key[1]}, taken or not there")
+            raise InputError(
+                f"{path}: segment {name!r} has layer {key[0]} and label {key[1]}, taken or not there"
+            )
         while name in names.values():
-            structures.warnings.append(f"{path.name}: two segments are called {name!r}; one is now {name + '_2'!r}")
+            structures.warnings.append(
+                f"{path.name}: two segments are called {name!r}; one is now {name + '_2'!r}"
+            )
             name += "_2"
         names[key] = name
         structures.add_mask(name, tight_mask(np.zeros((0, 0, 0), dtype=bool)), _info(header, index, segment))
@@ -225,7 +240,9 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
         if key in names:
             structures.add_mask(names[key], _join(parts), structures.info[names[key]])
         else:
-            structures.warnings.append(f"{path.name}: voxels with label {key[1]} of layer {key[0]} have no segment")
+            structures.warnings.append(
+                f"{path.name}: voxels with label {key[1]} of layer {key[0]} have no segment"
+            )
     return structures
 
 
@@ -275,7 +292,9 @@ def _info(header: dict[str, Any], index: int, segment: dict[str, Any]) -> dict[s
     if "color" in segment:
         info["colour"] = tuple(round(255 * c) for c in segment["color"])
     tags = dict(
-        text.strip().split(":", 1) for text in str(header.get(f"Segment{index}_Tags", "")).split("|") if ":" in text
+        text.strip().split(":", 1)
+        for text in str(header.get(f"Segment{index}_Tags", "")).split("|")
+        if ":" in text
     )
     if terminology := tags.pop("TerminologyEntry", None):
         info["terminology"] = terminology
@@ -300,7 +319,10 @@ def _labels(layer: npt.NDArray[Any], z: int) -> Iterator[tuple[int, Mask]]:
         box = box.astype(np.int32)
     for value, found in enumerate(find_objects(box), start=1):
         if found is not None:
-            yield value, tight_mask(box[found] == value, [s.start + a for s, a in zip(found, start, strict=True)])
+            yield (
+                value,
+                tight_mask(box[found] == value, [s.start + a for s, a in zip(found, start, strict=True)]),
+            )
 
 
 def _join(parts: list[Mask]) -> Mask:
@@ -310,7 +332,9 @@ def _join(parts: list[Mask]) -> Mask:
     low = [min(p.start[a] for p in parts) for a in range(3)]
     out = np.zeros([max(p.stop[a] for p in parts) - low[a] for a in range(3)], dtype=bool)
     for part in parts:
-        out[tuple(slice(a - s, b - s) for a, b, s in zip(part.start, part.stop, low, strict=True))] |= part.array
+        out[tuple(slice(a - s, b - s) for a, b, s in zip(part.start, part.stop, low, strict=True))] |= (
+            part.array
+        )
     out.flags.writeable = False
     return Mask((low[0], low[1], low[2]), out)
 
@@ -333,7 +357,7 @@ def _voxel_slabs(
             stream: BinaryIO = gzip.GzipFile(fileobj=file) if encoding != "raw" else file  # type: ignore[assignment]
             for z in range(0, shape[0], thickness):
                 slab = np.empty((min(thickness, shape[0] - z), *shape[1:]), dtype=dtype)
-                _fill(stream, memoryview(slab).cast("B"))
+                _fill(stream, slab.data.cast("B"))
                 yield z, slab if dtype.isnative else slab.astype(dtype.newbyteorder("="))
             if encoding != "raw":
                 stream.read(1)  # reads on to the checksum
