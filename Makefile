@@ -1,0 +1,55 @@
+# make demo   a phantom patient through the whole cascade, without torch: out/demo/
+# make test   style, types and tests
+#
+# Both make .venv/ when it is not there, extend it when it is, and do nothing to it when it is up to date.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first of these that is Python 3.10 to 3.13 and can make environments; or say which: make test PYTHON=/path/to/python
+PYTHON_CHECK := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.10; do \
+	$$p -c '$(PYTHON_CHECK)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Without this very version, which is the build for the CPU on Linux, pip takes gigabytes of CUDA libraries.
+TORCH := torch==2.13.0
+
+.PHONY: help demo test style types clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.core
+	@$(BIN)/soars demo --output out/demo --overwrite
+
+test: style types
+	@$(BIN)/python -m pytest
+
+style: $(VENV)/.complete
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.complete
+	@$(BIN)/mypy
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.13 with its venv module is needed (Debian: apt install python3-venv)" >&2; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.core: pyproject.toml | $(VENV)/.python
+	@echo "installing the core into $(VENV)"
+	@$(PIP) --editable '.[run]'
+	@touch $@
+
+$(VENV)/.complete: pyproject.toml | $(VENV)/.core
+	@echo "installing all that training and the tests need into $(VENV): some minutes the first time"
+	@$(PIP) '$(TORCH)'
+	@$(PIP) --editable '.[run,torch,train,test]'
+	@touch $@
+
+clean:
+	rm -rf build out .pytest_cache .ruff_cache .mypy_cache
