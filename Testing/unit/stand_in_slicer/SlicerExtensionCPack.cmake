@@ -1,0 +1,1 @@
+stand_in_record(cpack ${PROJECT_NAME})
