@@ -76,5 +76,7 @@ def check_range(lowest: float, highest: float, source: str, *, declared: bool) -
             )
         warnings.append(f"the CT holds no air: its values run from {span} HU; check that it is not cropped")
     if highest < BONE_AT_LEAST_HU:
-        warnings.append(f"the CT holds no bone: its values run from {span} HU; check that it is a patient's CT")
+        warnings.append(
+            f"the CT holds no bone: its values run from {span} HU; check that it is a patient's CT"
+        )
     return warnings

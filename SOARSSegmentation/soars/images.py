@@ -78,7 +78,9 @@ def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
         return CtScan(image, path, series, warnings + _check_grid(image, path))
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
-    raise InputError(f"{path}: is not a CT; give a DICOM folder or a file ending in {', '.join(IMAGE_SUFFIXES)}")
+    raise InputError(
+        f"{path}: is not a CT; give a DICOM folder or a file ending in {', '.join(IMAGE_SUFFIXES)}"
+    )
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image, tol_mm: float = 1e-3) -> bool:
@@ -163,7 +165,10 @@ def _check_grid(image: sitk.Image, path: Path) -> list[str]:
     if (size < 3).any():
         raise InputError(f"{path}: is a single slice ({' x '.join(map(str, size))} voxels); a CT is a volume")
     direction = np.array(image.GetDirection()).reshape(3, 3)
-    if not np.isfinite(direction).all() or np.abs(direction.T @ direction - np.eye(3)).max() > DIRECTION_TOLERANCE:
+    if (
+        not np.isfinite(direction).all()
+        or np.abs(direction.T @ direction - np.eye(3)).max() > DIRECTION_TOLERANCE
+    ):
         raise InputError(f"{path}: its axes are not perpendicular; resample it to a regular grid first")
     if (spacing < LEAST_SPACING_MM).any() or (spacing > MOST_SPACING_MM).any():
         raise InputError(

@@ -197,7 +197,9 @@ def _scan(folder: Path) -> _Folder:
             if Path(root) != folder:
                 below += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
             if len(below) > MOST_FILES:
-                raise InputError(f"{folder}: more than {MOST_FILES} files below it; give the folder of one CT series")
+                raise InputError(
+                    f"{folder}: more than {MOST_FILES} files below it; give the folder of one CT series"
+                )
         deeper = _scan_files(folder, below)
         found = _Folder(folder, deeper.slices, found.others + deeper.others, deeper.damaged)
     if not found.slices:
@@ -206,7 +208,9 @@ def _scan(folder: Path) -> _Folder:
             raise InputError(f"{path}: {reason}")
         if not found.others:
             raise InputError(f"{folder}: the folder is empty")
-        raise InputError(f"{folder}: holds no DICOM file ({len(found.others)} other files); give a folder with a CT")
+        raise InputError(
+            f"{folder}: holds no DICOM file ({len(found.others)} other files); give a folder with a CT"
+        )
     return found
 
 
@@ -236,16 +240,24 @@ def _scan_files(folder: Path, paths: Iterable[Path]) -> _Folder:
 def _read_header(path: Path) -> _Slice:
     """The header of one DICOM file. Raises `InputError` when it is damaged."""
     try:
-        with path.open("rb") as file, pydicom_config.disable_value_validation(), python_warnings.catch_warnings():
+        with (
+            path.open("rb") as file,
+            pydicom_config.disable_value_validation(),
+            python_warnings.catch_warnings(),
+        ):
             python_warnings.simplefilter("ignore")
-            data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_HEADER_TAGS))
+            data = pydicom.dcmread(
+                file, stop_before_pixels=True, force=True, specific_tags=list(_HEADER_TAGS)
+            )
             at = file.tell()
             more = bool(file.read(1))
         for keyword in _HEADER_TAGS:  # pydicom converts lazily: a value that cannot be converted shows here
             try:
                 data.get(keyword)
             except Exception as error:
-                raise InputError(f"{path}: the value of {_readable(keyword)} cannot be read ({error})") from error
+                raise InputError(
+                    f"{path}: the value of {_readable(keyword)} cannot be read ({error})"
+                ) from error
         syntax = str(getattr(data.file_meta, "TransferSyntaxUID", ""))
         if not syntax:
             syntax = "1.2.840.10008.1.2" if data.original_encoding[0] else "1.2.840.10008.1.2.1"
@@ -296,7 +308,9 @@ def _kind(slices: Sequence[_Slice]) -> str:
 def _summary(uid: str, slices: Sequence[_Slice]) -> SeriesSummary:
     kind = _kind(slices)
     first = slices[0]
-    return SeriesSummary(uid, first.text("Modality"), first.text("SeriesDescription"), kind, len(slices), kind == "CT")
+    return SeriesSummary(
+        uid, first.text("Modality"), first.text("SeriesDescription"), kind, len(slices), kind == "CT"
+    )
 
 
 def _choose(found: _Folder, series_uid: str | None, warnings: list[str]) -> list[_Slice]:
@@ -316,7 +330,9 @@ def _choose(found: _Folder, series_uid: str | None, warnings: list[str]) -> list
             _refuse_unless_ct(found.path, summaries[0])
         raise InputError(f"{found.path}: holds no CT series; it holds: {listed}")
     if len(usable) > 1:
-        raise InputError(f"{found.path}: holds {len(usable)} CT series, choose one by its series UID: {listed}")
+        raise InputError(
+            f"{found.path}: holds {len(usable)} CT series, choose one by its series UID: {listed}"
+        )
     for summary in summaries:
         if not summary.usable:
             warnings.append(f"another series in the folder was left out: {_listed(summary)}")
@@ -349,7 +365,9 @@ def _listed(summary: SeriesSummary) -> str:
 def _without_localizers(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
     kept = [s for s in slices if _is_ct_slice(s)]
     if len(kept) < len(slices):
-        warnings.append(f"{len(slices) - len(kept)} localizer or other images inside the CT series were left out")
+        warnings.append(
+            f"{len(slices) - len(kept)} localizer or other images inside the CT series were left out"
+        )
     return kept
 
 
@@ -365,9 +383,13 @@ def _check_readable(found: _Folder, slices: Sequence[_Slice]) -> None:
                 raise InputError(f"{path}: {_readable(keyword)} is missing: the file is no complete CT image")
         if item.transfer_syntax not in READABLE_TRANSFER_SYNTAXES:
             name = UID(item.transfer_syntax).name
-            raise InputError(f"{path}: compressed as {name}, which cannot be decoded here; export it uncompressed")
+            raise InputError(
+                f"{path}: compressed as {name}, which cannot be decoded here; export it uncompressed"
+            )
         if int(data.get("NumberOfFrames") or 1) > 1:
-            raise InputError(f"{path}: holds {data.NumberOfFrames} frames; export the CT as single-frame images")
+            raise InputError(
+                f"{path}: holds {data.NumberOfFrames} frames; export the CT as single-frame images"
+            )
         samples = int(data.get("SamplesPerPixel") or 1)
         if samples != 1 or not item.text("PhotometricInterpretation").startswith("MONOCHROME"):
             kind = item.text("PhotometricInterpretation") or "missing"
@@ -422,7 +444,9 @@ def _check_same(slices: Sequence[_Slice]) -> None:
     spacings = np.array([_numbers(s, "PixelSpacing", 2) for s in slices])
     if (spacings <= 0).any():
         bad = int(np.argmax((spacings <= 0).any(axis=1)))
-        raise InputError(f"{slices[bad].path}: Pixel Spacing {slices[bad].text('PixelSpacing')} is not positive")
+        raise InputError(
+            f"{slices[bad].path}: Pixel Spacing {slices[bad].text('PixelSpacing')} is not positive"
+        )
     differ = np.abs(spacings - np.median(spacings, axis=0)).max(axis=1) > PIXEL_SPACING_TOLERANCE_MM
     if differ.any():
         path = slices[int(np.argmax(differ))].path
@@ -470,7 +494,9 @@ def _without_duplicates(slices: list[_Slice], warnings: list[str]) -> list[_Slic
             dropped.add(other)
     if dropped:
         n = len(dropped)
-        warnings.append(f"{n} duplicate slice{'s' if n > 1 else ''} with the same pixels {'were' if n > 1 else 'was'} left out")
+        warnings.append(
+            f"{n} duplicate slice{'s' if n > 1 else ''} with the same pixels {'were' if n > 1 else 'was'} left out"
+        )
     return [s for i, s in enumerate(slices) if i not in dropped]
 
 
@@ -479,7 +505,9 @@ def _note_oddities(slices: Sequence[_Slice], stack: Stack, warnings: list[str]) 
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
         missing = sum(not s.text(keyword) for s in slices)
         if missing:
-            warnings.append(f"{_readable(keyword)} is missing in {missing} files: an RTSTRUCT cannot reference this CT fully")
+            warnings.append(
+                f"{_readable(keyword)} is missing in {missing} files: an RTSTRUCT cannot reference this CT fully"
+            )
     uids = [s.text("SOPInstanceUID") for s in slices]
     if len(set(uids)) < len(uids):
         warnings.append("several slices share one SOP Instance UID: an RTSTRUCT cannot tell them apart")
@@ -488,7 +516,9 @@ def _note_oddities(slices: Sequence[_Slice], stack: Stack, warnings: list[str]) 
         warnings.append("the CT was compressed with loss")
     tilt = {s.text("GantryDetectorTilt") for s in slices} - {""}
     if any(_float(t) is not None and abs(_float(t) or 0) > 0.5 for t in tilt):
-        warnings.append(f"Gantry/Detector Tilt is {', '.join(sorted(tilt))} degrees, but the slices are not sheared")
+        warnings.append(
+            f"Gantry/Detector Tilt is {', '.join(sorted(tilt))} degrees, but the slices are not sheared"
+        )
     kinds = {s.text("RescaleType") for s in slices} - {"", "HU"}
     if kinds:
         warnings.append(f"Rescale Type is {', '.join(sorted(kinds))}, not HU")
@@ -537,7 +567,9 @@ def _read_pixels(slices: Sequence[_Slice], stack: Stack, source: str, warnings: 
         n = sum(not r[2] for r in rescale)
         if n < len(slices):
             path = next(s.path for s, r in zip(slices, rescale, strict=True) if not r[2])
-            raise InputError(f"{path}: has no Rescale Slope or Intercept, but other slices of the series have")
+            raise InputError(
+                f"{path}: has no Rescale Slope or Intercept, but other slices of the series have"
+            )
         warnings.append("the CT has no Rescale Slope or Intercept; its stored values were taken as HU")
     too_high = 0
     low, high = np.inf, -np.inf
@@ -563,7 +595,9 @@ def _read_pixels(slices: Sequence[_Slice], stack: Stack, source: str, warnings: 
         warnings.append(f"{too_high} voxels above 32767 HU were set to 32767")
     warnings.extend(check_range(low, high, source, declared=declared))
     result = sitk.GetImageFromArray(values)
-    row_spacing, column_spacing = _numbers(slices[0], "PixelSpacing", 2)  # DICOM: between rows (y), between columns (x)
+    row_spacing, column_spacing = _numbers(
+        slices[0], "PixelSpacing", 2
+    )  # DICOM: between rows (y), between columns (x)
     result.SetSpacing((column_spacing, row_spacing, stack.slice_spacing_mm))
     result.SetOrigin(stack.origin)
     result.SetDirection(stack.direction)
@@ -590,7 +624,9 @@ def _read_files(paths: Sequence[Path], pixel_type: int) -> sitk.Image:
             for path in paths:
                 _read_files([path], pixel_type)
         reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{paths[0]}: its pixels cannot be decoded ({reason}); copy or export it again") from None
+        raise InputError(
+            f"{paths[0]}: its pixels cannot be decoded ({reason}); copy or export it again"
+        ) from None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 

@@ -78,9 +78,13 @@ def common_orientation(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray,
         groups: dict[tuple[float, ...], int] = {}
         for row in np.round(cosines, 3) + 0.0:
             groups[tuple(row)] = groups.get(tuple(row), 0) + 1
-        listed = "; ".join(f"{n} x {_numbers(g)}" for g, n in sorted(groups.items(), key=lambda i: -i[1])[:MOST_NAMED])
+        listed = "; ".join(
+            f"{n} x {_numbers(g)}" for g, n in sorted(groups.items(), key=lambda i: -i[1])[:MOST_NAMED]
+        )
         odd = min(groups, key=lambda g: groups[g])
-        example = next(p.name for p, c in zip(planes, np.round(cosines, 3) + 0.0, strict=True) if tuple(c) == odd)
+        example = next(
+            p.name for p, c in zip(planes, np.round(cosines, 3) + 0.0, strict=True) if tuple(c) == odd
+        )
         raise InputError(
             f"the slices have different orientations ({listed}; for example {example}): they are not one volume; "
             f"remove the slices that do not belong to it"
@@ -101,7 +105,9 @@ def regular_stack(planes: Sequence[Plane]) -> Stack:
     (`same_position` finds them).
     """
     if len(planes) < LEAST_SLICES:
-        raise InputError(f"only {_count(len(planes), 'slice')}: a CT needs at least {LEAST_SLICES} to be a volume")
+        raise InputError(
+            f"only {_count(len(planes), 'slice')}: a CT needs at least {LEAST_SLICES} to be a volume"
+        )
     row, column, normal = common_orientation(planes)
     positions = np.array([p.position for p in planes], dtype=float)
     along = positions @ normal
@@ -154,7 +160,9 @@ def same_position(planes: Sequence[Plane]) -> list[list[int]]:
     return [g for g in groups if len(g) > 1]
 
 
-def _check_sideways(positions: np.ndarray, along: np.ndarray, normal: np.ndarray, warnings: list[str]) -> None:
+def _check_sideways(
+    positions: np.ndarray, along: np.ndarray, normal: np.ndarray, warnings: list[str]
+) -> None:
     """Refuse a sheared stack: slices must lie straight above each other along their normal."""
     offset = positions - positions[0]
     sideways = offset - np.outer(offset @ normal, normal)
