@@ -71,7 +71,7 @@ def check_range(lowest: float, highest: float, source: str, *, declared: bool) -
             if lowest >= 0 and highest > 1000:
                 hint = "; they look like stored values without their rescale intercept (often -1024)"
             raise InputError(
-                f"{source}: the values run from {span} and hold no air (-1000), so they are not Hounsfield units{hint}; "
+                f"{source}: the values run from {span} and hold no air (-1000): they are not Hounsfield units{hint}; "
                 f"give the CT with its original values"
             )
         warnings.append(f"the CT holds no air: its values run from {span} HU; check that it is not cropped")

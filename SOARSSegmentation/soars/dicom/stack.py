@@ -1,4 +1,4 @@
-"""The geometry of a stack of CT slices: from position and orientation of each to one regular grid, or the reason why not.
+"""The geometry of a stack of CT slices: from where each lies to one regular grid, or the reason why not.
 
 Source: DICOM PS3.3, C.7.6.2 (Image Plane module). Everything is LPS mm.
 """

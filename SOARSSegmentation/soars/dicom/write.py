@@ -102,8 +102,8 @@ def write_ct_series(
 def write_rtdose(dose_gy: sitk.Image, path: Path | str, reference: CtSeries, *, seed: object = 0) -> Path:
     """Write `dose_gy` (Gy, LPS mm, its own grid) as a RTDOSE of the patient, study and frame of `reference`.
 
-    Values are stored as 16-bit integers, so the step is a 65,000th of the maximum (1.1 mGy for 72 Gy). `seed` makes the UIDs. The file
-    appears complete or not at all. Raises `InputError` for negative or not finite dose.
+    Values are stored as 16-bit integers, so the step is a 65,000th of the maximum (1.1 mGy for 72 Gy). `seed`
+    makes the UIDs. The file appears complete or not at all. Raises `InputError` for negative or not finite dose.
     """
     values = sitk.GetArrayFromImage(sitk.Cast(dose_gy, sitk.sitkFloat64))
     if values.ndim != 3 or not np.isfinite(values).all() or values.min() < 0:
