@@ -1,0 +1,133 @@
+"""``soars demo``: a synthetic patient through everything, so that anybody can try it without patient data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soars.commands.segment import add_engine_options
+from soars.errors import InputError
+from soars.progress import Progress, Reporter, add_progress_option, reporting
+
+if TYPE_CHECKING:
+    from soars.case import Case, Request
+    from soars.structures import StructureSet
+
+CT, RECORD = "ct", "demo.json"
+BUNDLE = "phantom"
+DEFAULT_SEED = 2020
+"""A patient that the phantom bundle has not been trained on: training uses the seeds below 1000."""
+
+NOTICE = (
+    "This patient is synthetic, and the phantom bundle has learned from such patients only: it is for this demo, "
+    "not for real CTs. Use `soars segment CT --output DIR` for those."
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "demo",
+        help="make a synthetic patient and segment it",
+        description="Make a synthetic head-and-neck CT (a DICOM series), contour all 42 organs at risk on it with the "
+        "phantom bundle, compare them with the truth, and write what `soars segment` writes. An earlier demo in the "
+        "same folder is replaced.",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path("soars-demo"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=DEFAULT_SEED, help="which patient (%(default)s)"
+    )
+    add_engine_options(parser)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace results of `soars segment` in the folder, too"
+    )
+    add_progress_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make, segment and compare; errors are `soars.errors.SoarsError`."""
+    if args.seed < 0:
+        raise InputError(f"--seed: must be zero or more, not {args.seed}")
+    overwrite = _may_replace(args.output, args.overwrite)
+    with reporting(args.progress) as report:
+        from soars.case import OUTPUTS, Request
+        from soars.outputs import staged_folder
+        from soars.summary import organ_table, output_paths
+
+        names = (*OUTPUTS, CT, RECORD)
+        with staged_folder(args.output, names, overwrite=overwrite) as folder:
+            truth = make_patient(args.seed, folder / CT, report)
+            request = Request(ct=folder / CT, bundle=BUNDLE, device=args.device, engine=args.engine)
+            case, dice = segment_and_compare(request, folder, truth, report)
+            text = json.dumps({"soars_demo": 1, "seed": args.seed, "dice": dice}, indent=2)
+            (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+        report(Progress("done", 1, 1, str(args.output)))
+    if args.progress != "json":
+        print(organ_table(case.record, dice))
+        if dice:
+            print(f"mean DSC against the truth of this phantom: {sum(dice.values()) / len(dice):.2f}")
+        print(f"\n{NOTICE}\n{case.record.notice}\n")
+        print(output_paths(args.output, (*case.record.outputs, RECORD)))
+        print(f"{args.output / CT}  the synthetic CT (DICOM)")
+    return 0
+
+
+def make_patient(seed: int, folder: Path, report: Reporter) -> StructureSet:
+    """Write the CT of the synthetic patient `seed` as a DICOM series; returns its organs as they truly are."""
+    from soars.dicom.write import write_ct_series
+    from soars.phantom import make_phantom
+
+    report(Progress("phantom", message="making the patient"))
+    phantom = make_phantom(seed)
+    write_ct_series(
+        phantom.ct,
+        folder,
+        patient_id=f"PHANTOM-{seed}",
+        patient_name=f"Phantom^{seed}",
+        series_description=f"SOARS phantom {seed}",
+        study_description="Synthetic, not a patient",
+        seed=seed,
+    )
+    return phantom.structures
+
+
+def segment_and_compare(
+    request: Request, folder: Path, truth: StructureSet, report: Reporter
+) -> tuple[Case, dict[str, float]]:
+    """Segment the case; DSC by organ for those that the scan truly holds (0 for one that was not found)."""
+    from soars.case import segment_case
+
+    case = segment_case(request, folder, report)
+    if not truth.geometry.same_as(case.structures.geometry, 0.01):
+        truth = truth.resample(case.structures.geometry)
+    there = [name for name in truth if not truth.is_empty(name)]
+    return case, {name: round(dice_coefficient(case.structures, truth, name), 4) for name in there}
+
+
+def dice_coefficient(a: StructureSet, b: StructureSet, name: str) -> float:
+    """Dice similarity coefficient, 2 |A and B| / (|A| + |B|), of one organ in two sets on the same grid.
+
+    0 when only one of them has it; 1 when both are empty.
+    """
+    first, second = (s.crop(name) if name in s else None for s in (a, b))
+    total = sum(mask.voxels for mask in (first, second) if mask is not None)
+    if total == 0:
+        return 1.0
+    if first is None or second is None or first.is_empty or second.is_empty:
+        return 0.0
+    common = int((first.array & second.box(first.start, first.shape)).sum())
+    return 2 * common / total
+
+
+def _may_replace(folder: Path, overwrite: bool) -> bool:
+    """Whether what stands in `folder` under the demo's names may go. A CT that no demo has made never does."""
+    try:
+        ours = "soars_demo" in json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours and (folder / CT).exists():
+        raise InputError(f"{folder / CT} is there already and no demo made it; choose another --output")
+    return ours or overwrite

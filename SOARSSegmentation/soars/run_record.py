@@ -1,0 +1,201 @@
+"""What one segmentation run was and gave: the content of `run.json`, and what the report is written from.
+
+The record holds no patient name or ID and of the machine only the versions of its software, so that it can be
+passed on with the contours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from soars import __version__
+from soars.errors import InputError
+
+SCHEMA_VERSION = 1
+"""Grows when a field changes its meaning or disappears; new fields alone do not change it."""
+
+RESEARCH_NOTICE = (
+    "For research. Not a medical device. Every contour must be reviewed and corrected by a qualified person "
+    "before it is used for anything."
+)
+
+PRESENT, ABSENT, NOT_COVERED, NOT_REQUESTED = "present", "absent", "not_covered", "not_requested"
+"""States of an organ: contoured; looked for and not there; unknown to the bundle; not asked for."""
+
+LIBRARIES = ("numpy", "scipy", "SimpleITK", "pydicom", "torch", "onnxruntime", "safetensors")
+"""Distributions whose versions can change a result."""
+
+
+@dataclass(frozen=True)
+class OrganRecord:
+    """One organ of a run. ``name`` is the TG-263 name, ``label`` the readable one, ``volume_cc`` in cm3 (0 if
+    absent), ``reason`` why it is absent, ``warnings`` what is odd about it."""
+
+    name: str
+    label: str
+    stratum: str
+    state: str
+    colour: tuple[int, int, int] = (128, 128, 128)
+    voxels: int = 0
+    volume_cc: float = 0.0
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CtRecord:
+    """The CT that was segmented; lengths in mm, directions in LPS. UIDs are None when it is not DICOM."""
+
+    source: str
+    size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: tuple[float, ...]
+    orientation: str
+    description: str = ""
+    series_uid: str | None = None
+    study_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class BundleRecord:
+    """The model bundle that was used. ``notes``: sections of its card worth reading beside the contours."""
+
+    name: str
+    version: str
+    sha256: str = ""
+    format_version: int = 1
+    licence: str = ""
+    description: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What ran the networks, on which device, in which precision, and why."""
+
+    name: str
+    device: str
+    precision: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a reader of the contours may want to know about how they were made."""
+
+    ct: CtRecord
+    bundle: BundleRecord
+    organs: tuple[OrganRecord, ...]
+    engine: EngineRecord
+    options: dict[str, Any] = field(default_factory=dict)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    started_utc: str = ""
+    finished_utc: str = ""
+    soars_version: str = __version__
+    python_version: str = field(default_factory=platform.python_version)
+    libraries: dict[str, str] = field(default_factory=dict)
+    notice: str = RESEARCH_NOTICE
+    schema_version: int = SCHEMA_VERSION
+
+    def in_state(self, state: str) -> tuple[OrganRecord, ...]:
+        return tuple(organ for organ in self.organs if organ.state == state)
+
+    def to_json(self) -> str:
+        """The text of `run.json`: JSON without NaN, keys in the order of the fields."""
+        return (
+            json.dumps(_plain(dataclasses.asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a `run.json`. Raises `InputError` when it is not one, or one of a newer version."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a run record: {error}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{path}: is not a run record of soars (it has no schema_version)")
+    if version > SCHEMA_VERSION:
+        raise InputError(f"{path}: run record version {version} is newer than this soars knows; update soars")
+    try:
+        organs = tuple(_from_dict(OrganRecord, organ) for organ in data["organs"])
+        return _from_dict(
+            RunRecord,
+            data,
+            ct=_from_dict(CtRecord, data["ct"]),
+            bundle=_from_dict(BundleRecord, data["bundle"]),
+            engine=_from_dict(EngineRecord, data["engine"]),
+            organs=organs,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: run record is incomplete: {error!r}") from error
+
+
+def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Versions of the installed ones among `names`, without importing them."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def utc_now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def orientation_of(direction: Iterable[float]) -> str:
+    """Where the image axes i, j, k point, as three of the letters L/R, P/A, S/I, e.g. ``LPS``.
+
+    `direction` is SimpleITK's: row-major 3x3, its columns being the axes in LPS. A star is added when an axis
+    is more than half a degree away from the patient's.
+    """
+    values = [float(v) for v in direction]
+    letters, oblique = "", False
+    for column in range(3):
+        axis = [values[3 * row + column] for row in range(3)]
+        row = max(range(3), key=lambda r: abs(axis[r]))
+        letters += ("LPS" if axis[row] > 0 else "RAI")[row]
+        oblique |= abs(axis[row]) < math.cos(math.radians(0.5))
+    return letters + ("*" if oblique else "")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and not-a-number do not belong into JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _from_dict(kind: Any, data: dict[str, Any], **replaced: Any) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    values = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in data.items() if key in known
+    }
+    return kind(**{**values, **replaced})
