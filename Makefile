@@ -23,7 +23,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: $(VENV)/.core
-	@$(BIN)/soars demo --output out/demo --overwrite
+	@$(BIN)/soars demo --output out/demo
 
 test: style types
 	@$(BIN)/python -m pytest
