@@ -1,0 +1,196 @@
+"""The branches of the cascade and what they hand to one another (paper: SOARS, CVPR 2020, section 3).
+
+anchor:      CT -> probabilities of the anchor organs.
+detection:   CT and anchors -> a heat map per small organ (cochlea and inner ear share one) -> the organ's centre.
+mid_level:   CT and anchors -> probabilities of the mid-level organs.
+small_hard:  a volume of interest (VOI) of the original CT around each centre -> masks, which may overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from soars.cascade.engine import Engine
+from soars.cascade.placement import Placed, place_sigmoid, place_softmax
+from soars.cascade.preprocess import Body, Grid, network_input
+from soars.cascade.sides import Midline, side_sign
+from soars.cascade.windows import CtChannel, Foreground, ProbabilityMap, Source, Step, slide
+from soars.manifest import BranchSpec
+from soars.oars import CATALOGUE
+from soars.structures import Geometry
+
+HEATMAP_FLOOR = 0.2
+"""A peak below this is no organ. Targets peak at 1; a network that sees no organ stays near 0."""
+EDGE_MM = 4.0
+"""A centre this near to the scan's edge (half the heat map's standard deviation) is that of an organ cut off by it."""
+
+
+@dataclass
+class Scan:
+    """The CT (HU, any orientation), the patient in it, and its network channel per working grid."""
+
+    image: sitk.Image
+    body: Body
+    window_hu: tuple[float, float]
+    _last: tuple[Grid, CtChannel] | None = None
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry.of(self.image)
+
+    def channel(self, grid: Grid) -> CtChannel:
+        """The CT channel on a grid; that of the last grid is kept, since branches mostly share one."""
+        if self._last is None or self._last[0] != grid:
+            self._last = None
+            self._last = (grid, CtChannel(network_input(self.image, self.body, grid, self.window_hu)))
+        return self._last[1]
+
+    def release(self) -> None:
+        self._last = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Where a heat map has its peak.
+
+    ``centre_mm`` (x, y, z) in LPS; ``peak`` the heat map's value there; ``absent`` says why there is no such organ in
+    the scan, and is None when there is one; ``note`` what is odd about it.
+    """
+
+    group: str
+    centre_mm: tuple[float, float, float]
+    peak: float
+    absent: str | None
+    note: str | None = None
+
+
+def segment_whole(
+    scan: Scan, spec: BranchSpec, engine: Engine, anchors: ProbabilityMap | None, step: Step
+) -> ProbabilityMap:
+    """Run a branch that looks at the whole patient: anchor, mid_level, or detection (heat maps)."""
+    grid = scan.body.grid(spec.spacing_mm)
+    sources: list[Source] = [scan.channel(grid)]
+    if "anchor" in spec.inputs:
+        assert anchors is not None
+        sources.append(Foreground(anchors.resampled(grid)))
+    return slide(engine, spec, grid, sources, step)
+
+
+def masks_on_ct(
+    map: ProbabilityMap, spec: BranchSpec, geometry: Geometry, wanted: Collection[str], step: Step
+) -> Placed:
+    """The wanted organs of a whole-patient branch on the CT's grid; organs without a voxel are left out."""
+    if spec.activation == "softmax":
+        return place_softmax(map, spec.classes, geometry, wanted, step)
+    chosen = [k for k, name in enumerate(spec.classes) if name in wanted]
+    placed = {}
+    for done, k in enumerate(chosen):
+        step(done, len(chosen))
+        found = place_sigmoid(map, k, geometry)
+        if found is not None:
+            placed[spec.classes[k]] = found
+    return placed
+
+
+def find_centres(
+    heatmaps: ProbabilityMap, spec: BranchSpec, geometry: Geometry, midline: Midline, wanted: Collection[str]
+) -> list[Detection]:
+    """The arg-max of each wanted heat map, on the patient's side that the group is named for."""
+    return [
+        _find_centre(heatmaps, channel, group, geometry, midline)
+        for channel, group in enumerate(spec.classes)
+        if group in wanted
+    ]
+
+
+def segment_vois(
+    scan: Scan,
+    spec: BranchSpec,
+    engine: Engine,
+    detections: list[Detection],
+    voi_mm: Mapping[str, tuple[float, float, float]],
+    wanted: Collection[str],
+    anchors: ProbabilityMap | None,
+    heatmaps: tuple[ProbabilityMap, tuple[str, ...]],
+    step: Step,
+) -> Placed:
+    """Segment the small organs, one VOI a detected group; the network's other channels are ignored there."""
+    placed: Placed = {}
+    present = [d for d in detections if d.absent is None]
+    for done, detection in enumerate(present):
+        step(done, len(present))
+        extent = voi_mm[detection.group]
+        grid = Grid.around(
+            np.asarray(detection.centre_mm), extent, spec.spacing_mm, spec.architecture.divisor
+        )
+        channels = [network_input(scan.image, scan.body, grid, scan.window_hu)[None]]
+        for name in spec.inputs[1:]:
+            if name == "anchor":
+                assert anchors is not None
+                channels.append(Foreground(anchors.resampled(grid)).window((slice(None),) * 3))
+            else:
+                channels.append(heatmaps[0].interpolated(heatmaps[1].index(detection.group), grid)[None])
+        unit = 65535
+        values = engine.run_fixed(np.concatenate(channels)[None], unit)
+        background = spec.activation == "softmax"
+        voi = ProbabilityMap(grid, values, np.ones(grid.shape, np.uint8), unit, background)
+        organs = [o for o in organs_of(detection.group, spec) if o in wanted]
+        if background:
+            placed.update(place_softmax(voi, spec.classes, scan.geometry, organs))
+        else:
+            for organ in organs:
+                found = place_sigmoid(voi, spec.classes.index(organ), scan.geometry)
+                if found is not None:
+                    placed[organ] = found
+    step(len(present), len(present))
+    return placed
+
+
+def organs_of(group: str, spec: BranchSpec) -> list[str]:
+    """The small_hard branch's organs that share this heat map."""
+    return [name for name in spec.classes if CATALOGUE[name].detection_group == group]
+
+
+def _find_centre(
+    heatmaps: ProbabilityMap, channel: int, group: str, geometry: Geometry, midline: Midline
+) -> Detection:
+    values = heatmaps.probability(channel)
+    sign, note = side_sign(group), None
+    if sign:
+        everywhere = float(values.max())
+        values[sign * _left_of(heatmaps.grid, midline) < -midline.margin_mm] = 0.0
+        if everywhere > max(HEATMAP_FLOOR, 1.5 * float(values.max())):
+            note = "the heat map peaked on the other side of the patient; the peak on its own side was taken"
+    at = np.unravel_index(int(values.argmax()), values.shape)
+    peak = float(values[at])
+    centre = heatmaps.grid.index_to_points(np.asarray(at, float))
+    x, y, z = (float(v) for v in centre)
+    absent = None
+    if peak < HEATMAP_FLOOR:
+        absent = f"not found (its heat map reaches {peak:.2f}, an organ needs {HEATMAP_FLOOR:g}); probably outside the scan"
+    elif _edge_distance_mm(geometry, centre) < EDGE_MM:
+        absent = "its centre lies at the edge of the scan: cut off, or outside"
+    return Detection(group, (x, y, z), peak, absent, note)
+
+
+def _left_of(grid: Grid, midline: Midline) -> np.ndarray:
+    """`Midline.left_mm` of the grid's voxels, [z, y, x]."""
+    z, y, x = (
+        np.arange(n) * s + o
+        for n, s, o in zip(grid.shape, grid.spacing_mm[::-1], grid.origin_mm[::-1], strict=True)
+    )
+    y0, z0 = midline.centre_yz
+    tilt = midline.slope_y * (y - y0)[None, :] + midline.slope_z * (z - z0)[:, None]
+    return (x[None, None, :] - midline.at - tilt[:, :, None]).astype(np.float32)
+
+
+def _edge_distance_mm(geometry: Geometry, point: np.ndarray) -> float:
+    """How far inside the scan a point lies; negative outside."""
+    index = geometry.to_index(point)
+    spacing = np.asarray(geometry.spacing)[::-1]
+    inside = np.minimum(index + 0.5, np.asarray(geometry.shape) - 0.5 - index)
+    return float((inside * spacing).min())

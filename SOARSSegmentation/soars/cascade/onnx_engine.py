@@ -1,0 +1,80 @@
+"""The onnxruntime engine: float32, no torch needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from soars.cascade.engine import fixed_point
+from soars.errors import BundleError, EngineError
+from soars.manifest import BranchSpec
+
+
+class OnnxEngine:
+    """A branch's ONNX file in an onnxruntime session.
+
+    Raises `BundleError` when the file is not a network of the branch's channels, `EngineError` when the device fails.
+    """
+
+    def __init__(
+        self, path: Path, spec: BranchSpec, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        # Spinning worker threads slow down everything else in the process, also SimpleITK and numpy.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            raise BundleError(
+                f"{path}: onnxruntime cannot load this network: {_first_line(error)}"
+            ) from error
+        if provider not in self._session.get_providers():
+            raise EngineError(f"onnxruntime could not start on the device {device}; choose --device cpu")
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 5:
+            raise BundleError(f"{path}: expected one input [batch, channel, z, y, x] and one output")
+        channels = inputs[0].shape[1]
+        if isinstance(channels, int) and channels != spec.architecture.in_channels:
+            raise BundleError(
+                f"{path}: takes {channels} channels, but branch {spec.name} has {spec.architecture.in_channels}"
+            )
+        self._spec, self._path, self._device = spec, path, device
+        self._input = inputs[0].name
+
+    def run(self, window: np.ndarray) -> np.ndarray:
+        """See `soars.cascade.engine.Engine.run`."""
+        try:
+            output = self._session.run(None, {self._input: np.ascontiguousarray(window, dtype=np.float32)})[0]
+        except Exception as error:
+            raise EngineError(
+                f"onnxruntime failed on branch {self._spec.name} ({self._device}): {_first_line(error)}"
+            ) from error
+        expected = (1, self._spec.architecture.out_channels, *window.shape[2:])
+        if output.shape != expected:
+            raise BundleError(f"{self._path}: gave an output of shape {output.shape}, expected {expected}")
+        return np.asarray(output[0], dtype=np.float32)
+
+    def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
+        """See `soars.cascade.engine.Engine.run_fixed`."""
+        return fixed_point(self.run(window), self._spec.activation, unit)
+
+
+def has_cuda() -> bool:
+    """Whether this onnxruntime was built for CUDA and finds a device."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return False
+    try:
+        devices = onnxruntime.get_ep_devices()
+    except (AttributeError, RuntimeError):
+        return True
+    return any(device.ep_name == "CUDAExecutionProvider" for device in devices)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

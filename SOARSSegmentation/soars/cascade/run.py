@@ -1,0 +1,166 @@
+"""The whole cascade on one CT: which branches are needed, their order and hand-over, and what is reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import SimpleITK as sitk
+
+from soars.cascade import branches, postprocess
+from soars.cascade.branches import Detection, Scan
+from soars.cascade.engine import Engine, EngineInfo, open_engine
+from soars.cascade.placement import Placed
+from soars.cascade.preprocess import find_body
+from soars.cascade.sides import find_midline
+from soars.cascade.windows import ProbabilityMap, Step
+from soars.errors import CancelledError
+from soars.manifest import BRANCHES, Bundle
+from soars.oars import CATALOGUE
+from soars.progress import Progress, Reporter
+from soars.structures import StructureSet
+
+NOT_FOUND = "not found; probably outside the scan"
+
+
+@dataclass
+class CascadeResult:
+    """Masks on the CT's grid and what is to be said about them; see `soars.segment.SegmentResult`."""
+
+    structures: StructureSet
+    absent: dict[str, str] = field(default_factory=dict)
+    organ_warnings: dict[str, list[str]] = field(default_factory=dict)
+    detections: list[Detection] = field(default_factory=list)
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """What the stages of one run share."""
+
+    bundle: Bundle
+    info: EngineInfo
+    threads: int | None
+    report: Reporter
+    cancelled: Callable[[], bool]
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, message: str = "") -> Iterator[Step]:
+        """Time a stage; gives the function to call at each step, which reports progress and honours a cancel."""
+
+        def step(done: int, of: int) -> None:
+            if self.cancelled():
+                raise CancelledError("cancelled; nothing was written")
+            self.report(Progress(name, done, of, message))
+
+        step(0, 0)
+        start = time.perf_counter()
+        try:
+            yield step
+        finally:
+            self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
+
+    def engine(self, branch: str) -> Engine:
+        """Open the branch's network, as a stage of its own."""
+        with self.stage("load", f"loading the {branch} network"):
+            return open_engine(self.bundle, branch, self.info, self.threads)
+
+
+def needed_branches(bundle: Bundle, organs: Collection[str]) -> tuple[str, ...]:
+    """The branches that must run for these organs, in the order of the cascade."""
+    needed = {
+        b.name for b in bundle.branches.values() if b.name != "detection" and set(b.classes) & set(organs)
+    }
+    if "small_hard" in needed:
+        needed.add("detection")
+    if any("anchor" in bundle.branches[b].inputs for b in needed):
+        needed.add("anchor")
+    return tuple(b for b in BRANCHES if b in needed)
+
+
+def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> CascadeResult:
+    """Segment the organs (catalogue names, all of them the bundle's) in a CT in HU.
+
+    Raises `CancelledError` when cancelled, `EngineError` when a network fails, `InputError` when there is no patient.
+    """
+    specs = {name: run.bundle.branches[name] for name in needed_branches(run.bundle, organs)}
+    with run.stage("prepare", "finding the patient"):
+        scan = Scan(image, find_body(image), run.bundle.window_hu)
+    # Anchors that were not asked for still tell where the patient's middle is.
+    wanted = set(organs) | set(specs["anchor"].classes if "anchor" in specs else ())
+    structures = StructureSet(scan.geometry)
+    result = CascadeResult(structures, timings_s=run.timings_s)
+
+    anchors: ProbabilityMap | None = None
+    if "anchor" in specs:
+        anchors = _whole(run, scan, "anchor", None)
+        _add(structures, _place(run, scan, "anchor", anchors, wanted))
+    groups = {
+        CATALOGUE[o].detection_group
+        for o in organs
+        if "small_hard" in specs and o in specs["small_hard"].classes
+    }
+    if groups:
+        heatmaps = _whole(run, scan, "detection", anchors)
+        with run.stage("detection"):
+            midline = find_midline(structures, scan.body)
+            result.detections = branches.find_centres(
+                heatmaps, specs["detection"], scan.geometry, midline, groups
+            )
+        engine = run.engine("small_hard")
+        with run.stage("small_hard", "segmenting the small organs") as step:
+            placed = branches.segment_vois(
+                scan, specs["small_hard"], engine, result.detections, run.bundle.voi_mm, set(organs),
+                anchors, (heatmaps, specs["detection"].classes), step,
+            )  # fmt: skip
+        del engine, heatmaps
+        _add(structures, placed)
+    if "mid_level" in specs:
+        mid_level = _whole(run, scan, "mid_level", anchors)
+        anchors = None
+        scan.release()
+        _add(structures, _place(run, scan, "mid_level", mid_level, wanted))
+        del mid_level
+
+    with run.stage("check", "checking sides and volumes"):
+        findings = postprocess.settle(structures, scan.body)
+        _conclude(result, organs, findings)
+    return result
+
+
+def _whole(run: Run, scan: Scan, branch: str, anchors: ProbabilityMap | None) -> ProbabilityMap:
+    engine = run.engine(branch)
+    with run.stage(branch, f"{branch.replace('_', '-')} branch") as step:
+        return branches.segment_whole(scan, run.bundle.branches[branch], engine, anchors, step)
+
+
+def _place(run: Run, scan: Scan, branch: str, map: ProbabilityMap, wanted: Collection[str]) -> Placed:
+    with run.stage("contours", f"{branch.replace('_', '-')} organs on the CT's grid") as step:
+        return branches.masks_on_ct(map, run.bundle.branches[branch], scan.geometry, wanted, step)
+
+
+def _add(structures: StructureSet, placed: Placed) -> None:
+    for name, (start, mask) in placed.items():
+        structures.add_crop(name, start, mask)
+
+
+def _conclude(result: CascadeResult, organs: Collection[str], findings: postprocess.Findings) -> None:
+    """Leave what was asked for, in the catalogue's order, and give every organ that is missing its reason."""
+    by_group = {d.group: d for d in result.detections}
+    order = [name for name in CATALOGUE if name in organs]
+    for name in order:
+        detection = by_group.get(CATALOGUE[name].detection_group)
+        if name in result.structures:
+            if detection is not None and detection.note is not None:
+                findings.warn(name, detection.note)
+        elif name in findings.absent:
+            result.absent[name] = findings.absent[name]
+        else:
+            result.absent[name] = (
+                detection.absent if detection is not None and detection.absent else NOT_FOUND
+            )
+    result.structures = result.structures.subset(name for name in order if name in result.structures)
+    result.organ_warnings = {name: notes for name, notes in findings.warnings.items() if name in organs}

@@ -1,0 +1,254 @@
+"""The whole cascade on hand-built networks: hand-over, sides, orientation, absence, subsets, cancel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from tiny_networks import Band, Sphere, branch, bundle_of, scan_of, turned
+
+from soars.cascade.run import needed_branches
+from soars.errors import CancelledError, EngineError, InputError
+from soars.images import CtScan
+from soars.manifest import Bundle
+from soars.progress import Progress
+from soars.segment import SegmentOptions, SegmentResult, segment
+from soars.structures import StructureSet
+
+BRAINSTEM = Sphere((0.0, 20.0, 30.0), 17.0, 650.0)
+CEREBELLUM = Sphere((0.0, 42.0, -2.0), 16.0, -300.0)
+PAROTIDS = (Sphere((40.0, 0.0, -30.0), 16.0, 300.0), Sphere((-42.0, 3.0, -33.0), 16.0, 450.0))
+LENSES = (Sphere((30.0, -35.0, 30.0), 8.0, 1000.0), Sphere((-30.0, -35.0, 30.0), 8.0, 1000.0))
+PATIENT = (BRAINSTEM, CEREBELLUM, *PAROTIDS, *LENSES)
+OPTIONS = SegmentOptions(engine="onnxruntime", device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """All four branches: 2 anchors, 2 mid-level organs kept away from the anchors, lenses found by one shared HU."""
+    folder = tmp_path_factory.mktemp("tiny")
+    guided = {"inputs": ("ct", "anchor"), "channels": 3}
+    return bundle_of(
+        folder,
+        [
+            branch(folder, "anchor", {"Brainstem": Band(660, 140), "Cerebellum": Band(-300, 130)}),
+            branch(
+                folder,
+                "mid_level",
+                {"Parotid_L": Band(275, 95, (1, 2)), "Parotid_R": Band(450, 80, (1, 2))},
+                **guided,
+            ),
+            branch(
+                folder,
+                "detection",
+                {"Lens_L": Band(1000, 200), "Lens_R": Band(1000, 200)},
+                activation="heatmap",
+                patch=(16, 48, 48),
+                **guided,
+            ),
+            branch(
+                folder,
+                "small_hard",
+                {"Lens_L": Band(1000, 500), "Lens_R": Band(1000, 500)},
+                activation="sigmoid",
+                spacing_mm=(1.0, 1.0, 1.5),
+                patch=(16, 24, 24),
+            ),
+        ],
+        voi_mm={"Lens_L": (24.0, 24.0, 24.0), "Lens_R": (24.0, 24.0, 24.0)},
+    )
+
+
+@pytest.fixture(scope="module")
+def scan() -> CtScan:
+    return scan_of(PATIENT)
+
+
+@pytest.fixture(scope="module")
+def result(bundle: Bundle, scan: CtScan) -> SegmentResult:
+    return segment(scan, bundle, OPTIONS)
+
+
+def check_sphere(
+    structures: StructureSet, name: str, sphere: Sphere, *, centre_mm: float, volume: float
+) -> None:
+    centre = structures.centre_of_mass(name)
+    assert centre is not None
+    np.testing.assert_allclose(centre, sphere.centre_mm, atol=centre_mm, err_msg=name)
+    expected = 4 / 3 * math.pi * sphere.radius_mm**3 / 1000
+    assert structures.volume_cc(name) == pytest.approx(expected, rel=volume), name
+
+
+def test_every_organ_is_found_where_it_is(result: SegmentResult) -> None:
+    """Spheres on a 2 x 2 x 3 mm scan: centre within 0.5 mm, volume within 20 % (bands do not end at half the step)."""
+    s = result.structures
+    assert s.names == ("Brainstem", "Cerebellum", "Parotid_L", "Parotid_R", "Lens_L", "Lens_R")
+    assert result.absent == {}
+    for name, sphere in zip(s.names, PATIENT, strict=True):
+        check_sphere(s, name, sphere, centre_mm=0.5, volume=0.2)
+
+
+def test_it_says_what_ran_and_how_long_each_stage_took(result: SegmentResult) -> None:
+    assert (result.engine.engine, result.engine.device, result.engine.precision) == (
+        "onnxruntime",
+        "cpu",
+        "fp32",
+    )
+    assert result.engine.reason
+    stages = {
+        "prepare",
+        "load",
+        "anchor",
+        "detection",
+        "small_hard",
+        "mid_level",
+        "contours",
+        "check",
+        "total",
+    }
+    assert set(result.timings_s) == stages and all(t >= 0 for t in result.timings_s.values())
+    assert sum(t for name, t in result.timings_s.items() if name != "total") <= result.timings_s["total"]
+
+
+def test_detected_centres_are_the_organs_centres(result: SegmentResult) -> None:
+    for detection, lens in zip(result.detections, LENSES, strict=True):
+        assert detection.absent is None and detection.peak > 0.2
+        np.testing.assert_allclose(detection.centre_mm, lens.centre_mm, atol=1.8)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "RPI", "PIR", "SAL"])
+def test_orientation_of_the_file_changes_nothing(
+    bundle: Bundle, scan: CtScan, result: SegmentResult, orientation: str
+) -> None:
+    """Feet-first, flipped, sagittal or coronal storage: the same voxels of the patient, left and right included."""
+    other = segment(turned(scan, orientation), bundle, OPTIONS)
+    assert other.structures.names == result.structures.names
+    for name in result.structures.names:
+        image = turned(scan, orientation).image
+        mask = sitk.GetImageFromArray(other.structures.full(name).astype(np.uint8))
+        mask.CopyInformation(image)
+        back = sitk.GetArrayFromImage(sitk.DICOMOrient(mask, "LPS")) > 0
+        here = result.structures.full(name)
+        assert np.count_nonzero(back != here) <= 0.002 * here.sum(), name
+
+
+def test_an_oblique_scan_finds_the_same_organs(bundle: Bundle, scan: CtScan) -> None:
+    angle = math.radians(12)
+    c, s = math.cos(angle), math.sin(angle)
+    tilted = sitk.Image(90, 90, 60, sitk.sitkInt16)
+    tilted.SetSpacing((2.0, 2.0, 2.8))
+    tilted.SetDirection((1, 0, 0, 0, c, -s, 0, s, c))
+    middle = np.array(tilted.TransformContinuousIndexToPhysicalPoint((44.5, 44.5, 29.5)))
+    tilted.SetOrigin((np.zeros(3) - middle).tolist())
+    resampled = sitk.Resample(scan.image, tilted, sitk.Transform(), sitk.sitkLinear, -1000)
+    found = segment(replace(scan, image=resampled), bundle, OPTIONS).structures
+    for name, sphere in zip(("Brainstem", "Cerebellum", "Parotid_L", "Parotid_R"), PATIENT, strict=False):
+        check_sphere(found, name, sphere, centre_mm=0.8, volume=0.35)
+
+
+def test_a_heat_map_with_equal_peaks_on_both_sides_gives_each_side_its_own(result: SegmentResult) -> None:
+    left, right = (result.structures.centre_of_mass(n) for n in ("Lens_L", "Lens_R"))
+    assert left is not None and right is not None and left[0] > 20 and right[0] < -20
+
+
+def test_the_mid_level_branch_sees_the_anchors(tmp_path: Path, scan: CtScan) -> None:
+    """With the same HU as an anchor, an organ of the guided branch is there only where the anchor is not."""
+    anchor = branch(tmp_path, "anchor", {"Brainstem": Band(600, 400)})
+    guided = branch(
+        tmp_path, "mid_level", {"Larynx": Band(600, 400, (1,))}, inputs=("ct", "anchor"), channels=2,
+        spacing_mm=(3.0, 3.0, 3.0),
+    )  # fmt: skip
+    found = segment(scan_of([BRAINSTEM]), bundle_of(tmp_path, [anchor, guided]), OPTIONS)
+    assert found.structures.names == ("Brainstem",) and "Larynx" in found.absent
+
+
+def test_a_subset_runs_only_the_branches_it_needs_and_gives_the_same_masks(
+    bundle: Bundle, scan: CtScan, result: SegmentResult
+) -> None:
+    assert needed_branches(bundle, ["Brainstem"]) == ("anchor",)
+    assert needed_branches(bundle, ["Parotid_L"]) == ("anchor", "mid_level")
+    assert needed_branches(bundle, ["Lens_L"]) == ("anchor", "detection", "small_hard")
+    for organs in (("Brainstem",), ("Parotid_L",), ("Lens_R",)):
+        some = segment(scan, bundle, replace(OPTIONS, organs=organs))
+        assert some.structures.names == organs and not some.absent
+        assert some.structures.crop(organs[0]).equals(result.structures.crop(organs[0]))
+
+
+def test_an_organ_outside_the_scan_is_absent_with_a_reason(bundle: Bundle) -> None:
+    result = segment(scan_of([CEREBELLUM, PAROTIDS[0]]), bundle, OPTIONS)
+    assert set(result.absent) == {"Brainstem", "Parotid_R", "Lens_L", "Lens_R"}
+    assert "heat map" in result.absent["Lens_R"] and "outside the scan" in result.absent["Brainstem"]
+    assert "Lens_R" not in result.structures
+
+
+def test_an_organ_whose_centre_is_at_the_edge_is_absent(bundle: Bundle) -> None:
+    """The scan's last slice is at z = 73.5 mm, its edge at 75 mm."""
+    cut = Sphere((30.0, -35.0, 72.0), 8.0, 1000.0)
+    result = segment(scan_of([BRAINSTEM, CEREBELLUM, cut, LENSES[1]]), bundle, OPTIONS)
+    assert "edge of the scan" in result.absent["Lens_L"] and "Lens_R" in result.structures
+
+
+def test_an_organ_cut_by_the_scan_is_kept_with_a_warning(bundle: Bundle) -> None:
+    cut = Sphere((0.0, 20.0, 68.0), 17.0, 650.0)
+    result = segment(scan_of([cut, CEREBELLUM]), bundle, OPTIONS)
+    assert "Brainstem" in result.structures
+    assert any("edge of the scan" in w for w in result.organ_warnings["Brainstem"])
+    assert any(w.startswith("Brainstem: ") for w in result.warnings)
+
+
+def test_a_small_scan_is_padded_not_refused(bundle: Bundle) -> None:
+    small = scan_of([BRAINSTEM], size=(40, 40, 12), origin=(-39.0, -19.0, 13.5), half_axes_mm=(500, 500, 500))
+    result = segment(small, bundle, replace(OPTIONS, organs=("Brainstem",)))
+    assert result.structures.names == ("Brainstem",)
+
+
+def test_cancel_is_honoured_between_windows(bundle: Bundle, scan: CtScan) -> None:
+    asked = []
+
+    def cancel() -> bool:
+        asked.append(1)
+        return len(asked) > 8
+
+    with pytest.raises(CancelledError):
+        segment(scan, bundle, replace(OPTIONS, cancel=cancel))
+    assert len(asked) == 9
+
+
+def test_progress_counts_up_to_the_end_of_each_stage(bundle: Bundle, scan: CtScan) -> None:
+    seen: list[Progress] = []
+    segment(scan, bundle, OPTIONS, seen.append)
+    stages = list(dict.fromkeys(p.stage for p in seen))
+    assert stages[0] == "prepare" and stages[-1] == "check"
+    for stage in ("anchor", "detection", "small_hard", "mid_level"):
+        steps = [p for p in seen if p.stage == stage and p.of]
+        assert [p.done for p in steps] == list(range(steps[0].of + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "cuda"}, "cuda"),
+        ({"engine": "torch"}, "safetensors"),
+        ({"engine": "tensorrt"}, "unknown engine"),
+        ({"device": "tpu"}, "unknown device"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_refused_not_replaced(
+    bundle: Bundle, scan: CtScan, options: dict[str, str], words: str
+) -> None:
+    with pytest.raises(EngineError, match=words):
+        segment(scan, bundle, SegmentOptions(**{"engine": "onnxruntime", **options}))
+
+
+def test_organs_the_bundle_does_not_have_are_refused(bundle: Bundle, scan: CtScan) -> None:
+    with pytest.raises(InputError, match="does not cover Pituitary"):
+        segment(scan, bundle, replace(OPTIONS, organs=("Pituitary", "Brainstem")))
+
+
+def test_a_scan_without_a_patient_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="no patient"):
+        segment(scan_of([], half_axes_mm=(10, 10, 10)), bundle, OPTIONS)

@@ -1,0 +1,143 @@
+"""Left and right in patient space, one piece an organ, and volumes that are no organ's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.cascade.postprocess import settle
+from soars.cascade.preprocess import Body
+from soars.cascade.sides import find_midline, settle_sides
+from soars.oars import CATALOGUE
+from soars.structures import Geometry, StructureSet
+
+GEOMETRY = Geometry((60, 50, 40), (3.0, 3.0, 3.0), (-100.0, -75.0, -60.0))
+FLIPPED = Geometry((60, 50, 40), (3.0, 3.0, 3.0), (77.0, -75.0, 57.0), (-1, 0, 0, 0, 1, 0, 0, 0, -1))
+
+
+def body() -> Body:
+    mask = sitk.GetImageFromArray(np.ones((10, 10, 10), np.uint8))
+    mask.SetOrigin((-58.0, -50.0, -50.0))
+    mask.SetSpacing((10.0, 10.0, 10.0))
+    return Body(mask, np.array([-63.0, -55.0, -55.0]), np.array([37.0, 45.0, 45.0]), False)
+
+
+def add_ball(s: StructureSet, name: str, centre: tuple[float, float, float], radius: float) -> None:
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in s.geometry.shape], indexing="ij"), -1)
+    ball = np.linalg.norm(s.geometry.to_physical(index) - centre, axis=-1) <= radius
+    s.add(name, ball | s.full(name) if name in s else ball)
+
+
+@pytest.fixture(params=[GEOMETRY, FLIPPED], ids=["head first", "feet first, flipped"])
+def patient(request: pytest.FixtureRequest) -> StructureSet:
+    """A head whose middle is at x = -13 mm, not at the scan's or the coordinates' origin."""
+    s = StructureSet(request.param)
+    add_ball(s, "Brainstem", (-13, 20, 0), 13)
+    add_ball(s, "Cerebellum", (-12, 50, 0), 20)
+    add_ball(s, "Eye_L", (20, -50, 10), 12)
+    add_ball(s, "Eye_R", (-46, -50, 10), 12)
+    return s
+
+
+def test_the_midline_is_the_patients_not_the_images(patient: StructureSet) -> None:
+    midline = find_midline(patient, body())
+    assert midline.source == "organs"
+    assert abs(float(midline.left_mm(np.array([-13.0, 0.0, 0.0])))) < 2
+    assert float(midline.left_mm(np.array([0.0, 0.0, 0.0]))) > 10
+
+
+def test_a_turned_head_gives_a_tilted_midline(patient: StructureSet) -> None:
+    """Organs along the plane x = 0.3 y: the plane found leans that way."""
+    s = StructureSet(patient.geometry)
+    for name, y in (("Cerebellum", 50.0), ("Brainstem", 20.0)):
+        add_ball(s, name, (0.3 * y, y, 0), 12)
+    add_ball(s, "Eye_L", (-15 + 32, -50 - 9, 10), 12)
+    add_ball(s, "Eye_R", (-15 - 32, -50 + 9, 10), 12)
+    midline = find_midline(s, body())
+    assert midline.slope_y == pytest.approx(0.3, abs=0.12)
+
+
+def test_without_organs_the_body_tells_the_middle_with_a_wide_margin() -> None:
+    midline = find_midline(StructureSet(GEOMETRY), body())
+    assert midline.source == "body outline" and midline.margin_mm >= 15
+    assert abs(midline.at - -13.0) < 1
+
+
+def test_organs_on_their_sides_are_left_alone(patient: StructureSet) -> None:
+    before = {n: patient.crop(n) for n in patient.names}
+    assert settle_sides(patient, find_midline(patient, body())) == {}
+    assert all(patient.crop(n).equals(before[n]) for n in before)
+
+
+def test_a_pair_the_wrong_way_round_is_exchanged(patient: StructureSet) -> None:
+    left, right = patient.crop("Eye_L"), patient.crop("Eye_R")
+    patient.add_mask("Eye_L", right)
+    patient.add_mask("Eye_R", left)
+    notes = settle_sides(patient, find_midline(patient, body()))
+    assert set(notes) == {"Eye_L", "Eye_R"} and "exchanged" in notes["Eye_L"][0]
+    assert patient.crop("Eye_L").equals(left) and patient.crop("Eye_R").equals(right)
+
+
+def test_a_piece_on_the_wrong_side_that_touches_its_partner_joins_it(patient: StructureSet) -> None:
+    """Half of the right eye was called left: it becomes right again, and nothing of the left one is lost."""
+    right = patient.full("Eye_R")
+    index = np.argwhere(right)
+    stolen = np.zeros_like(right)
+    stolen[tuple(index[: len(index) // 2].T)] = True
+    left = patient.full("Eye_L")
+    patient.add("Eye_R", right & ~stolen)
+    patient.add("Eye_L", left | stolen)
+    notes = settle_sides(patient, find_midline(patient, body()))
+    assert np.array_equal(patient.full("Eye_L"), left) and np.array_equal(patient.full("Eye_R"), right)
+    assert "Eye_L" in notes
+
+
+def test_a_lone_piece_on_the_wrong_side_is_removed(patient: StructureSet) -> None:
+    left = patient.full("Eye_L")
+    add_ball(patient, "Eye_L", (-60, 20, 10), 6)
+    settle_sides(patient, find_midline(patient, body()))
+    assert np.array_equal(patient.full("Eye_L"), left)
+
+
+def test_an_organ_wholly_on_the_wrong_side_is_absent_with_a_warning(patient: StructureSet) -> None:
+    add_ball(patient, "Parotid_L", (-60, 20, -30), 18)
+    findings = settle(patient, body())
+    assert "Parotid_L" in findings.absent and "Parotid_L" not in patient
+    assert "Parotid_R" not in patient, "nothing is invented on the other side"
+    assert findings.warnings["Parotid_L"]
+
+
+def test_halves_that_meet_in_the_middle_keep_their_border(patient: StructureSet) -> None:
+    """The two halves of the mandible touch; a border 3 mm off the midline is within the margin."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in patient.geometry.shape], indexing="ij"), -1)
+    x, y, z = np.moveaxis(patient.geometry.to_physical(index), -1, 0)
+    bar = (np.abs(x + 13) < 40) & (np.abs(y + 40) < 8) & (np.abs(z + 40) < 12)
+    patient.add("Bone_Mandible_L", bar & (x > -16))
+    patient.add("Bone_Mandible_R", bar & (x <= -16))
+    before = patient.full("Bone_Mandible_L")
+    settle_sides(patient, find_midline(patient, body()))
+    assert np.array_equal(patient.full("Bone_Mandible_L"), before)
+
+
+def test_only_the_largest_piece_of_an_organ_stays(patient: StructureSet) -> None:
+    whole = patient.full("Brainstem")
+    add_ball(patient, "Brainstem", (-13, 20, -45), 6)
+    findings = settle(patient, body())
+    assert np.array_equal(patient.full("Brainstem"), whole)
+    assert "Brainstem" not in findings.absent
+
+
+def test_a_speck_is_no_organ(patient: StructureSet) -> None:
+    add_ball(patient, "Parotid_L", (40, 20, -30), 2.0)
+    findings = settle(patient, body())
+    assert "too little" in findings.absent["Parotid_L"] and "Parotid_L" not in patient
+
+
+def test_a_volume_far_from_the_usual_is_a_warning(patient: StructureSet) -> None:
+    usual = CATALOGUE["Parotid_L"].usual_volume_cc
+    assert usual is not None
+    radius = (usual[1] * 2.2 * 1000 * 3 / 4 / np.pi) ** (1 / 3)
+    add_ball(patient, "Parotid_L", (30, 20, -5), radius)
+    findings = settle(patient, body())
+    assert any("usual" in w for w in findings.warnings["Parotid_L"]) and "Parotid_L" in patient

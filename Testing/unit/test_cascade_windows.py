@@ -1,0 +1,254 @@
+"""Windows cover the grid, probabilities are averaged, and masks come back to the CT in the right place."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.cascade.engine import fixed_point
+from soars.cascade.placement import place_sigmoid, place_softmax
+from soars.cascade.preprocess import Grid
+from soars.cascade.windows import (
+    AIR,
+    CtChannel,
+    Foreground,
+    ProbabilityMap,
+    slide,
+    window_shape,
+    window_starts,
+)
+from soars.manifest import BranchSpec
+from soars.networks.architecture import UNetArchitecture
+from soars.structures import Geometry
+
+
+def spec_of(
+    channels: int, classes: int, patch: tuple[int, int, int], activation: str = "softmax"
+) -> BranchSpec:
+    architecture = UNetArchitecture.plain(channels, classes + (activation == "softmax"), (4, 4, 4))
+    names = tuple(f"class{i}" for i in range(classes))
+    return BranchSpec("anchor", ("ct",), names, activation, (1.0, 1.0, 1.0), patch, architecture, {})
+
+
+class Recorder:
+    """An engine that notes the windows it is shown and answers with the first input channel as a probability."""
+
+    def __init__(self, classes: int = 1, noise: float = 0.0) -> None:
+        self.classes, self.noise, self.windows = classes, noise, []
+        self.rng = np.random.default_rng(0)
+
+    def run(self, window: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
+        self.windows.append(window)
+        p = np.clip(window[0, :1] + self.rng.normal(0, self.noise, window.shape[2:]), 0, 1)
+        return np.concatenate([(1 - p) * unit, *[p / self.classes * unit] * self.classes]).astype(np.uint16)
+
+
+def grid_of(shape: tuple[int, int, int]) -> Grid:
+    return Grid((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), shape[::-1])
+
+
+def no_step(done: int, of: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("extent", [1, 63, 64, 65, 100, 128, 129, 200, 333])
+@pytest.mark.parametrize("stride", [0.5, 0.75])
+def test_windows_cover_every_voxel_without_leaving_the_grid(extent: int, stride: float) -> None:
+    starts = window_starts(extent, 64, stride)
+    seen = np.zeros(max(extent, 64), int)
+    for start in starts:
+        seen[start : start + 64] += 1
+    assert (seen[:extent] >= 1).all() and len(seen) == max(extent, 64)
+    assert max(np.diff([*starts, starts[-1]])) <= 64 * stride
+
+
+def test_the_papers_window_moves_by_96_96_32() -> None:
+    assert window_starts(128 + 96 * 2, 128, 0.75) == [0, 96, 192]
+    assert window_starts(64 + 32 * 3, 64, 0.5) == [0, 32, 64, 96]
+
+
+def test_a_short_axis_gets_a_window_of_a_multiple_of_the_divisor() -> None:
+    assert window_shape((10, 33, 500), spec_of(1, 1, (64, 64, 64))) == (12, 36, 64)
+
+
+def test_averaged_probabilities_are_those_of_the_windows() -> None:
+    rng = np.random.default_rng(3)
+    ct = rng.uniform(0, 1, (30, 50, 41)).astype(np.float32)
+    result = slide(Recorder(), spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step)
+    assert result.counts.max() > 1
+    np.testing.assert_allclose(result.probability(1), ct, atol=2e-3)
+    np.testing.assert_allclose(result.probability(0), 1 - ct, atol=2e-3)
+    np.testing.assert_array_equal(result.labels() == 1, result.sums[1] > result.sums[0])
+
+
+def test_different_windows_are_averaged_not_overwritten() -> None:
+    ct = np.full((40, 40, 40), 0.5, np.float32)
+    result = slide(
+        Recorder(noise=0.2), spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step
+    )
+    spread = [result.probability(1)[result.counts == n].std() for n in (1, 8)]
+    assert spread[1] == pytest.approx(spread[0] / math.sqrt(8), rel=0.1)
+
+
+def test_windows_without_body_are_skipped_and_are_background() -> None:
+    ct = np.full((16, 16, 64), AIR, np.float32)
+    ct[:, :, :10] = 0.3
+    engine = Recorder()
+    result = slide(engine, spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step)
+    assert len(engine.windows) == 1
+    assert (result.probability(0)[:, :, 20:] == 1).all() and (result.labels()[:, :, 20:] == 0).all()
+
+
+def test_a_volume_smaller_than_a_window_is_padded_with_air_and_no_organ() -> None:
+    engine = Recorder()
+    ct = np.full((5, 7, 9), 0.25, np.float32)
+    guide = ProbabilityMap(
+        grid_of(ct.shape), np.full((2, *ct.shape), 100, np.uint16), np.ones(ct.shape, np.uint8), 200, True
+    )
+    result = slide(
+        engine, spec_of(2, 1, (64, 64, 64)), grid_of(ct.shape), [CtChannel(ct), Foreground(guide)], no_step
+    )
+    assert engine.windows[0].shape == (1, 2, 8, 8, 12)
+    assert (engine.windows[0][0, 0, 5:] == AIR).all() and (engine.windows[0][0, 1, 5:] == 0).all()
+    assert (engine.windows[0][0, 1, :5, :7, :9] == 0.5).all()
+    np.testing.assert_allclose(result.probability(1), ct, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "heatmap"])
+def test_fixed_point_is_the_activation(activation: str) -> None:
+    logits = np.random.default_rng(1).normal(0, 3, (4, 2, 3, 5)).astype(np.float32)
+    e = np.exp(logits.astype(float))
+    expected = {
+        "softmax": e / e.sum(0), "sigmoid": 1 / (1 + 1 / e), "heatmap": np.clip(logits, 0, 1)
+    }[activation]  # fmt: skip
+    np.testing.assert_allclose(
+        fixed_point(logits.copy(), activation, 2047) / 2047, expected, atol=0.5001 / 2047
+    )
+
+
+@pytest.mark.parametrize("direction", ["LPS", "RAI", "PIR", "oblique"])
+def test_a_ramp_comes_back_in_the_same_place(direction: str) -> None:
+    """A probability rising along x crosses 1/2 at x = 10.3 mm, whatever the CT's orientation and spacing."""
+    grid = Grid((-20.0, -15.0, -12.0), (3.0, 3.0, 4.0), (20, 12, 9))
+    x = np.arange(20) * 3.0 - 20.0
+    p = np.broadcast_to(np.clip(0.5 + (x - 10.3) / 60, 0, 1), grid.shape)
+    sums = np.rint(np.stack([1 - p, p]) * 60000).astype(np.uint16)
+    map = ProbabilityMap(grid, sums, np.ones(grid.shape, np.uint8), 60000, True)
+    image = sitk.Image(50, 30, 25, sitk.sitkInt16)
+    image.SetSpacing((0.7, 0.9, 1.1))
+    image.SetOrigin((-5.0, -13.0, -11.0))
+    if direction == "oblique":
+        angle = math.radians(9)
+        c, s = math.cos(angle), math.sin(angle)
+        image.SetDirection((c, -s, 0, s, c, 0, 0, 0, 1))
+    else:
+        image = sitk.DICOMOrient(image, direction)
+    geometry = Geometry.of(image)
+    start, mask = place_softmax(map, ("organ",), geometry, ("organ",))["organ"]
+    full = np.zeros(geometry.shape, bool)
+    full[tuple(slice(a, a + n) for a, n in zip(start, mask.shape, strict=True))] = mask
+    index = np.stack(np.meshgrid(*map_range(geometry.shape), indexing="ij"), -1)
+    points = geometry.to_physical(index)
+    reach = (points >= np.array(grid.origin_mm) - 0.01) & (
+        points <= grid.index_to_points(np.array(grid.shape) - 1) + 0.01
+    )
+    known = reach.all(-1) & (np.abs(points[..., 0] - 10.3) > 0.01)
+    assert known.sum() > 10000
+    np.testing.assert_array_equal(full[known], (points[..., 0] > 10.3)[known])
+
+
+def map_range(shape: tuple[int, int, int]) -> list[np.ndarray]:
+    return [np.arange(n) for n in shape]
+
+
+@pytest.mark.parametrize("radius", [6.0, 15.0])
+def test_a_sphere_keeps_centre_and_volume(radius: float) -> None:
+    """From a 3 mm grid to a 1 x 1 x 2.5 mm CT: centre within 0.1 mm, volume within 5 % (the field is 2 mm soft)."""
+    centre = np.array([1.7, -2.2, 3.1])
+    grid = Grid((-40.0, -38.0, -35.0), (3.0, 3.0, 3.0), (27, 26, 24))
+    z, y, x = np.meshgrid(*map_range(grid.shape), indexing="ij")
+    distance = np.linalg.norm(grid.index_to_points(np.stack([z, y, x], -1)) - centre, axis=-1)
+    p = 1 / (1 + np.exp((distance - radius) / 2.0))
+    sums = np.rint(np.stack([1 - p, p]) * 65535).astype(np.uint16)
+    geometry = Geometry((80, 78, 30), (1.0, 1.0, 2.5), (-40.0, -39.0, -36.0))
+    map = ProbabilityMap(grid, sums, np.ones(grid.shape, np.uint8), 65535, True)
+    sigmoid = ProbabilityMap(grid, sums, np.ones(grid.shape, np.uint8), 65535, False)
+    both = place_softmax(map, ("organ",), geometry, ("organ",))["organ"], place_sigmoid(sigmoid, 1, geometry)
+    for found in both:
+        assert found is not None
+        start, mask = found
+        points = geometry.to_physical(np.argwhere(mask) + start)
+        np.testing.assert_allclose(points.mean(axis=0), centre, atol=0.1)
+        assert mask.sum() * 2.5 == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.05)
+
+
+def test_only_what_is_asked_for_is_returned_and_it_is_the_same() -> None:
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 1, (6, 9, 10, 11)).astype(np.float32)
+    logits = 3 * np.stack(
+        [
+            sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(sitk.GetImageFromArray(c), 1.0))
+            for c in logits
+        ]
+    )
+    grid = grid_of((9, 10, 11))
+    map = ProbabilityMap(
+        grid, fixed_point(logits, "softmax", 65535), np.ones(grid.shape, np.uint8), 65535, True
+    )
+    geometry = Geometry((22, 20, 18), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
+    names = tuple("abcde")
+    everything = place_softmax(map, names, geometry, names)
+    some = place_softmax(map, names, geometry, ("b", "d"))
+    assert set(some) == {"b", "d"}
+    for name, (start, mask) in some.items():
+        assert start == everything[name][0]
+        np.testing.assert_array_equal(mask, everything[name][1])
+    total = np.zeros(geometry.shape, int)
+    for start, mask in everything.values():
+        total[tuple(slice(a, a + n) for a, n in zip(start, mask.shape, strict=True))] += mask
+    assert total.max() == 1, "no voxel has two organs of one softmax"
+
+
+def test_memory_stays_bounded_with_43_classes() -> None:
+    """43 classes everywhere on a 160 x 160 x 80 CT: far below a float32 volume a class (350 MB)."""
+    grid = Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (60, 60, 60))
+    logits = np.random.default_rng(0).normal(0, 1, (43, 60, 60, 60)).astype(np.float32)
+    values = fixed_point(logits, "softmax", 65535)
+    map = ProbabilityMap(grid, values, np.ones(grid.shape, np.uint8), 65535, True)
+    geometry = Geometry((160, 160, 80), (1.1, 1.1, 2.2), (0.0, 0.0, 0.0))
+    tracemalloc.start()
+    total = sum(
+        int(mask.sum())
+        for _, mask in place_softmax(map, [f"c{i}" for i in range(42)], geometry, {"c3"}).values()
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total > 0 and peak < 90e6
+
+
+def test_a_cancel_stops_between_windows() -> None:
+    def step(done: int, of: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    engine = Recorder()
+    ct = np.zeros((40, 40, 40), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        slide(engine, spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], step)
+    assert len(engine.windows) == 2
+
+
+def test_the_module_needs_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, soars.segment; assert not {'torch', 'onnxruntime'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
