@@ -24,7 +24,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from soars import __version__
 from soars.dicom.contours import Contour, fill, trace
@@ -150,7 +150,8 @@ def _document(structures: StructureSet, reference: CtSeries, label: str) -> Data
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = RTStructureSetStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = instance
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    # implicit, because a contour in explicit encoding may not be longer than 64 kB
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = (
         now.strftime("%Y%m%d"),
@@ -272,10 +273,10 @@ def _contours(
         item.ContourImageSequence = DicomSequence([_image_reference(reference, z)])
         item.ContourGeometricType = "CLOSED_PLANAR"
         item.NumberOfContourPoints = len(points)
-        # as raw bytes: pydicom would make a decimal-string object of every number, which takes ten times as
-        # long
+        # as raw bytes in the file's encoding: else pydicom makes an object of every number, 100 MB of them
         value = _decimal_strings(points.ravel())
         item[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(value), value, 0, False, True)
+        item.set_original_encoding(True, True, "iso8859")
         items.append(item)
     return items
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars.errors import InputError
 from soars.structures.labelmap import IMAGE_SUFFIXES, read_label_map
@@ -11,11 +13,20 @@ from soars.structures.model import Geometry, StructureSet
 from soars.structures.naming import use_catalogue_names
 from soars.structures.segnrrd import is_seg_nrrd, read_seg_nrrd
 
+if TYPE_CHECKING:
+    from soars.dicom.series import CtSeries
+
+logger = logging.getLogger(__name__)
+
 _TOLERANCE_MM = 0.01
 
 
 def read_structures(
-    path: Path | str, geometry: Geometry | None = None, *, catalogue_names: bool = True
+    path: Path | str,
+    geometry: Geometry | None = None,
+    *,
+    reference: CtSeries | None = None,
+    catalogue_names: bool = True,
 ) -> StructureSet:
     """Read a .seg.nrrd, a label map with its names, a folder of masks, or an RTSTRUCT.
 
@@ -23,15 +34,17 @@ def read_structures(
         path: the file or folder.
         geometry: the grid the structures shall be on, the CT's. Needed for an RTSTRUCT, which has contours
             but no grid; elsewhere structures on another grid are resampled to it, with a warning.
+        reference: the CT's series, to check that an RTSTRUCT belongs to it.
         catalogue_names: rename structures that the catalogue knows by another spelling to their TG-263 names
             (``info[name]["original_name"]`` keeps the file's); others are kept as named, with a warning.
 
-    Raises `InputError`, with the file, for anything damaged or not understood.
+    What is odd is in ``.warnings`` and in the log. Raises `InputError`, with the file, for anything damaged
+    or not understood.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
-    structures = _read(path, geometry)
+    structures = _read(path, geometry, reference)
     if geometry is not None and structures.geometry is not geometry:
         if structures.geometry.same_as(geometry, _TOLERANCE_MM):
             warnings = structures.warnings
@@ -44,14 +57,16 @@ def read_structures(
             structures.warnings = warnings
     if catalogue_names:
         use_catalogue_names(structures)
+    for warning in structures.warnings:
+        logger.warning("%s", warning)
     return structures
 
 
-def _read(path: Path, geometry: Geometry | None) -> StructureSet:
+def _read(path: Path, geometry: Geometry | None, reference: CtSeries | None) -> StructureSet:
     if path.is_dir():
         files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
         if len(files) == 1 and is_dicom(files[0]):
-            return _read(files[0], geometry)
+            return _read(files[0], geometry, reference)
         return read_mask_folder(path)
     lower = path.name.lower()
     if lower.endswith((".nrrd", ".nhdr")) and is_seg_nrrd(path):
@@ -67,7 +82,7 @@ def _read(path: Path, geometry: Geometry | None) -> StructureSet:
             )
         from soars.dicom.rtstruct import read_rtstruct
 
-        return read_rtstruct(path, geometry)
+        return read_rtstruct(path, geometry, reference)
     raise InputError(
         f"{path} is not understood: RTSTRUCT, .seg.nrrd, a label map or a folder of masks is needed"
     )

@@ -34,10 +34,15 @@ def image_stem(path: Path) -> str:
     return path.stem
 
 
+def names_file(path: Path) -> Path:
+    """The JSON file that goes with a label map."""
+    return path.with_name(image_stem(path) + ".json")
+
+
 def write_label_map(structures: StructureSet, path: Path | str) -> Path:
     """Write the label map and, beside it, the JSON file with the names; returns the JSON file's path."""
     path = Path(path)
-    names_path = path.with_name(image_stem(path) + ".json")
+    names_path = names_file(path)
     image, values = structures.to_label_map()
     about = {name: describe(name, structures.info[name]) for name in structures}
     content = {

@@ -18,7 +18,9 @@ _TOLERANCE_MM = 0.01  # NIfTI keeps its geometry in single precision
 
 
 def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: str = ".nii.gz") -> list[Path]:
-    """Write a 0/1 image per structure, empty ones too; other files in the folder stay. Returns the paths.
+    """Write a 0/1 image per structure, empty ones too; returns the paths.
+
+    Masks of the same names are replaced, files that are no images stay, and other images are refused.
 
     Characters that a file name cannot have are written as %xx, which the reader turns back.
     """
@@ -26,11 +28,21 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     files = {name: f"{quote(name, safe=_SAFE)}{suffix}" for name in structures}
     if len({file.lower() for file in files.values()}) < len(files):
         raise InputError(f"cannot write {folder}: two structures differ only in upper and lower case")
+    others = [p.name for p in _images(folder) if p.name not in files.values()] if folder.is_dir() else []
+    if others:
+        raise InputError(
+            f"{folder} holds other masks, which would be read together with these ({', '.join(others[:5])}"
+            f"{' ...' if len(others) > 5 else ''}): remove them or choose another folder"
+        )
     with staged_folder(folder, list(files.values()), overwrite=True) as staging:
         for name, file in files.items():
             image = structures.geometry.place(sitk.GetImageFromArray(structures.full(name).view(np.uint8)))
             write_image(image, staging / file, folder / file)
     return [folder / file for file in files.values()]
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> StructureSet:
@@ -40,7 +52,7 @@ def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> St
     ``geometry``).
     """
     folder = Path(folder)
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
+    paths = _images(folder)
     if not paths:
         raise InputError(
             f"{folder} holds no masks: .nii.gz, .nrrd or .mha files named after organs are needed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from soars.errors import UnknownOrganError
@@ -10,8 +9,6 @@ from soars.structures.model import StructureSet
 
 if TYPE_CHECKING:
     from soars.oars import Oar
-
-logger = logging.getLogger(__name__)
 
 FALLBACK_COLOUR = (128, 174, 128)
 
@@ -68,5 +65,3 @@ def use_catalogue_names(structures: StructureSet) -> None:
         structures.info[target].setdefault("original_name", name)
     if unknown:
         structures.warnings.append(f"not in the catalogue of organs, kept as named: {', '.join(unknown)}")
-    for warning in structures.warnings:
-        logger.warning("%s", warning)

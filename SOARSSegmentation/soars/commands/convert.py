@@ -1,0 +1,121 @@
+"""``soars convert``: structures from one kind of file to another."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soars.errors import InputError
+
+if TYPE_CHECKING:
+    from soars.images import CtScan
+    from soars.structures import StructureSet
+
+_LABEL_MAPS = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert structures between RTSTRUCT, .seg.nrrd, label map and folder of masks",
+        description="Convert structures. What IN is shows from the file itself: an RTSTRUCT, a .seg.nrrd of 3D "
+        "Slicer, a label map (NRRD, NIfTI or MHA, with a .json or .csv of the same name beside it that names the "
+        "values), or a folder with one mask per organ. The ending of OUT says what to write: .dcm an RTSTRUCT, "
+        ".seg.nrrd, one of .nrrd .nii.gz .nii .mha a label map with its .json, no ending a folder of masks. Organs "
+        "get their TG-263 names where the catalogue knows them; overlapping organs and empty ones are kept.",
+    )
+    parser.add_argument("input", metavar="IN", type=Path, help="file or folder to read")
+    parser.add_argument("output", metavar="OUT", type=Path, help="file or folder to write")
+    parser.add_argument(
+        "--ct",
+        metavar="DIR",
+        type=Path,
+        help="the CT the structures belong to: needed to read an RTSTRUCT (for its grid) and to write one (a DICOM "
+        "folder, which it will reference); other structures are put on its grid",
+    )
+    parser.add_argument(
+        "--series", metavar="UID", help="which series, when the DICOM folder holds several CTs"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; errors are `soars.errors.InputError`, and nothing is written then."""
+    source, target = args.input, args.output
+    kind = output_kind(target)
+    _check_places(source, target, kind, args.overwrite)
+    if args.series and not args.ct:
+        raise InputError("--series chooses a series of the CT: give --ct as well")
+    if kind == "RTSTRUCT" and args.ct is None:
+        raise InputError(f"an RTSTRUCT ({target}) references a CT: give its DICOM folder with --ct")
+
+    from soars.images import read_ct
+    from soars.structures import Geometry, read_structures
+
+    ct = read_ct(args.ct, args.series) if args.ct else None
+    if kind == "RTSTRUCT" and ct is not None and ct.series is None:
+        raise InputError(
+            f"an RTSTRUCT references DICOM images, which {args.ct} is not: give a DICOM folder as --ct"
+        )
+    structures = read_structures(
+        source, Geometry.of(ct.image) if ct else None, reference=ct.series if ct else None
+    )
+    _write(structures, target, kind, ct)
+    empty = [name for name in structures if structures.is_empty(name)]
+    note = f" ({len(empty)} of them empty: {', '.join(empty)})" if empty else ""
+    print(f"{len(structures)} structure{'s' * (len(structures) != 1)}{note} written to {target} as {kind}")
+    return 0
+
+
+def output_kind(target: Path) -> str:
+    """What the ending of a path asks for; `InputError` when it is not known."""
+    name = target.name.lower()
+    if name.endswith(".dcm"):
+        return "RTSTRUCT"
+    if name.endswith(".seg.nrrd"):
+        return ".seg.nrrd"
+    if name.endswith(_LABEL_MAPS):
+        return "label map"
+    if not target.suffix or target.is_dir():
+        return "folder of masks"
+    raise InputError(
+        f"cannot tell what to write from {target.name}: use .dcm, .seg.nrrd, .nrrd, .nii.gz, .nii, .mha, or no ending "
+        "for a folder of masks"
+    )
+
+
+def _check_places(source: Path, target: Path, kind: str, overwrite: bool) -> None:
+    if not source.exists():
+        raise InputError(f"there is no file or folder {source}")
+    if target.exists() and os.path.samefile(source, target):
+        raise InputError(f"{target} is the input; choose another name for the output")
+    if kind == "folder of masks":
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file; choose another folder for the masks")
+        taken = target.is_dir() and any(target.iterdir())
+    else:
+        taken = target.exists()
+        if kind == "label map":
+            from soars.structures.labelmap import names_file
+
+            taken = taken or names_file(target).exists()
+    if taken and not overwrite:
+        raise InputError(f"{target} is there already; add --overwrite to replace it")
+
+
+def _write(structures: StructureSet, target: Path, kind: str, ct: CtScan | None) -> None:
+    from soars import structures as files
+
+    if kind == "RTSTRUCT":
+        from soars.dicom.rtstruct import write_rtstruct
+
+        assert ct is not None and ct.series is not None
+        write_rtstruct(structures, target, ct.series)
+    elif kind == ".seg.nrrd":
+        files.write_seg_nrrd(structures, target)
+    elif kind == "label map":
+        files.write_label_map(structures, target)
+    else:
+        files.write_mask_folder(structures, target)
