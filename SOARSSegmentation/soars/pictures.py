@@ -346,7 +346,7 @@ def png(hu: NDArray[np.float32], window_hu: tuple[float, float] = WINDOW_HU) -> 
     """A slice [row, column] in HU as an 8-bit PNG, in 64 greys: enough for the eye, half the bytes."""
     low, high = window_hu
     grey = np.clip((hu - low) / (high - low), 0, 1)
-    values = (np.rint(grey * 63) * (255 / 63)).astype(np.uint8)
+    values = np.rint(np.rint(grey * 63) * (255 / 63)).astype(np.uint8)
     rows, columns = values.shape
     lines = np.zeros((rows, columns + 1), np.uint8)
     lines[:, 1:] = values
