@@ -235,7 +235,7 @@ def _add_roi(dataset: Dataset, number: int, name: str, info: dict[str, Any], ref
     observation.RTROIInterpretedType = "ORGAN"
     observation.ROIInterpreter = ""
     oar = catalogue_entry(name)
-    if oar is not None and oar.snomed_code:
+    if oar is not None and oar.snomed_verified:
         code = _code(oar.snomed_code, oar.snomed_meaning)
         if oar.laterality_code and oar.laterality_meaning:
             code.SegmentedPropertyTypeModifierCodeSequence = DicomSequence(

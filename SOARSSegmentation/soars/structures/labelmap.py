@@ -10,7 +10,10 @@ because they are listed.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,13 +103,15 @@ def read_label_image(path: Path) -> sitk.Image:
     """A three-dimensional image of whole numbers; `InputError` with the file when it is not one."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
+        _check_complete(path)
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(
-            f"{path} cannot be read as an image; it may be cut short or damaged ({reason})"
-        ) from error
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as an image: it is cut short or damaged") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path} is not a label map: one value a voxel in three dimensions is needed")
     if image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64):
@@ -115,6 +120,23 @@ def read_label_image(path: Path) -> sitk.Image:
             raise InputError(f"{path} is not a label map: it has values that are not whole numbers")
         image = sitk.Cast(image, sitk.sitkInt32)
     return image
+
+
+def _check_complete(path: Path) -> None:
+    """Raise for a NIfTI file that ends too early, which ITK fills up with zeros without a word."""
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        with gzip.open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+    elif name.endswith(".nii"):
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        voxel = sitk.Image((1, 1, 1), reader.GetPixelIDValue(), reader.GetNumberOfComponents())
+        size = voxel.GetSizeOfPixelComponent() * voxel.GetNumberOfComponentsPerPixel()
+        if path.stat().st_size < math.prod(reader.GetSize()) * size:
+            raise EOFError("the voxels end too early")
 
 
 def write_image(image: sitk.Image, temporary: Path, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Physical space is LPS mm (DICOM, SimpleITK); arrays are ``[z, y, x]``. Organs may overlap (a lens lies in its
 eye), so each keeps its own mask. A mask costs one byte a voxel of its bounding box: 42 organs on a 512 x 512
-x 360 CT are about 20 MB where 42 full volumes would be 4 GB.
+x 360 CT are about 5 MB where 42 full volumes would be 4 GB.
 """
 
 from __future__ import annotations

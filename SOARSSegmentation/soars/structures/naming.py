@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from soars import oars
 from soars.errors import UnknownOrganError
+from soars.slicer_resources import terminology_entry
 from soars.structures.model import StructureSet
-
-if TYPE_CHECKING:
-    from soars.oars import Oar
 
 FALLBACK_COLOUR = (128, 174, 128)
 
 
-def catalogue_entry(name: str) -> Oar | None:
+def catalogue_entry(name: str) -> oars.Oar | None:
     """The organ of this exact TG-263 name; None when the catalogue has none."""
-    try:
-        from soars import oars
-    except ImportError:  # the catalogue is not written yet
-        return None
     return oars.CATALOGUE.get(name)
 
 
@@ -30,8 +25,6 @@ def describe(name: str, info: dict[str, Any]) -> dict[str, Any]:
     out.setdefault("label", oar.label if oar else name)
     out.setdefault("colour", oar.colour if oar else FALLBACK_COLOUR)
     if oar is not None and "terminology" not in out:
-        from soars.slicer_resources import terminology_entry
-
         out["terminology"] = terminology_entry(oar)
     return out
 
@@ -42,11 +35,6 @@ def use_catalogue_names(structures: StructureSet) -> None:
     How the file spelled it stays in ``info[name]["original_name"]``. A name that the catalogue does not know,
     or a second structure that means the same organ, is kept as it is, with a warning.
     """
-    try:
-        from soars import oars
-    except ImportError:  # the catalogue is not written yet
-        return
-
     unknown: list[str] = []
     for name in structures.names:
         try:
