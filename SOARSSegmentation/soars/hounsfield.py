@@ -38,17 +38,16 @@ def to_int16_hu(values: np.ndarray) -> tuple[np.ndarray, int, int]:
         if not_finite:
             values = np.where(finite, values, np.asarray(LOWEST_HU, dtype=values.dtype))
         values = np.rint(values)
-    too_high = int(np.count_nonzero(values > HIGHEST_HU)) if _can_exceed(values.dtype) else 0
-    if values.dtype == np.int16:
-        return np.maximum(values, np.int16(LOWEST_HU)), 0, 0
-    if values.dtype.kind == "u" or values.dtype == np.int8:
-        return np.minimum(values, HIGHEST_HU).astype(np.int16), too_high, 0
-    return np.clip(values, LOWEST_HU, HIGHEST_HU).astype(np.int16), too_high, not_finite
-
-
-def _can_exceed(dtype: np.dtype) -> bool:
-    """Whether values of this type can be above `HIGHEST_HU`."""
-    return dtype.kind == "f" or bool(np.iinfo(dtype).max > HIGHEST_HU)
+    info = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
+    too_high = 0
+    if info is None or info.max > HIGHEST_HU:
+        too_high = int(np.count_nonzero(values > HIGHEST_HU))
+    # only with the limits that the type can hold: numpy refuses the others
+    lowest = LOWEST_HU if info is None or info.min < LOWEST_HU else None
+    highest = HIGHEST_HU if too_high else None
+    if lowest is not None or highest is not None:
+        values = np.clip(values, lowest, highest)
+    return values.astype(np.int16), too_high, not_finite
 
 
 def check_range(lowest: float, highest: float, source: str, *, declared: bool) -> list[str]:

@@ -6,7 +6,11 @@ with the image into the report. Orientation is kept as it is in the file: the di
 
 from __future__ import annotations
 
+import gzip
 import logging
+import math
+import struct
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,6 +114,8 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     """A CT from one NRRD, NIfTI or MHA file."""
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        _check_nifti_complete(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
@@ -122,8 +128,13 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
             reader.SetExtractSize([*size[:3], 0])
         image = reader.Execute()
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{path}: cannot be read ({reason})") from None
+        if "orthonormal" in str(error).lower():
+            raise InputError(
+                f"{path}: its axes are not perpendicular; resample it to a regular grid first"
+            ) from error
+        raise InputError(
+            f"{path}: cannot be read as an image: damaged or cut off; copy or export it again"
+        ) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     warnings = _check_grid(image, path)
@@ -132,7 +143,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     if not_finite:
         warnings.append(f"{not_finite} voxels that are no number were set to air")
     if too_high:
-        warnings.append(f"{too_high} voxels above 32767 HU were set to 32767")
+        warnings.append(f"{too_high} voxel{'s' * (too_high > 1)} above 32767 HU had to be set to 32767")
     finite = view[np.isfinite(view)] if not_finite else view
     if not finite.size:
         raise InputError(f"{path}: holds no number")
@@ -140,6 +151,35 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     result = sitk.GetImageFromArray(values)
     result.CopyInformation(image)
     return result, warnings
+
+
+def _check_nifti_complete(path: Path) -> None:
+    """Raise `InputError` for a NIfTI file that ends too early or is damaged: ITK fills what is missing with zeros.
+
+    Header layout: nifti1.h. A compressed file is read through, which also checks its sum.
+    """
+    damaged = InputError(f"{path}: the NIfTI file is damaged or cut off; copy it again")
+    try:
+        opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+        with opened as file:
+            header = file.read(540)
+            size = len(header)
+            while chunk := file.read(1 << 20):
+                size += len(chunk)
+        order = next((o for o in "<>" if struct.unpack_from(o + "i", header)[0] in (348, 540)), None)
+        if order is None:
+            raise InputError(f"{path}: is not a NIfTI file, whatever its name says")
+        if struct.unpack_from(order + "i", header)[0] == 540:
+            raise InputError(f"{path}: is a NIfTI-2 file, which is not read here; save it as NIfTI-1 or NRRD")
+        dim = struct.unpack_from(order + "8h", header, 40)
+        (bits,) = struct.unpack_from(order + "h", header, 72)
+        offset = int(struct.unpack_from(order + "f", header, 108)[0])
+        if size < offset + math.prod(max(n, 1) for n in dim[1 : 1 + max(dim[0], 0)]) * bits // 8:
+            raise damaged
+    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error, ValueError, OverflowError) as error:
+        raise damaged from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _check_kind(reader: sitk.ImageFileReader, path: Path) -> None:

@@ -189,7 +189,9 @@ def _choose(contents: FolderContents, series_uid: str | None, warnings: list[str
             _refuse_unless_ct(folder, summaries[0])
         raise InputError(f"{folder}: holds no CT series; it holds: {listed}")
     if len(usable) > 1:
-        raise InputError(f"{folder}: holds {len(usable)} CT series; choose one by its series UID: {listed}")
+        raise InputError(
+            f"{folder}: holds {len(usable)} CT series; choose one by its series UID (--series): {listed}"
+        )
     for summary in summaries:
         if not summary.usable:
             warnings.append(f"another series in the folder was left out: {_listed(summary)}")

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTDoseStorage
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RTDoseStorage
 from pydicom.valuerep import format_number_as_ds
 
 from .. import __version__
 from ..errors import InputError
 from .series import CtSeries
 
-#: Class UID of this program's files, fixed once.
-IMPLEMENTATION_UID = "2.25.288691457846318425093867217594105276814"
+#: Class UID of this program's files, fixed once: `uid_from("implementation", "SOARS")`.
+IMPLEMENTATION_UID = UID("2.25.138993448867320773998705465571704213047")
 RT_PLAN_STORAGE = "1.2.840.10008.5.1.4.1.1.481.5"
 MANUFACTURER = "SOARS"
 _UID_SPACE = uuid.UUID("8f3a5a55-2f0c-5d0e-9a39-0d4a51b7c1f1")
@@ -164,8 +164,8 @@ def write_rtdose(dose_gy: sitk.Image, path: Path | str, reference: CtSeries, *, 
 def _file(sop_class: str, instance_uid: str, date: str) -> FileDataset:
     """An empty file of a kind, with what every kind needs."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = instance_uid
+    meta.MediaStorageSOPClassUID = UID(sop_class)
+    meta.MediaStorageSOPInstanceUID = UID(instance_uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = f"SOARS {__version__}"
