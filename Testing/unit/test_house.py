@@ -299,12 +299,9 @@ def test_importing_the_package_alone_imports_no_dependency() -> None:
 
 
 def test_core_imports_within_its_budget() -> None:
-    code = "import importlib, time\nimport numpy, SimpleITK\nstart = time.perf_counter()\n"
+    # Processor time: what an import takes on an idle machine, also when this one is busy with something else.
+    code = "import importlib, time\nimport numpy, SimpleITK\nstart = time.process_time()\n"
     code += f"for name in {_core_modules()!r}:\n    importlib.import_module(name)\n"
-    code += "print(time.perf_counter() - start)"
-    took = []
-    for _ in range(5):  # the machine may be busy with something else: one quiet moment is enough
-        took.append(float(_run_python(code)))
-        if took[-1] < IMPORT_BUDGET_S:
-            return
-    pytest.fail(f"{min(took):.2f} s over the time that numpy and SimpleITK take, at best")
+    code += "print(time.process_time() - start)"
+    best = min(float(_run_python(code)) for _ in range(3))
+    assert best < IMPORT_BUDGET_S, f"{best:.2f} s over the time that numpy and SimpleITK take"
