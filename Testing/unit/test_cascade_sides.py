@@ -137,7 +137,7 @@ def test_a_speck_is_no_organ(patient: StructureSet) -> None:
 def test_a_volume_far_from_the_usual_is_a_warning(patient: StructureSet) -> None:
     usual = CATALOGUE["Parotid_L"].usual_volume_cc
     assert usual is not None
-    radius = (usual[1] * 2.2 * 1000 * 3 / 4 / np.pi) ** (1 / 3)
+    radius = (usual[1] * 1.3 * 1000 * 3 / 4 / np.pi) ** (1 / 3)
     add_ball(patient, "Parotid_L", (30, 20, -5), radius)
     findings = settle(patient, body())
     assert any("usual" in w for w in findings.warnings["Parotid_L"]) and "Parotid_L" in patient

@@ -16,8 +16,6 @@ MIN_VOXELS = 3
 """Fewer are noise, not an organ."""
 ABSENT_BELOW = 0.1
 """A piece smaller than this share of the organ's smallest usual volume is no organ."""
-FAR = 1.5
-"""Volumes below the usual range by this factor, or above it, are called unusual."""
 PIECE_NOTED = 0.1
 """Removing separate pieces is worth a warning when they make up more than this share of the organ."""
 LONG_ORGANS = frozenset({"SpinalCord", "Esophagus", "BrachialPlex_L", "BrachialPlex_R", "Trachea"})
@@ -104,5 +102,5 @@ def _judge_volume(structures: StructureSet, oar: Oar, cut: bool, findings: Findi
         return
     low, high = oar.usual_volume_cc
     volume = structures.volume_cc(oar.name)
-    if volume > high * FAR or (volume < low / FAR and not (cut and oar.name not in LONG_ORGANS)):
-        findings.warn(oar.name, f"its volume, {volume:.3g} cc, is far from the usual {low:g} to {high:g} cc")
+    if volume > high or (volume < low and not (cut and oar.name not in LONG_ORGANS)):
+        findings.warn(oar.name, f"its volume, {volume:.3g} cc, is outside the usual {low:g} to {high:g} cc")

@@ -52,8 +52,8 @@ class Midline:
 
 
 def find_midline(structures: StructureSet, body: Body) -> Midline:
-    """The midsagittal plane from unpaired organs and the middles of pairs, whichever way round these are; with less than
-    two of them, from the body's outline."""
+    """The midsagittal plane from unpaired organs and the middles of pairs, whichever way round these are; with fewer
+    than two of them, from the body's outline."""
     points = _midline_points(structures)
     if len(points) < 2:
         return _body_midline(body)
