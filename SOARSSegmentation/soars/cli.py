@@ -21,10 +21,10 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import soars
-from soars.commands import bundle, demo, segment
+from soars.commands import bundle, catalogue, convert, demo, segment
 from soars.errors import InputError, SoarsError
 
-COMMANDS: tuple[ModuleType, ...] = (segment, demo, bundle)
+COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, bundle, catalogue)
 """Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports what is heavy inside ``run``."""
 
 CANCELLED = 130

@@ -377,6 +377,8 @@ def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, ob
         raise BundleError("branches: small_hard needs a detection branch that finds its organs")
     for name in branches["small_hard"].classes:
         group = CATALOGUE[name].detection_group
+        if group is None:
+            raise BundleError(f"branches.small_hard.classes: {name} has no heat map in the catalogue")
         if group not in detected:
             raise BundleError(
                 f"branches.detection.classes: {group!r} is missing; small_hard needs it for {name}"

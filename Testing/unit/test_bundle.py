@@ -268,6 +268,10 @@ NONSENSE: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     ),
     (at("branches", "detection", "classes", to=["Ear_L", "Cochlea_L"]), "unknown heat-map group 'Cochlea_L'"),
     (at("branches", "detection", "classes", to=["Ear_L", "Lens_R"]), "voi_mm: 'Lens_L' is not a heat map"),
+    (
+        at("branches", "small_hard", "classes", to=["Cochlea_L", "Hippocampus_L", "Lens_L"]),
+        "small_hard.classes: Hippocampus_L has no heat map in the catalogue",
+    ),
     (at("branches", "anchor", "activation", to="relu"), "unknown activation 'relu'"),
     (at("branches", "anchor", "activation", to="heatmap"), "'heatmap' does not fit"),
     (at("branches", "detection", "activation", to="sigmoid"), "'sigmoid' does not fit"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -72,9 +73,9 @@ def _show(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle)
     print(f"{bundle.name} {bundle.version}: {bundle.description}")
     print(f"licence {bundle.licence}, {_size(bundle.size_bytes)}, SHA-256 {bundle.sha256}")
-    print(f"\norgans: {_coverage(bundle)}\n  {', '.join(bundle.organs)}")
+    print(f"\norgans: {_coverage(bundle)}\n{_wrapped(bundle.organs)}")
     missing = [name for name in SOARS42 if name not in bundle.organs]
-    print(f"not covered: {len(missing)}" + (f"\n  {', '.join(missing)}" if missing else ""))
+    print(f"not covered: {len(missing)}" + (f"\n{_wrapped(missing)}" if missing else ""))
     rows = [
         (
             b.name,
@@ -123,6 +124,10 @@ def _coverage(bundle: Bundle) -> str:
     inside = sum(name in SOARS42 for name in bundle.organs)
     others = len(bundle.organs) - inside
     return f"{inside} of {len(SOARS42)}" + (f" + {others} others" if others else "")
+
+
+def _wrapped(names: Sequence[str]) -> str:
+    return textwrap.fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  ")
 
 
 def _size(count: int) -> str:
