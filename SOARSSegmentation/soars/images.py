@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from .dicom.series import CtSeries, is_dicom, read_series, series_of_file
 from .errors import InputError
 from .hounsfield import check_range, to_int16_hu
+from .itk_messages import itk_messages
 
 log = logging.getLogger(__name__)
 
@@ -118,25 +119,23 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
         _check_nifti_complete(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    damaged = f"{path}: cannot be read as an image: damaged or cut off; copy or export it again"
     try:
-        reader.ReadImageInformation()
-        _check_kind(reader, path)
-        size = list(reader.GetSize())
-        if len(size) == 4:
-            reader.SetExtractSize([*size[:3], 0])
-        image = reader.Execute()
+        with itk_messages() as said:
+            reader.ReadImageInformation()
+            _check_kind(reader, path)
+            size = list(reader.GetSize())
+            if len(size) == 4:
+                reader.SetExtractSize([*size[:3], 0])
+            image = reader.Execute()
     except RuntimeError as error:
         if "orthonormal" in str(error).lower():
             raise InputError(
                 f"{path}: its axes are not perpendicular; resample it to a regular grid first"
             ) from error
-        raise InputError(
-            f"{path}: cannot be read as an image: damaged or cut off; copy or export it again"
-        ) from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        raise InputError(damaged) from error
+    if said and path.name.lower().endswith((".mha", ".mhd")):
+        raise InputError(damaged)  # MetaIO says "Uncompress failed" and goes on
     warnings = _check_grid(image, path)
     view = sitk.GetArrayViewFromImage(image)
     values, too_high, not_finite = to_int16_hu(view)

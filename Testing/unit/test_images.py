@@ -318,6 +318,19 @@ def test_a_series_cannot_be_chosen_in_a_single_file(tmp_path):
         read_ct(path, "1.2.3")
 
 
+def test_a_metaimage_that_cannot_be_uncompressed_is_refused(tmp_path, capfd):
+    """MetaIO complains on standard error and returns wrong values."""
+    noise = np.random.default_rng(0).integers(-1000, 1000, (30, 40, 40)).astype(np.int16)
+    path = tmp_path / "ct.mhd"
+    sitk.WriteImage(image_of(noise), str(path), useCompression=True)
+    values = tmp_path / "ct.zraw"
+    raw = bytearray(values.read_bytes())
+    raw[2:40] = bytes(38)  # the first deflate block
+    values.write_bytes(raw)
+    refused(path, "damaged")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_reading_is_quiet(tmp_path, capfd):
     refused(nrrd(tmp_path / "sheared.nrrd", "(4,0,0) (0,5,0) (0,2,6)"))
     assert capfd.readouterr() == ("", "")

@@ -22,6 +22,7 @@ from pydicom.uid import UID
 
 from ..errors import InputError
 from ..hounsfield import LOWEST_HU, PADDING_ABOVE_HU, check_range, to_int16_hu
+from ..itk_messages import itk_messages
 from .files import (
     CT_IMAGE,
     FolderContents,
@@ -424,21 +425,18 @@ def _replace_padding(hu: np.ndarray, padding: float | None) -> int:
 
 def _read_files(paths: Sequence[Path], pixel_type: int) -> sitk.Image:
     """The files as one image, z in the given order; its geometry is not to be used."""
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(p) for p in paths])
+    reader.SetOutputPixelType(pixel_type)
     try:
-        reader = sitk.ImageSeriesReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileNames([str(p) for p in paths])
-        reader.SetOutputPixelType(pixel_type)
-        return reader.Execute()
+        with itk_messages():
+            return reader.Execute()
     except RuntimeError as error:
         if len(paths) > 1:  # find the one that fails
             for path in paths:
                 _read_files([path], pixel_type)
         raise InputError(f"{paths[0]}: its pixels cannot be decoded; copy or export it again") from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _series(headers: Sequence[Header]) -> CtSeries:
