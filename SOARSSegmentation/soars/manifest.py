@@ -331,11 +331,11 @@ def _branch(name: str, entry: Any) -> BranchSpec:
 
 def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, object]) -> None:
     """Whether classes, channels, anchors, heat maps and VOIs of the branches fit one another."""
-    from soars.oars import CATALOGUE, by_stratum
+    from soars.oars import CATALOGUE
 
     if not any(name != "detection" for name in branches):
         raise BundleError("branches: a bundle needs an anchor, mid_level or small_hard branch")
-    groups = {oar.detection_group for oar in by_stratum("small_hard")}
+    groups = {oar.detection_group for oar in CATALOGUE.values()}
     anchors = len(branches["anchor"].classes) if "anchor" in branches else 0
     owner: dict[str, str] = {}
     for branch in branches.values():
@@ -377,8 +377,6 @@ def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, ob
         raise BundleError("branches: small_hard needs a detection branch that finds its organs")
     for name in branches["small_hard"].classes:
         group = CATALOGUE[name].detection_group
-        if group is None:
-            raise BundleError(f"branches.small_hard.classes: {name} has no heat map in the catalogue")
         if group not in detected:
             raise BundleError(
                 f"branches.detection.classes: {group!r} is missing; small_hard needs it for {name}"

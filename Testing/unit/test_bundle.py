@@ -270,7 +270,7 @@ NONSENSE: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (at("branches", "detection", "classes", to=["Ear_L", "Lens_R"]), "voi_mm: 'Lens_L' is not a heat map"),
     (
         at("branches", "small_hard", "classes", to=["Cochlea_L", "Hippocampus_L", "Lens_L"]),
-        "small_hard.classes: Hippocampus_L has no heat map in the catalogue",
+        "detection.classes: 'Hippocampus_L' is missing; small_hard needs it",
     ),
     (at("branches", "anchor", "activation", to="relu"), "unknown activation 'relu'"),
     (at("branches", "anchor", "activation", to="heatmap"), "'heatmap' does not fit"),
