@@ -30,7 +30,6 @@ HEAVY = (
     "qt",
     "ctk",
     "vtk",
-    "tqdm",
 )
 """Never imported by importing the core: Slicer must start, and the command line answer, without them."""
 
