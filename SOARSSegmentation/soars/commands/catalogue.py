@@ -1,35 +1,75 @@
-"""`soars catalogue`: look an organ up, list them, write Slicer's terminology and colour table."""
+"""``soars catalogue``: list the organs, find one by any spelling, write Slicer's terminology and colours."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soars.oars import Oar
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("catalogue", help="the organs at risk: list, look up, write Slicer's files")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="all organs with stratum, label and SNOMED code")
-    listing.add_argument("--stratum", choices=("anchor", "mid_level", "small_hard", "extra"))
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "catalogue",
+        help="list the organs, find one by any spelling, write Slicer's terminology and colours",
+        description="The catalogue of organs at risk: the 42 of the SOARS study in three strata, and what the "
+        "public data sets need.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="list the organs: name, stratum, SNOMED CT code, label")
+    listing.add_argument(
+        "--stratum", choices=("anchor", "mid_level", "small_hard", "extra"), help="only those of one stratum"
+    )
+    listing.add_argument(
+        "--set", metavar="SET", help="a data set's labels and the organs they mean (HaN-Seg, ...)"
+    )
     look_up = actions.add_parser("resolve", help="which organ a name means")
-    look_up.add_argument("names", nargs="+", metavar="NAME")
-    write = actions.add_parser("write-slicer", help="write Slicer's terminology JSON and colour table into a folder")
-    write.add_argument("folder", type=Path)
-    parser.set_defaults(run=run)
+    look_up.add_argument("names", nargs="+", metavar="NAME", help="a name in any spelling")
+    write = actions.add_parser(
+        "write-slicer", help="write SOARS.term.json and SOARS_ColorTable.csv for 3D Slicer into a folder"
+    )
+    write.add_argument("folder", type=Path, metavar="DIR", help="made if it does not exist")
 
 
 def run(args: argparse.Namespace) -> int:
-    from soars import oars, slicer_resources
-
+    """Run the chosen action; raises `UnknownOrganError` for a name that means no organ, and `InputError`."""
     if args.action == "write-slicer":
-        for path in slicer_resources.write_resources(args.folder):
+        from soars.slicer_resources import write_resources
+
+        for path in write_resources(args.folder):
             print(path)
     elif args.action == "resolve":
-        for name in args.names:
-            found = oars.resolve(name)
-            print(f"{name}: {found.name} ({found.label})")
+        _resolve(args.names)
     else:
-        chosen = oars.by_stratum(args.stratum) if args.stratum else tuple(oars.CATALOGUE.values())
-        for oar in chosen:
-            print(f"{oar.name:<16}  {oar.stratum:<10}  {oar.snomed_code:<10}  {oar.label}")
+        _list(args.stratum, args.set)
     return 0
+
+
+def _resolve(names: Iterable[str]) -> None:
+    from soars.oars import resolve
+
+    for name, oar in [(name, resolve(name)) for name in names]:
+        print(f"{name}: {oar.name} ({oar.label})")
+
+
+def _list(stratum: str | None, set_name: str | None) -> None:
+    from soars.oars import CATALOGUE, by_stratum, label_map
+
+    organs = by_stratum(stratum) if stratum else tuple(CATALOGUE.values())
+    if set_name is None:
+        for oar in organs:
+            print(_line(oar))
+        return
+    labels = label_map(set_name)
+    wanted = {oar.name for oar in organs}
+    for label, name in labels.items():
+        if name in wanted:
+            print(f"{label:<28}  {_line(CATALOGUE[name])}")
+
+
+def _line(oar: Oar) -> str:
+    code = oar.snomed_code + ("" if oar.snomed_verified else "?")
+    return f"{oar.name:<16}  {oar.stratum:<10}  {code:<10}  {oar.label}".rstrip()
