@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/structures_memory.py [--json FILE] [--limit-mb 150]
 
-Each step reports the peak of Python's own allocations (tracemalloc, numpy included) and of the process's resident memory
-above what it was with the CT loaded. Ends with exit code 1 when one of the peaks is above the limit.
+Each step reports the peak of Python's own allocations (tracemalloc, numpy included) and of the process's
+resident memory above what it was with the CT loaded. Ends with exit code 1 when one of the peaks is above the limit.
 
 The organs are ellipsoids whose bounding boxes have about the sizes of the anatomical ones in an adult, on a grid of
 1 mm (the spacing does not matter: only voxels cost memory).
@@ -110,7 +110,9 @@ def stand_in_series(geometry: Geometry) -> CtSeries:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--limit-mb", type=float, default=150.0)
     args = parser.parse_args()

@@ -26,6 +26,7 @@ from soars.structures.atomic import replacing_file
 from soars.structures.model import StructureSet
 from soars.structures.naming import describe
 
+NIFTI_HEADER_BYTES = 352
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".nhdr", ".mhd")
 
 
@@ -135,7 +136,7 @@ def _check_complete(path: Path) -> None:
         reader.ReadImageInformation()
         voxel = sitk.Image((1, 1, 1), reader.GetPixelIDValue(), reader.GetNumberOfComponents())
         size = voxel.GetSizeOfPixelComponent() * voxel.GetNumberOfComponentsPerPixel()
-        if path.stat().st_size < math.prod(reader.GetSize()) * size:
+        if path.stat().st_size < NIFTI_HEADER_BYTES + math.prod(reader.GetSize()) * size:
             raise EOFError("the voxels end too early")
 
 
