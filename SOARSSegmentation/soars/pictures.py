@@ -85,12 +85,13 @@ def choose_planes(
     *,
     least: int = 0,
     most: int = 8,
+    everybody: bool = True,
 ) -> list[Plane]:
     """The few planes of `view` that together show each of the organs `names`, in patient order.
 
     Greedy set cover: always the plane that shows most organs not shown yet, the areas deciding a tie. At most
-    `most` planes show organs near their largest area; an organ that none of them meets gets one more. Planes
-    between the chosen ones are added until there are `least`.
+    `most` planes show organs near their largest area; with `everybody` an organ that none of them meets gets one
+    more. Planes between the chosen ones are added until there are `least`.
     """
     axis = AXIS[view]
     step, offset = _plane_grid(image, axis)
@@ -114,8 +115,9 @@ def choose_planes(
         best = max(indices, key=gain)
         chosen.append(best)
         waiting -= {name for name in waiting if relative[name].get(best, 0.0) >= _WELL_SEEN}
-    for name in [name for name in areas if not any(index in areas[name] for index in chosen)]:
-        chosen.append(max(areas[name], key=lambda index: areas[name][index]))
+    for area in areas.values() if everybody else ():
+        if not any(index in area for index in chosen):
+            chosen.append(max(area, key=lambda index: area[index]))
     while len(chosen) < min(least, len(indices)):
         chosen.append(max(indices, key=lambda index: min(abs(index - other) for other in chosen)))
     order = sorted(set(chosen), reverse=axis == 2)
@@ -390,7 +392,7 @@ def _letters(view: str, width: float, height: float) -> str:
 
 
 def _scale_bar(width: float, height: float) -> str:
-    length = 50 if width >= 150 else 10
+    length = 50 if width >= 110 else 10
     size = 0.03 * max(width, height)
     x, y, tick = size, height - size, 0.4 * size
     return (

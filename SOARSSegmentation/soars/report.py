@@ -241,7 +241,7 @@ def _pictures(record: RunRecord, image: sitk.Image, structures: StructureSet) ->
         image, structures, main, "axial", least=3 * ceil(len(axial) / 3), most=7
     )  # whole rows
     upright = _sagittal(image, structures, main)
-    upright += choose_planes(image, structures, main, "coronal", most=3)[:3]
+    upright += choose_planes(image, structures, main, "coronal", most=3, everybody=False)
     parts = [
         _gallery("Axial", [picture(plane) for plane in axial], styles),
         _gallery("Sagittal and coronal", [picture(plane) for plane in upright], styles),
@@ -265,12 +265,13 @@ def _pictures(record: RunRecord, image: sitk.Image, structures: StructureSet) ->
 
 def _sagittal(image: sitk.Image, structures: StructureSet, names: Sequence[str]) -> list[Plane]:
     """Up to three sagittal planes, one of them through the spinal cord or the brainstem."""
-    planes = choose_planes(image, structures, names, "sagittal", most=3)[:3]
+    planes = choose_planes(image, structures, names, "sagittal", most=3, everybody=False)
     middle = next((name for name in ("SpinalCord", "Brainstem") if name in names), None)
     through = plane_through(image, structures, middle, "sagittal") if middle else None
     if through is None or any(abs(plane.position_mm - through.position_mm) < 4 for plane in planes):
         return planes
-    return sorted([through, *planes[:2]], key=lambda plane: plane.position_mm)
+    sides = choose_planes(image, structures, names, "sagittal", most=2, everybody=False)
+    return sorted([through, *sides], key=lambda plane: plane.position_mm)
 
 
 def _gallery(

@@ -309,6 +309,7 @@ def test_planes_show_every_organ_and_no_more_than_needed(usual):
     assert seen == set(BALLS)
     assert [p.position_mm for p in planes] == sorted((p.position_mm for p in planes), reverse=True)
     assert len(choose_planes(*usual, list(BALLS), "axial", most=1)) >= 2, "nobody is left out"
+    assert len(choose_planes(*usual, list(BALLS), "axial", most=1, everybody=False)) == 1
     assert len(choose_planes(*usual, list(BALLS), "axial", least=7)) == 7
     assert choose_planes(*usual, [], "axial") == []
 
