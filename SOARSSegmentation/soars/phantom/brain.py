@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from soars.phantom.part import KEEP, Part
+from soars.phantom.part import KEEP, HuOf, Part
 from soars.phantom.shapes import Shape, ellipsoid, join, ribbon, tube
 from soars.phantom.skull import CANAL, canal_points, cranial_cavity
 from soars.phantom.surface import SIDES
@@ -14,7 +14,7 @@ from soars.phantom.variation import Variation
 CORD_TOP_MM = -26.0  # below the foramen magnum the brainstem is called cord
 
 
-def _cortex(white_hu: float, grey_hu: float, sulci_hu: float, phase: float):  # noqa: ANN202 - a HuOf
+def _cortex(white_hu: float, grey_hu: float, sulci_hu: float, phase: float) -> HuOf:
     """Grey ribbon over white matter, with sulci of CSF near the surface."""
 
     def hu(d: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -52,7 +52,8 @@ def brain(v: Variation) -> list[Part]:
     wide = v.scale("ventricles", 0.15)
     for _, s in SIDES:
         parts.append(Part(tube([(s * 9, -34, 60), (s * 12, -15, 69), (s * 15, 12, 71), (s * 23, 34, 60),
-                                (s * 24, 48, 56)], np.array([4, 5, 5, 6, 3.5]) * wide, (0.8, 1)), csf, tissue="Brain"))
+                                (s * 24, 48, 56)], np.array([4, 5, 5, 6, 3.5]) * wide, (0.8, 1)), csf,
+                          tissue="Brain"))
     parts.append(Part(ellipsoid((0, -1, 49), (2.4 * wide, 13, 9)), csf, tissue="Brain"))
     parts += _midline(v, csf)
 
@@ -71,9 +72,9 @@ def brain(v: Variation) -> list[Part]:
 
 def _cerebellum(v: Variation) -> Shape:
     k = v.scale("cerebellum", 0.04)
-    halves = [ellipsoid((s * 24, 45, 4), (26.5 * k, 25.5 * k, 23 * k * v.scale("cerebellum:z", 0.03, 0.015, s)), 8 * s)
+    halves = [ellipsoid((s * 24, 45, 4), (25.6 * k, 24.8 * k, 22.4 * k * v.scale("cerebellum:z", 0.03, 0.015, s)), 8 * s)
               for _, s in SIDES]
-    vermis = ellipsoid((0, 43, 6), (20, 22 * k, 24.5 * k))
+    vermis = ellipsoid((0, 43, 6), (19, 21.5 * k, 24 * k))
     return join(*halves, vermis, smooth_mm=10)
 
 

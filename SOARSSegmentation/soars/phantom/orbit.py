@@ -11,11 +11,13 @@ from soars.phantom.variation import Variation
 
 
 def orbits(v: Variation) -> list[Part]:
-    parts: list[Part] = []
     sella = v.shift("sella", 0.7)
     bulge = v.normal("eye y", 1.5)
     gaze = np.array([v.normal("gaze x", 1.6), 0, v.normal("gaze z", 1.2)])
-    walls, fats, contents, nerves = [], [], [], []
+    walls: list[Part] = []
+    fats: list[Part] = []
+    contents: list[Part] = []
+    nerves: list[Part] = []
     for side, s in SIDES:
         k = v.scale("eye", 0.03, 0.01, s)
         radius = 12.3 * k
@@ -90,5 +92,5 @@ def ears(v: Variation) -> list[Part]:
             ring = c + 2.7 * k * (np.cos(t)[:, None] * u + np.sin(t)[:, None] * np.array([0, 0, 1]))
             parts.append(Part(tube(ring, 0.7), 150.0, organ=KEEP))
         meatus = tube(np.array([(s * 21.5, -3.5, 3.5), (s * 11, -3, 4)]) + move, [2.4, 3.0])
-        parts.append(Part(meatus, 12.0, tissue=KEEP))
+        parts.append(Part(meatus, 12.0, organ=KEEP))
     return parts

@@ -19,7 +19,7 @@ class Part:
 
     hu: Hounsfield units, or a function of (distance mm, x, y, z).
     organ: catalogue name of the OAR this is, None for no OAR (removes an earlier one here), KEEP to leave it.
-    tissue: in the same way, one of the general names (Bone_Skull, Spine, Airway, Brain, ...).
+    tissue: in the same way, one of the general names (Bone_Skull, Spine, Airway, Brain, ...); None is plain Body.
     inner: the organ lies inside its parent (lens in eye, cochlea in inner ear) and does not remove it.
     """
 

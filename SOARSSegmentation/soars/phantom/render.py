@@ -12,6 +12,7 @@ from soars.phantom.variation import Warp
 
 CHUNK_VOXELS = 250_000
 BOX_MARGIN_MM = 2.0
+BODY = "Body"  # what is no tissue of its own is still the patient
 
 
 @dataclass
@@ -85,8 +86,9 @@ def _paint_block(canvas: Canvas, part: Part, warp: Warp, block: tuple[slice, ...
         canvas.inner[block][inside] = canvas.value(canvas.organ_names, part.organ)
     elif part.organ != KEEP:
         canvas.organs[block][inside] = canvas.value(canvas.organ_names, part.organ)
-    if part.tissue != KEEP:
-        canvas.tissues[block][inside] = canvas.value(canvas.tissue_names, part.tissue)
+        canvas.inner[block][inside] = 0
+    if part.tissue != KEEP:  # None: plain body again
+        canvas.tissues[block][inside] = canvas.value(canvas.tissue_names, part.tissue or BODY)
 
 
 def _voxel_width(d: np.ndarray, spacing: np.ndarray) -> np.ndarray:

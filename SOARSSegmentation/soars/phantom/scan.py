@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from soars.phantom.part import Part
 from soars.phantom.render import Canvas
-from soars.phantom.skull import metal_teeth, tooth_places
+from soars.phantom.skull import UPPER_TEETH_Z, lower_ridge_z, metal_teeth, tooth_places
 from soars.phantom.surface import body, couch_support
 from soars.phantom.variation import Variation, Warp
 
@@ -81,7 +81,8 @@ def _white_sd_after(sigma: np.ndarray) -> float:
     """Standard deviation left of unit white noise after that Gaussian."""
     out = 1.0
     for s in sigma:
-        n = np.arange(-int(3 * s + 0.5), int(3 * s + 0.5) + 1)
+        reach = int(3 * s + 0.5)
+        n = np.arange(-reach, reach + 1)
         kernel = np.exp(-0.5 * (n / s) ** 2)
         out *= float(np.sqrt(np.sum((kernel / kernel.sum()) ** 2)))
     return out
@@ -95,7 +96,7 @@ def _streaks(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, warp
     points = []
     for row, k in metal:
         px, py = tooth_places(1.0, row)[k]
-        points.append((px, py, -39.5 if row == 0 else -57.0))
+        points.append((px, py, UPPER_TEETH_Z if row == 0 else lower_ridge_z(v) + 2))
     rng = v.rng("streaks")
     for px, py, pz in warp.to_patient(np.array(points)):
         near = np.flatnonzero(np.abs(z - pz) < 8)
@@ -104,6 +105,6 @@ def _streaks(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, warp
         dx, dy = (x - px)[None, :], (y - py)[:, None]
         angle = ((np.arctan2(dy, dx) + np.pi) * (360 / np.pi)).astype(np.int32) % 720
         pattern = profile.astype(np.float32)[angle] * (220 / (1 + np.sqrt(dx * dx + dy * dy) / 22)).astype(np.float32)
-        for k in near:
-            body_part = hu[k] > -400
-            hu[k] += pattern * body_part * np.float32(np.exp(-0.5 * ((z[k] - pz) / 3.5) ** 2))
+        for level in near:
+            body_part = hu[level] > -400
+            hu[level] += pattern * body_part * np.float32(np.exp(-0.5 * ((z[level] - pz) / 3.5) ** 2))

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-Point = Sequence[float]
+Point = npt.ArrayLike  # x, y, z in mm
+Points = npt.ArrayLike | Sequence[npt.ArrayLike]
 Distance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 TABLE_STEP_MM = 0.25
 
@@ -81,8 +83,8 @@ def join(*shapes: Shape, smooth_mm: float = 0.0) -> Shape:
 
 def ellipsoid(centre: Point, radii: Point, tilt_deg: float = 0.0, plane: str = "xz") -> Shape:
     """An ellipsoid, its axes turned by `tilt_deg` in one coordinate plane."""
-    cx, cy, cz = map(float, centre)
-    a, b, c = map(float, radii)
+    cx, cy, cz = np.asarray(centre, float).tolist()
+    a, b, c = np.asarray(radii, float).tolist()
     i, j = "xyz".index(plane[0]), "xyz".index(plane[1])
     cos, sin = float(np.cos(np.deg2rad(tilt_deg))), float(np.sin(np.deg2rad(tilt_deg)))
     reach = np.array([a, b, c])
@@ -105,12 +107,12 @@ def ellipsoid(centre: Point, radii: Point, tilt_deg: float = 0.0, plane: str = "
     return Shape(centre_array - reach, centre_array + reach, distance)
 
 
-def tube(points: Sequence[Point], radii: float | Sequence[float], flat: tuple[float, float] = (1.0, 1.0)) -> Shape:
+def tube(points: Points, radii: npt.ArrayLike, flat: tuple[float, float] = (1.0, 1.0)) -> Shape:
     """A round rod along a polyline, its radius (mm) varying along it; `flat` stretches the section along x and y.
 
     The ends are half balls.
     """
-    p = np.asarray(points, float)
+    p = np.array(points, float)
     r = np.broadcast_to(np.asarray(radii, float), (len(p),)).copy()
     fx, fy = flat
     scale = np.array([fx, fy, 1.0])
@@ -119,7 +121,7 @@ def tube(points: Sequence[Point], radii: float | Sequence[float], flat: tuple[fl
 
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         x, y = x / fx, y / fy
-        out = None
+        out = np.full(np.broadcast_shapes(x.shape, y.shape, z.shape), np.inf, np.float32)
         for k in range(len(q) - 1):
             ax, ay, az = map(float, q[k])
             dx, dy, dz = map(float, q[k + 1] - q[k])
@@ -128,21 +130,20 @@ def tube(points: Sequence[Point], radii: float | Sequence[float], flat: tuple[fl
             t = np.clip((px * dx + py * dy + pz * dz) / length2, 0, 1)
             d = np.sqrt((px - t * dx) ** 2 + (py - t * dy) ** 2 + (pz - t * dz) ** 2)
             d -= float(r[k]) + t * float(r[k + 1] - r[k])
-            out = d if out is None else np.minimum(out, d, out=out)
+            np.minimum(out, d, out=out)
         return out * min(fx, fy)
 
     return Shape(lo, hi, distance)
 
 
-def ribbon(points: Sequence[Point], half_thickness: float, half_height: float | Sequence[float],
-           round_mm: float = 1.0) -> Shape:
+def ribbon(points: Points, half_thickness: float, half_height: npt.ArrayLike, round_mm: float = 1.0) -> Shape:
     """An upright wall along a polyline (x, y, z of its middle), e.g. the body of the mandible."""
-    p = np.asarray(points, float)
+    p = np.array(points, float)
     hh = np.broadcast_to(np.asarray(half_height, float), (len(p),)).copy()
     pad = np.stack([np.full(len(p), half_thickness), np.full(len(p), half_thickness), hh], axis=1)
 
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        out = None
+        out = np.full(np.broadcast_shapes(x.shape, y.shape, z.shape), np.inf, np.float32)
         for k in range(len(p) - 1):
             ax, ay, az = map(float, p[k])
             dx, dy, dz = map(float, p[k + 1] - p[k])
@@ -152,7 +153,7 @@ def ribbon(points: Sequence[Point], half_thickness: float, half_height: float | 
             up = np.abs(z - az - t * dz) - (float(hh[k]) - round_mm + t * float(hh[k + 1] - hh[k]))
             d = np.sqrt(np.maximum(side, 0) ** 2 + np.maximum(up, 0) ** 2) + np.minimum(np.maximum(side, up), 0)
             d -= round_mm
-            out = d if out is None else np.minimum(out, d, out=out)
+            np.minimum(out, d, out=out)
         return out
 
     return Shape((p - pad).min(axis=0), (p + pad).max(axis=0), distance)
@@ -160,7 +161,7 @@ def ribbon(points: Sequence[Point], half_thickness: float, half_height: float | 
 
 def cylinder(centre: Point, radii: tuple[float, float], half_height: float, round_mm: float = 1.0) -> Shape:
     """An upright elliptic cylinder with rounded rims, e.g. a vertebral body."""
-    cx, cy, cz = map(float, centre)
+    cx, cy, cz = np.asarray(centre, float).tolist()
     a, b = radii[0] - round_mm, radii[1] - round_mm
     h = half_height - round_mm
 
@@ -186,7 +187,8 @@ def loft(sections: Sequence[Sequence[float]], power: int = 2, cx: float = 0.0) -
 
     `power` 2 gives ellipses, 3 and 4 ever squarer ones. The ends are cut flat.
     """
-    table = np.asarray(sorted(sections), float)
+    table = np.array(sections, float)
+    table = table[np.argsort(table[:, 0])]
     z_lo, z_hi = table[0, 0], table[-1, 0]
     steps = np.arange(z_lo, z_hi + TABLE_STEP_MM, TABLE_STEP_MM)
     rows = np.stack([_smooth_interp(steps, table[:, 0], table[:, k]) for k in (1, 2, 3)]).astype(np.float32)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from soars.phantom.part import KEEP, Part, cortical, marbled, skull_vault
+from soars.phantom.part import KEEP, HuOf, Part, cortical, marbled, skull_vault
 from soars.phantom.shapes import Shape, cylinder, ellipsoid, join, ribbon, tube
 from soars.phantom.surface import SIDES
 from soars.phantom.variation import Variation
 
 VAULT_MM = 6.5
+UPPER_TEETH_Z = -39.5
 # centre of the spinal canal: y, z (x = 0); from the foramen magnum to the fourth thoracic vertebra
 CANAL = [(12.0, -22.0), (13.0, -38.0), (15.0, -58.0), (14.0, -75.0), (14.0, -93.0), (16.0, -110.0), (20.0, -127.0),
          (25.0, -145.0), (33.0, -165.0), (42.0, -187.0), (51.0, -210.0), (59.0, -235.0), (66.0, -262.0), (72, -290)]
@@ -39,8 +40,8 @@ def skull(v: Variation) -> list[Part]:
     bone = cortical(420, dense, 1.6)
     parts = [Part(shell, skull_vault(dense, 520, thick), tissue="Bone_Skull")]
 
-    def add(shape: Shape, hu: object = bone) -> None:
-        parts.append(Part(shape, hu, tissue="Bone_Skull"))  # type: ignore[arg-type]
+    def add(shape: Shape, hu: float | HuOf = bone) -> None:
+        parts.append(Part(shape, hu, tissue="Bone_Skull"))
 
     add(ellipsoid((0, -33, 13), (21, 19, 15)))  # sphenoid body
     add(tube([(0, -14, 21), (0, -5, 0), (0, 0, -21)], [8, 8, 5.5], (1.6, 0.9)))  # clivus
@@ -89,10 +90,9 @@ def sinuses(v: Variation) -> list[Part]:
 def mandible(v: Variation) -> list[Part]:
     """Both halves of the mandible, split at the midline, without the teeth; then the joints."""
     w = v.scale("jaw width", 0.04)
-    drop = v.normal("jaw drop", 2.0)
     thick = v.scale("jaw thickness", 0.07)
     opening = v.uniform("mouth opening", 0, 9)
-    mid = -73 - opening * 0.8 + drop
+    mid = lower_ridge_z(v) - 13.5
     dense = 1250 + v.normal("mandible hu", 80)
     parts = []
     for side, s in SIDES:
@@ -113,14 +113,20 @@ def mandible(v: Variation) -> list[Part]:
         parts.append(Part(joint.within(head), cortical(500, dense - 200, 1.2), organ=f"Joint_TM_{side}"))
         rim = joint.without(joint.grown(-2.2)).between(2, lo=2.5)
         parts.append(Part(rim, 850.0, organ=f"Joint_TM_{side}", tissue="Bone_Skull"))
-    return parts + teeth(v, mid + 13.5, w)
+    return parts + teeth(v, w)
 
 
-def teeth(v: Variation, ridge_z: float, width: float) -> list[Part]:
+def lower_ridge_z(v: Variation) -> float:
+    """Height of the lower jaw's upper edge: lower when the mouth is open."""
+    return -59.5 - 0.8 * v.uniform("mouth opening", 0, 9) + v.normal("jaw drop", 2.0)
+
+
+def teeth(v: Variation, width: float) -> list[Part]:
     """Upper and lower teeth; a few patients lack many, some have metal in them."""
     parts = []
+    ridge_z = lower_ridge_z(v)
     metal = metal_teeth(v)
-    for row, (lo, hi) in enumerate(((-45.0, -34.0), (ridge_z - 4, ridge_z + 8))):
+    for row, (lo, hi) in enumerate(((UPPER_TEETH_Z - 5.5, UPPER_TEETH_Z + 5.5), (ridge_z - 4, ridge_z + 8))):
         for k, (x, y) in enumerate(tooth_places(width if row else 0.97, row)):
             if v.chance(f"tooth:{row}:{k}", 0.12):
                 continue

@@ -53,7 +53,7 @@ def muscles(v: Variation) -> list[Part]:
         parts.append(Part(shape, value))
 
     add(loft([(-300, 12, 212, 100), (-240, 16, 202, 91), (-212, 22, 190, 78), (-198, 26, 168, 66),
-              (-186, 27, 136, 54), (-176, 25, 104, 50), (-164, 22, 68, 44), (-154, 20, 44, 36)], power=2), hu - 6)  # shoulder girdle and chest wall
+              (-186, 27, 136, 54), (-176, 25, 104, 50), (-164, 22, 68, 44), (-154, 20, 44, 36)]), hu - 6)  # chest wall
     for _, s in SIDES:
         add(ellipsoid((s * 67, -28, 24), (6.5, 30, 30)))  # temporalis
         add(tube([(s * 54, -42, -8), (s * 49, -40, -40)], [6, 4], (1, 1.6)))  # its tendon
