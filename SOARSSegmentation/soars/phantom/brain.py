@@ -72,8 +72,8 @@ def brain(v: Variation) -> list[Part]:
 
 def _cerebellum(v: Variation) -> Shape:
     k = v.scale("cerebellum", 0.04)
-    halves = [ellipsoid((s * 24, 45, 4), (25.6 * k, 24.8 * k, 22.4 * k * v.scale("cerebellum:z", 0.03, 0.015, s)), 8 * s)
-              for _, s in SIDES]
+    tall = {s: v.scale("cerebellum:z", 0.03, 0.015, s) for _, s in SIDES}
+    halves = [ellipsoid((s * 24, 45, 4), (25.6 * k, 24.8 * k, 22.4 * k * tall[s]), 8 * s) for _, s in SIDES]
     vermis = ellipsoid((0, 43, 6), (19, 21.5 * k, 24 * k))
     return join(*halves, vermis, smooth_mm=10)
 
