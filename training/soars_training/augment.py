@@ -83,7 +83,10 @@ def sample(volumes: np.ndarray, window: Window, *, outside: float, nearest: bool
         torch.from_numpy(np.ascontiguousarray(xyz)).float()[None], [1, 1, *window.shape], align_corners=False
     )
     mode = "nearest" if nearest else "bilinear"
-    return functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)[0] + outside
+    return (
+        functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
+        + outside
+    )
 
 
 def augment_intensity(rng: np.random.Generator, ct: Tensor, strength: Augmentation) -> Tensor:

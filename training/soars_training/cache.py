@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from soars import oars
 from soars.errors import InputError
 
 INDEX_FILE = "index.json"
@@ -98,11 +100,20 @@ class CacheIndex:
         try:
             data = json.loads((folder / INDEX_FILE).read_text())
         except FileNotFoundError:
-            raise InputError(f"no training cache in {folder}: {INDEX_FILE} is missing; run soars-train prepare") from None
+            raise InputError(
+                f"no training cache in {folder}: {INDEX_FILE} is missing; run soars-train prepare"
+            ) from None
         if data.get("format") != INDEX_FORMAT:
-            raise InputError(f"{folder / INDEX_FILE}: format {data.get('format')!r}, this version reads {INDEX_FORMAT}")
+            raise InputError(
+                f"{folder / INDEX_FILE}: format {data.get('format')!r}, this version reads {INDEX_FORMAT}"
+            )
         cases = [IndexEntry(**(c | {"annotated": tuple(c["annotated"])})) for c in data["cases"]]
         return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
+
+
+def group_members(group: str) -> tuple[str, ...]:
+    """The small and hard organs that share one heat map."""
+    return tuple(o.name for o in oars.by_stratum("small_hard") if o.detection_group == group)
 
 
 def write_case(path: Path, case: CachedCase) -> None:
@@ -142,5 +153,5 @@ def read_case(path: Path) -> CachedCase:
                 masks=masks,
                 annotated=frozenset(data["annotated"].tolist()),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path}: damaged training case ({error}); prepare it again") from error

@@ -47,10 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--openkbp", type=Path, metavar="DIR", help="OpenKBP folder (cases.json, *_ct.nii.gz, *_oars.nii.gz)")
+    source.add_argument(
+        "--openkbp", type=Path, metavar="DIR", help="OpenKBP folder (cases.json, *_ct.nii.gz, *_oars.nii.gz)"
+    )
     source.add_argument("--list", type=Path, metavar="FILE", help="JSON list of your own cases")
     source.add_argument("--phantoms", type=int, metavar="N", help="make N phantoms")
-    parser.add_argument("--first-seed", type=int, default=1000, help="seed of the first phantom (default 1000)")
+    parser.add_argument(
+        "--first-seed", type=int, default=1000, help="seed of the first phantom (default 1000)"
+    )
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
@@ -58,7 +62,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("cache", type=Path, help="the cache folder to write")
     _add_source(parser)
     parser.add_argument("--spacing", type=float, default=3.0, help="voxel size in mm (default 3)")
-    parser.add_argument("--voi", type=Path, metavar="FILE", help="JSON, heat-map group -> [x, y, z] mm: cache these VOIs")
+    parser.add_argument(
+        "--voi", type=Path, metavar="FILE", help="JSON, heat-map group -> [x, y, z] mm: cache these VOIs"
+    )
     parser.set_defaults(run=_prepare)
 
 
@@ -89,12 +95,18 @@ def _prepare(args: argparse.Namespace) -> None:
 def _add_fit(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("fit", help="train one branch")
     parser.add_argument("cache", type=Path)
-    parser.add_argument("output", type=Path, help="folder for the checkpoint, its run.json and the loss curve")
+    parser.add_argument(
+        "output", type=Path, help="folder for the checkpoint, its run.json and the loss curve"
+    )
     parser.add_argument("--branch", required=True, choices=("anchor", "mid_level", "detection", "small_hard"))
     parser.add_argument("--organs", help="comma-separated names; default: all of the branch's stratum")
-    parser.add_argument("--guide", type=Path, help="folder written by soars-train guide (anchor probabilities as input)")
+    parser.add_argument(
+        "--guide", type=Path, help="folder written by soars-train guide (anchor probabilities as input)"
+    )
     parser.add_argument("--voi", type=Path, metavar="FILE", help="JSON of VOI extents (small_hard)")
-    parser.add_argument("--heatmap", action="store_true", help="small_hard: also see the heat map's crop (CVPR 2020)")
+    parser.add_argument(
+        "--heatmap", action="store_true", help="small_hard: also see the heat map's crop (CVPR 2020)"
+    )
     parser.add_argument("--features", default="16,32,64,64,64", help="channels per level, finest first")
     parser.add_argument("--patch", default="64,64,64", help="training and inference window z,y,x in voxels")
     parser.add_argument("--steps", type=int, default=4000)
@@ -136,11 +148,15 @@ def _fit(args: argparse.Namespace) -> None:
         train_split=_train_split(args.cache),
     )
     run = fit(args.cache, args.output, options, args.guide)
-    print(f"{run.branch}: {run.cases} cases, {run.steps} steps in {run.seconds / 60:.1f} min -> {args.output}")
+    print(
+        f"{run.branch}: {run.cases} cases, {run.steps} steps in {run.seconds / 60:.1f} min -> {args.output}"
+    )
 
 
 def _add_guide(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("guide", help="compute the frozen anchor branch's probabilities for every cached case")
+    parser = commands.add_parser(
+        "guide", help="compute the frozen anchor branch's probabilities for every cached case"
+    )
     parser.add_argument("cache", type=Path)
     parser.add_argument("anchor", type=Path, help="the anchor branch's run folder")
     parser.add_argument("output", type=Path)
@@ -174,7 +190,8 @@ def _export(args: argparse.Namespace) -> None:
         raise InputError(f"{args.card}: the model card cannot be read ({error.strerror})") from error
     facts = BundleFacts(args.bundle.name, args.version, args.description, args.licence, card)
     bundle = export_bundle(args.runs, args.bundle, facts)
-    print(f"{bundle.name} {bundle.version}: {len(bundle.organs)} organs, {bundle.bytes / 1e6:.1f} MB -> {args.bundle}")
+    size = f"{bundle.size_bytes / 1e6:.1f} MB"
+    print(f"{bundle.name} {bundle.version}: {len(bundle.organs)} organs, {size} -> {args.bundle}")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -183,7 +200,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     _add_source(parser)
     parser.add_argument("--spacing", default="1,1,3", help="phantoms: CT spacing x,y,z in mm (default 1,1,3)")
     parser.add_argument("--engine", choices=("auto", "torch", "onnxruntime"), default="auto")
-    parser.add_argument("--join", action="append", default=[], metavar="WHOLE=PART,PART", help="score parts as one organ")
+    parser.add_argument(
+        "--join", action="append", default=[], metavar="WHOLE=PART,PART", help="score parts as one"
+    )
     parser.add_argument("--csv", type=Path, help="write case, organ, dsc, centre_error_mm")
     parser.set_defaults(run=_evaluate)
 
@@ -223,7 +242,9 @@ def _read_vois(path: Path | None) -> dict[str, tuple[float, float, float]]:
     if path is None:
         return {}
     try:
-        return {str(k): (float(x), float(y), float(z)) for k, (x, y, z) in json.loads(path.read_text()).items()}
+        return {
+            str(k): (float(x), float(y), float(z)) for k, (x, y, z) in json.loads(path.read_text()).items()
+        }
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a JSON of VOI extents, group -> [x, y, z] in mm ({error})") from error
 
@@ -248,3 +269,7 @@ def _join(text: str) -> tuple[str, tuple[str, ...]]:
     if not parts:
         raise InputError(f"--join: expected WHOLE=PART,PART, got {text!r}")
     return oars.resolve(whole).name, tuple(oars.resolve(p).name for p in parts.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

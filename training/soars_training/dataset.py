@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from soars import oars
-from soars.errors import InputError
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from soars.errors import InputError
 from soars_training.augment import (
     Augmentation,
     Window,
@@ -21,7 +21,7 @@ from soars_training.augment import (
     random_window,
     sample,
 )
-from soars_training.cache import CachedCase, CacheIndex, IndexEntry, read_case
+from soars_training.cache import CachedCase, CacheIndex, IndexEntry, group_members, read_case
 
 GUIDE_SUFFIX = ".guide.npz"
 HEATMAP_SD_MM = 8.0
@@ -93,7 +93,9 @@ class WindowDataset(IterableDataset[Sample]):
             self.strength = Augmentation(**(vars(strength) | {"mirror": 0.0}))
         usable = [e for e in self.index.of_split(split) if self._annotates(e)]
         if not usable:
-            raise InputError(f"{folder}: no case of split {split!r} annotates any of {', '.join(task.classes)}")
+            raise InputError(
+                f"{folder}: no case of split {split!r} annotates any of {', '.join(task.classes)}"
+            )
         self.cases = [_Loaded.read(folder, e, task, guide_folder) for e in usable]
 
     def __iter__(self) -> Iterator[Sample]:
@@ -164,8 +166,10 @@ class WindowDataset(IterableDataset[Sample]):
         voxels = torch.einsum("ij,jzyx->izyx", matrix, offsets)
         for k, centre in enumerate(case.centres):
             if centre is not None:
-                away = torch.from_numpy((centre - window.centre_zyx)).float()[:, None, None, None]
-                squared = (((voxels - away) * torch.from_numpy(spacing).float()[:, None, None, None]) ** 2).sum(0)
+                away = torch.from_numpy(centre - window.centre_zyx).float()[:, None, None, None]
+                squared = (
+                    ((voxels - away) * torch.from_numpy(spacing).float()[:, None, None, None]) ** 2
+                ).sum(0)
                 maps[k] = torch.exp(-squared / (2 * HEATMAP_SD_MM**2))
         return maps
 
@@ -175,8 +179,8 @@ class WindowDataset(IterableDataset[Sample]):
             (torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * s
             for n, s in zip(window.shape, case.data.spacing_mm[::-1], strict=True)
         ]
-        squared = sum(a**2 for a in torch.meshgrid(*axes, indexing="ij"))
-        return torch.exp(-squared / (2 * HEATMAP_SD_MM**2))  # type: ignore[operator]
+        squared = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0)
+        return torch.exp(-squared / (2 * HEATMAP_SD_MM**2))
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,9 @@ class _Loaded:
         elif task.branch == "small_hard":
             own = set(group_members(entry.group or ""))
             known = np.array([o in own and o in data.annotated for o in task.classes])
-            target = np.stack([data.full_mask(o) if o in own else np.zeros(data.ct_hu.shape, bool) for o in task.classes])
+            target = np.stack(
+                [data.full_mask(o) if o in own else np.zeros(data.ct_hu.shape, bool) for o in task.classes]
+            )
             target = target.astype(np.uint8)
         else:
             known = np.array([o in data.annotated for o in task.classes])
@@ -215,7 +221,9 @@ class _Loaded:
         guide = np.zeros((0, *data.ct_hu.shape), np.uint8)
         if "anchor" in task.inputs:
             if guide_folder is None:
-                raise InputError(f"branch {task.branch} takes the anchor's probabilities: run soars-train guide first")
+                raise InputError(
+                    f"branch {task.branch} takes the anchor's probabilities: run soars-train guide first"
+                )
             guide = _read_guide(guide_folder / f"{entry.name}{GUIDE_SUFFIX}", task.anchors, data.ct_hu.shape)
         body = np.argwhere(data.ct_hu[::4, ::4, ::4] > BODY_HU).astype(np.int16) * 4
         return _Loaded(data, entry.group, known, target, points, centres, guide, body, _middle(data.ct_hu))
@@ -225,11 +233,6 @@ def scaled_ct(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
     """HU clipped to the window and scaled linearly to [-1, 1], float32, as the networks take it."""
     low, high = window_hu
     return (np.clip(hu, low, high) - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
-
-
-def group_members(group: str) -> tuple[str, ...]:
-    """The small and hard organs that share one heat map."""
-    return tuple(o.name for o in oars.by_stratum("small_hard") if o.detection_group == group)
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,7 +274,7 @@ def _read_guide(path: Path, anchors: tuple[str, ...], shape: tuple[int, ...]) ->
     try:
         with np.load(path) as data:
             names, values = tuple(data["anchors"].tolist()), data["probabilities"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no anchor probabilities ({error}); run soars-train guide") from error
     if names != anchors or values.shape[1:] != shape:
         raise InputError(f"{path}: made for other anchors or another cache; run soars-train guide again")

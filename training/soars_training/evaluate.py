@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
+
 from soars import oars
 from soars.bundle import load_bundle
 from soars.images import CtScan
 from soars.segment import SegmentOptions, SegmentResult, segment
 from soars.structures import StructureSet
-from tqdm import tqdm
-
 from soars_training.prepare import SourceCase, group_centre_mm
 
 
@@ -110,7 +110,6 @@ def _mask(structures: StructureSet, organs: tuple[str, ...]) -> np.ndarray:
 
 def _centre_error(result: SegmentResult, case: SourceCase, organ: str) -> float:
     group = oars.CATALOGUE[organ].detection_group
-    if group is None or group not in result.centres_mm:
-        return float("nan")
-    truth = group_centre_mm(case.structures, group)
-    return float("nan") if truth is None else float(np.linalg.norm(np.asarray(result.centres_mm[group]) - truth))
+    centres = {d.group: d.centre_mm for d in result.detections}
+    truth = group_centre_mm(case.structures, group) if group in centres else None
+    return float("nan") if truth is None else float(np.linalg.norm(np.asarray(centres[group]) - truth))

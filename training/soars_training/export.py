@@ -7,7 +7,6 @@ with a copy each. The two files of a branch therefore belong in one folder, whic
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import struct
@@ -21,10 +20,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
-from soars.bundle import Bundle, BranchSpec, write_manifest
+
+from soars.bundle import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
 from soars.networks.unet import UNet
-
 from soars_training.fit import FittedRun
 
 OPSET = 17
@@ -66,7 +65,7 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
             window_hu = run.window_hu
             voi_mm = run.voi_mm or voi_mm
         (work / "card.md").write_text(facts.card, encoding="utf-8")
-        bundle = write_manifest(
+        write_manifest(
             work,
             {
                 "name": facts.name,
@@ -83,7 +82,7 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    return bundle
+    return read_bundle(output)
 
 
 def branch_spec(run: FittedRun, files: Mapping[str, str] | None = None) -> BranchSpec:
@@ -108,14 +107,13 @@ def export_network(network: UNet, folder: Path, safetensors_name: str, onnx_name
     network.eval()
     architecture = network.architecture
     example = torch.zeros(1, architecture.in_channels, *(2 * d for d in architecture.divisor))
-    buffer = io.BytesIO()
     axes = {2: "z", 3: "y", 4: "x"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
             (example,),
-            buffer,
+            str(folder / onnx_name),
             input_names=["input"],
             output_names=["output"],
             dynamic_axes={"input": axes, "output": axes},
@@ -123,7 +121,7 @@ def export_network(network: UNet, folder: Path, safetensors_name: str, onnx_name
             do_constant_folding=False,
             dynamo=False,
         )
-    model = onnx.load_from_string(buffer.getvalue())
+    model = onnx.load_model(folder / onnx_name)
     _refer_to_safetensors(model, folder / safetensors_name, set(halves))
     (folder / onnx_name).write_bytes(model.SerializeToString())
 

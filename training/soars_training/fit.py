@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from soars.errors import InputError
-from soars.networks.architecture import UNetArchitecture
-from soars.networks.unet import UNet
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from soars.cascade.preprocess import Grid
+from soars.cascade.torch_engine import cpu_has_bf16
+from soars.errors import InputError
+from soars.networks.architecture import UNetArchitecture
+from soars.networks.unet import UNet
 from soars_training.augment import Augmentation
 from soars_training.cache import CacheIndex
 from soars_training.dataset import BranchTask, WindowDataset, collate
@@ -149,7 +152,9 @@ def fit(cache: Path, output: Path, options: FitOptions, guide_folder: Path | Non
     output.mkdir(parents=True, exist_ok=True)
     index = CacheIndex.load(cache)
     architecture = options.architecture()
-    voi_shapes = {g: voi_shape(mm, index.spacing_mm, architecture) for g, mm in (options.voi_mm or {}).items()}
+    voi_shapes = {
+        g: voi_shape(mm, index.spacing_mm, architecture) for g, mm in (options.voi_mm or {}).items()
+    }
     data = WindowDataset(
         cache,
         options.task,
@@ -163,13 +168,13 @@ def fit(cache: Path, output: Path, options: FitOptions, guide_folder: Path | Non
     )
     # VOIs differ in shape, so the small and hard branch sees one at a time and averages gradients over the batch.
     single = options.task.branch == "small_hard"
-    loader = DataLoader(data, batch_size=1 if single else options.batch, collate_fn=collate)
+    loader = DataLoader(data, batch_size=1 if single else options.batch, collate_fn=collate, num_workers=1)
     module = BranchModule(architecture, options.task.branch, options.steps, options.learning_rate)
     on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     trainer = lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=1,
-        precision="bf16-mixed" if on_gpu or _cpu_has_bf16() else "32-true",
+        precision="bf16-mixed" if on_gpu or cpu_has_bf16() else "32-true",
         max_steps=options.steps,
         accumulate_grad_batches=options.batch if single else 1,
         gradient_clip_val=5.0,
@@ -204,13 +209,9 @@ def fit(cache: Path, output: Path, options: FitOptions, guide_folder: Path | Non
 
 
 def voi_shape(
-    extent_mm: tuple[float, float, float], spacing_mm: tuple[float, float, float], architecture: UNetArchitecture
+    extent_mm: tuple[float, float, float],
+    spacing_mm: tuple[float, float, float],
+    architecture: UNetArchitecture,
 ) -> tuple[int, int, int]:
     """Shape (z, y, x) of a VOI, rounded up to what the network can halve; the same rule as at inference."""
-    from soars.cascade.preprocess import Grid
-
-    return Grid.around((0.0, 0.0, 0.0), extent_mm, spacing_mm, architecture.divisor).shape  # type: ignore[arg-type]
-
-
-def _cpu_has_bf16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return Grid.around(np.zeros(3), extent_mm, spacing_mm, architecture.divisor).shape

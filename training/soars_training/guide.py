@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from tqdm import tqdm
+
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import CtChannel, Foreground, slide
 from soars.errors import InputError
-from tqdm import tqdm
-
 from soars_training.cache import CacheIndex, read_case
 from soars_training.dataset import GUIDE_SUFFIX, scaled_ct
 from soars_training.export import branch_spec
@@ -43,7 +43,11 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
             grid = Grid(case.origin_mm, case.spacing_mm, (x, y, z))
             ct = CtChannel(scaled_ct(case.ct_hu, run.window_hu))
             probabilities = slide(engine, branch_spec(run), grid, [ct], lambda _done, _of: None)
-            _write(output / f"{entry.name}{GUIDE_SUFFIX}", run.classes, Foreground(probabilities).window((slice(None),) * 3))
+            _write(
+                output / f"{entry.name}{GUIDE_SUFFIX}",
+                run.classes,
+                Foreground(probabilities).window((slice(None),) * 3),
+            )
     return len(cases)
 
 

@@ -6,41 +6,52 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from soars import oars
-from soars.cascade.preprocess import Grid, find_body
-from soars.phantom import Phantom, make_phantom
 from tqdm import tqdm
 
-from soars_training.cache import CacheIndex, IndexEntry, write_case
-from soars_training.prepare import VOI_MARGIN_MM, SourceCase, group_centre_mm, preprocess
+from soars import oars
+from soars.cascade.preprocess import Grid
+from soars.phantom import Phantom, make_phantom, organ_boxes
+from soars_training.cache import CacheIndex, IndexEntry, group_members, write_case
+from soars_training.prepare import SourceCase, group_centre_mm, preprocess, whole_region, with_margin
 
 Spacing = tuple[float, float, float]
 
+SCAN_IN_PLANE_MM = (0.9, 1.2)
+SCAN_SLICE_MM = (1.0, 2.0, 2.5, 3.0)
 
-def phantom_cases(seeds: range, spacing_mm: Spacing) -> Iterator[SourceCase]:
+
+def phantom_cases(seeds: range, spacing_mm: Spacing, field_of_view: str = "random") -> Iterator[SourceCase]:
     """Whole phantoms with all 42 OARs known (an organ outside the field is known to be absent)."""
     for seed in seeds:
-        yield _case(make_phantom(seed, spacing_mm=spacing_mm), seed)
+        yield _case(make_phantom(seed, spacing_mm=spacing_mm, field_of_view=field_of_view), seed)
 
 
 def write_phantom_vois(
-    seeds: range, folder: Path, spacing_mm: Spacing, voi_mm: Mapping[str, Spacing], coarse_mm: float = 3.0
+    seeds: range, folder: Path, spacing_mm: Spacing, voi_mm: Mapping[str, Spacing]
 ) -> CacheIndex:
-    """Cache the VOIs of small and hard organs; each phantom is made coarse once, and fine only around the organs."""
+    """Cache the VOIs of small and hard organs of phantoms, each scanned only around the organ.
+
+    The scan's voxels differ from case to case as planning CTs do (`SCAN_IN_PLANE_MM`, `SCAN_SLICE_MM`); the VOI is
+    resampled from it to `spacing_mm`, as at inference.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     index = CacheIndex(spacing_mm, "phantom")
     for seed in tqdm(seeds, desc="prepare phantom VOIs", unit="case"):
-        coarse = _case(make_phantom(seed, spacing_mm=(coarse_mm,) * 3), seed)
-        body = find_body(coarse.ct)
+        rng = np.random.default_rng(seed)
+        boxes = organ_boxes(seed)
         for group, extent in voi_mm.items():
-            centre = group_centre_mm(coarse.structures, group)
-            if centre is None:
+            corners = np.array([boxes[organ] for organ in group_members(group)])
+            centre = (corners[:, 0].min(0) + corners[:, 1].max(0)) / 2
+            wide = with_margin(extent)
+            scan_mm = np.array([rng.uniform(*SCAN_IN_PLANE_MM)] * 2 + [rng.choice(SCAN_SLICE_MM)])
+            half = np.asarray(wide) / 2 + 2 * scan_mm
+            scan = make_phantom(seed, spacing_mm=scan_mm.tolist(), region=(centre - half, centre + half))
+            case = _case(scan, seed)
+            true_centre = group_centre_mm(case.structures, group)
+            if true_centre is None:
                 continue
-            wide = tuple(e + 2 * VOI_MARGIN_MM for e in extent)
-            grid = Grid.around(centre, wide, spacing_mm)  # type: ignore[arg-type]
-            half = np.asarray(wide) / 2 + 2 * np.asarray(spacing_mm)
-            fine = make_phantom(seed, spacing_mm=spacing_mm, region=(centre - half, centre + half))
-            cached = preprocess(_case(fine, seed), grid, body, f"phantom{seed}.{group}")
+            grid = Grid.around(true_centre, wide, spacing_mm)
+            cached = preprocess(case, grid, whole_region(scan.ct), f"phantom{seed}.{group}")
             write_case(folder / f"{cached.name}.npz", cached)
             index.cases.append(
                 IndexEntry(cached.name, f"{cached.name}.npz", "train", tuple(sorted(cached.annotated)), group)

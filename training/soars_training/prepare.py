@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from tqdm import tqdm
+
 from soars import oars
-from soars.cascade.preprocess import AIR_HU, Body, Grid, find_body, resample
+from soars.cascade.preprocess import AIR_HU, Body, Grid, extent_mm, find_body, resample
 from soars.errors import InputError
 from soars.images import read_ct
 from soars.structures import Geometry, Mask, StructureSet, read_structures
-from tqdm import tqdm
-
-from soars_training.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cache import CachedCase, CacheIndex, IndexEntry, group_members, write_case
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,18 @@ class SourceCase:
     annotated: frozenset[str]
 
 
-def openkbp_cases(folder: Path, splits: Iterable[str] = ("train-pats", "validation-pats")) -> Iterator[SourceCase]:
+def openkbp_cases(
+    folder: Path, splits: Iterable[str] = ("train-pats", "validation-pats")
+) -> Iterator[SourceCase]:
     """The cases of an OpenKBP folder, mandible split into halves at the patient's midline.
 
     Raises `InputError` when `cases.json` or a file it names is missing.
     """
     listing = folder / "cases.json"
     if not listing.is_file():
-        raise InputError(f"{folder}: no cases.json; expected the OpenKBP folder with train-pats and validation-pats")
+        raise InputError(
+            f"{folder}: no cases.json; expected the OpenKBP folder with train-pats and validation-pats"
+        )
     data = json.loads(listing.read_text())
     names = oars.label_map("OpenKBP")
     wanted = set(splits)
@@ -126,7 +130,15 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
     )
 
 
-def mask_on_grid(geometry: Geometry, mask: Mask, grid: Grid) -> tuple[tuple[int, int, int], np.ndarray] | None:
+def whole_region(ct: sitk.Image) -> Body:
+    """A scan that lies inside the patient as its own body: nothing is cut away."""
+    lo, hi = extent_mm(ct)
+    return Body(mask=sitk.Image(1, 1, 1, sitk.sitkUInt8), lo_mm=lo, hi_mm=hi, already_masked=True)
+
+
+def mask_on_grid(
+    geometry: Geometry, mask: Mask, grid: Grid
+) -> tuple[tuple[int, int, int], np.ndarray] | None:
     """A cropped mask on another grid as (start (z, y, x), crop); None when no voxel of the grid is inside it."""
     if mask.array.size == 0 or not mask.array.any():
         return None
@@ -134,12 +146,16 @@ def mask_on_grid(geometry: Geometry, mask: Mask, grid: Grid) -> tuple[tuple[int,
     image = sitk.GetImageFromArray(np.pad(mask.array, pad).astype(np.float32))
     direction = np.asarray(geometry.direction, float).reshape(3, 3)
     start_xyz = np.asarray(mask.start[::-1], float) - pad
-    image.SetOrigin((np.asarray(geometry.origin) + direction @ (start_xyz * np.asarray(geometry.spacing))).tolist())
+    image.SetOrigin(
+        (np.asarray(geometry.origin) + direction @ (start_xyz * np.asarray(geometry.spacing))).tolist()
+    )
     image.SetSpacing([float(s) for s in geometry.spacing])
     image.SetDirection(direction.ravel().tolist())
     corners = np.array(
         [
-            image.TransformContinuousIndexToPhysicalPoint([float(c * (n - 1)) for c, n in zip(k, image.GetSize(), strict=True)])
+            image.TransformContinuousIndexToPhysicalPoint(
+                [float(c * (n - 1)) for c, n in zip(k, image.GetSize(), strict=True)]
+            )
             for k in np.ndindex(2, 2, 2)
         ]
     )
@@ -148,23 +164,27 @@ def mask_on_grid(geometry: Geometry, mask: Mask, grid: Grid) -> tuple[tuple[int,
     hi = np.minimum(np.ceil(index.max(0)).astype(int) + 1, grid.shape)
     if np.any(hi <= lo):
         return None
-    part = Grid(
-        origin_mm=tuple(grid.index_to_points(lo).tolist()),
-        spacing_mm=grid.spacing_mm,
-        size=tuple(int(n) for n in (hi - lo)[::-1]),
-    )
-    inside = resample(image, part, outside=0.0) > 0.5
+    part = Grid.of(grid.index_to_points(lo), grid.spacing_mm, (hi - lo)[::-1])
+    inside = resample(image, part, outside=0.0, smooth=False) >= 0.5
     if not inside.any():
         return None
-    first = np.array([np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[0] for a in range(3)])
-    last = np.array([np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[-1] for a in range(3)])
+    first = np.array(
+        [np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[0] for a in range(3)]
+    )
+    last = np.array(
+        [np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[-1] for a in range(3)]
+    )
     crop = inside[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
     z, y, x = (int(v) for v in lo + first)
     return (z, y, x), crop
 
 
 def write_volume_cache(
-    cases: Iterable[SourceCase], folder: Path, spacing_mm: tuple[float, float, float], source: str, total: int | None = None
+    cases: Iterable[SourceCase],
+    folder: Path,
+    spacing_mm: tuple[float, float, float],
+    source: str,
+    total: int | None = None,
 ) -> CacheIndex:
     """Preprocess whole scans (for the anchor, mid-level and detection branches)."""
     return _write_cache(cases, folder, spacing_mm, source, total, _whole_scan)
@@ -180,24 +200,27 @@ def write_voi_cache(
 ) -> CacheIndex:
     """Preprocess the VOIs of the small and hard organs (one cached case a VOI, `group` in the index)."""
 
-    def vois(case: SourceCase, body: Body, spacing: tuple[float, float, float]) -> Iterator[tuple[str | None, CachedCase]]:
+    def vois(
+        case: SourceCase, body: Body, spacing: tuple[float, float, float]
+    ) -> Iterator[tuple[str | None, CachedCase]]:
         for group, extent in voi_mm.items():
             centre = group_centre_mm(case.structures, group)
             if centre is not None:
-                grid = Grid.around(centre, tuple(e + 2 * VOI_MARGIN_MM for e in extent), spacing)
+                grid = Grid.around(centre, with_margin(extent), spacing)
                 yield group, preprocess(case, grid, body, f"{case.name}.{group}")
 
     return _write_cache(cases, folder, spacing_mm, source, total, vois)
 
 
-def group_organs(group: str) -> tuple[str, ...]:
-    """The small and hard organs that share one heat map."""
-    return tuple(o.name for o in oars.by_stratum("small_hard") if o.detection_group == group)
+def with_margin(extent_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A VOI's extent with `VOI_MARGIN_MM` on every side."""
+    x, y, z = (e + 2 * VOI_MARGIN_MM for e in extent_mm)
+    return x, y, z
 
 
 def group_centre_mm(structures: StructureSet, group: str) -> np.ndarray | None:
     """LPS mm of the centre of mass of a heat map's organs together; None when none of them has a voxel."""
-    organs = [o for o in group_organs(group) if o in structures and structures.voxels(o)]
+    organs = [o for o in group_members(group) if o in structures and structures.voxels(o)]
     if not organs:
         return None
     index = np.concatenate([np.argwhere(m.array) + m.start for m in map(structures.crop, organs)]).mean(0)
@@ -230,7 +253,9 @@ def _write_cache(
         for group, cached in cut(case, body, spacing_mm):
             file = f"{cached.name}.npz"
             write_case(folder / file, cached)
-            index.cases.append(IndexEntry(cached.name, file, case.split, tuple(sorted(cached.annotated)), group))
+            index.cases.append(
+                IndexEntry(cached.name, file, case.split, tuple(sorted(cached.annotated)), group)
+            )
     index.save(folder)
     return index
 

@@ -6,6 +6,7 @@ flipped or oblique scan gives the same input as a head-first axial one, and left
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,22 +56,32 @@ class Grid:
         return np.asarray(index_zyx, float)[..., ::-1] * self.spacing_mm + self.origin_mm
 
     @staticmethod
+    def of(origin_mm: Iterable[float], spacing_mm: Iterable[float], size: Iterable[int]) -> Grid:
+        """A grid from anything that holds three numbers, arrays included."""
+        ox, oy, oz = map(float, origin_mm)
+        sx, sy, sz = map(float, spacing_mm)
+        nx, ny, nz = map(int, size)
+        return Grid((ox, oy, oz), (sx, sy, sz), (nx, ny, nz))
+
+    @staticmethod
     def covering(lo_mm: np.ndarray, hi_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> Grid:
         """The smallest grid of that spacing whose voxels cover the box [lo, hi], centred on it."""
         lo, hi, spacing = (np.asarray(v, float) for v in (lo_mm, hi_mm, spacing_mm))
         size = np.maximum(np.ceil((hi - lo) / spacing - 1e-6).astype(int), 1)
-        origin = (lo + hi) / 2 - (size - 1) * spacing / 2
-        return Grid(tuple(map(float, origin)), tuple(map(float, spacing)), tuple(map(int, size)))
+        return Grid.of((lo + hi) / 2 - (size - 1) * spacing / 2, spacing, size)
 
     @staticmethod
-    def around(centre_mm: np.ndarray, extent_mm: tuple[float, float, float], spacing_mm: tuple[float, float, float],
-               divisor: tuple[int, int, int] = (1, 1, 1)) -> Grid:
+    def around(
+        centre_mm: np.ndarray,
+        extent_mm: tuple[float, float, float],
+        spacing_mm: tuple[float, float, float],
+        divisor: tuple[int, int, int] = (1, 1, 1),
+    ) -> Grid:
         """A grid centred on a point, at least `extent_mm` wide; its shape is a multiple of `divisor` (z, y, x)."""
         spacing = np.asarray(spacing_mm, float)
         step = np.asarray(divisor[::-1])
         size = np.ceil(np.ceil(np.asarray(extent_mm) / spacing - 1e-6) / step).astype(int) * step
-        origin = np.asarray(centre_mm, float) - (size - 1) * spacing / 2
-        return Grid(tuple(map(float, origin)), tuple(map(float, spacing)), tuple(map(int, size)))
+        return Grid.of(np.asarray(centre_mm, float) - (size - 1) * spacing / 2, spacing, size)
 
 
 @dataclass(frozen=True)
@@ -91,20 +102,27 @@ def extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest LPS coordinate (x, y, z) that any voxel of the image covers, whatever its direction."""
     size = np.asarray(image.GetSize(), float)
     corners = [
-        image.TransformContinuousIndexToPhysicalPoint([float(-0.5 + c * s) for c, s in zip(corner, size, strict=True)])
+        image.TransformContinuousIndexToPhysicalPoint(
+            [float(-0.5 + c * s) for c, s in zip(corner, size, strict=True)]
+        )
         for corner in np.ndindex(2, 2, 2)
     ]
     return np.min(corners, axis=0), np.max(corners, axis=0)
 
 
-def resample(image: sitk.Image, grid: Grid, *, outside: float, nearest: bool = False) -> np.ndarray:
+def resample(
+    image: sitk.Image, grid: Grid, *, outside: float, nearest: bool = False, smooth: bool = True
+) -> np.ndarray:
     """The image on the grid as an array [z, y, x].
 
     Linear interpolation in float32; before reducing the resolution the image is smoothed to the new voxel size
     (a Gaussian whose FWHM makes up the difference), so that a 1 mm scan on a 3 mm grid looks like a 3 mm scan.
-    `nearest` is for labels and keeps the type.
+    `nearest` is for labels and keeps the type; without `smooth` the values at the points are taken as they are (for
+    masks that are thresholded afterwards: smoothing would shrink what is convex).
     """
-    moving = image if nearest else _smoothed_for(sitk.Cast(_cropped_to(image, grid), sitk.sitkFloat32), grid)
+    moving = image if nearest else sitk.Cast(_cropped_to(image, grid), sitk.sitkFloat32)
+    if smooth and not nearest:
+        moving = _smoothed_for(moving, grid)
     filt = sitk.ResampleImageFilter()
     filt.SetSize(grid.size)
     filt.SetOutputOrigin(grid.origin_mm)
@@ -175,8 +193,10 @@ def _cropped_to(image: sitk.Image, grid: Grid) -> sitk.Image:
     lo = np.asarray(grid.origin_mm) - half
     hi = np.asarray(grid.origin_mm) + (np.asarray(grid.size) - 1) * grid.spacing_mm + half
     corners = np.array(
-        [image.TransformPhysicalPointToContinuousIndex([(lo, hi)[b][a] for a, b in enumerate(c)])
-         for c in np.ndindex(2, 2, 2)]
+        [
+            image.TransformPhysicalPointToContinuousIndex([(lo, hi)[b][a] for a, b in enumerate(c)])
+            for c in np.ndindex(2, 2, 2)
+        ]
     )
     size = np.asarray(image.GetSize())
     start = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, size - 1)
@@ -187,9 +207,13 @@ def _cropped_to(image: sitk.Image, grid: Grid) -> sitk.Image:
 def _smoothed_for(image: sitk.Image, grid: Grid) -> sitk.Image:
     """Smooth along each image axis by what the coarser grid spacing asks for."""
     direction = np.asarray(image.GetDirection()).reshape(3, 3)
-    target = np.abs(direction).T @ np.asarray(grid.spacing_mm)  # the grid's spacing seen along each image axis
+    target = np.abs(direction).T @ np.asarray(
+        grid.spacing_mm
+    )  # the grid's spacing seen along each image axis
     for axis, (new, old) in enumerate(zip(target, image.GetSpacing(), strict=True)):
         if new > 1.2 * old and image.GetSize()[axis] >= 4:
             sigma_mm = float(np.sqrt(new**2 - old**2) / 2.355)
-            image = sitk.RecursiveGaussian(image, sigma_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+            image = sitk.RecursiveGaussian(
+                image, sigma_mm, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis
+            )
     return image

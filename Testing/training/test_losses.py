@@ -1,0 +1,70 @@
+"""The losses teach only what somebody annotated; values from closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from monai.losses import DiceLoss
+
+from soars_training.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
+
+
+def _logits(*channels: float, shape: tuple[int, int, int] = (2, 2, 2)) -> torch.Tensor:
+    return torch.tensor(channels)[None, :, None, None, None].repeat(1, 1, *shape)
+
+
+def test_with_everything_annotated_the_loss_is_cross_entropy_plus_monai_dice() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 5, 6, 7)
+    labels = torch.randint(0, 4, (2, 5, 6, 7))
+    loss = marginal_dice_ce(logits, labels, torch.ones(2, 3, dtype=torch.bool))
+    dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    expected = torch.nn.functional.cross_entropy(logits, labels) + dice(logits, labels[:, None])
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_probability_of_an_unannotated_organ_counts_as_background() -> None:
+    # softmax of (ln 1, ln 2, ln 5) = 1/8, 2/8, 5/8; class 2 unknown -> background is 6/8, everywhere background.
+    logits = _logits(math.log(1), math.log(2), math.log(5))
+    labels = torch.zeros(1, 2, 2, 2, dtype=torch.long)
+    loss = marginal_dice_ce(logits, labels, torch.tensor([[True, False]]))
+    assert loss.item() == pytest.approx(-math.log(6 / 8), abs=1e-5)
+
+
+def test_an_unannotated_organ_gets_no_gradient_against_the_background() -> None:
+    logits = _logits(0.0, 0.0, 0.0).requires_grad_()
+    labels = torch.zeros(1, 2, 2, 2, dtype=torch.long)
+    marginal_dice_ce(logits, labels, torch.tensor([[True, False]])).backward()
+    assert logits.grad is not None
+    background, known, unknown = logits.grad[0].sum((1, 2, 3))
+    assert known > 0  # pushed down: it was looked for and is not there
+    assert background.item() == pytest.approx(unknown.item())  # the two are one class here
+    assert unknown < 0
+
+
+def test_sigmoid_loss_ignores_unknown_channels() -> None:
+    torch.manual_seed(0)
+    logits, masks = torch.randn(1, 3, 4, 4, 4), torch.randint(0, 2, (1, 3, 4, 4, 4))
+    known = torch.tensor([[True, False, True]])
+    changed = logits.clone()
+    changed[:, 1] += 100
+    assert masked_dice_bce(logits, masks, known).item() == pytest.approx(
+        masked_dice_bce(changed, masks, known).item()
+    )
+
+
+def test_a_perfect_sigmoid_answer_costs_nothing() -> None:
+    masks = torch.zeros(1, 2, 4, 4, 4)
+    masks[:, :, 1:3] = 1
+    assert masked_dice_bce((masks - 0.5) * 200, masks, torch.ones(1, 2, dtype=torch.bool)).item() < 1e-4
+
+
+def test_heatmap_loss_is_the_weighted_squared_distance_of_known_maps() -> None:
+    target = torch.zeros(1, 2, 1, 1, 2)
+    target[0, 0, 0, 0, 0] = 1
+    output = torch.zeros_like(target)
+    output[0, 1] = 7  # unknown: whatever it says costs nothing
+    loss = masked_heatmap_l2(output, target, torch.tensor([[True, False]]), peak_weight=30)
+    assert loss.item() == pytest.approx((1 + 30) / 2)

@@ -1,0 +1,177 @@
+"""The whole path on a toy: cache, fit, guide, fit guided, export, and the bundle segments through the cascade."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.bundle import load_bundle
+from soars.errors import InputError
+from soars.images import CtScan
+from soars.segment import SegmentOptions, segment
+from soars.structures import Geometry, StructureSet
+from soars_training.cli import main
+from soars_training.evaluate import Score, dsc, summary_table
+from soars_training.fit import FittedRun
+from soars_training.prepare import SourceCase, write_volume_cache
+
+CARD = """# toy
+## Trained on
+Cubes.
+## Licence
+None.
+## Figures
+None: `soars-train evaluate`.
+## What it cannot do
+Anything.
+## Research use only
+Not a medical device.
+"""
+
+
+def _toy(seed: int) -> SourceCase:
+    """A water box with four bricks of different HU: two "anchors", and two organs that the anchors guide to."""
+    rng = np.random.default_rng(seed)
+    hu = np.full((32, 48, 64), -1000.0)
+    hu[2:-2, 4:-4, 4:-4] = 40
+    structures = StructureSet(Geometry((64, 48, 32), (3.0, 3.0, 3.0), (0.0, 0.0, 0.0)))
+    bricks = {"Brainstem": (10, 900), "SpinalCord": (22, 400), "Larynx": (36, -100), "Esophagus": (50, -300)}
+    for organ, (x, value) in bricks.items():
+        y, z = rng.integers(10, 28), rng.integers(6, 16)
+        mask = np.zeros(hu.shape, bool)
+        mask[z : z + 9, y : y + 9, x - 4 : x + 5] = True
+        hu[mask] = value
+        structures.add(organ, mask)
+    hu += rng.normal(0, 5, hu.shape)
+    ct = structures.geometry.place(sitk.GetImageFromArray(hu.astype(np.int16)))
+    return SourceCase(f"toy{seed}", "train", ct, structures, frozenset(structures.names))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An anchor and a guided mid-level branch, trained for seconds."""
+    root = tmp_path_factory.mktemp("toy")
+    write_volume_cache((_toy(s) for s in range(6)), root / "cache", (3.0, 3.0, 3.0), "toy")
+    (root / "card.md").write_text(CARD)
+    common = [
+        "--features",
+        "8,16",
+        "--patch",
+        "32,32,32",
+        "--steps",
+        "80",
+        "--learning-rate",
+        "0.01",
+        "--device",
+        "cpu",
+    ]
+    cache, guide = str(root / "cache"), str(root / "guide")
+    anchors, guided = "Brainstem,SpinalCord", "Larynx,Esophagus"
+    commands = [
+        ["fit", cache, str(root / "anchor"), "--branch", "anchor", "--organs", anchors, *common],
+        ["guide", cache, str(root / "anchor"), guide, "--device", "cpu"],
+        [
+            "fit",
+            cache,
+            str(root / "mid"),
+            "--branch",
+            "mid_level",
+            "--organs",
+            guided,
+            "--guide",
+            guide,
+            *common,
+        ],
+        [
+            "export",
+            str(root / "toy"),
+            str(root / "anchor"),
+            str(root / "mid"),
+            "--card",
+            str(root / "card.md"),
+        ]
+        + ["--description", "toy", "--licence", "none"],
+    ]
+    for command in commands:
+        assert main(command) == 0
+    return root / "toy"
+
+
+def test_the_bundle_is_whole_and_says_what_it_covers(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert loaded.organs == ("Brainstem", "SpinalCord", "Larynx", "Esophagus")
+    assert loaded.branches["mid_level"].inputs == ("ct", "anchor")
+    assert not loaded.warnings
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_the_bundle_finds_the_organs_of_a_new_case(bundle: Path, engine: str) -> None:
+    case = _toy(99)
+    result = segment(
+        CtScan(case.ct, Path("toy"), None, []), load_bundle(bundle), SegmentOptions(engine=engine)
+    )
+    for organ in case.structures.names:
+        assert dsc(result.structures.full(organ), case.structures.full(organ)) > 0.7, organ
+
+
+def test_a_run_remembers_what_it_was(bundle: Path) -> None:
+    run = FittedRun.load(bundle.parent / "mid")
+    assert (run.branch, run.anchors, run.steps) == ("mid_level", ("Brainstem", "SpinalCord"), 80)
+    assert json.loads((bundle.parent / "mid" / "run.json").read_text())["cases"] == 6
+
+
+def test_export_leaves_nothing_behind_when_the_card_is_incomplete(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "card.md").write_text("# nothing\n")
+    argv = ["export", str(tmp_path / "b"), str(bundle.parent / "anchor"), "--card", str(tmp_path / "card.md")]
+    assert main([*argv, "--description", "x", "--licence", "x"]) == 2
+    assert "Trained on" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["card.md"]
+
+
+def test_two_runs_of_one_branch_are_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anchor, card = str(bundle.parent / "anchor"), str(bundle.parent / "card.md")
+    assert (
+        main(
+            [
+                "export",
+                str(tmp_path / "b"),
+                anchor,
+                anchor,
+                "--card",
+                card,
+                "--description",
+                "x",
+                "--licence",
+                "x",
+            ]
+        )
+        == 2
+    )
+    assert "same branch" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a finished training run"):
+        FittedRun.load(tmp_path)
+
+
+def test_summary_averages_organs_not_cases() -> None:
+    nan = float("nan")
+    scores = [
+        Score("a", "Parotid_L", 0.8, nan),
+        Score("b", "Parotid_L", 0.6, nan),
+        Score("a", "Pituitary", 0.5, 2.0),
+        Score("b", "Parotid_R", nan, nan),
+    ]
+    table = summary_table(scores)
+    assert "| Parotid_L | 2 | 0.700 | 0.600 |" in table
+    assert "**0.600**" in table  # (0.7 + 0.5) / 2: an organ counts once, an undefined DSC not at all
+    assert "| **small and hard** | | **0.500** | | 2.0 |" in table

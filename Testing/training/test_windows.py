@@ -1,0 +1,155 @@
+"""Training windows show the case as it is: geometry, labels, sides and guides stay in step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soars.errors import InputError
+from soars_training.augment import Augmentation, mirrored_channels, random_window, sample
+from soars_training.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
+from soars_training.dataset import GUIDE_SUFFIX, BranchTask, WindowDataset
+
+PAROTIDS = ("Parotid_L", "Parotid_R")
+SIZE = (20, 24, 28)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """One case: left parotid (20 HU) at high x, right parotid (60 HU) at low x, in water; and its guide."""
+    hu = np.zeros(SIZE, np.int16)
+    boxes = {"Parotid_R": ((8, 10, 4), (6, 6, 6)), "Parotid_L": ((8, 10, 18), (6, 6, 6))}
+    masks = {}
+    for organ, (start, shape) in boxes.items():
+        where = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+        hu[where] = {"Parotid_L": 20, "Parotid_R": 60}[organ]
+        masks[organ] = (start, np.ones(shape, bool))
+    case = CachedCase("a", hu, (0, 0, 0), (3, 3, 3), masks, frozenset(PAROTIDS))
+    write_case(tmp_path / "a.npz", case)
+    index = CacheIndex((3, 3, 3), "test", [IndexEntry("a", "a.npz", "train", PAROTIDS)])
+    index.save(tmp_path)
+    guide = np.stack([case.full_mask("Eye_L"), case.full_mask("Parotid_R")]).astype(np.uint8) * 255
+    np.savez(tmp_path / f"a{GUIDE_SUFFIX}", anchors=np.array(["Eye_L", "Eye_R"]), probabilities=guide)
+    return tmp_path
+
+
+def _dataset(cache: Path, task: BranchTask, strength: Augmentation) -> WindowDataset:
+    return WindowDataset(
+        cache,
+        task,
+        (16, 16, 24),
+        (-500.0, 1000.0),
+        split="train",
+        seed=1,
+        strength=strength,
+        guide_folder=cache,
+    )
+
+
+def test_a_case_comes_back_as_written(cache: Path) -> None:
+    case = read_case(cache / "a.npz")
+    assert case.annotated == frozenset(PAROTIDS)
+    assert case.full_mask("Parotid_L").sum() == 216
+    assert case.full_mask("Parotid_L")[8, 10, 18] and not case.full_mask("Parotid_L")[8, 10, 17]
+    np.testing.assert_array_equal(np.unique(case.label_map(PAROTIDS)), [0, 1, 2])
+
+
+def test_a_damaged_case_is_named(cache: Path) -> None:
+    data = (cache / "a.npz").read_bytes()
+    (cache / "a.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"a\.npz: damaged training case"):
+        read_case(cache / "a.npz")
+
+
+def test_a_folder_without_cache_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="soars-train prepare"):
+        CacheIndex.load(tmp_path)
+
+
+def test_a_plain_window_is_the_volume_itself() -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.integers(-1000, 1000, (1, 30, 31, 32)).astype(np.int16)
+    window = random_window(rng, (5, 7, 9), np.array([10.0, 11.0, 12.0]), Augmentation.none())
+    found = sample(volume, window, outside=-1000, nearest=False)[0].numpy()
+    np.testing.assert_allclose(found, volume[0, 8:13, 8:15, 8:17], atol=0.05)
+
+
+def test_outside_the_scan_is_air() -> None:
+    window = random_window(
+        np.random.default_rng(0), (3, 3, 3), np.array([0.0, 0.0, 0.0]), Augmentation.none()
+    )
+    found = sample(np.zeros((1, 5, 5, 5), np.int16), window, outside=-1000, nearest=False)[0].numpy()
+    assert found[0, 0, 0] == -1000 and found[2, 2, 2] == 0
+
+
+def test_a_ramp_stays_a_ramp_under_rotation_and_scaling() -> None:
+    z, y, x = np.meshgrid(*[np.arange(40.0)] * 3, indexing="ij")
+    ramps = np.stack([z, y, x]).astype(np.float32)
+    centre = np.array([20.0, 19.0, 21.0])
+    window = random_window(np.random.default_rng(3), (9, 9, 9), centre, Augmentation(mirror=1.0))
+    found = sample(ramps, window, outside=0, nearest=False).numpy()
+    offsets = np.stack(np.meshgrid(*[np.arange(9.0) - 4] * 3, indexing="ij"))
+    expected = np.einsum("ij,jzyx->izyx", window.matrix, offsets) + centre[:, None, None, None]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_mirrored_windows_keep_left_and_right_apart(cache: Path) -> None:
+    data = _dataset(cache, BranchTask("mid_level", PAROTIDS, ("ct",)), Augmentation(0, 0, 1.0, 0, 0, 0, 0))
+    drawn = data.draw(np.random.default_rng(0))
+    ct, labels = drawn.inputs[0].numpy(), drawn.target.numpy()
+    assert (labels == 1).any() and (labels == 2).any()
+    # After mirroring the organ on the left is the one that was on the right, and must be called left.
+    assert np.argwhere(labels == 1)[:, 2].mean() > np.argwhere(labels == 2)[:, 2].mean()
+    hu = (ct + 1) * 750 - 500
+    assert np.median(hu[labels == 1]) == pytest.approx(60, abs=1)
+    assert np.median(hu[labels == 2]) == pytest.approx(20, abs=1)
+
+
+def test_mirroring_is_off_when_an_organ_lacks_its_partner(cache: Path) -> None:
+    data = _dataset(cache, BranchTask("mid_level", ("Parotid_L",), ("ct",)), Augmentation(mirror=1.0))
+    assert data.strength.mirror == 0
+
+
+def test_the_guide_is_mirrored_with_the_window(cache: Path) -> None:
+    task = BranchTask("mid_level", PAROTIDS, ("ct", "anchor"), ("Eye_L", "Eye_R"))
+    drawn = _dataset(cache, task, Augmentation(0, 0, 1.0, 0, 0, 0, 0)).draw(np.random.default_rng(0))
+    left, right = drawn.inputs[1].numpy(), drawn.inputs[2].numpy()
+    assert not right.any() and (left[drawn.target.numpy() == 1] > 0.99).all()
+
+
+def test_a_missing_guide_says_what_to_run(cache: Path) -> None:
+    (cache / f"a{GUIDE_SUFFIX}").unlink()
+    with pytest.raises(InputError, match="soars-train guide"):
+        _dataset(
+            cache,
+            BranchTask("mid_level", PAROTIDS, ("ct", "anchor"), ("Eye_L", "Eye_R")),
+            Augmentation.none(),
+        )
+
+
+def test_heat_maps_peak_at_the_organs_centre_with_the_papers_width(tmp_path: Path) -> None:
+    masks = {"Pituitary": ((10, 12, 14), np.ones((1, 1, 1), bool))}
+    case = CachedCase(
+        "p", np.zeros((30, 30, 30), np.int16), (0, 0, 0), (3, 3, 3), masks, frozenset({"Pituitary"})
+    )
+    write_case(tmp_path / "p.npz", case)
+    CacheIndex((3, 3, 3), "test", [IndexEntry("p", "p.npz", "train", ("Pituitary",))]).save(tmp_path)
+    data = _dataset(tmp_path, BranchTask("detection", ("Pituitary",), ("ct",)), Augmentation.none())
+    window = random_window(
+        np.random.default_rng(0), (21, 21, 21), np.array([10.0, 12.0, 14.0]), Augmentation.none()
+    )
+    heat = data.cut(data.cases[0], window, np.random.default_rng(0)).target[0].numpy()
+    assert np.unravel_index(heat.argmax(), heat.shape) == (10, 10, 10)
+    assert heat[10, 10, 10] == pytest.approx(1)
+    assert heat[10, 10, 14] == pytest.approx(np.exp(-(12.0**2) / (2 * 8.0**2)), rel=1e-5)
+
+
+def test_channels_of_mirror_images() -> None:
+    assert mirrored_channels(("Eye_L", "Brainstem", "Eye_R", "Lens_L")) == [2, 1, 0, 3]
+
+
+def test_cases_that_annotate_nothing_of_the_branch_are_refused(cache: Path) -> None:
+    with pytest.raises(InputError, match="annotates any of Brainstem"):
+        _dataset(cache, BranchTask("anchor", ("Brainstem",), ("ct",)), Augmentation.none())
