@@ -171,7 +171,8 @@ def _find_centre(
     x, y, z = (float(v) for v in centre)
     absent = None
     if peak < HEATMAP_FLOOR:
-        absent = f"not found (its heat map reaches {peak:.2f}, an organ needs {HEATMAP_FLOOR:g}); probably outside the scan"
+        reached = f"its heat map reaches {peak:.2f}, an organ needs {HEATMAP_FLOOR:g}"
+        absent = f"not found ({reached}); probably outside the scan"
     elif _edge_distance_mm(geometry, centre) < EDGE_MM:
         absent = "its centre lies at the edge of the scan: cut off, or outside"
     return Detection(group, (x, y, z), peak, absent, note)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,16 @@ from soars.errors import BundleError, EngineError
 from soars.manifest import BranchSpec
 from soars.networks.unet import UNet
 
+_CHUNK = 1 << 18
+"""Voxels whose logits are in memory at once."""
+
 
 class TorchEngine:
     """A branch's U-Net with the weights of a safetensors file.
 
-    In reduced precision the last layer stays in float32: rounding the logits themselves would move contours most.
+    The last layer, a 1 x 1 x 1 convolution, is taken as a matrix product over the channels-last features, in float32
+    also where the rest runs in less: rounding the logits themselves would move contours most, and torch has no fast
+    path for such a convolution.
 
     Raises `BundleError` when the weights are not those of the architecture, `EngineError` when the device fails.
     """
@@ -51,31 +56,45 @@ class TorchEngine:
             network.to(self._device, self._dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         except RuntimeError as error:
             raise EngineError(f"torch cannot use the device {device}: {_brief(error)}") from error
-        if self._dtype != torch.float32:
-            network.head.float()
-            network.head.register_forward_pre_hook(_in_float32)
+        self._weight = (
+            network.head.weight.reshape(spec.architecture.out_channels, -1).float().t().contiguous()
+        )
+        assert network.head.bias is not None
+        self._bias = network.head.bias.float()
+        network.head = torch.nn.Identity()  # type: ignore[assignment]
         self._network = network
 
     def run(self, window: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run`."""
-        with torch.inference_mode():
-            return self._forward(window).cpu().numpy()
+        return self._run(window, torch.float32, lambda logits: logits)
 
     def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run_fixed`."""
-        with torch.inference_mode():
-            logits = self._forward(window)
-            if self._spec.activation == "softmax":
-                values = torch.softmax(logits, dim=0)
-            else:
-                values = logits.sigmoid_() if self._spec.activation == "sigmoid" else logits.clamp_(0, 1)
-            return values.mul_(unit).add_(0.5).to(torch.uint16).contiguous().cpu().numpy()
+        activation = {
+            "softmax": lambda logits: torch.softmax(logits, dim=1),
+            "sigmoid": torch.sigmoid_,
+            "heatmap": lambda logits: logits.clamp_(0, 1),
+        }[self._spec.activation]
+        return self._run(window, torch.uint16, lambda logits: activation(logits).mul_(unit).add_(0.5))
 
-    def _forward(self, window: np.ndarray) -> torch.Tensor:
+    def _run(
+        self, window: np.ndarray, dtype: torch.dtype, activate: Callable[[torch.Tensor], torch.Tensor]
+    ) -> np.ndarray:
+        """The network without its last layer, then that layer and the activation some slices at a time."""
         array = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32))
-        array = array.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last_3d)
+        channels, (depth, *plane) = self._weight.shape[1], window.shape[2:]
         try:
-            return self._network(array)[0].float()
+            with torch.inference_mode():
+                array = array.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last_3d)
+                features = self._network(array)[0].permute(1, 2, 3, 0)
+                out = torch.empty((channels, *window.shape[2:]), dtype=dtype, device=self._device)
+                slices = max(1, _CHUNK // (plane[0] * plane[1]))
+                for start in range(0, depth, slices):
+                    part = features[start : start + slices]
+                    logits = torch.addmm(self._bias, part.reshape(-1, part.shape[-1]).float(), self._weight)
+                    values = activate(logits).to(dtype).t()
+                    out[:, start : start + slices] = values.reshape(channels, *part.shape[:3])
+                return out.cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"the {self._device.type} device ran out of memory on branch {self._spec.name}; "
@@ -98,10 +117,6 @@ def cpu_has_bf16() -> bool:
         getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     )
     return any(test is not None and test() for test in tests)
-
-
-def _in_float32(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[torch.Tensor]:
-    return (inputs[0].float(),)
 
 
 def _brief(error: BaseException) -> str:
