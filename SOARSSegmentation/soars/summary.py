@@ -29,7 +29,7 @@ def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> s
             row.append(f"{dice[organ.name]:.2f}" if organ.name in dice else "")
         rows.append([*row, "; ".join(organ_notes(organ))])
     right = {2, 4} if dice is not None else {2}
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)] + [len(header[-1])]
     lines = [
         "  ".join(
             c.rjust(w) if i in right else c.ljust(w)
