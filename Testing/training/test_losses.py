@@ -15,13 +15,15 @@ def _logits(*channels: float, shape: tuple[int, int, int] = (2, 2, 2)) -> torch.
     return torch.tensor(channels)[None, :, None, None, None].repeat(1, 1, *shape)
 
 
-def test_with_everything_annotated_the_loss_is_cross_entropy_plus_monai_dice() -> None:
+def test_with_everything_annotated_the_loss_is_weighted_cross_entropy_plus_monai_dice() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 4, 5, 6, 7)
     labels = torch.randint(0, 4, (2, 5, 6, 7))
     loss = marginal_dice_ce(logits, labels, torch.ones(2, 3, dtype=torch.bool))
     dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
-    expected = torch.nn.functional.cross_entropy(logits, labels) + dice(logits, labels[:, None])
+    counts = torch.bincount(labels.ravel(), minlength=4)
+    weight = (counts.max() / counts).sqrt()
+    expected = torch.nn.functional.cross_entropy(logits, labels, weight=weight) + dice(logits, labels[:, None])
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
 
 

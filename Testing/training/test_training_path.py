@@ -63,7 +63,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--patch",
         "32,32,32",
         "--steps",
-        "80",
+        "250",
         "--learning-rate",
         "0.01",
         "--device",
@@ -120,7 +120,7 @@ def test_the_bundle_finds_the_organs_of_a_new_case(bundle: Path, engine: str) ->
 
 def test_a_run_remembers_what_it_was(bundle: Path) -> None:
     run = FittedRun.load(bundle.parent / "mid")
-    assert (run.branch, run.anchors, run.steps) == ("mid_level", ("Brainstem", "SpinalCord"), 80)
+    assert (run.branch, run.anchors, run.steps) == ("mid_level", ("Brainstem", "SpinalCord"), 250)
     assert json.loads((bundle.parent / "mid" / "run.json").read_text())["cases"] == 6
 
 

@@ -61,7 +61,7 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prepare", help="preprocess cases into a training cache")
     parser.add_argument("cache", type=Path, help="the cache folder to write")
     _add_source(parser)
-    parser.add_argument("--spacing", type=float, default=3.0, help="voxel size in mm (default 3)")
+    parser.add_argument("--spacing", default="3", help="voxel size in mm, one number or x,y,z (default 3)")
     parser.add_argument(
         "--voi", type=Path, metavar="FILE", help="JSON, heat-map group -> [x, y, z] mm: cache these VOIs"
     )
@@ -71,7 +71,7 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     from soars_training import phantoms, prepare
 
-    spacing = (args.spacing,) * 3
+    spacing = _floats(args.spacing, "--spacing")
     if args.phantoms:
         seeds = range(args.first_seed, args.first_seed + args.phantoms)
         if args.voi:
@@ -258,9 +258,10 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
 
 def _floats(text: str, option: str) -> tuple[float, float, float]:
     try:
-        x, y, z = (float(v) for v in text.split(","))
+        values = [float(v) for v in text.split(",")]
+        x, y, z = values * 3 if len(values) == 1 else values
     except ValueError as error:
-        raise InputError(f"{option}: expected three numbers x,y,z, got {text!r}") from error
+        raise InputError(f"{option}: expected a number, or three as x,y,z, got {text!r}") from error
     return x, y, z
 
 
