@@ -23,7 +23,9 @@ def test_with_everything_annotated_the_loss_is_weighted_cross_entropy_plus_monai
     dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
     counts = torch.bincount(labels.ravel(), minlength=4)
     weight = (counts.max() / counts).sqrt()
-    expected = torch.nn.functional.cross_entropy(logits, labels, weight=weight) + dice(logits, labels[:, None])
+    expected = torch.nn.functional.cross_entropy(logits, labels, weight=weight) + dice(
+        logits, labels[:, None]
+    )
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
 
 

@@ -14,10 +14,38 @@ from soars.errors import InputError
 from soars.phantom import Phantom, make_phantom, organ_boxes, write_phantom_dicom
 
 SEED = 3
-PAIRS = ("Eye", "Bone_Mandible", "Joint_TM", "BrachialPlex", "Basal_Ganglia", "Parotid", "Glnd_Submand",
-         "Lobe_Temporal", "Glnd_Thyroid", "Cochlea", "Ear_Internal", "Glnd_Lacrimal", "Lens", "OpticNrv")
-SINGLE = ("Brainstem", "Cerebellum", "SpinalCord", "Musc_Constrict_S", "Musc_Constrict_M", "Musc_Constrict_I",
-          "Epiglottis", "Esophagus", "Larynx", "Cavity_Oral", "Hypothalmus", "OpticChiasm", "Pineal", "Pituitary")
+PAIRS = (
+    "Eye",
+    "Bone_Mandible",
+    "Joint_TM",
+    "BrachialPlex",
+    "Basal_Ganglia",
+    "Parotid",
+    "Glnd_Submand",
+    "Lobe_Temporal",
+    "Glnd_Thyroid",
+    "Cochlea",
+    "Ear_Internal",
+    "Glnd_Lacrimal",
+    "Lens",
+    "OpticNrv",
+)
+SINGLE = (
+    "Brainstem",
+    "Cerebellum",
+    "SpinalCord",
+    "Musc_Constrict_S",
+    "Musc_Constrict_M",
+    "Musc_Constrict_I",
+    "Epiglottis",
+    "Esophagus",
+    "Larynx",
+    "Cavity_Oral",
+    "Hypothalmus",
+    "OpticChiasm",
+    "Pineal",
+    "Pituitary",
+)
 ALL = tuple(f"{p}_{s}" for p in PAIRS for s in "LR") + SINGLE
 INSIDE = {"Lens_L": "Eye_L", "Lens_R": "Eye_R", "Cochlea_L": "Ear_Internal_L", "Cochlea_R": "Ear_Internal_R"}
 
@@ -27,26 +55,61 @@ INSIDE = {"Lens_L": "Eye_L", "Lens_R": "Eye_R", "Cochlea_L": "Ear_Internal_L", "
 # Luft 1998 cerebellum 100-180; Elster 1993 pituitary 0.3-0.9; Bersani 2022 lacrimal 0.4-1.1; Nafisi Moghadam 2011
 # pineal 0.05-0.35; Ying 2004 thyroid lobe 4-14; Schindler 2013 hypothalamus 0.7-1.9.
 VOLUMES_CC = {
-    "Brainstem": (17, 35), "Cerebellum": (100, 185), "Eye_L": (5.5, 11), "Eye_R": (5.5, 11),
-    "Bone_Mandible_L": (22, 52), "Parotid_L": (13, 50), "Parotid_R": (13, 50), "Glnd_Submand_L": (4, 14),
-    "Cavity_Oral": (45, 130), "Lobe_Temporal_L": (45, 100), "Basal_Ganglia_R": (5, 15), "Glnd_Thyroid_L": (4, 14),
-    "Larynx": (11, 30), "SpinalCord": (9, 28), "Joint_TM_L": (1, 5), "Esophagus": (4, 20), "BrachialPlex_L": (4, 15),
+    "Brainstem": (17, 35),
+    "Cerebellum": (100, 185),
+    "Eye_L": (5.5, 11),
+    "Eye_R": (5.5, 11),
+    "Bone_Mandible_L": (22, 52),
+    "Parotid_L": (13, 50),
+    "Parotid_R": (13, 50),
+    "Glnd_Submand_L": (4, 14),
+    "Cavity_Oral": (45, 130),
+    "Lobe_Temporal_L": (45, 100),
+    "Basal_Ganglia_R": (5, 15),
+    "Glnd_Thyroid_L": (4, 14),
+    "Larynx": (11, 30),
+    "SpinalCord": (9, 28),
+    "Joint_TM_L": (1, 5),
+    "Esophagus": (4, 20),
+    "BrachialPlex_L": (4, 15),
     "Musc_Constrict_S": (4, 14),
 }
 SMALL_VOLUMES_CC = {
-    "Lens_L": (0.1, 0.32), "Cochlea_L": (0.05, 0.2), "Ear_Internal_L": (0.3, 1.2), "Glnd_Lacrimal_L": (0.35, 1.1),
-    "OpticNrv_L": (0.4, 1.2), "OpticChiasm": (0.2, 0.9), "Pituitary": (0.3, 0.9), "Pineal": (0.05, 0.4),
-    "Hypothalmus": (0.5, 1.9), "Epiglottis": (0.7, 3),
+    "Lens_L": (0.1, 0.32),
+    "Cochlea_L": (0.05, 0.2),
+    "Ear_Internal_L": (0.3, 1.2),
+    "Glnd_Lacrimal_L": (0.35, 1.1),
+    "OpticNrv_L": (0.4, 1.2),
+    "OpticChiasm": (0.2, 0.9),
+    "Pituitary": (0.3, 0.9),
+    "Pineal": (0.05, 0.4),
+    "Hypothalmus": (0.5, 1.9),
+    "Epiglottis": (0.7, 3),
 }
 # HU of the median voxel without noise; calibration differs by a few HU from patient to patient
 MEDIAN_HU = {
-    "Brainstem": (20, 45), "Cerebellum": (20, 45), "Eye_L": (0, 30), "Bone_Mandible_L": (400, 1400),
-    "SpinalCord": (20, 55), "Parotid_L": (-40, 45), "Glnd_Submand_R": (30, 70), "Lobe_Temporal_R": (20, 45),
-    "Basal_Ganglia_L": (28, 55), "Glnd_Thyroid_R": (75, 200), "Cavity_Oral": (25, 65), "Musc_Constrict_M": (30, 75),
+    "Brainstem": (20, 45),
+    "Cerebellum": (20, 45),
+    "Eye_L": (0, 30),
+    "Bone_Mandible_L": (400, 1400),
+    "SpinalCord": (20, 55),
+    "Parotid_L": (-40, 45),
+    "Glnd_Submand_R": (30, 70),
+    "Lobe_Temporal_R": (20, 45),
+    "Basal_Ganglia_L": (28, 55),
+    "Glnd_Thyroid_R": (75, 200),
+    "Cavity_Oral": (25, 65),
+    "Musc_Constrict_M": (30, 75),
 }
 SMALL_MEDIAN_HU = {
-    "Lens_L": (50, 110), "Cochlea_L": (150, 700), "Ear_Internal_L": (250, 900), "Pituitary": (35, 100),
-    "OpticNrv_L": (15, 50), "OpticChiasm": (20, 50), "Glnd_Lacrimal_L": (10, 55), "Hypothalmus": (20, 50),
+    "Lens_L": (50, 110),
+    "Cochlea_L": (150, 700),
+    "Ear_Internal_L": (250, 900),
+    "Pituitary": (35, 100),
+    "OpticNrv_L": (15, 50),
+    "OpticChiasm": (20, 50),
+    "Glnd_Lacrimal_L": (10, 55),
+    "Hypothalmus": (20, 50),
 }
 
 
@@ -91,9 +154,13 @@ def test_left_is_left_and_both_sides_are_alike() -> None:
     structures = whole().structures
     for pair in PAIRS:
         left, right = f"{pair}_L", f"{pair}_R"
-        assert structures.centre_of_mass(left)[0] > structures.centre_of_mass(right)[0] + 3, pair  # LPS: left is +x
+        assert structures.centre_of_mass(left)[0] > structures.centre_of_mass(right)[0] + 3, (
+            pair
+        )  # LPS: left is +x
         if structures.voxels(left) > 100:
-            assert structures.volume_cc(left) / structures.volume_cc(right) == pytest.approx(1, abs=0.35), pair
+            assert structures.volume_cc(left) / structures.volume_cc(right) == pytest.approx(1, abs=0.35), (
+                pair
+            )
 
 
 def test_organs_lie_in_the_patient_where_anatomy_puts_them() -> None:
@@ -105,7 +172,12 @@ def test_organs_lie_in_the_patient_where_anatomy_puts_them() -> None:
     height = {n: c[2] for n, c in centre.items()}
     assert height["Basal_Ganglia_L"] > height["OpticChiasm"] > height["Pituitary"] > height["Cavity_Oral"]
     assert height["Cavity_Oral"] > height["Epiglottis"] > height["Larynx"] > height["Glnd_Thyroid_L"]
-    assert height["Musc_Constrict_S"] > height["Musc_Constrict_M"] > height["Musc_Constrict_I"] > height["Esophagus"]
+    assert (
+        height["Musc_Constrict_S"]
+        > height["Musc_Constrict_M"]
+        > height["Musc_Constrict_I"]
+        > height["Esophagus"]
+    )
     depth = {n: c[1] for n, c in centre.items()}  # LPS: +y is the back
     assert depth["Lens_L"] < depth["Eye_L"] < depth["OpticNrv_L"] < depth["OpticChiasm"] < depth["Brainstem"]
     assert depth["Brainstem"] < depth["Cerebellum"]
@@ -147,7 +219,9 @@ def test_the_same_seed_is_the_same_scan() -> None:
 
 
 def test_seeds_differ_in_size_place_and_noise() -> None:
-    places = {seed: organ_boxes(seed)["Pituitary"][0] - organ_boxes(seed)["Brainstem"][0] for seed in range(4)}
+    places = {
+        seed: organ_boxes(seed)["Pituitary"][0] - organ_boxes(seed)["Brainstem"][0] for seed in range(4)
+    }
     sizes = {seed: np.prod(np.subtract(*organ_boxes(seed)["Parotid_L"])) for seed in range(4)}
     assert len({tuple(np.round(p, 1)) for p in places.values()}) == 4
     assert np.std(list(sizes.values())) > 0.03 * abs(np.mean(list(sizes.values())))
@@ -196,8 +270,9 @@ def test_noise_and_metal_are_added_when_asked_for() -> None:
     beside = np.mean(noise[:, :, 1:] * noise[:, :, :-1]) / noise.var()
     assert 0.3 < beside < 0.95  # neighbours go together, as after a reconstruction kernel
     mouth = organ_boxes(SEED)["Cavity_Oral"]
-    streaked, plain = (make_phantom(SEED, spacing_mm=(2, 2, 2), region=mouth, noise=False, artefact=a)
-                       for a in (True, False))
+    streaked, plain = (
+        make_phantom(SEED, spacing_mm=(2, 2, 2), region=mouth, noise=False, artefact=a) for a in (True, False)
+    )
     change = sitk.GetArrayFromImage(streaked.ct).astype(int) - sitk.GetArrayFromImage(plain.ct)
     assert np.abs(change).max() > 100
 

@@ -35,18 +35,26 @@ class UNetArchitecture:
         if levels < 1 or min((self.in_channels, self.out_channels, *self.features)) < 1:
             raise BundleError(f"architecture: channel counts must be positive, got {self}")
         if len(self.strides) != levels - 1 or any(len(s) != 3 or min(s) < 1 for s in self.strides):
-            raise BundleError(f"architecture: {levels} levels need {levels - 1} strides (z, y, x), got {self.strides}")
+            raise BundleError(
+                f"architecture: {levels} levels need {levels - 1} strides (z, y, x), got {self.strides}"
+            )
         if len(self.blocks) != 2 * levels - 1:
-            raise BundleError(f"architecture: {levels} levels need {2 * levels - 1} blocks, got {len(self.blocks)}")
+            raise BundleError(
+                f"architecture: {levels} levels need {2 * levels - 1} blocks, got {len(self.blocks)}"
+            )
         unknown = sorted(set(self.blocks) - set(KERNELS))
         if unknown:
-            raise BundleError(f"architecture: unknown kernel choice {', '.join(unknown)}; known: {', '.join(KERNELS)}")
+            raise BundleError(
+                f"architecture: unknown kernel choice {', '.join(unknown)}; known: {', '.join(KERNELS)}"
+            )
 
     @classmethod
     def plain(cls, in_channels: int, out_channels: int, features: tuple[int, ...]) -> UNetArchitecture:
         """The default network: 3x3x3 kernels everywhere, every level half as fine as the one above."""
         levels = len(features)
-        return cls(in_channels, out_channels, features, ((2, 2, 2),) * (levels - 1), ("3d_k3",) * (2 * levels - 1))
+        return cls(
+            in_channels, out_channels, features, ((2, 2, 2),) * (levels - 1), ("3d_k3",) * (2 * levels - 1)
+        )
 
     @property
     def divisor(self) -> tuple[int, int, int]:

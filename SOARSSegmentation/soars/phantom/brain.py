@@ -51,21 +51,51 @@ def brain(v: Variation) -> list[Part]:
     parts += _basal_ganglia(v, grey)
     wide = v.scale("ventricles", 0.15)
     for _, s in SIDES:
-        parts.append(Part(tube([(s * 9, -34, 60), (s * 12, -15, 69), (s * 15, 12, 71), (s * 23, 34, 60),
-                                (s * 24, 48, 56)], np.array([4, 5, 5, 6, 3.5]) * wide, (0.8, 1)), csf,
-                          tissue="Brain"))
+        parts.append(
+            Part(
+                tube(
+                    [
+                        (s * 9, -34, 60),
+                        (s * 12, -15, 69),
+                        (s * 15, 12, 71),
+                        (s * 23, 34, 60),
+                        (s * 24, 48, 56),
+                    ],
+                    np.array([4, 5, 5, 6, 3.5]) * wide,
+                    (0.8, 1),
+                ),
+                csf,
+                tissue="Brain",
+            )
+        )
     parts.append(Part(ellipsoid((0, -1, 49), (2.4 * wide, 13, 9)), csf, tissue="Brain"))
     parts += _midline(v, csf)
 
-    parts.append(Part(join(cerebellum.grown(2.5), ellipsoid((0, 7, 8), (21, 17, 36)), smooth_mm=4)
-                      .within(cavity.grown(-1)), csf, tissue="Brain"))
+    parts.append(
+        Part(
+            join(cerebellum.grown(2.5), ellipsoid((0, 7, 8), (21, 17, 36)), smooth_mm=4).within(
+                cavity.grown(-1)
+            ),
+            csf,
+            tissue="Brain",
+        )
+    )
     stem = _brainstem(v)
-    parts.append(Part(cerebellum.within(cavity.grown(-1.5)), _cortex(33, 38, csf + 16, phase + 1),
-                      organ="Cerebellum", tissue="Brain"))
+    parts.append(
+        Part(
+            cerebellum.within(cavity.grown(-1.5)),
+            _cortex(33, 38, csf + 16, phase + 1),
+            organ="Cerebellum",
+            tissue="Brain",
+        )
+    )
     parts.append(Part(stem.grown(1.0).between(2, hi=40), csf + 8, tissue="Brain"))
     parts.append(Part(ellipsoid((0, 19.5, 1), (6 * wide, 4.5, 10)), csf, tissue="Brain"))  # fourth ventricle
-    parts.append(Part(stem.between(2, lo=CORD_TOP_MM), 31.0 + v.normal("stem hu", 1), organ="Brainstem",
-                      tissue="Brain"))
+    parts.append(
+        Part(
+            stem.between(2, lo=CORD_TOP_MM), 31.0 + v.normal("stem hu", 1), organ="Brainstem", tissue="Brain"
+        )
+    )
     parts.append(_cord(v))
     return parts
 
@@ -94,20 +124,29 @@ def _cord(v: Variation) -> Part:
     return Part(cord, 38.0 + v.normal("cord hu", 2), organ="SpinalCord", tissue="SpinalCanal")
 
 
-def _temporal_lobes(v: Variation, inside: Shape, tent: Shape, white: float, grey: float, csf: float,
-                    phase: float) -> list[Part]:
+def _temporal_lobes(
+    v: Variation, inside: Shape, tent: Shape, white: float, grey: float, csf: float, phase: float
+) -> list[Part]:
     """Lobe under the Sylvian fissure; behind, the border to the occipital lobe is one of convention."""
     parts = []
     for side, s in SIDES:
         k = v.scale("temporal lobe", 0.04, 0.02, s)
         sylvian = ribbon([(s * 27, -36, 43), (s * 46, -24, 46), (s * 60, 8, 51)], 3.2, [2.0, 2.6, 2.4], 1.5)
-        flat = tube([(s * 26, -32, 43), (s * 44, -18, 46), (s * 64, -6, 50), (s * 66, 14, 54)], [2.4, 3.0, 2.6, 1.6])
-        lobe = join(ellipsoid((s * 42, -14, 25), (24 * k, 35 * k, 18.5 * k), -6 * s),
-                    ellipsoid((s * 46, 14, 36), (19 * k, 26 * k, 15 * k), -8 * s), smooth_mm=8)
+        flat = tube(
+            [(s * 26, -32, 43), (s * 44, -18, 46), (s * 64, -6, 50), (s * 66, 14, 54)], [2.4, 3.0, 2.6, 1.6]
+        )
+        lobe = join(
+            ellipsoid((s * 42, -14, 25), (24 * k, 35 * k, 18.5 * k), -6 * s),
+            ellipsoid((s * 46, 14, 36), (19 * k, 26 * k, 15 * k), -8 * s),
+            smooth_mm=8,
+        )
         lobe = lobe.within(inside).without(tent.grown(1.5))
         parts.append(Part(join(sylvian, flat).within(inside.grown(1)), csf, tissue="Brain"))
-        parts.append(Part(lobe, _cortex(white, grey, csf + 6, phase + s), organ=f"Lobe_Temporal_{side}",
-                          tissue="Brain"))
+        parts.append(
+            Part(
+                lobe, _cortex(white, grey, csf + 6, phase + s), organ=f"Lobe_Temporal_{side}", tissue="Brain"
+            )
+        )
         horn = tube([(s * 34, -16, 24), (s * 37, 6, 30), (s * 32, 24, 42)], [1.8, 2.4, 3])
         parts.append(Part(horn, csf + 4, organ=KEEP, tissue="Brain"))
         parts.append(Part(flat.grown(-0.8), csf, tissue="Brain"))
@@ -122,8 +161,14 @@ def _basal_ganglia(v: Variation, grey: float) -> list[Part]:
         lentiform = ellipsoid(np.array([s * 24.5, -8, 55]) + move, (8 * k, 20 * k, 11.5 * k), 18 * s, "xy")
         head = ellipsoid(np.array([s * 14, -24, 61]) + move, (5.8 * k, 10.5 * k, 9.5 * k))
         tail = tube(np.array([(s * 14, -18, 66), (s * 18, 0, 71), (s * 23, 14, 68)]) + move, [4.4, 3.6, 2.8])
-        parts.append(Part(join(lentiform, head, tail, smooth_mm=3), grey + 4.5, organ=f"Basal_Ganglia_{side}",
-                          tissue="Brain"))
+        parts.append(
+            Part(
+                join(lentiform, head, tail, smooth_mm=3),
+                grey + 4.5,
+                organ=f"Basal_Ganglia_{side}",
+                tissue="Brain",
+            )
+        )
     return parts
 
 
@@ -138,15 +183,37 @@ def _midline(v: Variation, csf: float) -> list[Part]:
     ]
     k = v.scale("hypothalamus", 0.06)
     for s in (1, -1):
-        parts.append(Part(ellipsoid(np.array([s * 3.6, -15, 41.5]) + move, (3.0 * k, 7.0 * k, 5.2 * k)), 34.0,
-                          organ="Hypothalmus", tissue="Brain"))
-    parts.append(Part(ellipsoid(np.array([0, -16, 37.5]) + move, (4.5 * k, 5.5 * k, 2.6 * k)), 35.0,
-                      organ="Hypothalmus", tissue="Brain"))
+        parts.append(
+            Part(
+                ellipsoid(np.array([s * 3.6, -15, 41.5]) + move, (3.0 * k, 7.0 * k, 5.2 * k)),
+                34.0,
+                organ="Hypothalmus",
+                tissue="Brain",
+            )
+        )
+    parts.append(
+        Part(
+            ellipsoid(np.array([0, -16, 37.5]) + move, (4.5 * k, 5.5 * k, 2.6 * k)),
+            35.0,
+            organ="Hypothalmus",
+            tissue="Brain",
+        )
+    )
     gland = v.scale("pituitary", 0.07)
-    parts.append(Part(ellipsoid(np.array([0, -21, 20]) + move, (8.2, 6.2, 6.2)), 20.0, tissue=None))  # the sella
-    parts.append(Part(ellipsoid(np.array([0, -21, 19.6]) + move, (6.8 * gland, 5.2 * gland, 4.4 * gland)),
-                      52.0 + enhanced, organ="Pituitary", tissue=None))
-    parts.append(Part(tube(np.array([(0, -19, 23), (0, -17, 33)]) + move, [1.3, 1.2]), 45.0 + enhanced, tissue=KEEP))
+    parts.append(
+        Part(ellipsoid(np.array([0, -21, 20]) + move, (8.2, 6.2, 6.2)), 20.0, tissue=None)
+    )  # the sella
+    parts.append(
+        Part(
+            ellipsoid(np.array([0, -21, 19.6]) + move, (6.8 * gland, 5.2 * gland, 4.4 * gland)),
+            52.0 + enhanced,
+            organ="Pituitary",
+            tissue=None,
+        )
+    )
+    parts.append(
+        Part(tube(np.array([(0, -19, 23), (0, -17, 33)]) + move, [1.3, 1.2]), 45.0 + enhanced, tissue=KEEP)
+    )
     pineal = v.scale("pineal", 0.09)
     centre = np.array([0, 21, 48]) + v.shift("pineal", 0.8)
     body = ellipsoid(centre, (3.4 * pineal, 4.6 * pineal, 3.1 * pineal))

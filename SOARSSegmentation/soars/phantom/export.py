@@ -19,7 +19,9 @@ def write_phantom_dicom(phantom: Phantom, folder: str | os.PathLike[str]) -> Pat
     root = Path(folder)
     ct_folder = root / "ct"
     seed = int(str(phantom.description["seed"]))
-    write_ct_series(phantom.ct, ct_folder, patient_id=f"PHANTOM{seed}", patient_name=f"Phantom^{seed}", seed=seed)
+    write_ct_series(
+        phantom.ct, ct_folder, patient_id=f"PHANTOM{seed}", patient_name=f"Phantom^{seed}", seed=seed
+    )
     _, series, _ = read_series(ct_folder)
     write_rtdose(phantom.dose, root / "rtdose.dcm", series)
     return ct_folder

@@ -45,14 +45,24 @@ class Phantom:
         axes = [np.arange(a, b + 1e-3, dose.DOSE_SPACING_MM) for a, b in zip(lo, hi, strict=True)]
         shift = self._warp.table_shift_mm
         image = sitk.GetImageFromArray(
-            dose.dose_gy(self._variation, self._warp, (axes[2] - shift[2], axes[1] - shift[1], axes[0] - shift[0])))
+            dose.dose_gy(
+                self._variation, self._warp, (axes[2] - shift[2], axes[1] - shift[1], axes[0] - shift[0])
+            )
+        )
         image.SetOrigin([float(v) for v in lo])
         image.SetSpacing([dose.DOSE_SPACING_MM] * 3)
         return image
 
 
-def make_phantom(seed: int, *, spacing_mm: Sequence[float] = (1.0, 1.0, 3.0), field_of_view: str = "head_neck",
-                 noise: bool = True, artefact: bool | None = None, region: Box | None = None) -> Phantom:
+def make_phantom(
+    seed: int,
+    *,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 3.0),
+    field_of_view: str = "head_neck",
+    noise: bool = True,
+    artefact: bool | None = None,
+    region: Box | None = None,
+) -> Phantom:
     """Make the patient of that seed and scan it.
 
     spacing_mm: voxel size (x, y, z). field_of_view: "head_neck" (300 mm across, vertex to upper chest, all 42 OARs),
@@ -89,10 +99,13 @@ def make_phantom(seed: int, *, spacing_mm: Sequence[float] = (1.0, 1.0, 3.0), fi
     names = list(dict.fromkeys(str(p.organ) for p in parts if p.organ not in (None, KEEP)))
     organs, tissues = _structures(ct, canvas, names)
     description: dict[str, object] = {
-        "seed": int(seed), "field_of_view": name, "spacing_mm": tuple(map(float, spacing)),
+        "seed": int(seed),
+        "field_of_view": name,
+        "spacing_mm": tuple(map(float, spacing)),
         "noise_sd_hu": scan.noise_sd_hu(variation, spacing) if noise else 0.0,
         "dental_metal": len(skull.metal_teeth(variation)) if artefact is not False else 0,
-        "contrast_agent": variation.chance("contrast", 0.45), "table_shift_mm": tuple(map(float, shift)),
+        "contrast_agent": variation.chance("contrast", 0.45),
+        "table_shift_mm": tuple(map(float, shift)),
     }
     return Phantom(ct, organs, tissues, description, variation, warp)
 
@@ -117,10 +130,23 @@ def organ_boxes(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _patient(seed: int) -> tuple[Variation, Warp, list[Part]]:
     v = Variation(seed)
     parts = [
-        *surface.skin_and_fat(v), *surface.muscles(v), *surface.chest(v), *surface.vessels(v),
-        *neck.salivary_glands(v), *neck.mouth(v), *skull.skull(v), *skull.spine(v), *skull.mandible(v),
-        *skull.sinuses(v), *neck.throat(v), *skull.hyoid(v), *neck.thyroid(v), *neck.plexus(v),
-        *brain.brain(v), *orbit.orbits(v), *orbit.ears(v),
+        *surface.skin_and_fat(v),
+        *surface.muscles(v),
+        *surface.chest(v),
+        *surface.vessels(v),
+        *neck.salivary_glands(v),
+        *neck.mouth(v),
+        *skull.skull(v),
+        *skull.spine(v),
+        *skull.mandible(v),
+        *skull.sinuses(v),
+        *neck.throat(v),
+        *skull.hyoid(v),
+        *neck.thyroid(v),
+        *neck.plexus(v),
+        *brain.brain(v),
+        *orbit.orbits(v),
+        *orbit.ears(v),
     ]
     return v, make_warp(v), parts
 
@@ -131,8 +157,12 @@ def _field(v: Variation, warp: Warp, name: str) -> tuple[str, np.ndarray, np.nda
         raise InputError(f"unknown field of view {name!r}; choose one of {', '.join(FIELDS_OF_VIEW)}")
     loose = name == "random"
     if loose:
-        name = str(v.rng("field of view").choice(["head_neck", "full", "head", "neck"], p=[0.45, 0.25, 0.15, 0.15]))
-    levels = warp.to_patient(np.array([(0, 0, 131), (0, 10, -192), (0, 10, -222), (0, -40, -98), (0, -60, -22)], float))
+        name = str(
+            v.rng("field of view").choice(["head_neck", "full", "head", "neck"], p=[0.45, 0.25, 0.15, 0.15])
+        )
+    levels = warp.to_patient(
+        np.array([(0, 0, 131), (0, 10, -192), (0, 10, -222), (0, -40, -98), (0, -60, -22)], float)
+    )
     vertex, chest, deep_chest, chin, nose = (float(p[2]) for p in levels)
     wide = 250.0 if name == "full" else 150.0
     top = {"neck": nose}.get(name, vertex + 6)

@@ -32,39 +32,67 @@ def orbits(v: Variation) -> list[Part]:
         for dx, dz in ((1, 0), (-1, 0), (0, 1), (0, -1)):  # the four straight muscles
             on_globe = eye + [dx * (radius + 0.6), 3.0, dz * (radius + 0.6)]
             middle = (on_globe + apex) / 2 + [dx * 3.2, 1.0, dz * 3.2]
-            contents.append(Part(tube([on_globe, middle, apex + [dx * 2.5, 0, dz * 2.5]], [1.0, 2.3, 1.2],
-                                      (1, 1)), 55.0, tissue=None))
+            contents.append(
+                Part(
+                    tube([on_globe, middle, apex + [dx * 2.5, 0, dz * 2.5]], [1.0, 2.3, 1.2], (1, 1)),
+                    55.0,
+                    tissue=None,
+                )
+            )
         ring = ellipsoid(eye, (radius,) * 3)
         nerves += _optic_nerve(v, side, s, eye, radius, sella)
         contents.append(Part(ring, 48.0, organ=f"Eye_{side}", tissue=None))
         contents.append(Part(ring.grown(-1.3), 14.0 + v.normal("vitreous", 2), organ=KEEP))
         axis = np.array([0.0, -1.0, 0.0]) + gaze / 12.0
-        lens = ellipsoid(eye + axis * (radius - 4.2), (4.7 * v.scale("lens", 0.04), 2.35, 4.7 * v.scale("lens", 0.04)))
+        lens = ellipsoid(
+            eye + axis * (radius - 4.2), (4.7 * v.scale("lens", 0.04), 2.35, 4.7 * v.scale("lens", 0.04))
+        )
         contents.append(Part(lens, 80.0 + v.normal("lens hu", 8), organ=f"Lens_{side}", inner=True))
         out = np.array([s * 0.80, 0.02, 0.60])
         centre = eye + out * (radius + 3.4)
         gland = v.scale("lacrimal", 0.07, 0.03, s)
-        contents.append(Part(ellipsoid(centre, (2.8 * gland, 7.0 * gland, 7.4 * gland), s * np.rad2deg(0.6435)), 38.0,
-                             organ=f"Glnd_Lacrimal_{side}", tissue=None))
+        contents.append(
+            Part(
+                ellipsoid(centre, (2.8 * gland, 7.0 * gland, 7.4 * gland), s * np.rad2deg(0.6435)),
+                38.0,
+                organ=f"Glnd_Lacrimal_{side}",
+                tissue=None,
+            )
+        )
     return walls + fats + nerves + contents + _chiasm(v, sella)
 
 
-def _optic_nerve(v: Variation, side: str, s: int, eye: np.ndarray, radius: float, sella: np.ndarray) -> list[Part]:
+def _optic_nerve(
+    v: Variation, side: str, s: int, eye: np.ndarray, radius: float, sella: np.ndarray
+) -> list[Part]:
     """From the back of the globe, bending in the orbit, through the canal to the chiasm."""
     r = 2.35 * v.scale("optic nerve", 0.05)
     bend = v.normal(f"nerve bend {s}", 1.0)
-    way = np.array([eye + [-s * 1.6, radius - 0.6, 0], [s * (24.5 + bend), -56, 12.5], [s * 15, -43, 18.3],
-                    np.array([s * 9.5, -35, 25]) + sella, np.array([s * 4.5, -29.5, 29.5]) + sella])
+    way = np.array(
+        [
+            eye + [-s * 1.6, radius - 0.6, 0],
+            [s * (24.5 + bend), -56, 12.5],
+            [s * 15, -43, 18.3],
+            np.array([s * 9.5, -35, 25]) + sella,
+            np.array([s * 4.5, -29.5, 29.5]) + sella,
+        ]
+    )
     canal = tube(way[2:4], 4.0)
-    return [Part(canal.grown(1.8), 800.0, tissue="Bone_Skull"), Part(canal, -10.0, tissue=None),
-            Part(tube(way[3:], 4.2), 8.0, tissue="Brain"),
-            Part(tube(way, [r, r, r * 0.95, r * 0.9, r * 0.9]), 38.0, organ=f"OpticNrv_{side}", tissue=None)]
+    return [
+        Part(canal.grown(1.8), 800.0, tissue="Bone_Skull"),
+        Part(canal, -10.0, tissue=None),
+        Part(tube(way[3:], 4.2), 8.0, tissue="Brain"),
+        Part(tube(way, [r, r, r * 0.95, r * 0.9, r * 0.9]), 38.0, organ=f"OpticNrv_{side}", tissue=None),
+    ]
 
 
 def _chiasm(v: Variation, sella: np.ndarray) -> list[Part]:
     k = v.scale("chiasm", 0.06)
     middle = ellipsoid(np.array([0, -26, 30.5]) + sella, (6.2 * k, 3.4 * k, 2.3 * k))
-    legs = [tube(np.array([(s * 3, -26, 30.5), (s * 8.5, -18.5, 33)]) + sella, [2.0 * k, 1.7 * k]) for s in (1, -1)]
+    legs = [
+        tube(np.array([(s * 3, -26, 30.5), (s * 8.5, -18.5, 33)]) + sella, [2.0 * k, 1.7 * k])
+        for s in (1, -1)
+    ]
     roots = [tube(np.array([(s * 3, -27, 30.2), (s * 5.2, -30.5, 29)]) + sella, 2.1 * k) for s in (1, -1)]
     return [Part(join(middle, *legs, *roots, smooth_mm=1.5), 39.0, organ="OpticChiasm", tissue="Brain")]
 

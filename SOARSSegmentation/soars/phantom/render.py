@@ -30,8 +30,13 @@ class Canvas:
     @staticmethod
     def empty(axes_mm: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Canvas:
         shape = tuple(len(a) for a in axes_mm)
-        return Canvas(axes_mm, np.full(shape, -1000, np.float32), np.zeros(shape, np.uint8),
-                      np.zeros(shape, np.uint8), np.zeros(shape, np.uint8))
+        return Canvas(
+            axes_mm,
+            np.full(shape, -1000, np.float32),
+            np.zeros(shape, np.uint8),
+            np.zeros(shape, np.uint8),
+            np.zeros(shape, np.uint8),
+        )
 
     def value(self, names: list[str], name: str | None) -> int:
         """The label value of a name (its place in the list, from 1); 0 for None."""
@@ -72,7 +77,9 @@ def paint(canvas: Canvas, parts: Sequence[Part], warp: Warp) -> None:
             _paint_block(canvas, part, warp, block, spacing)
 
 
-def _paint_block(canvas: Canvas, part: Part, warp: Warp, block: tuple[slice, ...], spacing: np.ndarray) -> None:
+def _paint_block(
+    canvas: Canvas, part: Part, warp: Warp, block: tuple[slice, ...], spacing: np.ndarray
+) -> None:
     z, y, x = (values[s] for values, s in zip(canvas.axes_mm, block, strict=True))
     cx, cy, cz = warp.coordinates(z, y, x)
     d = part.shape.distance(cx, cy, cz)

@@ -36,8 +36,10 @@ def paint_couch(canvas: Canvas, v: Variation, warp: Warp) -> None:
         alpha = np.clip(0.5 - shape / spacing, 0, 1)
         level += alpha * (hu - level)
     head_y = float(support[0, 1])
-    rest = np.maximum(np.maximum(head_y - 45 - y[:, None], y[:, None] - top + 0.5),
-                      across - 95 - 0.4 * (y[:, None] - head_y))
+    rest = np.maximum(
+        np.maximum(head_y - 45 - y[:, None], y[:, None] - top + 0.5),
+        across - 95 - 0.4 * (y[:, None] - head_y),
+    )
     with_rest = level + np.clip(0.5 - rest / spacing, 0, 1) * (-930.0 - level)
     chest = float(warp.to_patient(np.array([[0.0, 60.0, -135.0]]))[0, 2])
     for k, height in enumerate(z):
@@ -88,7 +90,9 @@ def _white_sd_after(sigma: np.ndarray) -> float:
     return out
 
 
-def _streaks(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, warp: Warp, *, forced: bool) -> None:
+def _streaks(
+    hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, warp: Warp, *, forced: bool
+) -> None:
     metal = sorted(metal_teeth(v)) or ([(1, 5), (0, 12)] if forced else [])
     if not metal:
         return
@@ -104,7 +108,9 @@ def _streaks(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, warp
         profile = np.sign(profile) * (np.abs(profile) / profile.std()) ** 1.6
         dx, dy = (x - px)[None, :], (y - py)[:, None]
         angle = ((np.arctan2(dy, dx) + np.pi) * (360 / np.pi)).astype(np.int32) % 720
-        pattern = profile.astype(np.float32)[angle] * (220 / (1 + np.sqrt(dx * dx + dy * dy) / 22)).astype(np.float32)
+        pattern = profile.astype(np.float32)[angle] * (220 / (1 + np.sqrt(dx * dx + dy * dy) / 22)).astype(
+            np.float32
+        )
         for level in near:
             body_part = hu[level] > -400
             hu[level] += pattern * body_part * np.float32(np.exp(-0.5 * ((z[level] - pz) / 3.5) ** 2))

@@ -34,13 +34,19 @@ class Shape:
 
     def without(self, other: Shape, smooth_mm: float = 0.0) -> Shape:
         """This solid with the other cut away."""
-        return Shape(self.lo, self.hi,
-                     lambda x, y, z: -_smooth_min(-self.distance(x, y, z), other.distance(x, y, z), smooth_mm))
+        return Shape(
+            self.lo,
+            self.hi,
+            lambda x, y, z: -_smooth_min(-self.distance(x, y, z), other.distance(x, y, z), smooth_mm),
+        )
 
     def within(self, other: Shape, smooth_mm: float = 0.0) -> Shape:
         """What both solids share."""
-        return Shape(np.maximum(self.lo, other.lo), np.minimum(self.hi, other.hi),
-                     lambda x, y, z: -_smooth_min(-self.distance(x, y, z), -other.distance(x, y, z), smooth_mm))
+        return Shape(
+            np.maximum(self.lo, other.lo),
+            np.minimum(self.hi, other.hi),
+            lambda x, y, z: -_smooth_min(-self.distance(x, y, z), -other.distance(x, y, z), smooth_mm),
+        )
 
     def between(self, axis: int, lo: float = -1e4, hi: float = 1e4) -> Shape:
         """The part with lo <= coordinate <= hi along the axis (0 = x, 1 = y, 2 = z)."""
@@ -89,7 +95,10 @@ def ellipsoid(centre: Point, radii: Point, tilt_deg: float = 0.0, plane: str = "
     cos, sin = float(np.cos(np.deg2rad(tilt_deg))), float(np.sin(np.deg2rad(tilt_deg)))
     reach = np.array([a, b, c])
     if tilt_deg:
-        reach[i], reach[j] = np.hypot(reach[i] * cos, reach[j] * sin), np.hypot(reach[i] * sin, reach[j] * cos)
+        reach[i], reach[j] = (
+            np.hypot(reach[i] * cos, reach[j] * sin),
+            np.hypot(reach[i] * sin, reach[j] * cos),
+        )
 
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         p = [x - cx, y - cy, z - cz]
@@ -151,7 +160,9 @@ def ribbon(points: Points, half_thickness: float, half_height: npt.ArrayLike, ro
             t = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
             side = np.sqrt((px - t * dx) ** 2 + (py - t * dy) ** 2) - (half_thickness - round_mm)
             up = np.abs(z - az - t * dz) - (float(hh[k]) - round_mm + t * float(hh[k + 1] - hh[k]))
-            d = np.sqrt(np.maximum(side, 0) ** 2 + np.maximum(up, 0) ** 2) + np.minimum(np.maximum(side, up), 0)
+            d = np.sqrt(np.maximum(side, 0) ** 2 + np.maximum(up, 0) ** 2) + np.minimum(
+                np.maximum(side, up), 0
+            )
             d -= round_mm
             np.minimum(out, d, out=out)
         return out
@@ -168,8 +179,11 @@ def cylinder(centre: Point, radii: tuple[float, float], half_height: float, roun
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         side = _ellipse(x - cx, y - cy, a, b)
         up = np.abs(z - cz) - h
-        return (np.sqrt(np.maximum(side, 0) ** 2 + np.maximum(up, 0) ** 2)
-                + np.minimum(np.maximum(side, up), 0) - round_mm)
+        return (
+            np.sqrt(np.maximum(side, 0) ** 2 + np.maximum(up, 0) ** 2)
+            + np.minimum(np.maximum(side, up), 0)
+            - round_mm
+        )
 
     reach = np.array([radii[0], radii[1], half_height])
     return Shape(np.array(centre, float) - reach, np.array(centre, float) + reach, distance)
@@ -213,8 +227,11 @@ def loft(sections: Sequence[Sequence[float]], power: int = 2, cx: float = 0.0) -
         return np.maximum(side, np.maximum(float(z_lo) - z, z - float(z_hi)))
 
     half = np.abs(table[:, 2]).max()
-    return Shape(np.array([cx - half, (table[:, 1] - table[:, 3]).min() - 2, z_lo]),
-                 np.array([cx + half, (table[:, 1] + table[:, 3]).max() + 2, z_hi]), distance)
+    return Shape(
+        np.array([cx - half, (table[:, 1] - table[:, 3]).min() - 2, z_lo]),
+        np.array([cx + half, (table[:, 1] + table[:, 3]).max() + 2, z_hi]),
+        distance,
+    )
 
 
 def _smooth_interp(at: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -12,8 +12,22 @@ from soars.phantom.variation import Variation
 VAULT_MM = 6.5
 UPPER_TEETH_Z = -39.5
 # centre of the spinal canal: y, z (x = 0); from the foramen magnum to the fourth thoracic vertebra
-CANAL = [(12.0, -22.0), (13.0, -38.0), (15.0, -58.0), (14.0, -75.0), (14.0, -93.0), (16.0, -110.0), (20.0, -127.0),
-         (25.0, -145.0), (33.0, -165.0), (42.0, -187.0), (51.0, -210.0), (59.0, -235.0), (66.0, -262.0), (72, -290)]
+CANAL = [
+    (12.0, -22.0),
+    (13.0, -38.0),
+    (15.0, -58.0),
+    (14.0, -75.0),
+    (14.0, -93.0),
+    (16.0, -110.0),
+    (20.0, -127.0),
+    (25.0, -145.0),
+    (33.0, -165.0),
+    (42.0, -187.0),
+    (51.0, -210.0),
+    (59.0, -235.0),
+    (66.0, -262.0),
+    (72, -290),
+]
 LEVELS = ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "T1", "T2", "T3", "T4", "T5"]
 
 
@@ -49,15 +63,40 @@ def skull(v: Variation) -> list[Part]:
         add(ellipsoid((s * 53, 17, -10), (12, 15, 22)))  # mastoid
         add(tube([(s * 52, 8, 1), (s * 30, -1, 3), (s * 15, -11, 7)], [12, 10, 6.5]), 900.0)  # petrous bone
         add(tube([(s * 58, -6, 4), (s * 50, -26, 4)], [7, 5]))  # joint socket
-        add(tube([(s * 60, -12, 1), (s * 66, -30, -3), (s * 60, -52, -7), (s * 50, -66, -9), (s * 38, -76, -8)],
-                 [3, 3, 4, 6, 7], (0.8, 1)))  # cheek bone and arch
+        add(
+            tube(
+                [
+                    (s * 60, -12, 1),
+                    (s * 66, -30, -3),
+                    (s * 60, -52, -7),
+                    (s * 50, -66, -9),
+                    (s * 38, -76, -8),
+                ],
+                [3, 3, 4, 6, 7],
+                (0.8, 1),
+            )
+        )  # cheek bone and arch
         add(tube([(s * 26, -38, -4), (s * 20, -36, -28)], [4, 3.5], (0.7, 1.3)), 600.0)  # pterygoid plates
         add(ellipsoid((s * 27, -62, -18), (18, 23, 19)), cortical(450, 700, 2))  # maxilla
         add(ellipsoid((s * 15, 12, -28), (7, 12, 7)))  # occipital condyle
     add(tube([(0, -91, 24), (0, -99, 6)], [5, 3]), 600.0)  # nasal bones
     add(ellipsoid((0, -66, -25), (23, 28, 4)), cortical(500, 800, 1))  # hard palate
-    add(ribbon([(-31, -50, -31), (-27, -72, -31), (-12, -88, -31), (12, -88, -31), (27, -72, -31), (31, -50, -31)],
-               5, 6, 2), cortical(450, 850, 1.2))  # alveolar ridge
+    add(
+        ribbon(
+            [
+                (-31, -50, -31),
+                (-27, -72, -31),
+                (-12, -88, -31),
+                (12, -88, -31),
+                (27, -72, -31),
+                (31, -50, -31),
+            ],
+            5,
+            6,
+            2,
+        ),
+        cortical(450, 850, 1.2),
+    )  # alveolar ridge
     return parts
 
 
@@ -72,17 +111,44 @@ def sinuses(v: Variation) -> list[Part]:
         nose = ellipsoid((s * 6.8, -66, -6), (5.8, 29, 16), 10 * s)
         parts.append(Part(nose, 40.0, tissue=None))
         for z, r in ((-14, 3.2), (-3, 2.8), (7, 2.2)):  # turbinates stay between the meatuses
-            parts.append(Part(tube([(s * (6.5 + r * 0.2), -90, z + 2), (s * 7, -42, z)], r, (1.5, 1)), air,
-                              tissue="Airway"))
-        parts.append(Part(ellipsoid((s * 8, -60, 14), (6, 21, 12)), marbled(-620, 420, 9, s + v.normal("cells", 1)),
-                          tissue="Airway"))  # ethmoid cells
-        parts.append(Part(ellipsoid((s * 8, -35, 9), (7 * v.scale("sphenoid sinus", 0.1, 0.1, s), 11, 8)), air,
-                          tissue="Airway"))
-        parts.append(Part(ellipsoid((s * 12, -85, 37), (9 * v.scale("frontal sinus", 0.2, 0.15, s), 3.5, 7)), air,
-                          tissue="Airway"))
-        parts.append(Part(ellipsoid((s * 54, 19, -9), (8, 11, 16)), marbled(-150, 420, 6.5, 2 * s), tissue=None))
-        parts.append(Part(tube([(s * 90, 6, -6), (s * 66, 1, -5), (s * 42, -2, -3)], [4, 3.6, 3.2]), air,
-                          tissue="Airway"))
+            parts.append(
+                Part(
+                    tube([(s * (6.5 + r * 0.2), -90, z + 2), (s * 7, -42, z)], r, (1.5, 1)),
+                    air,
+                    tissue="Airway",
+                )
+            )
+        parts.append(
+            Part(
+                ellipsoid((s * 8, -60, 14), (6, 21, 12)),
+                marbled(-620, 420, 9, s + v.normal("cells", 1)),
+                tissue="Airway",
+            )
+        )  # ethmoid cells
+        parts.append(
+            Part(
+                ellipsoid((s * 8, -35, 9), (7 * v.scale("sphenoid sinus", 0.1, 0.1, s), 11, 8)),
+                air,
+                tissue="Airway",
+            )
+        )
+        parts.append(
+            Part(
+                ellipsoid((s * 12, -85, 37), (9 * v.scale("frontal sinus", 0.2, 0.15, s), 3.5, 7)),
+                air,
+                tissue="Airway",
+            )
+        )
+        parts.append(
+            Part(ellipsoid((s * 54, 19, -9), (8, 11, 16)), marbled(-150, 420, 6.5, 2 * s), tissue=None)
+        )
+        parts.append(
+            Part(
+                tube([(s * 90, 6, -6), (s * 66, 1, -5), (s * 42, -2, -3)], [4, 3.6, 3.2]),
+                air,
+                tissue="Airway",
+            )
+        )
         parts.append(Part(ellipsoid((s * 37, -3, 0), (2.8, 5, 6)), -850.0, tissue=None))  # middle ear
     return parts
 
@@ -97,11 +163,25 @@ def mandible(v: Variation) -> list[Part]:
     parts = []
     for side, s in SIDES:
         h = v.scale("jaw height", 0.05, 0.02, s)
-        body = ribbon([(0, -84, mid), (s * 13 * w, -81, mid), (s * 25 * w, -71, mid + 1), (s * 34 * w, -54, mid + 3),
-                       (s * 41 * w, -37, mid + 6), (s * 46 * w, -24, mid + 12)], 5.6 * thick,
-                      [13.5 * h, 13.5 * h, 13 * h, 13 * h, 13 * h, 13 * h], 3)
-        ramus = ribbon([(s * 44 * w, -37, -43 - opening * 0.4), (s * 47 * w, -22, -41 - opening * 0.3)],
-                       3.8 * thick, [26, 27], 2)
+        body = ribbon(
+            [
+                (0, -84, mid),
+                (s * 13 * w, -81, mid),
+                (s * 25 * w, -71, mid + 1),
+                (s * 34 * w, -54, mid + 3),
+                (s * 41 * w, -37, mid + 6),
+                (s * 46 * w, -24, mid + 12),
+            ],
+            5.6 * thick,
+            [13.5 * h, 13.5 * h, 13 * h, 13 * h, 13 * h, 13 * h],
+            3,
+        )
+        ramus = ribbon(
+            [(s * 44 * w, -37, -43 - opening * 0.4), (s * 47 * w, -22, -41 - opening * 0.3)],
+            3.8 * thick,
+            [26, 27],
+            2,
+        )
         neck = tube([(s * 47 * w, -20, -24), (s * 49.5, -15, -5)], [5.5, 4.6], (0.9, 1))
         head = ellipsoid((s * 49.5, -14.5, -2.5), (9 * h, 4.6, 5), -10 * s)
         coronoid = tube([(s * 44 * w, -36, -26), (s * 47 * w, -39, -9)], [5, 2.5], (0.6, 1.2))
@@ -158,7 +238,9 @@ def spine(v: Variation) -> list[Part]:
     bone = cortical(240 + v.normal("spongy", 30), 760, 1.8)
     ys, zs = np.array(CANAL).T
     column = [(0.0, y - 18.0, z) for y, z in CANAL[2:]]
-    parts.append(Part(tube(column, [6.5] * 3 + [7.0] * (len(column) - 3), (1.35, 1.0)), 95.0, tissue="Spine"))  # discs
+    parts.append(
+        Part(tube(column, [6.5] * 3 + [7.0] * (len(column) - 3), (1.35, 1.0)), 95.0, tissue="Spine")
+    )  # discs
 
     def add(shape: Shape) -> None:
         parts.append(Part(shape, bone, tissue="Spine"))
@@ -175,8 +257,13 @@ def spine(v: Variation) -> list[Part]:
             continue
         body_part = cylinder((0, y - 18, z), (10.5 * grow, 8.6 * grow), half, 2)
         pillars = [ellipsoid((s * 17, y - 4, z), (6.5, 6.5, 7.5)) for _, s in SIDES]
-        wings = [tube([(s * 14, y - 8, z), (s * (22 + max(k - 5, 0) * 5), y - 8 + max(k - 5, 0) * 5, z - 2)],
-                      [4.5, 3.5]) for _, s in SIDES]
+        wings = [
+            tube(
+                [(s * 14, y - 8, z), (s * (22 + max(k - 5, 0) * 5), y - 8 + max(k - 5, 0) * 5, z - 2)],
+                [4.5, 3.5],
+            )
+            for _, s in SIDES
+        ]
         reach = 24 + 6 * min(max(k - 4, 0), 2)
         spinous = tube([(0, y + 12, z - 1), (0, y + 9 + reach, z - 10)], [4, 4.5], (0.8, 1))
         add(join(body_part, ring, *pillars, *wings, spinous, smooth_mm=3))
@@ -184,12 +271,15 @@ def spine(v: Variation) -> list[Part]:
             add(tube([(0, y - 18, z + 4), (0, y - 15, z + 24)], [6, 4.8]))
     canal = tube(canal_points(), [9.5] + [8.0] * (len(CANAL) - 1), (1.35, 1.0))
     parts.append(Part(canal, -20.0, tissue="SpinalCanal"))
-    parts.append(Part(tube(canal_points(), [8.5] + [7.0] * (len(CANAL) - 1), (1.35, 1.0)), 12.0,
-                      tissue="SpinalCanal"))
+    parts.append(
+        Part(tube(canal_points(), [8.5] + [7.0] * (len(CANAL) - 1), (1.35, 1.0)), 12.0, tissue="SpinalCanal")
+    )
     return parts
 
 
 def hyoid(v: Variation) -> list[Part]:
     move = v.shift("larynx", 1.2)
-    points = np.array([(-23, -24, -84), (-18, -40, -87), (0, -52, -89), (18, -40, -87), (23, -24, -84)]) + move
+    points = (
+        np.array([(-23, -24, -84), (-18, -40, -87), (0, -52, -89), (18, -40, -87), (23, -24, -84)]) + move
+    )
     return [Part(tube(points, [2, 2.6, 3.6, 2.6, 2]), cortical(350, 650, 1.2), tissue=KEEP)]

@@ -86,8 +86,10 @@ class Warp:
     def to_canonical(self, points: np.ndarray) -> np.ndarray:
         """Canonical coordinates of patient points [n, 3] (x, y, z)."""
         index = ((np.asarray(points, float) - LATTICE_LO) / LATTICE_MM).T[::-1]
-        return np.stack([ndimage.map_coordinates(self.canonical[k], index, order=1, mode="nearest")
-                         for k in range(3)], axis=1)
+        return np.stack(
+            [ndimage.map_coordinates(self.canonical[k], index, order=1, mode="nearest") for k in range(3)],
+            axis=1,
+        )
 
     def to_patient(self, points: np.ndarray) -> np.ndarray:
         """Patient coordinates of canonical points [n, 3], by fixed-point iteration (good to about 0.1 mm)."""
@@ -100,8 +102,9 @@ class Warp:
 
 def make_warp(v: Variation) -> Warp:
     """Size, pose and smooth deformation of the patient of that seed."""
-    z, y, x = np.meshgrid(*(LATTICE_LO[2 - a] + np.arange(n) * LATTICE_MM for a, n in enumerate(LATTICE_SHAPE)),
-                          indexing="ij")
+    z, y, x = np.meshgrid(
+        *(LATTICE_LO[2 - a] + np.arange(n) * LATTICE_MM for a, n in enumerate(LATTICE_SHAPE)), indexing="ij"
+    )
     points = np.stack([x, y, z]).astype(np.float64)
 
     # head turned and tilted about the upper cervical spine; the neck follows gradually, the chest not at all
@@ -120,7 +123,10 @@ def make_warp(v: Variation) -> Warp:
     points[2] += neck * np.clip(-60.0 - points[2], 0, 100) * v.normal("neck length", 0.05)
 
     rng = v.rng("bending")
-    smooth = [ndimage.gaussian_filter(rng.standard_normal(LATTICE_SHAPE), sigma) for sigma in (3.5,) * 3 + (1.8,) * 3]
+    smooth = [
+        ndimage.gaussian_filter(rng.standard_normal(LATTICE_SHAPE), sigma)
+        for sigma in (3.5,) * 3 + (1.8,) * 3
+    ]
     for k, field in enumerate(smooth):
         amplitude = 2.2 if k < 3 else 0.5
         points[k % 3] += np.clip(field / field.std(), -2.5, 2.5) * amplitude
