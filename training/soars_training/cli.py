@@ -213,7 +213,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     if args.phantoms:
         seeds = range(args.first_seed, args.first_seed + args.phantoms)
-        cases = phantoms.phantom_cases(seeds, _floats(args.spacing, "--spacing"))
+        cases = phantoms.phantom_cases(seeds, _floats(args.spacing, "--spacing"), "head_neck")
     elif args.openkbp:
         cases = prepare.openkbp_cases(args.openkbp, [OPENKBP_SPLITS["validation"]])
     else:
