@@ -166,6 +166,22 @@ def test_the_mid_level_branch_sees_the_anchors(tmp_path: Path, scan: CtScan) -> 
     assert found.structures.names == ("Brainstem",) and "Larynx" in found.absent
 
 
+def test_the_small_organs_branch_sees_its_own_heat_map(bundle: Bundle, scan: CtScan, tmp_path: Path) -> None:
+    """A network that finds an organ only where the heat map is low finds none at the peak."""
+    for name, band in (("found", Band(1000, 500)), ("gone", Band(1000, 500, (1,)))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in bundle.folder.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        small = branch(
+            folder, "small_hard", {"Lens_L": band}, inputs=("ct", "heatmap"), channels=2, activation="sigmoid",
+            spacing_mm=(1.0, 1.0, 1.5), patch=(16, 24, 24),
+        )  # fmt: skip
+        guided = replace(bundle, folder=folder, branches={**bundle.branches, "small_hard": small})
+        found = segment(scan, guided, replace(OPTIONS, organs=("Lens_L",))).structures
+        assert ("Lens_L" in found and found.volume_cc("Lens_L") > 1.5) == (name == "found")
+
+
 def test_a_subset_runs_only_the_branches_it_needs_and_gives_the_same_masks(
     bundle: Bundle, scan: CtScan, result: SegmentResult
 ) -> None:

@@ -1,14 +1,16 @@
 """What runs a network: the contract of an engine, and the choice between torch and onnxruntime.
 
-``auto`` takes, in this order, what is fastest on the machine: torch on a CUDA device; torch on a CPU with bfloat16
-units (AMX or AVX512-BF16), where it needs a quarter of onnxruntime's time for a large network and the same few
-seconds for a small one; else onnxruntime on the CPU; else torch in float32. The choice and its reason are part of
-every result.
+``auto`` takes what is fastest on the machine: torch on a CUDA device; for a large network torch on a CPU with bfloat16
+units (AMX or AVX512-BF16), where a window of a 31 M parameter U-Net takes 0.7 s instead of 2.0 s; else onnxruntime on
+the CPU, or torch in float32 where there is no onnxruntime. A small network gains little from bfloat16, and in float32
+both engines give the same contours on every machine: on a real CT 99.96 % of the voxels that either calls organ are
+the same (bfloat16: 99.7 %). The choice and its reason are part of every result.
 An engine or device that was asked for by name is used or refused, never replaced.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ import numpy as np
 
 from soars.errors import EngineError
 from soars.manifest import Bundle
+from soars.networks.architecture import UNetArchitecture
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "torch", "onnxruntime")
 WEIGHTS = {"torch": "safetensors", "onnxruntime": "onnx"}
 """Which of a bundle's weight files an engine reads."""
+LARGE_NETWORK = 100_000
+"""Multiplications per voxel from which a network is worth bfloat16 (nnU-Net's usual one has 215,000)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def choose_engine(
             f"no engine can run bundle {bundle.name}: {'; '.join(refused.values())}; "
             "install onnxruntime (pip install onnxruntime)"
         )
-    chosen = _choose(usable, device, refused)
+    large = any(multiplications(bundle.branches[b].architecture) >= LARGE_NETWORK for b in names)
+    chosen = _choose(usable, device, refused, large)
     log.info("engine %s on %s in %s: %s", chosen.engine, chosen.device, chosen.precision, chosen.reason)
     return chosen
 
@@ -118,31 +124,71 @@ def fixed_point(logits: np.ndarray, activation: str, unit: int) -> np.ndarray:
     return logits.astype(np.uint16)
 
 
-def _choose(usable: list[str], device: str, refused: dict[str, str]) -> EngineInfo:
-    if "torch" in usable:
-        from soars.cascade import torch_engine
+def multiplications(architecture: UNetArchitecture) -> float:
+    """Multiplications of a network per voxel of its window, the transposed convolutions left out."""
+    features, levels, total, share = architecture.features, len(architecture.features), 0.0, 1.0
+    for level, width in enumerate(features):
+        if level:
+            share /= float(np.prod(architecture.strides[level - 1]))
+        above = features[level - 1] if level else architecture.in_channels
+        total += share * width * (above + width) * _taps(architecture.blocks[level])
+        if level < levels - 1:
+            total += share * width * 3 * width * _taps(architecture.blocks[2 * levels - 2 - level])
+    return total
 
-        cuda = torch_engine.cuda_problem() if device != "cpu" else "the CPU was asked for"
-        if cuda is None:
-            return EngineInfo("torch", "cuda", "fp16", "torch finds a CUDA device")
+
+def _taps(block: str) -> int:
+    """Weights of a block's kernel for one pair of channels."""
+    kind, width = block.split("_k")
+    k = int(width)
+    return {"2d": k * k, "3d": k**3, "p3d": k * k + k}[kind]
+
+
+def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool) -> EngineInfo:
+    if "torch" not in usable:
+        why = refused.get("torch", "onnxruntime was asked for")
+        if device != "cpu" and _onnx_cuda():
+            return EngineInfo("onnxruntime", "cuda", "fp32", f"{why}; onnxruntime finds a CUDA device")
         if device == "cuda":
-            if "onnxruntime" in usable and _onnx_cuda():
-                return EngineInfo("onnxruntime", "cuda", "fp32", f"CUDA was asked for; torch: {cuda}")
-            raise EngineError(f"device cuda cannot be used: {cuda}; choose --device cpu or auto")
-        if torch_engine.cpu_has_bf16():
-            return EngineInfo("torch", "cpu", "bf16", f"{cuda}; the processor computes in bfloat16")
-        if "onnxruntime" not in usable:
-            why = refused.get("onnxruntime", "torch was asked for")
-            return EngineInfo("torch", "cpu", "fp32", f"{cuda}; the processor has no bfloat16 units; {why}")
-        return EngineInfo("onnxruntime", "cpu", "fp32", f"{cuda}; the processor has no bfloat16 units")
-    why = refused.get("torch", "onnxruntime was asked for")
-    if device != "cpu" and _onnx_cuda():
-        return EngineInfo("onnxruntime", "cuda", "fp32", f"{why}; onnxruntime finds a CUDA device")
+            raise EngineError(
+                f"device cuda cannot be used: {why}, and onnxruntime finds no CUDA device; choose --device cpu or auto"
+            )
+        return EngineInfo("onnxruntime", "cpu", "fp32", why)
+    cuda = _torch_cuda_problem() if device != "cpu" else "the CPU was asked for"
+    if cuda is None:
+        return EngineInfo("torch", "cuda", "fp16", "torch finds a CUDA device")
     if device == "cuda":
-        raise EngineError(
-            f"device cuda cannot be used: {why}, and onnxruntime has no CUDA provider here; choose --device cpu or auto"
+        if "onnxruntime" in usable and _onnx_cuda():
+            return EngineInfo("onnxruntime", "cuda", "fp32", f"CUDA was asked for; torch: {cuda}")
+        raise EngineError(f"device cuda cannot be used: {cuda}; choose --device cpu or auto")
+    if large and _cpu_has_bf16():
+        return EngineInfo(
+            "torch", "cpu", "bf16", f"{cuda}; the network is large and the processor computes in bfloat16"
         )
-    return EngineInfo("onnxruntime", "cpu", "fp32", why)
+    why = "the processor has no bfloat16 units" if large else "the network is small: float32 is fast enough"
+    if "onnxruntime" in usable:
+        return EngineInfo("onnxruntime", "cpu", "fp32", f"{cuda}; {why}")
+    return EngineInfo(
+        "torch", "cpu", "fp32", f"{cuda}; {why}; {refused.get('onnxruntime', 'torch was asked for')}"
+    )
+
+
+def _torch_cuda_problem() -> str | None:
+    """Why torch cannot use CUDA here, or None; a CPU build says so in its version, without the seconds of an import."""
+    try:
+        if importlib.metadata.version("torch").endswith("+cpu"):
+            return "the installed torch is a CPU build"
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    from soars.cascade.torch_engine import cuda_problem
+
+    return cuda_problem()
+
+
+def _cpu_has_bf16() -> bool:
+    from soars.cascade.torch_engine import cpu_has_bf16
+
+    return cpu_has_bf16()
 
 
 def _onnx_cuda() -> bool:
