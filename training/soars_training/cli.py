@@ -113,6 +113,9 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--init", type=Path, metavar="RUN", help="go on from a finished run of the same network"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.set_defaults(run=_fit)
@@ -145,6 +148,7 @@ def _fit(args: argparse.Namespace) -> None:
         seed=args.seed,
         accelerator=args.device,
         threads=args.threads,
+        init=args.init,
         train_split=_train_split(args.cache),
     )
     run = fit(args.cache, args.output, options, args.guide)

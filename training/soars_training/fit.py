@@ -35,7 +35,8 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class FitOptions:
-    """One training run. `patch` is (z, y, x) voxels; `voi_mm` (x, y, z) per heat-map group for small_hard."""
+    """One training run. `patch` is (z, y, x) voxels; `voi_mm` (x, y, z) per heat-map group for small_hard; `init` a
+    finished run of the same architecture to go on from."""
 
     task: BranchTask
     features: tuple[int, ...] = (16, 32, 64, 64, 64)
@@ -50,6 +51,7 @@ class FitOptions:
     train_split: str = "train"
     accelerator: str = "auto"
     threads: int | None = None
+    init: Path | None = None
 
     def architecture(self) -> UNetArchitecture:
         plain = UNetArchitecture.plain(self.task.in_channels, self.task.out_channels, self.features)
@@ -170,6 +172,18 @@ def fit(cache: Path, output: Path, options: FitOptions, guide_folder: Path | Non
     single = options.task.branch == "small_hard"
     loader = DataLoader(data, batch_size=1 if single else options.batch, collate_fn=collate, num_workers=1)
     module = BranchModule(architecture, options.task.branch, options.steps, options.learning_rate)
+    if options.init is not None:
+        before = FittedRun.load(options.init)
+        if (before.architecture, before.classes, before.anchors) != (
+            architecture,
+            options.task.classes,
+            options.task.anchors,
+        ):
+            raise InputError(
+                f"{options.init}: trained for other organs, inputs or another architecture; cannot go on from it"
+            )
+        module.network.load_state_dict(before.network(options.init).state_dict())
+        module.network.train()
     on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     trainer = lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
