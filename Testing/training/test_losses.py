@@ -72,3 +72,28 @@ def test_heatmap_loss_is_the_weighted_squared_distance_of_known_maps() -> None:
     output[0, 1] = 7  # unknown: whatever it says costs nothing
     loss = masked_heatmap_l2(output, target, torch.tensor([[True, False]]), peak_weight=30)
     assert loss.item() == pytest.approx((1 + 30) / 2)
+
+
+def test_without_balance_every_voxel_weighs_alike() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(1, 2, 5, 6, 7), torch.zeros(1, 5, 6, 7, dtype=torch.long)
+    labels[:, 0, 0, :3] = 1
+    everything = torch.ones(1, 1, dtype=torch.bool)
+    dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    expected = torch.nn.functional.cross_entropy(logits, labels) + dice(logits, labels[:, None])
+    assert marginal_dice_ce(logits, labels, everything, 0.0).item() == pytest.approx(
+        expected.item(), abs=1e-5
+    )
+    assert marginal_dice_ce(logits, labels, everything).item() != pytest.approx(expected.item(), abs=1e-2)
+
+
+def test_rare_voxels_of_a_small_organ_weigh_by_the_root_of_their_rarity() -> None:
+    # 16 of 64 voxels: three times rarer than the rest, so each weighs sqrt(3).
+    logits, masks = torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4)
+    logits[:, :, 0], masks[:, :, 0] = 2.0, 1.0
+    organ, rest, root = math.log1p(math.exp(-2)), math.log(2), math.sqrt(3)
+    bce = (16 * root * organ + 48 * rest) / (16 * root + 48)
+    sigmoid = 1 / (1 + math.exp(-2))
+    dice = 2 * 16 * sigmoid / (16 * sigmoid + 48 / 2 + 16)
+    loss = masked_dice_bce(logits, masks, torch.ones(1, 1, dtype=torch.bool))
+    assert loss.item() == pytest.approx(bce + 1 - dice, abs=1e-5)

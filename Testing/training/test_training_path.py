@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from soars.bundle import load_bundle
 from soars.errors import InputError
 from soars.images import CtScan
+from soars.networks.architecture import UNetArchitecture
+from soars.networks.unet import UNet
 from soars.segment import SegmentOptions, segment
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
+from soars_training.dataset import BranchTask
 from soars_training.evaluate import Score, dsc, summary_table
-from soars_training.fit import FittedRun
+from soars_training.fit import FittedRun, start_from
 from soars_training.prepare import SourceCase, write_volume_cache
 
 CARD = """# toy
@@ -122,6 +126,36 @@ def test_a_run_remembers_what_it_was(bundle: Path) -> None:
     run = FittedRun.load(bundle.parent / "mid")
     assert (run.branch, run.anchors, run.steps) == ("mid_level", ("Brainstem", "SpinalCord"), 250)
     assert json.loads((bundle.parent / "mid" / "run.json").read_text())["cases"] == 6
+
+
+def test_a_run_goes_on_from_its_own_weights_and_another_branch_from_the_layers_they_share(
+    bundle: Path,
+) -> None:
+    anchor, mid = (FittedRun.load(bundle.parent / name) for name in ("anchor", "mid"))
+    trained = anchor.network(bundle.parent / "anchor").state_dict()
+
+    same = UNet(anchor.architecture)
+    start_from(same, bundle.parent / "anchor", BranchTask("anchor", anchor.classes, anchor.inputs))
+    assert all(torch.equal(value, trained[name]) for name, value in same.state_dict().items())
+
+    guided = UNet(mid.architecture)
+    head = guided.head.weight.clone()
+    start_from(
+        guided, bundle.parent / "anchor", BranchTask("mid_level", mid.classes, mid.inputs, mid.anchors)
+    )
+    first, *rest = [name for name in trained if not name.startswith("head.")]
+    weights = guided.state_dict()
+    assert all(torch.equal(weights[name], trained[name]) for name in rest)
+    assert torch.equal(weights[first][:, :1], trained[first])
+    assert not weights[first][:, 1:].any()  # what guides it is learned from nothing
+    assert torch.equal(guided.head.weight, head)
+
+
+def test_a_network_of_other_layers_is_no_start(bundle: Path) -> None:
+    mid = FittedRun.load(bundle.parent / "mid")
+    task = BranchTask("mid_level", mid.classes, mid.inputs, mid.anchors)
+    with pytest.raises(InputError, match="other layers"):
+        start_from(UNet(UNetArchitecture.plain(3, 3, (8, 24))), bundle.parent / "anchor", task)
 
 
 def test_export_leaves_nothing_behind_when_the_card_is_incomplete(

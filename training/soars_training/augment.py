@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,6 +22,11 @@ class Augmentation:
     contrast: float = 0.12
     noise: float = 0.03
     blur: float = 0.2
+
+    def times(self, share: float) -> Augmentation:
+        """Every strength but the mirroring's multiplied by `share`; 0 mirrors nothing either."""
+        scaled = {f.name: getattr(self, f.name) * share for f in fields(self)}
+        return Augmentation(**(scaled | {"mirror": self.mirror if share else 0.0}))
 
     @staticmethod
     def none() -> Augmentation:

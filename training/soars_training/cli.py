@@ -114,7 +114,13 @@ def _add_fit(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--init", type=Path, metavar="RUN", help="go on from a finished run of the same network"
+        "--init", type=Path, metavar="RUN", help="start from a finished run of a network with the same layers"
+    )
+    parser.add_argument(
+        "--augmentation", type=float, default=1.0, help="times the usual strengths; 0 for none (default 1)"
+    )
+    parser.add_argument(
+        "--balance", type=float, default=0.5, help="power of rarity that classes weigh by (default 0.5)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -149,6 +155,8 @@ def _fit(args: argparse.Namespace) -> None:
         accelerator=args.device,
         threads=args.threads,
         init=args.init,
+        augmentation=args.augmentation,
+        balance=args.balance,
         train_split=_train_split(args.cache),
     )
     run = fit(args.cache, args.output, options, args.guide)

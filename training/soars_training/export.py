@@ -65,6 +65,8 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
             window_hu = run.window_hu
             voi_mm = run.voi_mm or voi_mm
         (work / "card.md").write_text(facts.card, encoding="utf-8")
+        for path in work.iterdir():  # safetensors makes files that only their owner may read
+            path.chmod(0o644)
         write_manifest(
             work,
             {

@@ -36,7 +36,8 @@ RUN_FILE = "run.json"
 @dataclass(frozen=True)
 class FitOptions:
     """One training run. `patch` is (z, y, x) voxels; `voi_mm` (x, y, z) per heat-map group for small_hard; `init` a
-    finished run of the same architecture to go on from."""
+    finished run to go on from, or of which to take the layers that fit; `augmentation` multiplies the usual strengths;
+    `balance` is the power of the classes' rarity that they weigh by."""
 
     task: BranchTask
     features: tuple[int, ...] = (16, 32, 64, 64, 64)
@@ -52,6 +53,8 @@ class FitOptions:
     accelerator: str = "auto"
     threads: int | None = None
     init: Path | None = None
+    augmentation: float = 1.0
+    balance: float = 0.5
 
     def architecture(self) -> UNetArchitecture:
         plain = UNetArchitecture.plain(self.task.in_channels, self.task.out_channels, self.features)
@@ -107,10 +110,11 @@ class FittedRun:
 class BranchModule(lightning.LightningModule):
     """One branch with its loss; RAdam with a cosine to zero after a short warm-up."""
 
-    def __init__(self, architecture: UNetArchitecture, branch: str, steps: int, learning_rate: float) -> None:
+    def __init__(self, options: FitOptions) -> None:
         super().__init__()
-        self.network = UNet(architecture)
-        self.branch, self.steps, self.learning_rate = branch, steps, learning_rate
+        self.network = UNet(options.architecture())
+        self.branch, self.balance = options.task.branch, options.balance
+        self.steps, self.learning_rate = options.steps, options.learning_rate
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -121,9 +125,9 @@ class BranchModule(lightning.LightningModule):
         if self.branch == "detection":
             loss = masked_heatmap_l2(output, target, known)
         elif self.branch == "small_hard":
-            loss = masked_dice_bce(output, target, known)
+            loss = masked_dice_bce(output, target, known, self.balance)
         else:
-            loss = marginal_dice_ce(output, target, known)
+            loss = marginal_dice_ce(output, target, known, self.balance)
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -164,26 +168,16 @@ def fit(cache: Path, output: Path, options: FitOptions, guide_folder: Path | Non
         options.window_hu,
         split=options.train_split,
         seed=options.seed,
-        strength=Augmentation(),
+        strength=Augmentation().times(options.augmentation),
         voi_shapes=voi_shapes,
         guide_folder=guide_folder,
     )
     # VOIs differ in shape, so the small and hard branch sees one at a time and averages gradients over the batch.
     single = options.task.branch == "small_hard"
     loader = DataLoader(data, batch_size=1 if single else options.batch, collate_fn=collate, num_workers=1)
-    module = BranchModule(architecture, options.task.branch, options.steps, options.learning_rate)
+    module = BranchModule(options)
     if options.init is not None:
-        before = FittedRun.load(options.init)
-        if (before.architecture, before.classes, before.anchors) != (
-            architecture,
-            options.task.classes,
-            options.task.anchors,
-        ):
-            raise InputError(
-                f"{options.init}: trained for other organs, inputs or another architecture; cannot go on from it"
-            )
-        module.network.load_state_dict(before.network(options.init).state_dict())
-        module.network.train()
+        start_from(module.network, options.init, options.task)
     on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     trainer = lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -220,6 +214,31 @@ def fit(cache: Path, output: Path, options: FitOptions, guide_folder: Path | Non
     )
     run.save(output)
     return run
+
+
+def start_from(network: UNet, folder: Path, task: BranchTask) -> None:
+    """Give a network the weights of a finished run.
+
+    All of them when the run was for the same organs and inputs; else those of the layers between: the channels of the
+    first convolution that both see (the CT comes first), and everything but the head. Channels that the run did not
+    see start at zero. Raises `InputError` when the layers in between differ.
+    """
+    before = FittedRun.load(folder)
+    old, new = before.architecture, network.architecture
+    if (old.features, old.strides, old.blocks) != (new.features, new.strides, new.blocks):
+        raise InputError(f"{folder}: its network has other layers than this one; cannot start from it")
+    weights = before.network(folder).state_dict()
+    if (before.classes, before.inputs, before.anchors) != (task.classes, task.inputs, task.anchors):
+        shared = 1 + (
+            len(task.anchors) if (before.anchors, before.inputs) == (task.anchors, task.inputs) else 0
+        )
+        own = network.state_dict()
+        first = next(iter(weights))
+        widened = torch.zeros_like(own[first])
+        widened[:, :shared] = weights[first][:, :shared]
+        weights = {k: v for k, v in weights.items() if not k.startswith("head.")} | {first: widened}
+        weights |= {k: v for k, v in own.items() if k.startswith("head.")}
+    network.load_state_dict(weights)
 
 
 def voi_shape(
