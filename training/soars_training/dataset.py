@@ -126,7 +126,8 @@ class WindowDataset(IterableDataset[Sample]):
         if self.task.branch == "detection":
             target = self._heatmaps(case, window)
         elif self.task.branch == "small_hard":
-            target = sample(case.target, window, outside=0.0, nearest=False) > 0.5
+            target = torch.zeros((len(case.known), *window.shape), dtype=torch.bool)
+            target[known] = sample(case.target[case.known], window, outside=0.0, nearest=False) > 0.5
         else:
             target = sample(case.target, window, outside=0.0, nearest=True)[0].to(torch.uint8)
         if window.mirrored:

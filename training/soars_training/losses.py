@@ -29,18 +29,21 @@ def marginal_dice_ce(logits: Tensor, labels: Tensor, annotated: Tensor, balance:
 
     Returns: the scalar loss, 1 - mean Dice (per sample and annotated class that is present or predicted) + CE.
     """
-    probabilities = _marginal_probabilities(logits.float(), annotated)
-    target = functional.one_hot(labels.long(), logits.shape[1]).movedim(-1, 1).float()
-    voxel_weight = (target * class_weights(target, balance)[:, None, None, None]).sum(1)
-    log_likelihood = (target * torch.log(probabilities.clamp_min(1e-6))).sum(1)
-    cross_entropy = -(log_likelihood * voxel_weight).sum() / voxel_weight.sum()
-    return cross_entropy + _one_minus_dice(probabilities[:, 1:], target[:, 1:], annotated)
+    probabilities = _marginal_probabilities(logits.float(), annotated).flatten(2)
+    labels = labels.long().flatten(1)
+    # Gathering each voxel's own class spares a one-hot copy of the labels, the largest tensor of a training step.
+    own = probabilities.gather(1, labels[:, None])[:, 0]
+    counts = torch.stack([torch.bincount(sample, minlength=logits.shape[1]) for sample in labels])
+    weight = class_weights(counts.sum(0), balance)[labels]
+    cross_entropy = -(torch.log(own.clamp_min(1e-6)) * weight).sum() / weight.sum()
+    overlap = torch.zeros_like(counts, dtype=own.dtype).scatter_add(1, labels, own)
+    total = probabilities.sum(2) + counts
+    return cross_entropy + _one_minus_dice(overlap[:, 1:], total[:, 1:], annotated & (counts[:, 1:] > 0))
 
 
-def class_weights(target: Tensor, balance: float = 0.5) -> Tensor:
-    """Weight [1 + K] of each class of a one-hot target [batch, 1 + K, z, y, x]: how many times rarer it is than the
-    commonest class, to the power `balance`, at most `MAX_CLASS_WEIGHT`."""
-    counts = target.sum((0, 2, 3, 4))
+def class_weights(counts: Tensor, balance: float = 0.5) -> Tensor:
+    """Weight [1 + K] of each class by its voxel count [1 + K]: how many times rarer it is than the commonest class, to
+    the power `balance`, at most `MAX_CLASS_WEIGHT`."""
     return (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(MAX_CLASS_WEIGHT)
 
 
@@ -54,15 +57,18 @@ def masked_dice_bce(logits: Tensor, masks: Tensor, known: Tensor, balance: float
         balance: an organ's voxels weigh as many times more as they are rarer than the others, to this power, at most
             `MAX_CLASS_WEIGHT`.
     """
-    logits, masks = logits.float(), masks.float()
-    weight = known.float()
-    inside = masks.sum((2, 3, 4), keepdim=True)
-    rarity = (masks[0, 0].numel() - inside) / inside.clamp_min(1)
+    if not known.any():
+        return logits.sum() * 0
+    logits, masks = logits[known].float(), masks[known].float()
+    inside = masks.sum((1, 2, 3), keepdim=True)
+    rarity = (masks[0].numel() - inside) / inside.clamp_min(1)
     voxel_weight = torch.where(masks > 0, rarity.clamp_min(1).pow(balance).clamp_max(MAX_CLASS_WEIGHT), 1.0)
     per_voxel = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none") * voxel_weight
-    per_channel = per_voxel.sum((2, 3, 4)) / voxel_weight.sum((2, 3, 4))
-    bce = (per_channel * weight).sum() / weight.sum().clamp_min(1)
-    return bce + _one_minus_dice(torch.sigmoid(logits), masks, known)
+    bce = (per_voxel.sum((1, 2, 3)) / voxel_weight.sum((1, 2, 3))).mean()
+    probabilities = torch.sigmoid(logits)
+    overlap = (probabilities * masks).sum((1, 2, 3))
+    total = probabilities.sum((1, 2, 3)) + masks.sum((1, 2, 3))
+    return bce + _one_minus_dice(overlap, total, inside[:, 0, 0, 0] > 0)
 
 
 def masked_heatmap_l2(heatmaps: Tensor, target: Tensor, known: Tensor, peak_weight: float = 200.0) -> Tensor:
@@ -79,16 +85,16 @@ def masked_heatmap_l2(heatmaps: Tensor, target: Tensor, known: Tensor, peak_weig
 
 def _marginal_probabilities(logits: Tensor, annotated: Tensor) -> Tensor:
     probabilities = torch.softmax(logits, dim=1)
+    if bool(annotated.all()):
+        return probabilities
     unknown = (~annotated).to(probabilities)[:, :, None, None, None]
     organs = probabilities[:, 1:]
     background = probabilities[:, :1] + (organs * unknown).sum(1, keepdim=True)
     return torch.cat((background, organs * (1 - unknown)), dim=1)
 
 
-def _one_minus_dice(probabilities: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    overlap = (probabilities * target).sum((2, 3, 4))
-    total = probabilities.sum((2, 3, 4)) + target.sum((2, 3, 4))
-    # An organ that is not in the window has no Dice to gain; cross-entropy alone keeps it empty.
-    weight = (counted & (target.sum((2, 3, 4)) > 0)).float()
+def _one_minus_dice(overlap: Tensor, total: Tensor, counted: Tensor) -> Tensor:
+    """One minus the mean Dice of the counted organs, all three of one shape. An organ that is not in the window has no
+    Dice to gain, cross-entropy alone keeps it empty."""
     dice = (2 * overlap + _EPSILON) / (total + _EPSILON)
-    return ((1 - dice) * weight).sum() / weight.sum().clamp_min(1)
+    return ((1 - dice) * counted).sum() / counted.sum().clamp_min(1)
