@@ -116,7 +116,9 @@ def test_the_guide_is_mirrored_with_the_window(cache: Path) -> None:
     task = BranchTask("mid_level", PAROTIDS, ("ct", "anchor"), ("Eye_L", "Eye_R"))
     drawn = _dataset(cache, task, Augmentation(0, 0, 1.0, 0, 0, 0, 0)).draw(np.random.default_rng(0))
     left, right = drawn.inputs[1].numpy(), drawn.inputs[2].numpy()
-    assert not right.any() and (left[drawn.target.numpy() == 1] > 0.99).all()
+    organ = drawn.target.numpy() == 1
+    # The target is the nearest voxel, the guide is interpolated: at the organ's edge they differ by less than one.
+    assert not right.any() and left[organ].mean() > 0.8 and left[~organ].mean() < 0.05
 
 
 def test_a_missing_guide_says_what_to_run(cache: Path) -> None:

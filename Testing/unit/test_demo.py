@@ -12,7 +12,6 @@ import pytest
 import SimpleITK as sitk
 
 from soars import case
-from soars.bundle import list_bundles
 from soars.cascade.engine import EngineInfo
 from soars.cli import main
 from soars.commands.demo import dice_coefficient
@@ -136,8 +135,6 @@ def test_dice_is_two_thirds_for_a_half():
 
 @pytest.mark.slow
 def test_demo_with_the_shipped_bundle(tmp_path):
-    if "phantom" not in [entry.name for entry in list_bundles()]:
-        pytest.skip("the phantom bundle is not installed")
     assert demo("--output", tmp_path / "out", "--progress", "none") == 0
     record = read_run(tmp_path / "out" / "run.json")
     assert len([o for o in record.organs if o.state == "present"]) >= 40
