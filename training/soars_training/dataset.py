@@ -79,7 +79,7 @@ class WindowDataset(IterableDataset[Sample]):
         strength: Augmentation,
         voi_shapes: dict[str, tuple[int, int, int]] | None = None,
         guide_folder: Path | None = None,
-        foreground: float = 0.75,
+        foreground: float = 0.5,
         jitter_mm: float = 6.0,
     ) -> None:
         self.index = CacheIndex.load(folder)
@@ -127,7 +127,7 @@ class WindowDataset(IterableDataset[Sample]):
             target = self._heatmaps(case, window)
         elif self.task.branch == "small_hard":
             target = torch.zeros((len(case.known), *window.shape), dtype=torch.bool)
-            target[known] = sample(case.target[case.known], window, outside=0.0, nearest=False) > 0.5
+            target[known] = sample(case.target, window, outside=0.0, nearest=False) > 0.5
         else:
             target = sample(case.target, window, outside=0.0, nearest=True)[0].to(torch.uint8)
         if window.mirrored:
@@ -148,11 +148,12 @@ class WindowDataset(IterableDataset[Sample]):
         if rng.random() < self.foreground and case.points:
             points = case.points[int(rng.integers(len(case.points)))]
             centre = points[int(rng.integers(len(points)))] + rng.uniform(-0.25, 0.25, 3) * self.shape
+            # About a lateral organ it would be half air: pull it towards the middle of the body by a random share.
+            middle = case.middle_yx[int(np.clip(centre[0], 0, size[0] - 1))]
+            centre[1:] += rng.random() * (middle - centre[1:])
         else:
+            # Anywhere in the body, arms and shoulders included: what is never seen is taken for an organ.
             centre = case.body[int(rng.integers(len(case.body)))].astype(float)
-        # A window about a lateral organ would be half air: pull it towards the middle of the body by a random share.
-        middle = case.middle_yx[int(np.clip(centre[0], 0, size[0] - 1))]
-        centre[1:] += rng.random() * (middle - centre[1:])
         # Keep the window over the scan where the scan is larger than the window.
         margin = np.minimum(np.asarray(self.shape) / 2, size / 2)
         return np.clip(centre, margin - 0.5, size - margin - 0.5)
@@ -208,12 +209,10 @@ class _Loaded:
             centres = [_centre_of(data, organs) for organs in members]
             points = [c[None] for c, k in zip(centres, known, strict=True) if k and c is not None]
         elif task.branch == "small_hard":
-            own = set(group_members(entry.group or ""))
-            known = np.array([o in own and o in data.annotated for o in task.classes])
-            target = np.stack(
-                [data.full_mask(o) if o in own else np.zeros(data.ct_hu.shape, bool) for o in task.classes]
-            )
-            target = target.astype(np.uint8)
+            # Whatever small organs lie in the VOI are learned, not its own alone: several times as much to learn from.
+            here = {*group_members(entry.group or ""), *data.masks}
+            known = np.array([o in here and o in data.annotated for o in task.classes])
+            target = np.stack([data.full_mask(o) for o in np.asarray(task.classes)[known]]).astype(np.uint8)
         else:
             known = np.array([o in data.annotated for o in task.classes])
             label_map = data.label_map(task.classes)
