@@ -49,9 +49,11 @@ def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pai
     alone = [structure_source(path) for path in (prediction, reference)]
     if alone[0] is not None and alone[1] is not None:
         return Pairing((CasePair(_case_name(reference, alone[1]), alone[0], alone[1], ct),))
-    if alone[0] is not None or alone[1] is not None:
-        one, many = (prediction, reference) if alone[0] is not None else (reference, prediction)
-        raise InputError(f"{one} is one case, but {many} is not: give two cases, or two folders of cases")
+    for path, other in ((prediction, reference), (reference, prediction)):
+        if not path.is_dir():
+            raise InputError(
+                f"{path} is one case, but {other} is not: give two cases, or two folders of cases"
+            )
     found = [_cases(path) for path in (prediction, reference)]
     common = [case for case in found[1] if case in found[0]]
     if not common:
