@@ -167,7 +167,7 @@ def test_distance_does_not_depend_on_the_order_of_the_axes() -> None:
 
 
 def test_far_apart_masks_need_no_array_of_all_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soars.metrics.distances._MOST_FLAGS", 10)
+    monkeypatch.setattr("soars.metrics.nearest._MOST_VOXELS", 10)
     d = surface_distances(_box((0, 0, 0), (1, 1, 1)), _box((3, 4, 0), (1, 1, 1)), (1.0, 1.0, 1.0), "medpy")
     assert hausdorff(d) == 5.0
 

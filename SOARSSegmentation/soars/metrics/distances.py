@@ -27,14 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from soars.errors import InputError
-from soars.metrics.surface import Floats, Integers, Surface, corner_surface, voxel_surface
+from soars.metrics.nearest import nearest_distances
+from soars.metrics.surface import Floats, corner_surface, voxel_surface
 from soars.structures.model import Mask
 
 DEFINITIONS = ("surface-distance", "monai", "medpy")
 DEFAULT_DEFINITION = DEFINITIONS[0]
-
-_MOST_FLAGS = 1 << 28
-"""Largest joint box, in voxels, in which common elements are sought; distances are the same without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +62,7 @@ def surface_distances(
 ) -> SurfaceDistances:
     """Distances between the surfaces of two masks on one grid of ``spacing_mm`` (z, y, x).
 
-    The nearest element is found in a k-d tree: exact, and on organs' surfaces faster than a distance transform of
-    their joint box. Elements that both surfaces share, distance zero, need no search. Raises `InputError` for an
-    unknown
-    ``definition``.
+    Raises `InputError` for an unknown ``definition``.
     """
     if definition not in DEFINITIONS:
         raise InputError(f"unknown definition {definition!r}; there are {', '.join(DEFINITIONS)}")
@@ -76,7 +71,8 @@ def surface_distances(
         ours, theirs = corner_surface(prediction, spacing), corner_surface(reference, spacing)
     else:
         ours, theirs = voxel_surface(prediction), voxel_surface(reference)
-    forth, back = _each_way(ours, theirs, np.array(spacing))
+    forth = nearest_distances(ours.index, theirs.index, spacing)
+    back = nearest_distances(theirs.index, ours.index, spacing)
     if definition == "monai":  # which keeps distances in single precision, as its tolerance
         forth, back = (d.astype(np.float32).astype(np.float64) for d in (forth, back))
     return SurfaceDistances(definition, *_sorted(forth, ours.weight), *_sorted(back, theirs.weight))
@@ -150,57 +146,6 @@ def surface_overlap(distances: SurfaceDistances, tolerance_mm: float) -> tuple[f
     return (there / of[0] if of[0] else float("nan"), back / of[1] if of[1] else float("nan"))
 
 
-# --- distances ----------------------------------------------------------------------------------------------------
-
-
-def _each_way(a: Surface, b: Surface, spacing: Floats) -> tuple[Floats, Floats]:
-    """Distance of every element of each surface to the other surface."""
-    to_b, to_a = np.zeros(len(a)), np.zeros(len(b))
-    if not len(a) or not len(b):
-        to_b[:], to_a[:] = np.inf, np.inf
-        return to_b, to_a
-    rest_a, rest_b = _not_shared(a.index, b.index)
-    to_b[rest_a] = _nearest(a.index[rest_a], b.index, spacing)
-    to_a[rest_b] = _nearest(b.index[rest_b], a.index, spacing)
-    return to_b, to_a
-
-
-def _not_shared(a: Integers, b: Integers) -> tuple[Integers, Integers]:
-    """Rows of ``a`` that are not in ``b``, and of ``b`` that are not in ``a``."""
-    low = np.minimum(a.min(axis=0), b.min(axis=0))
-    shape = np.maximum(a.max(axis=0), b.max(axis=0)) - low + 1
-    if shape.prod() > _MOST_FLAGS:
-        return np.arange(len(a)), np.arange(len(b))
-    flags = np.zeros(int(shape.prod()), dtype=np.uint8)
-    steps = np.array([shape[1] * shape[2], shape[2], 1])
-    at_a, at_b = (a - low) @ steps, (b - low) @ steps
-    flags[at_a] = 1
-    flags[at_b] |= 2
-    return np.flatnonzero(flags[at_a] != 3), np.flatnonzero(flags[at_b] != 3)
-
-
-def _nearest(points: Integers, others: Integers, spacing: Floats) -> Floats:
-    """Distance of each point to the nearest of the others, in the arithmetic of scipy's distance transform, so
-    that one of just the tolerance is within it in both."""
-    from scipy.spatial import cKDTree
-
-    if not len(points):
-        return np.zeros(0)
-    tree = cKDTree(others * spacing, leafsize=12, compact_nodes=False, balanced_tree=False)
-    _, which = tree.query(points * spacing)
-    apart = (points - others[which]) * spacing
-    apart *= apart
-    return np.sqrt(apart[:, 0] + apart[:, 1] + apart[:, 2])
-
-
-def _sorted(distances: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    order = np.lexsort((weight, distances))
-    return distances[order], weight[order]
-
-
-# --- figures ------------------------------------------------------------------------------------------------------
-
-
 def _reached(distances: Floats, weight: Floats, share: float) -> float:
     """The first distance within which at least ``share`` of the weight lies."""
     reached = np.cumsum(weight) / weight.sum()
@@ -230,3 +175,8 @@ def _within(distances: SurfaceDistances, tolerance_mm: float) -> tuple[float, fl
     ):
         parts.append(float(weight[: int(np.searchsorted(values, tolerance_mm, side="right"))].sum()))
     return parts[0], parts[1]
+
+
+def _sorted(distances: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    order = np.lexsort((weight, distances))
+    return distances[order], weight[order]

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from soars.errors import InputError
 from soars.metrics.distances import (
@@ -42,6 +43,8 @@ COMPARED, MISSING, EXTRA, BOTH_EMPTY, NOT_ANNOTATED = (
 STATES = (COMPARED, MISSING, EXTRA, BOTH_EMPTY, NOT_ANNOTATED)
 """What there is to compare: both sides have voxels; only the reference; only the prediction, where the reference
 says that the organ is not there; neither; the reference does not have the structure, so nothing can be said."""
+
+_LARGE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def score_masks(
     definition: str = DEFAULT_DEFINITION,
 ) -> OrganScore:
     """Compare two masks: cropped ones, or full boolean arrays [z, y, x], on ``geometry``."""
-    ours, theirs = (m if isinstance(m, Mask) else tight_mask(m) for m in (prediction, reference))
+    ours, theirs = _cropped(prediction, reference)
     dz, dy, dx = geometry.spacing[2], geometry.spacing[1], geometry.spacing[0]
     distances = surface_distances(ours, theirs, (dz, dy, dx), definition)
     to_reference, to_prediction = average_each_way(distances)
@@ -238,6 +241,18 @@ def _score_named(
     return replace(score, other_side=True) if on_other_side(name, prediction, reference) else score
 
 
+def _cropped(prediction: Mask | np.ndarray, reference: Mask | np.ndarray) -> tuple[Mask, Mask]:
+    """Both as cropped masks. To find an organ in a large array takes longer than to compare it: both are searched at
+    the same time."""
+    sides = (prediction, reference)
+    if all(isinstance(m, Mask) or m.nbytes < _LARGE_BYTES for m in sides):
+        ours, theirs = (m if isinstance(m, Mask) else tight_mask(m) for m in sides)
+        return ours, theirs
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ours, theirs = pool.map(lambda m: m if isinstance(m, Mask) else tight_mask(m), sides)
+    return ours, theirs
+
+
 def _state(ours: Mask, theirs: Mask) -> str:
     if ours.is_empty:
         return BOTH_EMPTY if theirs.is_empty else MISSING
@@ -248,9 +263,16 @@ def _centroid_shift(ours: Mask, theirs: Mask, geometry: Geometry) -> tuple[float
     """From the reference's centre of mass to the prediction's, LPS mm; nan when one is empty."""
     if ours.is_empty or theirs.is_empty:
         return (float("nan"), float("nan"), float("nan"))
-    pair = StructureSet(geometry)
-    pair.add_mask("ours", ours)
-    pair.add_mask("theirs", theirs)
-    a, b = pair.centre_of_mass("ours"), pair.centre_of_mass("theirs")
-    assert a is not None and b is not None
-    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
+    moved = (_centre(ours) - _centre(theirs))[::-1]
+    x, y, z = geometry.matrix[:3, :3] @ moved
+    return (float(x), float(y), float(z))
+
+
+def _centre(mask: Mask) -> npt.NDArray[np.float64]:
+    """Centre of mass as a voxel index (z, y, x)."""
+    rows = mask.array.reshape(-1, mask.shape[2]).astype(np.float32)
+    places = np.stack([np.ones(mask.shape[2]), np.arange(mask.shape[2])], axis=1).astype(np.float32)
+    counts, sums = (rows @ places).reshape(*mask.shape[:2], 2).astype(np.float64).transpose(2, 0, 1)
+    z, y = counts.sum(axis=1), counts.sum(axis=0)
+    first = np.array([np.arange(len(z)) @ z, np.arange(len(y)) @ y, sums.sum()])
+    return np.asarray(first / counts.sum() + mask.start)

@@ -22,7 +22,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Elements of one surface: ``index`` (z, y, x), shape (n, 3), on the grid of voxels, or of their lower corners;
+    """Elements of one surface: ``index`` (z, y, x), shape (3, n), on the grid of voxels, or of their lower corners;
     ``weight``, shape (n,), in mm^2 or all 1."""
 
     index: Integers
@@ -63,7 +63,7 @@ def voxel_surface(mask: Mask) -> Surface:
 
 
 def _none() -> Surface:
-    return Surface(np.zeros((0, 3), np.int64), np.zeros(0))
+    return Surface(np.zeros((3, 0), np.int64), np.zeros(0))
 
 
 def padded(array: BoolArray) -> BoolArray:
@@ -83,11 +83,11 @@ def _neighbourhood_codes(array: BoolArray) -> npt.NDArray[np.uint8]:
 
 
 def _unravel(at: Integers, shape: tuple[int, ...], start: tuple[int, int, int]) -> Integers:
-    """Rows (z, y, x) of flat positions in a box that begins at ``start``."""
-    index = np.empty((len(at), 3), np.int64)
+    """Index (z, y, x), shape (3, n), of flat positions in a box that begins at ``start``."""
+    index = np.empty((3, len(at)), np.int64)
     rows = at // shape[2]
-    index[:, 2] = at - rows * shape[2]
-    index[:, 0] = rows // shape[1]
-    index[:, 1] = rows - index[:, 0] * shape[1]
-    index += np.array(start, np.int64)
+    np.subtract(at, rows * shape[2], out=index[2])
+    np.floor_divide(rows, shape[1], out=index[0])
+    np.subtract(rows, index[0] * shape[1], out=index[1])
+    index += np.array(start, np.int64)[:, None]
     return index
