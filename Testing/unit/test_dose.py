@@ -83,6 +83,24 @@ def test_a_ramp_along_a_turned_grid_is_read_where_the_voxels_are() -> None:
     assert dvh.max_gy == pytest.approx(float((10 + points @ slope).max()), abs=1e-4)
 
 
+def test_interpolation_is_itks_on_any_grids() -> None:
+    rng = np.random.default_rng(4)
+    dose = sitk.GetImageFromArray(rng.uniform(0, 70, (9, 10, 11)).astype(np.float32))
+    dose.SetSpacing((2.5, 3.0, 4.0))
+    dose.SetDirection((0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    turned = sitk.Euler3DTransform((5.0, -10.0, 12.0), 0.2, -0.3, 0.4)
+    geometry = Geometry((20, 18, 16), (1.1, 1.3, 2.0), (-2.0, -22.0, 1.0), turned.GetMatrix())
+    mask = tight_mask(rng.random(geometry.shape) < 0.5)
+    wanted = sitk.Resample(
+        dose, geometry.size, sitk.Transform(), sitk.sitkLinear, geometry.origin, geometry.spacing,
+        geometry.direction, 0.0,
+    )  # fmt: skip
+    samples = sample_dose(dose, geometry, mask)
+    inside = sitk.GetArrayFromImage(wanted)[mask.slices][mask.array]
+    np.testing.assert_allclose(samples.gy, inside, atol=1e-4)
+    assert 0.05 < samples.outside < 0.95
+
+
 def test_differential_and_cumulative_histogram_hold_all_of_the_organ() -> None:
     dvh = make_dvh(sample_dose(_ramp(), _geometry(), _box((2, 3, 10), (4, 5, 20))))
     edges, volumes = dvh.differential(0.7)

@@ -233,6 +233,19 @@ def test_what_one_case_is(tmp_path: Path, cohort: tuple[Path, Path]) -> None:
     assert pair.case == "case2"
 
 
+@pytest.mark.parametrize("halves_first", [True, False])
+def test_a_whole_is_compared_with_its_halves(tmp_path: Path, halves_first: bool) -> None:
+    halves = _organs(0, ("Bone_Mandible_L", "Bone_Mandible_R"))
+    whole = StructureSet(halves.geometry)
+    whole.add_mask("Bone_Mandible", halves.union(halves.names))
+    sides = (halves, whole) if halves_first else (whole, halves)
+    for name, side in zip("ab", sides, strict=True):
+        write_seg_nrrd(side, tmp_path / f"{name}.seg.nrrd")
+    out = tmp_path / "s.csv"
+    assert main(["evaluate", *(str(tmp_path / f"{n}.seg.nrrd") for n in "ab"), "--csv", str(out)]) == 0
+    assert [(r["organ"], r["dsc"]) for r in _rows(out)] == [("Bone_Mandible", "1")]
+
+
 def test_quartiles_of_values_with_infinity_are_numbers_or_infinite() -> None:
     found = statistics([1.0, 2.0, 3.0, math.inf, math.inf, math.nan])
     assert (found.n, found.finite, found.mean, found.sd) == (5, 3, 2.0, 1.0)

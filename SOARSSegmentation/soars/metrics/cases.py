@@ -7,6 +7,7 @@ from pathlib import Path
 
 from soars.errors import InputError
 from soars.images import read_ct
+from soars.metrics.parts import join_parts
 from soars.structures import Geometry, StructureSet, read_structures
 from soars.structures.io import is_dicom
 from soars.structures.labelmap import IMAGE_SUFFIXES, image_stem
@@ -68,20 +69,13 @@ def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pai
 
 
 def read_pair(pair: CasePair) -> tuple[StructureSet, StructureSet]:
-    """The prediction and the reference of a case, both on the reference's grid (the CT's for an RTSTRUCT, or the
-    other side's where no CT is given). What was odd is in their ``warnings``."""
-    scan = read_ct(pair.ct) if pair.ct else None
-    grid = Geometry.of(scan.image) if scan else None
-    series = scan.series if scan else None
-    if grid is None and _has_no_grid(pair.reference):
-        if _has_no_grid(pair.prediction):
-            raise InputError(
-                f"{pair.prediction} and {pair.reference} hold contours but no voxel grid: give the CT with --ct"
-            )
-        prediction = read_structures(pair.prediction)
-        return prediction, read_structures(pair.reference, prediction.geometry)
-    reference = read_structures(pair.reference, grid, reference=series)
-    return read_structures(pair.prediction, reference.geometry, reference=series), reference
+    """The prediction and the reference of a case, both on the reference's grid (the CT's for an RTSTRUCT, or the other
+    side's where no CT is given). An organ that one side has in parts is joined. What was odd is in their ``warnings``.
+    """
+    prediction, reference = _read(pair)
+    join_parts(prediction, reference)
+    join_parts(reference, prediction)
+    return prediction, reference
 
 
 def structure_source(path: Path) -> Path | None:
@@ -105,6 +99,21 @@ def structure_source(path: Path) -> Path | None:
         return dicom[0] if len(dicom) == 1 else None
     folders = [p for p in visible if p.is_dir()]
     return structure_source(folders[0]) if len(folders) == 1 else None
+
+
+def _read(pair: CasePair) -> tuple[StructureSet, StructureSet]:
+    scan = read_ct(pair.ct) if pair.ct else None
+    grid = Geometry.of(scan.image) if scan else None
+    series = scan.series if scan else None
+    if grid is None and _has_no_grid(pair.reference):
+        if _has_no_grid(pair.prediction):
+            raise InputError(
+                f"{pair.prediction} and {pair.reference} hold contours but no voxel grid: give the CT with --ct"
+            )
+        prediction = read_structures(pair.prediction)
+        return prediction, read_structures(pair.reference, prediction.geometry)
+    reference = read_structures(pair.reference, grid, reference=series)
+    return read_structures(pair.prediction, reference.geometry, reference=series), reference
 
 
 def _cases(folder: Path) -> dict[str, Path]:
