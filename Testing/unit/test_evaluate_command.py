@@ -11,8 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from soars.cli import main
+from soars.dicom.rtstruct import write_rtstruct
+from soars.dicom.series import read_series
+from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.metrics.cases import find_pairs, structure_source
 from soars.metrics.summary import statistics
@@ -253,3 +257,27 @@ def test_quartiles_of_values_with_infinity_are_numbers_or_infinite() -> None:
     empty = statistics([math.nan])
     assert empty.n == 0 and math.isnan(empty.mean) and math.isnan(empty.median)
     assert math.isnan(statistics([1.0]).sd)
+
+
+def test_an_rtstruct_is_put_on_the_grid_of_the_ct_or_of_the_other_side(tmp_path: Path) -> None:
+    hu = np.full((20, 30, 40), -1000, np.int16)
+    hu[:, 3:27, 3:37] = 0
+    ct = sitk.GetImageFromArray(hu)
+    ct.SetSpacing((1.0, 1.0, 3.0))
+    write_ct_series(ct, tmp_path / "ct", patient_id="p", patient_name="n")
+    image, series, _ = read_series(tmp_path / "ct")
+    reference = _organs().on(Geometry.of(image))
+    write_rtstruct(reference, tmp_path / "clinic.dcm", series)
+    write_rtstruct(reference, tmp_path / "auto.dcm", series)
+    write_seg_nrrd(_organs(1), tmp_path / "auto.seg.nrrd")
+    out = tmp_path / "s.csv"
+    base = ["evaluate", str(tmp_path / "auto.seg.nrrd"), str(tmp_path / "clinic.dcm"), "--csv", str(out)]
+    found = []
+    for more in ([], ["--ct", str(tmp_path / "ct")]):
+        assert main([*base, *more]) == 0
+        found.append([float(r["dsc"]) for r in _rows(out)])
+    assert found == [[7 / 8] * 3] * 2
+    both = ["evaluate", str(tmp_path / "auto.dcm"), str(tmp_path / "clinic.dcm")]
+    assert main(both) == 2
+    assert main([*both, "--ct", str(tmp_path / "ct"), "--csv", str(out)]) == 0
+    assert [r["dsc"] for r in _rows(out)] == ["1", "1", "1"]
