@@ -92,12 +92,19 @@ def write_summary(summary: Sequence[GroupSummary], path: Path) -> None:
 
 def summary_text(summary: Sequence[GroupSummary], definition: str) -> str:
     """A table for people: mean and standard deviation of the main figures, and what is missing."""
-    head = ("organ", "n", "DSC", "HD mm", "HD95 mm", "ASD mm", "surface DSC", "missing")
+    head = ("organ", "n", "DSC", "HD mm", "HD95 mm", "ASD mm", "surface DSC", "missing", "extra")
     rows: list[tuple[str, ...]] = [head]
     for row in summary:
         cells = [_mean_sd(row, "dsc", 3), _mean_sd(row, "hd_mm", 1), _mean_sd(row, "hd95_mm", 1)]
         cells += [_mean_sd(row, "asd_mm", 2), _mean_sd(row, "surface_dsc", 3)]
-        rows.append((row.name, str(row.figures["dsc"].n), *cells, str(row.missing) if row.missing else ""))
+        rows.append(
+            (
+                row.name,
+                str(row.figures["dsc"].n),
+                *cells,
+                *(str(n) if n else "" for n in (row.missing, row.extra)),
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = []
     for number, (row_cells, group) in enumerate(zip(rows, ["", *(r.group for r in summary)], strict=True)):
@@ -108,8 +115,8 @@ def summary_text(summary: Sequence[GroupSummary], definition: str) -> str:
         lines.append("  ".join((first, *rest)).rstrip())
     lines.append("")
     lines.append(
-        f"Mean ± standard deviation over n; distances by the definition of {definition}. A missing organ counts with "
-        "DSC and surface DSC 0; its distances are left out of the means."
+        f"Mean ± standard deviation over n; distances by the definition of {definition}. An organ that one "
+        "side alone has counts with DSC and surface DSC 0; its distances are left out of the means."
     )
     return "\n".join(lines)
 
