@@ -10,10 +10,10 @@ import pytest
 
 from soars.bundle import SHIPPED, check_card, load_bundle
 from soars.images import CtScan, read_ct
+from soars.metrics import dice
 from soars.oars import SOARS42
 from soars.phantom import make_phantom
 from soars.segment import SegmentOptions, SegmentResult, segment
-from soars_training.evaluate import dsc
 
 STARTER = (
     "Brainstem",
@@ -42,7 +42,7 @@ def test_the_phantom_bundle_finds_all_organs_of_an_unseen_phantom() -> None:
     phantom = make_phantom(11, spacing_mm=(1.5, 1.5, 3.0))
     result = segment(CtScan(phantom.ct, Path("phantom"), None, []), load_bundle("phantom"))
     scores = {
-        o: dsc(result.structures.full(o), phantom.structures.full(o)) if o in result.structures else 0.0
+        o: dice(result.structures.crop(o), phantom.structures.crop(o)) if o in result.structures else 0.0
         for o in SOARS42
     }
     missed = [o for o, value in scores.items() if value == 0]

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from soars import oars
 from soars.bundle import load_bundle
 from soars.images import CtScan
+from soars.metrics import dice
 from soars.segment import SegmentOptions, SegmentResult, segment
-from soars.structures import StructureSet
+from soars.structures import Mask, StructureSet
 from soars_training.prepare import SourceCase, group_centre_mm
 
 
@@ -49,19 +50,13 @@ def evaluate_bundle(
         result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, SegmentOptions(engine=engine))
         for organ in bundle.organs:
             if organ in case.annotated and organ not in joined:
-                value = dsc(_mask(result.structures, (organ,)), _mask(case.structures, (organ,)))
+                value = dice(_mask(result.structures, (organ,)), _mask(case.structures, (organ,)))
                 scores.append(Score(case.name, organ, value, _centre_error(result, case, organ)))
         for whole, parts in joins.items():
             if set(parts) <= case.annotated and set(parts) <= set(bundle.organs):
-                value = dsc(_mask(result.structures, parts), _mask(case.structures, parts))
+                value = dice(_mask(result.structures, parts), _mask(case.structures, parts))
                 scores.append(Score(case.name, whole, value, float("nan")))
     return scores
-
-
-def dsc(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice similarity coefficient of two boolean arrays of one shape; nan when both are empty."""
-    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
-    return 2 * int(np.count_nonzero(a & b)) / total if total else float("nan")
 
 
 def write_csv(scores: Iterable[Score], path: Path) -> None:
@@ -100,12 +95,9 @@ def summary_table(scores: Iterable[Score]) -> str:
     return "\n".join(lines)
 
 
-def _mask(structures: StructureSet, organs: tuple[str, ...]) -> np.ndarray:
-    full = np.zeros(structures.geometry.shape, bool)
-    for organ in organs:
-        if organ in structures:
-            full |= structures.full(organ)
-    return full
+def _mask(structures: StructureSet, organs: tuple[str, ...]) -> Mask:
+    """The organs' voxels together, of those that are there."""
+    return structures.union(organ for organ in organs if organ in structures)
 
 
 def _centre_error(result: SegmentResult, case: SourceCase, organ: str) -> float:

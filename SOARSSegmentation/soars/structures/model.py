@@ -163,19 +163,18 @@ def tight_mask(array: npt.ArrayLike, start: Sequence[int] = (0, 0, 0)) -> Mask:
         full = full != 0
     if full.ndim != 3:
         raise ValueError(f"a mask has 3 dimensions [z, y, x], not {full.ndim}")
-    low: list[int] = []
-    high: list[int] = []
-    view = full
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(view.any(axis=others))
-        if hit.size == 0:
-            empty = np.zeros((0, 0, 0), dtype=bool)
-            empty.flags.writeable = False
-            return Mask((0, 0, 0), empty)
+    slices = np.flatnonzero(full.any(axis=(1, 2)))
+    if slices.size == 0:
+        empty = np.zeros((0, 0, 0), dtype=bool)
+        empty.flags.writeable = False
+        return Mask((0, 0, 0), empty)
+    low, high = [int(slices[0])], [int(slices[-1]) + 1]
+    shadow: BoolArray = np.asarray(full[low[0] : high[0]].any(axis=0))
+    for lines in (shadow.any(axis=1), shadow.any(axis=0)):
+        hit = np.flatnonzero(lines)
         low.append(int(hit[0]))
         high.append(int(hit[-1]) + 1)
-        view = view[(slice(None),) * axis + (slice(low[-1], high[-1]),)]
+    view = full[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     crop = np.array(view, dtype=bool, order="C", copy=True)
     crop.flags.writeable = False
     return Mask((low[0] + int(start[0]), low[1] + int(start[1]), low[2] + int(start[2])), crop)

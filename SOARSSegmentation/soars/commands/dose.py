@@ -1,0 +1,114 @@
+"""``soars dose``: what other contours do to the doses that are reported for organs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from soars.errors import InputError
+from soars.progress import Progress, add_progress_option, reporting
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "dose",
+        help="DVHs, and how much the dose of organs changes with their contours",
+        description="Read a planned dose in the organs of a reference and of one or more substitutes, and report mean, "
+        "maximum and D0.03cc with the differences in percent of the reference's. Structures are files (RTSTRUCT, "
+        ".seg.nrrd, label map with names) or folders of masks; for several cases, all arguments are folders whose "
+        "files or folders are named after the cases. What each number means is in docs/metrics.md.",
+    )
+    parser.add_argument(
+        "--dose",
+        metavar="RTDOSE",
+        type=Path,
+        required=True,
+        help="the dose: an RTDOSE, or a NRRD, NIfTI or MHA file in Gy",
+    )
+    parser.add_argument(
+        "--reference", metavar="S", type=Path, required=True, help="the organs as they should be"
+    )
+    parser.add_argument(
+        "--substitute",
+        metavar="S",
+        type=Path,
+        required=True,
+        action="extend",
+        nargs="+",
+        help="the organs to be judged; several may be given",
+    )
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write every figure of every case and organ")
+    parser.add_argument(
+        "--dvh", metavar="FILE", type=Path, help="write the cumulative DVHs in steps of 0.1 Gy, as CSV"
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="draw the DVHs of a case, or box plots of the differences of several (.png, .svg, .pdf)",
+    )
+    parser.add_argument(
+        "--ct",
+        metavar="DIR",
+        type=Path,
+        help="the CT: needed for RTSTRUCTs, and to check that the dose is its own; a folder of CTs for several cases",
+    )
+    parser.add_argument(
+        "--organs", metavar="A,B", help="only these organs, in any spelling the catalogue knows"
+    )
+    parser.add_argument(
+        "--sampling",
+        choices=("ct", "oversampled", "interpolated"),
+        default="ct",
+        help="ct: the dose at CT voxel centres, interpolated; oversampled: eight samples a voxel; interpolated: shapes "
+        "interpolated between slices, as Eclipse does (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        help="cases at the same time (default: the processors there are)",
+    )
+    add_progress_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
+    from soars.commands.evaluate import check_outputs, organ_names
+    from soars.dose.cases import DoseOptions, compare_cases, find_dose_cases
+    from soars.dose.tables import differences_text, write_differences, write_dvhs
+    from soars.figures import check_figure_path
+    from soars.segment import available_processors
+
+    check_outputs(args.csv, args.dvh, args.plot)
+    if args.plot:
+        check_figure_path(args.plot)
+    if args.processes is not None and args.processes < 1:
+        raise InputError(f"--processes must be 1 or more, not {args.processes}")
+    options = DoseOptions(organ_names(args.organs), args.sampling)
+    found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct)
+    with reporting(args.progress) as report:
+        cases = compare_cases(
+            found, options, processes=args.processes or available_processors(), progress=report
+        )
+        if not any(case.differences for case in cases):
+            raise InputError("none of the organs that were asked for is in the reference")
+        for case in cases:
+            for warning in case.warnings:
+                log.warning("%s: %s", case.case, warning)
+        if args.csv:
+            write_differences(cases, args.csv)
+        if args.dvh:
+            write_dvhs(cases, args.dvh)
+        if args.plot:
+            from soars.dose.plots import plot_doses
+
+            report(Progress("plot", 0, 1, args.plot.name))
+            plot_doses(cases, args.plot)
+        report(Progress("done", 1, 1))
+    if args.progress != "json":
+        print(differences_text(cases))
+    return 0

@@ -1,0 +1,154 @@
+"""``soars evaluate``: how good contours are, against a reference."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from soars.errors import InputError
+from soars.progress import Progress, add_progress_option, reporting
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="compare contours with a reference: DSC, distances, surface DSC, added path length",
+        description="Compare contours with a reference, organ by organ. PREDICTION and REFERENCE are two files "
+        "(RTSTRUCT, .seg.nrrd, or a label map with its names), two folders of masks named after organs, or two "
+        "folders of cases, each a file or folder of such a kind named after the case. Organs are matched by name, in "
+        "any spelling of the catalogue. What each number means is in docs/metrics.md.",
+    )
+    parser.add_argument("prediction", metavar="PREDICTION", type=Path, help="the contours to be judged")
+    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="what they are judged by")
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write every figure of every case and organ")
+    parser.add_argument(
+        "--summary",
+        metavar="FILE",
+        type=Path,
+        help="write mean, standard deviation, median and quartiles per organ, stratum and over all, as CSV",
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="draw box plots per organ (.png, .svg, .pdf)"
+    )
+    parser.add_argument(
+        "--ct",
+        metavar="DIR",
+        type=Path,
+        help="the CT, for RTSTRUCTs that have no grid of their own; for several cases a folder of CTs named after them",
+    )
+    parser.add_argument(
+        "--organs", metavar="A,B", help="only these organs, in any spelling the catalogue knows"
+    )
+    tolerance = parser.add_mutually_exclusive_group()
+    tolerance.add_argument(
+        "--tolerance", metavar="MM", type=float, help="tolerance of the surface DSC for every organ"
+    )
+    tolerance.add_argument(
+        "--tolerances",
+        metavar="FILE",
+        type=Path,
+        help="tolerances as CSV with the columns organ,tolerance_mm,source (default: the catalogue's)",
+    )
+    parser.add_argument(
+        "--definition",
+        choices=("surface-distance", "monai", "medpy"),
+        default="surface-distance",
+        help="whose definition of surface distances: published tables differ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("as-is", "han-seg"),
+        default="as-is",
+        help="as-is: a missing organ has DSC 0 and infinite distances; han-seg: its HD95 is the worst of that organ "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        help="cases at the same time (default: the processors there are)",
+    )
+    add_progress_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
+    from soars.figures import check_figure_path
+    from soars.metrics.cases import find_pairs
+    from soars.metrics.evaluate import EvaluateOptions, evaluate_cases
+    from soars.metrics.rules import han_seg_rule
+    from soars.metrics.summary import summarise
+    from soars.metrics.tables import summary_text, write_scores, write_summary
+    from soars.metrics.tolerances import one_tolerance, read_tolerances
+    from soars.segment import available_processors
+
+    check_outputs(args.csv, args.summary, args.plot)
+    if args.plot:
+        check_figure_path(args.plot)
+    tolerances = None
+    if args.tolerance is not None:
+        tolerances = one_tolerance(args.tolerance)
+    elif args.tolerances is not None:
+        tolerances = read_tolerances(args.tolerances)
+    options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition)
+    pairing = find_pairs(args.prediction, args.reference, args.ct)
+    if args.processes is not None and args.processes < 1:
+        raise InputError(f"--processes must be 1 or more, not {args.processes}")
+    processes = args.processes or available_processors()
+    with reporting(args.progress) as report:
+        for side, names in (
+            ("prediction", pairing.without_prediction),
+            ("reference", pairing.without_reference),
+        ):
+            if names:
+                log.warning("without a %s, left out: %s", side, ", ".join(names))
+        cases = evaluate_cases(pairing.pairs, options, processes=processes, progress=report)
+        if not any(case.scores for case in cases):
+            raise InputError("none of the organs that were asked for is on either side")
+        if args.missing == "han-seg":
+            cases = han_seg_rule({"prediction": cases})["prediction"]
+        summary = summarise(cases)
+        if args.csv:
+            write_scores(cases, args.csv)
+        if args.summary:
+            write_summary(summary, args.summary)
+        if args.plot:
+            from soars.metrics.plots import plot_scores
+
+            report(Progress("plot", 0, 1, args.plot.name))
+            plot_scores(cases, args.plot, args.definition)
+        for case in cases:
+            for score in case.scores:
+                if score.other_side:
+                    log.warning("%s: %s lies on the other side than the reference's", case.case, score.organ)
+        report(Progress("done", 1, 1))
+    if args.progress != "json":
+        print(summary_text(summary, args.definition))
+    return 0
+
+
+def organ_names(text: str | None) -> tuple[str, ...] | None:
+    """``--organs A,B`` as names of the catalogue; None when the option was left out."""
+    if text is None:
+        return None
+    from soars.oars import resolve
+
+    names = tuple(dict.fromkeys(resolve(part.strip()).name for part in text.split(",") if part.strip()))
+    if not names:
+        raise InputError("--organs: no organ is named; leave it out for all")
+    return names
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Raise `InputError` before the work when an output cannot be written or two have the same name."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+    if len({path.resolve() for path in given}) < len(given):
+        raise InputError("two outputs have the same name")

@@ -1,0 +1,207 @@
+"""Reading an RTDOSE: the dose as an image in Gy on its own grid (LPS mm).
+
+Source: DICOM PS3.3, C.8.8.3 (RT Dose module). What would put the dose in the wrong place, or on the wrong scale,
+is refused in one sentence; what is merely odd is a warning.
+"""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from soars.dicom.series import CtSeries
+from soars.errors import InputError
+
+RT_DOSE_STORAGE = "1.2.840.10008.5.1.4.1.1.481.2"
+#: Frames may be this far, in mm, from evenly spaced.
+EVEN_MM = 0.01
+#: Direction cosines may miss a right angle by this much.
+ORIENTATION_TOLERANCE = 1e-3
+#: What is not the dose of a whole plan.
+_PARTS = ("FRACTION", "BEAM", "BRACHY", "FRACTION_SESSION", "BEAM_SESSION", "BRACHY_SESSION", "CONTROL_POINT")
+
+
+@dataclass
+class RtDose:
+    """A dose grid: ``image`` in Gy, float32, LPS mm, its frames in ascending order along row x column.
+
+    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...).
+    """
+
+    image: sitk.Image
+    path: Path
+    frame_of_reference_uid: str = ""
+    study_uid: str = ""
+    summation: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_rtdose(path: Path | str) -> RtDose:
+    """Read one RTDOSE file; `InputError`, with the file, for what is damaged, not understood, or no absorbed dose
+    in Gy."""
+    path = Path(path)
+    dataset = _read(path)
+    warnings: list[str] = []
+    _check_kind(dataset, path, warnings)
+    scaling = _number(dataset, "DoseGridScaling", path)
+    if not np.isfinite(scaling) or scaling <= 0:
+        raise InputError(f"{path}: its Dose Grid Scaling is {scaling:g}, so its values mean nothing")
+    origin, direction, spacing, order = _grid(dataset, path)
+    stored = _pixels(dataset, path)[order]
+    values = (stored.astype(np.float64) * scaling).astype(np.float32)
+    if values.min() < 0:
+        warnings.append(f"{path.name} holds negative dose (down to {values.min():g} Gy)")
+    image = sitk.GetImageFromArray(values)
+    image.SetOrigin(origin.tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection(direction.ravel().tolist())
+    return RtDose(
+        image,
+        path,
+        str(dataset.get("FrameOfReferenceUID") or ""),
+        str(dataset.get("StudyInstanceUID") or ""),
+        str(dataset.get("DoseSummationType") or ""),
+        warnings,
+    )
+
+
+def check_belongs(dose: RtDose, reference: CtSeries) -> None:
+    """Raise `InputError` when the dose was computed in another frame of reference than the CT's."""
+    frames = dose.frame_of_reference_uid, reference.frame_of_reference_uid
+    if all(frames) and frames[0] != frames[1]:
+        raise InputError(
+            f"{dose.path}: the dose is in another frame of reference than the CT's: it does not belong to this CT; "
+            "choose the dose of its plan"
+        )
+
+
+def _read(path: Path) -> Dataset:
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the RTDOSE file in it")
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            return pydicom.dcmread(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # pydicom raises whatever the damage leads to
+        raise InputError(f"{path}: is not a DICOM file, or damaged; export it again") from error
+
+
+def _check_kind(dataset: Dataset, path: Path, warnings: list[str]) -> None:
+    modality = str(dataset.get("Modality") or "")
+    if modality != "RTDOSE" and str(dataset.get("SOPClassUID") or "") != RT_DOSE_STORAGE:
+        raise InputError(
+            f"{path}: is a DICOM file of another kind ({modality or 'unknown'}); an RTDOSE is needed"
+        )
+    units = str(dataset.get("DoseUnits") or "").upper()
+    if units != "GY":
+        what = {"RELATIVE": "relative, not in Gy", "": "without a unit"}.get(units, f"in {units}, not in Gy")
+        raise InputError(f"{path}: its dose is {what}; export the absolute dose")
+    if str(dataset.get("DoseType") or "").upper() == "ERROR":
+        raise InputError(f"{path}: holds differences of doses (Dose Type ERROR), not a dose")
+    if str(dataset.get("DoseType") or "").upper() == "EFFECTIVE":
+        warnings.append(f"{path.name} is effective (biologically weighted) dose, not physical dose")
+    summation = str(dataset.get("DoseSummationType") or "").upper()
+    if summation in _PARTS:
+        warnings.append(f"{path.name} is the dose of a part ({summation}), not of the whole plan")
+
+
+def _grid(dataset: Dataset, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Origin (3,), direction (3, 3; columns are x, y, z), spacing (x, y, z), and the order of frames that makes
+    them ascend along row x column."""
+    origin = _numbers(dataset, "ImagePositionPatient", path, 3)
+    cosines = _numbers(dataset, "ImageOrientationPatient", path, 6)
+    between_rows, between_columns = _numbers(dataset, "PixelSpacing", path, 2)
+    row, column = cosines[:3], cosines[3:]
+    if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > ORIENTATION_TOLERANCE:
+        raise InputError(f"{path}: its Image Orientation (Patient) is not two perpendicular directions")
+    if between_rows <= 0 or between_columns <= 0:
+        raise InputError(f"{path}: its Pixel Spacing is not usable")
+    normal = np.cross(row, column)
+    frames = int(_number(dataset, "NumberOfFrames", path)) if "NumberOfFrames" in dataset else 1
+    if frames < 2:
+        raise InputError(f"{path}: holds a single plane of dose; a volume is needed")
+    offsets = _offsets(_numbers(dataset, "GridFrameOffsetVector", path, frames), origin, normal, path)
+    order = np.argsort(offsets, kind="stable")
+    steps = np.diff(offsets[order])
+    if steps.min() <= EVEN_MM:
+        raise InputError(f"{path}: two of its frames are at the same place (Grid Frame Offset Vector)")
+    step = float(steps.mean())
+    if np.abs(offsets[order] - offsets[order][0] - step * np.arange(frames)).max() > EVEN_MM:
+        raise InputError(
+            f"{path}: its frames are not evenly spaced ({steps.min():g} to {steps.max():g} mm); "
+            "export the dose on a regular grid"
+        )
+    first = origin + offsets[order][0] * normal
+    return (
+        first,
+        np.stack([row, column, normal], axis=1),
+        np.array([between_columns, between_rows, step]),
+        order,
+    )
+
+
+def _offsets(vector: np.ndarray, origin: np.ndarray, normal: np.ndarray, path: Path) -> np.ndarray:
+    """Places of the frames along the normal, in mm from Image Position (Patient).
+
+    PS3.3 C.8.8.3.2 knows two ways: a vector that begins with 0 counts from the position; one that begins with the
+    position's z, on an axial grid, holds z coordinates.
+    """
+    if abs(vector[0]) <= EVEN_MM:
+        return vector
+    axial = abs(abs(normal[2]) - 1) <= ORIENTATION_TOLERANCE
+    if axial and abs(vector[0] - origin[2]) <= EVEN_MM:
+        return (vector - origin[2]) * np.sign(normal[2])
+    raise InputError(
+        f"{path}: its Grid Frame Offset Vector begins with {vector[0]:g}, which is neither 0 nor the z of its position "
+        f"({origin[2]:g}); where its frames lie cannot be told"
+    )
+
+
+def _pixels(dataset: Dataset, path: Path) -> np.ndarray:
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            values = dataset.pixel_array
+    except Exception as error:  # pydicom raises whatever the damage leads to
+        raise InputError(f"{path}: its pixels are missing, damaged or cut off; export it again") from error
+    if values.ndim != 3:
+        raise InputError(f"{path}: is not a volume of single values (shape {values.shape})")
+    return np.asarray(values)
+
+
+def _value(dataset: Dataset, keyword: str, path: Path) -> Any:
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # pydicom converts on access, and raises what the conversion raises
+        value = None
+    if value is None or value == "":
+        name = pydicom.datadict.dictionary_description(keyword)
+        raise InputError(f"{path}: its {name} is missing or damaged; export it again")
+    return value
+
+
+def _number(dataset: Dataset, keyword: str, path: Path) -> float:
+    return float(_value(dataset, keyword, path))
+
+
+def _numbers(dataset: Dataset, keyword: str, path: Path, count: int) -> np.ndarray:
+    value = _value(dataset, keyword, path)
+    values = np.array(list(value) if isinstance(value, MultiValue) else [value], dtype=np.float64)
+    if len(values) != count or not np.isfinite(values).all():
+        name = pydicom.datadict.dictionary_description(keyword)
+        raise InputError(
+            f"{path}: its {name} has {len(values)} numbers where {count} are needed; export it again"
+        )
+    return values

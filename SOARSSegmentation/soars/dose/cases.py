@@ -1,0 +1,171 @@
+"""The dose in organs of many cases: each with its dose, its reference, and one or more substitutes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from soars.dose.compare import DoseDifference, compare_dose
+from soars.dose.grid import read_dose
+from soars.dose.sampling import DEFAULT_SAMPLING
+from soars.errors import InputError
+from soars.images import IMAGE_SUFFIXES, read_ct
+from soars.metrics.cases import CasePair, find_pairs, read_pair
+from soars.parallel import in_processes
+from soars.progress import Progress, Reporter, ignore
+from soars.structures.io import is_dicom
+from soars.structures.labelmap import image_stem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DoseCase:
+    """One case: its dose, and for each substitute (by name) the two sides."""
+
+    case: str
+    dose: Path
+    pairs: tuple[tuple[str, CasePair], ...]
+
+
+@dataclass(frozen=True)
+class DoseOptions:
+    """Which organs (all of the reference when None), and how the dose is sampled (`soars.dose.sampling`)."""
+
+    organs: tuple[str, ...] | None = None
+    sampling: str = DEFAULT_SAMPLING
+
+
+@dataclass(frozen=True, eq=False)
+class CaseDose:
+    """The differences of one case, substitute by substitute, and what was odd about its files."""
+
+    case: str
+    differences: tuple[DoseDifference, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def find_dose_cases(
+    dose: Path, reference: Path, substitutes: Sequence[Path], ct: Path | None = None
+) -> list[DoseCase]:
+    """Match one case's files, or folders of cases by name, as `soars.metrics.cases.find_pairs` does; for several
+    cases,
+    ``dose`` is a folder whose files, or folders with one RTDOSE, are named after them.
+
+    Raises `InputError` when something is missing, or a case lacks one of its sides.
+    """
+    if not dose.exists():
+        raise InputError(f"there is no file or folder {dose}")
+    found: dict[str, list[tuple[str, CasePair]]] = {}
+    for name, substitute in zip(_names(substitutes), substitutes, strict=True):
+        pairing = find_pairs(substitute, reference, ct)
+        if pairing.without_prediction:
+            log.warning("%s lacks %s, left out", substitute, ", ".join(pairing.without_prediction))
+        for pair in pairing.pairs:
+            found.setdefault(pair.case, []).append((name, pair))
+    if len(found) == 1 and (dose.is_file() or _dose_in(dose) is not None):
+        ((case, pairs),) = found.items()
+        return [DoseCase(case, dose if dose.is_file() else _dose_in(dose) or dose, tuple(pairs))]
+    if dose.is_file():
+        raise InputError(
+            f"--dose {dose} is one file; for several cases give a folder of doses named after them"
+        )
+    return [DoseCase(case, _dose_of(case, dose), tuple(pairs)) for case, pairs in found.items()]
+
+
+def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: int = 1) -> CaseDose:
+    """Read one case and compare; raises `InputError` where reading does."""
+    differences: list[DoseDifference] = []
+    warnings: list[str] = []
+    first = case.pairs[0][1]
+    series = read_ct(first.ct).series if first.ct else None
+    dose = read_dose(case.dose, series)
+    warnings += dose.warnings
+    for name, pair in case.pairs:
+        substitute, reference = read_pair(pair)
+        organs = None
+        if options.organs is not None:
+            organs = [organ for organ in options.organs if organ in reference]
+        differences += compare_dose(
+            dose.image,
+            reference,
+            substitute,
+            name=name,
+            organs=organs,
+            sampling=options.sampling,
+            threads=threads,
+        )
+        warnings += [*reference.warnings, *substitute.warnings]
+    beyond = {d.organ: d.reference_dose.outside for d in differences if d.reference_dose.outside > 0}
+    warnings += [
+        f"{100 * share:.0f} % of {organ} lies beyond the dose grid and counts with 0 Gy"
+        for organ, share in beyond.items()
+    ]
+    return CaseDose(case.case, tuple(differences), tuple(dict.fromkeys(warnings)))
+
+
+def compare_cases(
+    cases: Sequence[DoseCase],
+    options: DoseOptions = DoseOptions(),
+    *,
+    processes: int = 1,
+    progress: Reporter = ignore,
+) -> list[CaseDose]:
+    """`compare_case` of every case, in their order, on ``processes`` processors; raises the first error, with the
+    case."""
+    results: dict[int, CaseDose] = {}
+    progress(Progress("dose", 0, len(cases)))
+    work = partial(_named, options=options, threads=processes if len(cases) == 1 else 1)
+    for done, (index, result) in enumerate(in_processes(work, cases, processes), start=1):
+        results[index] = result
+        progress(Progress("dose", done, len(cases), result.case))
+    return [results[index] for index in range(len(cases))]
+
+
+def _named(case: DoseCase, options: DoseOptions, threads: int) -> CaseDose:
+    try:
+        return compare_case(case, options, threads)
+    except InputError as error:
+        raise InputError(f"case {case.case}: {error}") from error
+
+
+def _names(substitutes: Sequence[Path]) -> list[str]:
+    """What the substitutes are called: the last part of their paths in which they differ."""
+    if len({path.resolve() for path in substitutes}) < len(substitutes):
+        raise InputError("the same --substitute is given twice")
+    for parts in range(1, max((len(p.resolve().parts) for p in substitutes), default=1) + 1):
+        names = ["/".join(p.resolve().parts[-parts:]) for p in substitutes]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _dose_of(case: str, folder: Path) -> Path:
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and case in (path.name, image_stem(path)):
+            return path
+        if path.is_dir() and path.name == case:
+            found = _dose_in(path)
+            if found is not None:
+                return found
+    raise InputError(f"{folder} has no dose named after the case {case}")
+
+
+def _dose_in(folder: Path) -> Path | None:
+    """The one dose in a folder: its only RTDOSE, or its only image."""
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    doses = [p for p in files if is_dicom(p) and _is_rtdose(p)]
+    doses = doses or [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    return doses[0] if len(doses) == 1 else None
+
+
+def _is_rtdose(path: Path) -> bool:
+    from soars.dicom.files import read_header
+
+    try:
+        return read_header(path).text("Modality") == "RTDOSE"
+    except InputError:
+        return False

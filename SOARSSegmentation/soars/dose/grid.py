@@ -1,0 +1,62 @@
+"""A dose distribution from a file: RTDOSE, or an image whose values are Gy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from soars.dicom.series import CtSeries
+from soars.errors import InputError
+from soars.images import IMAGE_SUFFIXES
+
+#: No plan gives a patient more; centigray do.
+MOST_GY = 1000.0
+
+
+@dataclass
+class Dose:
+    """``image``: dose in Gy, float32, LPS mm, on its own grid. ``warnings``: what is odd about it."""
+
+    image: sitk.Image
+    path: Path
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_dose(path: Path | str, reference: CtSeries | None = None) -> Dose:
+    """Read an RTDOSE (checked against the CT's frame of reference, if given), or a NRRD, NIfTI or MHA file in Gy.
+
+    Raises `InputError`, with the file, for what cannot be used.
+    """
+    path = Path(path)
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
+        return Dose(_read_image(path), path)
+    from soars.dicom.rtdose import check_belongs, read_rtdose
+
+    found = read_rtdose(path)
+    if reference is not None:
+        check_belongs(found, reference)
+    return Dose(found.image, path, found.warnings)
+
+
+def _read_image(path: Path) -> sitk.Image:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an image: damaged or cut off") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path}: is not a dose: one value a voxel in three dimensions is needed")
+    values = sitk.GetArrayViewFromImage(image)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: holds values that are no numbers")
+    if values.max() > MOST_GY:
+        raise InputError(f"{path}: its highest value is {values.max():g}, too much for Gy; is it in cGy?")
+    return sitk.Cast(image, sitk.sitkFloat32)

@@ -1,0 +1,161 @@
+"""Doses and their differences as CSV files and as text."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from soars.dose.cases import CaseDose
+from soars.dose.compare import (
+    MISSING,
+    NOTED_PERCENT,
+    DifferenceSummary,
+    DoseDifference,
+    summarise,
+)
+from soars.dose.dvh import Dvh
+from soars.metrics.tables import cell
+from soars.oars import CATALOGUE
+from soars.structures.atomic import replacing_file
+
+_DOSES = ("volume_cc", "mean_gy", "max_gy", "d003cc_gy")
+COLUMNS = (
+    "case",
+    "organ",
+    "substitute",
+    "mean_difference_percent",
+    "max_difference_percent",
+    "d003cc_difference_percent",
+    *_DOSES,
+    *(f"reference_{name}" for name in _DOSES),
+    "state",
+    "outside_percent",
+    "reference_outside_percent",
+)
+"""Of the CSV file; differences are signed and in percent of the reference's dose."""
+
+DVH_BIN_GY = 0.1
+
+
+def write_differences(cases: Iterable[CaseDose], path: Path) -> None:
+    """Write one row per case, substitute and organ, all or nothing."""
+    with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for case in cases:
+            for d in case.differences:
+                ours, theirs = d.substitute_dose, d.reference_dose
+                values = [d.mean_percent, d.max_percent, d.d003cc_percent]
+                values += [getattr(side, name) for side in (ours, theirs) for name in _DOSES]
+                outside = [100 * ours.outside, 100 * theirs.outside]
+                row = [case.case, d.organ, d.substitute, *map(cell, values), d.state, *map(cell, outside)]
+                writer.writerow(row)
+
+
+def write_dvhs(cases: Iterable[CaseDose], path: Path) -> None:
+    """Write the cumulative DVHs of reference and substitutes: dose, and percent of the volume that receives at
+    least it."""
+    with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("case", "organ", "contour", "dose_gy", "percent"))
+        for case in cases:
+            for contour, organ, dvh in _dvhs(case.differences):
+                doses, percent = dvh.cumulative(DVH_BIN_GY)
+                for dose, share in zip(doses, percent, strict=True):
+                    writer.writerow((case.case, organ, contour, f"{dose:.6g}", cell(float(share))))
+
+
+def differences_text(cases: Sequence[CaseDose]) -> str:
+    """A table for people: mean over cases of the doses and of the differences, per organ, and the study's
+    shares."""
+    lines = []
+    for substitute in dict.fromkeys(d.substitute for case in cases for d in case.differences):
+        found = [d for case in cases for d in case.differences if d.substitute == substitute]
+        lines += [f"{substitute} against the reference", *_table(found), *_shares(found), ""]
+    return "\n".join(lines[:-1])
+
+
+def in_catalogue_order(organs: Iterable[str]) -> list[str]:
+    order = {name: place for place, name in enumerate(CATALOGUE)}
+    return sorted(dict.fromkeys(organs), key=lambda name: order.get(name, len(order)))
+
+
+def _table(found: Sequence[DoseDifference]) -> list[str]:
+    head = (
+        "organ",
+        "n",
+        "mean Gy",
+        "differs by",
+        "max Gy",
+        "differs by",
+        "D0.03cc Gy",
+        "differs by",
+        "missing",
+    )
+    rows: list[tuple[str, ...]] = [head]
+    for organ in in_catalogue_order(d.organ for d in found):
+        mine = [d for d in found if d.organ == organ]
+        missing = sum(d.state == MISSING for d in mine)
+        cells: list[str] = []
+        for dose, percent in (
+            ("mean_gy", "mean_percent"),
+            ("max_gy", "max_percent"),
+            ("d003cc_gy", "d003cc_percent"),
+        ):
+            reference = [getattr(d.reference_dose, dose) for d in mine]
+            cells += [
+                _number(_mean(reference), "{:.2f}"),
+                _number(_mean([getattr(d, percent) for d in mine]), "{:+.1f} %"),
+            ]
+        compared = sum(not math.isnan(d.mean_percent) for d in mine)
+        rows.append((organ, str(compared), *cells, str(missing) if missing else ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = []
+    for row in rows:
+        rest = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
+        lines.append("  ".join((row[0].ljust(widths[0]), *rest)).rstrip())
+    return [lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]]
+
+
+def _shares(found: Sequence[DoseDifference]) -> list[str]:
+    return [
+        _sentence("mean dose", summarise([d.mean_percent for d in found])),
+        _sentence("maximum dose", summarise([d.max_percent for d in found])),
+    ]
+
+
+def _sentence(what: str, summary: DifferenceSummary) -> str:
+    if not summary.compared:
+        return f"Difference in {what}: none could be compared."
+    spread = "" if math.isnan(summary.sd) else f" ± {summary.sd:.1f}"
+    shares = ", ".join(
+        f"over {limit:.0f} % in {share:.0f} % of them"
+        for limit, share in zip(NOTED_PERCENT, summary.share_over, strict=True)
+    )
+    return (
+        f"Difference in {what}, {summary.compared} organs: {summary.mean:+.1f}{spread} %, "
+        f"without its sign {summary.mean_absolute:.1f} %; {shares}."
+    )
+
+
+def _dvhs(differences: Sequence[DoseDifference]) -> Iterator[tuple[str, str, Dvh]]:
+    """(contour, organ, DVH): the reference's once, then each substitute's."""
+    seen: set[str] = set()
+    for d in differences:
+        if d.organ not in seen:
+            seen.add(d.organ)
+            yield "reference", d.organ, d.reference_dvh
+        yield d.substitute, d.organ, d.substitute_dvh
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [v for v in values if np.isfinite(v)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _number(value: float, pattern: str) -> str:
+    return "" if math.isnan(value) else pattern.format(value)

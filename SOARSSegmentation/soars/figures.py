@@ -1,0 +1,45 @@
+"""Figures with matplotlib, which is imported only here and only when a figure is asked for; no screen is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soars.errors import InputError
+from soars.structures.atomic import replacing_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_figure_path(path: Path) -> None:
+    """Raise `InputError` when no figure can be written under this name, or none can be drawn here."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: a picture ends in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+    _figure_class()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, ``width`` x ``height`` in inches. `InputError` when matplotlib is not installed."""
+    return _figure_class()(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, all or nothing, in the format of its ending."""
+    check_figure_path(path)
+    with replacing_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            "pictures need matplotlib, which is not installed: pip install 'soars-segmentation[study]'"
+        ) from error
+    return Figure

@@ -1,0 +1,87 @@
+"""Many cases: each pair of sides read and compared, several at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from soars.errors import InputError
+from soars.metrics.cases import CasePair, read_pair
+from soars.metrics.distances import DEFAULT_DEFINITION
+from soars.metrics.scores import OrganScore, score_structures
+from soars.metrics.tolerances import Tolerance
+from soars.oars import CATALOGUE
+from soars.parallel import in_processes
+from soars.progress import Progress, Reporter, ignore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to compare and how; ``organs`` and ``tolerances`` are all and the catalogue's when None."""
+
+    organs: tuple[str, ...] | None = None
+    tolerances: dict[str, Tolerance] | None = None
+    definition: str = DEFAULT_DEFINITION
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """The scores of one case, in the catalogue's order, and what was odd about its files."""
+
+    case: str
+    scores: tuple[OrganScore, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def evaluate_case(
+    pair: CasePair, options: EvaluateOptions = EvaluateOptions(), threads: int = 1
+) -> CaseScores:
+    """Read and compare one case; raises `InputError` where reading does."""
+    prediction, reference = read_pair(pair)
+    found = dict.fromkeys((*reference, *prediction))
+    wanted = options.organs if options.organs is not None else tuple(found)
+    order = list(CATALOGUE)
+    names = sorted(
+        (n for n in wanted if n in found), key=lambda n: order.index(n) if n in CATALOGUE else len(order)
+    )
+    scores = score_structures(
+        prediction,
+        reference,
+        organs=names,
+        tolerances=options.tolerances,
+        definition=options.definition,
+        threads=threads,
+    )
+    return CaseScores(pair.case, tuple(scores), (*reference.warnings, *prediction.warnings))
+
+
+def evaluate_cases(
+    pairs: Sequence[CasePair],
+    options: EvaluateOptions = EvaluateOptions(),
+    *,
+    processes: int = 1,
+    progress: Reporter = ignore,
+) -> list[CaseScores]:
+    """`evaluate_case` of every pair, in their order, on ``processes`` processors; raises the first error, naming
+    the case."""
+    results: dict[int, CaseScores] = {}
+    progress(Progress("evaluate", 0, len(pairs)))
+    work = partial(_named, options=options, threads=processes if len(pairs) == 1 else 1)
+    for done, (index, result) in enumerate(in_processes(work, pairs, processes), start=1):
+        results[index] = result
+        if processes > 1 and len(pairs) > 1:  # what another process warned of has not been shown yet
+            for warning in result.warnings:
+                log.warning("%s: %s", result.case, warning)
+        progress(Progress("evaluate", done, len(pairs), result.case))
+    return [results[index] for index in range(len(pairs))]
+
+
+def _named(pair: CasePair, options: EvaluateOptions, threads: int) -> CaseScores:
+    try:
+        return evaluate_case(pair, options, threads)
+    except InputError as error:
+        raise InputError(f"case {pair.case}: {error}") from error

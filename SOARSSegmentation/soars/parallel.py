@@ -1,0 +1,42 @@
+"""The same work on many cases, on several processors."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_processes(
+    work: Callable[[Item], Result], items: Sequence[Item], processes: int
+) -> Iterator[tuple[int, Result]]:
+    """(index, ``work(item)``) of every item, as they are ready; the first error is raised, and nothing new begins
+    then.
+
+    With one process, or one item, it happens here, in order. ``work`` and items must be picklable otherwise.
+    Warnings that
+    the work logs are not shown by other processes: return them.
+    """
+    if processes <= 1 or len(items) <= 1:
+        for index, item in enumerate(items):
+            yield index, work(item)
+        return
+    # Fresh interpreters: to fork a process that runs threads, as SimpleITK does, may hang it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(items)), mp_context=context, initializer=_quiet)
+    try:
+        futures = {pool.submit(work, item): index for index, item in enumerate(items)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _quiet() -> None:
+    logging.getLogger("soars").addHandler(logging.NullHandler())
+    logging.getLogger("soars").propagate = False

@@ -1,0 +1,1 @@
+"""Studies: the statistics that compare methods, readers and contours."""

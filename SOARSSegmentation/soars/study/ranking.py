@@ -1,0 +1,110 @@
+"""Ranking several methods by significance scores, as the HaN-Seg challenge does.
+
+For every figure, methods are compared two by two with Wilcoxon's test of matched pairs, one-sided, over all cases
+and organs; a method's score is the number of methods that it is significantly better than (p values corrected
+after Holm), and its rank follows from the score, equal scores sharing a rank. The final order is that of the mean
+rank over the figures; where that is equal, of the mean over the figures. Source: han-seg2023.grand-challenge.org
+(rules); Podobnik et al., Radiother Oncol 2024; the scores are those of Wiesenfarth et al., Sci Rep 2021;11:2369.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from soars.errors import InputError
+from soars.metrics.evaluate import CaseScores
+from soars.metrics.rules import han_seg_rule
+from soars.metrics.scores import COMPARED, MISSING
+from soars.study.statistics import adjust, wilcoxon_matched_pairs
+
+LARGER_IS_BETTER = {"dsc": True, "surface_dsc": True, "hd_mm": False, "hd95_mm": False, "asd_mm": False}
+
+
+@dataclass(frozen=True)
+class FigureRank:
+    """A method's place by one figure: its mean, how many methods it is significantly better than, and the rank by
+    that."""
+
+    figure: str
+    mean: float
+    significance_score: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class MethodRank:
+    """A method's place over all figures: ``rank`` by ``mean_rank``, and its places by each figure."""
+
+    method: str
+    rank: int
+    mean_rank: float
+    figures: tuple[FigureRank, ...]
+
+
+def rank_methods(
+    methods: Mapping[str, Sequence[CaseScores]],
+    figures: Sequence[str] = ("dsc", "hd95_mm"),
+    alpha: float = 0.05,
+) -> list[MethodRank]:
+    """Rank methods, best first, from the scores of each over the same cases.
+
+    Missing organs count by `soars.metrics.rules.han_seg_rule`. Only what the reference has and every method was
+    scored on counts; `InputError` when that is nothing, or when there are fewer than two methods.
+    """
+    if len(methods) < 2:
+        raise InputError("a ranking needs at least two methods")
+    unknown = [figure for figure in figures if figure not in LARGER_IS_BETTER]
+    if unknown:
+        raise InputError(f"cannot rank by {', '.join(unknown)}; by {', '.join(LARGER_IS_BETTER)}")
+    filled = han_seg_rule(methods)
+    places = {figure: _by_figure(filled, figure, alpha) for figure in figures}
+    found = []
+    for method in methods:
+        mine = tuple(places[figure][method] for figure in figures)
+        found.append(MethodRank(method, 0, float(np.mean([f.rank for f in mine])), mine))
+
+    def order(method: MethodRank) -> tuple[float, ...]:
+        worse = [-f.mean if LARGER_IS_BETTER[f.figure] else f.mean for f in method.figures]
+        return (method.mean_rank, *worse)
+
+    found.sort(key=order)
+    ranks = _ranks([m.mean_rank for m in found])
+    return [MethodRank(m.method, rank, m.mean_rank, m.figures) for m, rank in zip(found, ranks, strict=True)]
+
+
+def _by_figure(
+    methods: Mapping[str, Sequence[CaseScores]], figure: str, alpha: float
+) -> dict[str, FigureRank]:
+    values = {name: _values(cases, figure) for name, cases in methods.items()}
+    common = sorted(set.intersection(*(set(found) for found in values.values())))
+    if not common:
+        raise InputError(f"the methods have no case and organ in common for {figure}")
+    table = {name: [found[key] for key in common] for name, found in values.items()}
+    better = "greater" if LARGER_IS_BETTER[figure] else "less"
+    pairs = list(permutations(methods, 2))
+    p = adjust([wilcoxon_matched_pairs(table[a], table[b], better).p for a, b in pairs], "holm")
+    score = dict.fromkeys(methods, 0)
+    for (a, _), value in zip(pairs, p, strict=True):
+        score[a] += value < alpha
+    ranks = dict(zip(methods, _ranks([-score[name] for name in methods]), strict=True))
+    return {
+        name: FigureRank(figure, float(np.mean(table[name])), score[name], ranks[name]) for name in methods
+    }
+
+
+def _values(cases: Sequence[CaseScores], figure: str) -> dict[tuple[str, str], float]:
+    return {
+        (case.case, score.organ): getattr(score, figure)
+        for case in cases
+        for score in case.scores
+        if score.state in (COMPARED, MISSING) and np.isfinite(getattr(score, figure))
+    }
+
+
+def _ranks(values: Sequence[float]) -> list[int]:
+    """1 for the smallest; equal values share the best of their places."""
+    return [1 + sum(other < value for other in values) for value in values]

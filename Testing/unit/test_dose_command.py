@@ -1,0 +1,166 @@
+"""`soars dose`: from an RTDOSE and contours to DVHs and differences, on a DICOM patient and on folders of cases."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from soars.cli import main
+from soars.dicom.rtstruct import write_rtstruct
+from soars.dicom.series import read_series
+from soars.dicom.write import write_ct_series, write_rtdose
+from soars.structures import Geometry, StructureSet, write_seg_nrrd
+
+
+def _organs(
+    geometry: Geometry, shift: int = 0, names: tuple[str, ...] = ("Parotid_L", "Parotid_R")
+) -> StructureSet:
+    structures = StructureSet(geometry)
+    for number, name in enumerate(names):
+        array = np.zeros(geometry.shape, bool)
+        array[4:8, 10:20, 10 + 20 * number + shift : 20 + 20 * number + shift] = True
+        structures.add(name, array)
+    return structures
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CT, RTDOSE (10 Gy + 0.5 Gy/mm towards the left), a reference RTSTRUCT, and contours 2 mm further left."""
+    folder = tmp_path_factory.mktemp("patient")
+    values = np.full((14, 40, 60), -1000, np.int16)
+    values[:, 4:36, 4:56] = 0
+    ct = sitk.GetImageFromArray(values)
+    ct.SetSpacing((1.0, 1.0, 3.0))
+    write_ct_series(ct, folder / "ct", patient_id="P", patient_name="P")
+    image, series, _ = read_series(folder / "ct")
+    geometry = Geometry.of(image)
+    axis = np.arange(31) * 2.0
+    dose = sitk.GetImageFromArray(np.broadcast_to(10 + 0.5 * axis, (22, 21, 31)).astype(np.float32))
+    dose.SetSpacing((2.0, 2.0, 2.0))
+    write_rtdose(dose, folder / "dose.dcm", series)
+    write_rtstruct(_organs(geometry), folder / "reference.dcm", series)
+    write_seg_nrrd(_organs(geometry, 2), folder / "auto.seg.nrrd")
+    write_seg_nrrd(_organs(geometry, 0, ("Parotid_L",)), folder / "reader.seg.nrrd")
+    return folder
+
+
+def _command(patient: Path, *more: str) -> list[str]:
+    return [
+        "dose",
+        *("--dose", str(patient / "dose.dcm"), "--reference", str(patient / "reference.dcm")),
+        *("--substitute", str(patient / "auto.seg.nrrd"), "--ct", str(patient / "ct"), *more),
+    ]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_dicom_patient_from_dose_to_differences(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, dvh = tmp_path / "dose.csv", tmp_path / "dvh.csv"
+    assert main(_command(patient, "--csv", str(out), "--dvh", str(dvh))) == 0
+    left, right = _rows(out)
+    assert list(left)[:5] == [
+        "case",
+        "organ",
+        "substitute",
+        "mean_difference_percent",
+        "max_difference_percent",
+    ]
+    # columns at x = 10 to 19 mm: 15 to 19.5 Gy, mean 17.25; at 30 to 39: 25 to 29.5; the substitute has 1 Gy more
+    assert float(left["reference_mean_gy"]) == pytest.approx(17.25, abs=2e-3)
+    assert float(left["reference_max_gy"]) == pytest.approx(19.5, abs=2e-3)
+    assert float(left["mean_difference_percent"]) == pytest.approx(100 / 17.25, abs=0.02)
+    assert float(right["max_difference_percent"]) == pytest.approx(100 / 29.5, abs=0.02)
+    assert (left["state"], left["outside_percent"], left["substitute"]) == ("compared", "0", "auto.seg.nrrd")
+    curve = [r for r in _rows(dvh) if r["organ"] == "Parotid_L" and r["contour"] == "reference"]
+    percent = {round(float(r["dose_gy"]), 1): float(r["percent"]) for r in curve}
+    assert (percent[0.0], percent[14.9], percent[15.2], percent[19.4], percent[19.6]) == (100, 100, 90, 10, 0)
+    said = capsys.readouterr().out
+    assert "2 organs: +" in said and "over 10 % in 0 % of them" in said
+
+
+def test_several_substitutes_stand_side_by_side(patient: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dose.csv"
+    assert main(_command(patient, str(patient / "reader.seg.nrrd"), "--csv", str(out))) == 2
+    command = _command(patient, "--substitute", str(patient / "reader.seg.nrrd"), "--csv", str(out))
+    assert main(command) == 0
+    states = {(r["substitute"], r["organ"]): (r["state"], r["mean_difference_percent"]) for r in _rows(out)}
+    assert states["reader.seg.nrrd", "Parotid_L"] == ("compared", "0")
+    assert states["reader.seg.nrrd", "Parotid_R"] == ("missing", "")
+    assert len(states) == 4
+
+
+def test_folders_of_cases(patient: Path, tmp_path: Path) -> None:
+    geometry = Geometry.of(read_series(patient / "ct")[0])
+    for side in ("dose", "reference", "auto"):
+        (tmp_path / side).mkdir()
+    for case in ("one", "two"):
+        (tmp_path / "dose" / f"{case}.dcm").write_bytes((patient / "dose.dcm").read_bytes())
+        write_seg_nrrd(_organs(geometry), tmp_path / "reference" / f"{case}.seg.nrrd")
+        write_seg_nrrd(_organs(geometry, len(case)), tmp_path / "auto" / f"{case}.seg.nrrd")
+    out = tmp_path / "dose.csv"
+    folders = [("--dose", "dose"), ("--reference", "reference"), ("--substitute", "auto")]
+    command = ["dose", *(text for option, name in folders for text in (option, str(tmp_path / name)))]
+    assert main([*command, "--csv", str(out), "--processes", "2", "--organs", "left parotid"]) == 0
+    assert [(r["case"], r["organ"]) for r in _rows(out)] == [("one", "Parotid_L"), ("two", "Parotid_L")]
+    if pytest.importorskip("matplotlib"):
+        assert main([*command, "--plot", str(tmp_path / "boxes.svg")]) == 0
+
+
+def test_dvhs_are_drawn(patient: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(_command(patient, "--plot", str(tmp_path / "dvh.png"))) == 0
+    assert (tmp_path / "dvh.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_dose_that_is_not_this_patients_is_refused(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = pydicom.dcmread(patient / "dose.dcm")
+    dataset.FrameOfReferenceUID = "1.2.3"
+    dataset.save_as(tmp_path / "other.dcm")
+    command = _command(patient)
+    command[command.index(str(patient / "dose.dcm"))] = str(tmp_path / "other.dcm")
+    assert main(command) == 2
+    assert "another frame of reference" in capsys.readouterr().err
+
+
+def test_an_organ_beyond_the_dose_grid_is_said(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dose = sitk.GetImageFromArray(np.full((22, 21, 11), 30.0, np.float32))
+    dose.SetSpacing((2.0, 2.0, 2.0))  # to x = 21 mm
+    sitk.WriteImage(dose, str(tmp_path / "dose.nrrd"))
+    command = _command(patient, "--csv", str(tmp_path / "d.csv"))
+    command[command.index(str(patient / "dose.dcm"))] = str(tmp_path / "dose.nrrd")
+    assert main(command) == 0
+    assert "100 % of Parotid_R lies beyond the dose grid" in capsys.readouterr().err
+    assert [r["reference_outside_percent"] for r in _rows(tmp_path / "d.csv")] == ["0", "100"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--organs", "Larynx"], "none of the organs"),
+        (["--sampling", "nearest"], "invalid choice"),
+        (["--csv", "{t}/none/d.csv"], "there is no folder"),
+        (["--substitute", "{p}/auto.seg.nrrd"], "given twice"),
+        (["--substitute", "{p}/none.seg.nrrd"], "no file or folder"),
+    ],
+)
+def test_bad_input_is_one_line(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert main(_command(patient, *[m.format(p=patient, t=tmp_path) for m in more])) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("soars: error:")]
+    assert len(error) == 1 and said in error[0]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,283 @@
+"""`soars evaluate`: any of our formats, one case or folders of cases, to CSV, summary and picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.cli import main
+from soars.dicom.rtstruct import write_rtstruct
+from soars.dicom.series import read_series
+from soars.dicom.write import write_ct_series
+from soars.errors import InputError
+from soars.metrics.cases import find_pairs, structure_source
+from soars.metrics.summary import statistics
+from soars.metrics.tables import read_scores
+from soars.structures import Geometry, StructureSet, write_label_map, write_mask_folder, write_seg_nrrd
+
+CONTRACT = [
+    "case",
+    "organ",
+    "dsc",
+    "hd_mm",
+    "hd95_mm",
+    "asd_mm",
+    "surface_dsc",
+    "tolerance_mm",
+    "apl_mm",
+    "volume_cc",
+    "reference_volume_cc",
+]
+
+ONE = ("--processes", "1")
+"""New processes take seconds to start, and small cases do not need them."""
+
+
+def _organs(shift: int = 0, names: tuple[str, ...] = ("Brainstem", "Parotid_L", "Parotid_R")) -> StructureSet:
+    """Boxes of 4 x 6 x 8 voxels, moved along x."""
+    structures = StructureSet(Geometry((40, 30, 20), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0)))
+    for number, name in enumerate(names):
+        array = np.zeros((20, 30, 40), bool)
+        array[3 + 5 * number : 7 + 5 * number, 4:10, 5 + 8 * number + shift : 13 + 8 * number + shift] = True
+        structures.add(name, array)
+    return structures
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> tuple[Path, Path]:
+    """Three cases on each side, two in common; the third of the reference lacks its prediction."""
+    prediction, reference = tmp_path / "prediction", tmp_path / "reference"
+    for side in (prediction, reference):
+        side.mkdir()
+    write_seg_nrrd(_organs(1), prediction / "case1.seg.nrrd")
+    write_mask_folder(_organs(), reference / "case1" / "segmentations")
+    write_mask_folder(_organs(2, ("brain stem", "parotid-lt")), prediction / "case2", suffix=".nrrd")
+    (reference / "case2").mkdir()
+    write_label_map(_organs(), reference / "case2" / "organs.nii.gz")
+    write_seg_nrrd(_organs(), prediction / "other.seg.nrrd")
+    write_seg_nrrd(_organs(), reference / "case3.seg.nrrd")
+    return prediction, reference
+
+
+def test_two_files_give_the_columns_that_were_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_seg_nrrd(_organs(1), tmp_path / "auto.seg.nrrd")
+    write_mask_folder(_organs(), tmp_path / "patient7")
+    out = tmp_path / "scores.csv"
+    assert (
+        main(["evaluate", str(tmp_path / "auto.seg.nrrd"), str(tmp_path / "patient7"), "--csv", str(out)])
+        == 0
+    )
+    rows = _rows(out)
+    assert list(rows[0])[:11] == CONTRACT
+    assert [(r["case"], r["organ"]) for r in rows] == [
+        ("patient7", "Brainstem"),
+        ("patient7", "Parotid_L"),
+        ("patient7", "Parotid_R"),
+    ]
+    brainstem = rows[0]
+    assert float(brainstem["dsc"]) == pytest.approx(7 / 8)
+    assert float(brainstem["hd_mm"]) == pytest.approx(1)
+    assert float(brainstem["volume_cc"]) == pytest.approx(4 * 6 * 8 * 3 / 1000)
+    assert float(brainstem["centroid_shift_left_mm"]) == pytest.approx(1)
+    assert (brainstem["tolerance_mm"], brainstem["surface_dsc"]) == ("2.5", "1")
+    assert brainstem["definition"] == "surface-distance"
+    said = capsys.readouterr().out
+    assert "Parotid_L" in said and "mid_level" in said and "definition of surface-distance" in said
+
+
+def test_cases_are_matched_by_name_in_any_format(
+    cohort: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, summary = tmp_path / "scores.csv", tmp_path / "summary.csv"
+    arguments = ["evaluate", *map(str, cohort), *ONE, "--csv", str(out), "--summary", str(summary)]
+    assert main(arguments) == 0
+    rows = {(r["case"], r["organ"]): r for r in _rows(out)}
+    assert len(rows) == 6
+    assert rows["case2", "Parotid_R"]["state"] == "missing"
+    assert rows["case2", "Parotid_R"]["dsc"] == "0" and rows["case2", "Parotid_R"]["hd95_mm"] == "inf"
+    assert float(rows["case2", "Brainstem"]["dsc"]) == pytest.approx(6 / 8)
+    said = capsys.readouterr()
+    assert "without a prediction, left out: case3" in said.err
+    assert "without a reference, left out: other" in said.err
+    groups = {(r["group"], r["name"]): r for r in _rows(summary)}
+    assert groups["organ", "Parotid_R"]["missing"] == "1" and groups["organ", "Parotid_R"]["compared"] == "1"
+    assert float(groups["organ", "Brainstem"]["dsc_mean"]) == pytest.approx(13 / 16)
+    assert float(groups["organ", "Parotid_R"]["dsc_mean"]) == pytest.approx(7 / 16)
+    assert groups["organ", "Parotid_R"]["hd95_mm_q3"] == "inf"
+    assert set(groups) >= {("stratum", "anchor"), ("stratum", "mid_level"), ("all", "all organs")}
+
+
+def test_what_was_written_reads_back(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    main(["evaluate", *map(str, cohort), *ONE, "--csv", str(out), "--progress", "none"])
+    cases = read_scores(out)
+    assert [c.case for c in cases] == ["case1", "case2"]
+    score = cases[1].scores[2]
+    assert (score.organ, score.state, score.hd_mm, score.dsc) == ("Parotid_R", "missing", math.inf, 0)
+    out.write_text("case,organ\n")
+    with pytest.raises(InputError, match="not a table of scores"):
+        read_scores(out)
+
+
+def test_several_processes_give_the_same_as_one(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    for path, processes in ((one, "1"), (two, "2")):
+        assert main(["evaluate", *map(str, cohort), "--csv", str(path), "--processes", processes]) == 0
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_rule_of_han_seg_gives_a_missing_organ_a_distance(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.csv"
+    assert main(["evaluate", *map(str, cohort), *ONE, "--csv", str(out), "--missing", "han-seg"]) == 0
+    rows = {(r["case"], r["organ"]): r for r in _rows(out)}
+    assert rows["case2", "Parotid_R"]["hd95_mm"] == rows["case1", "Parotid_R"]["hd95_mm"] != "inf"
+    assert rows["case2", "Parotid_R"]["state"] == "missing"
+
+
+def test_tolerances_come_from_a_file_or_the_command_line(tmp_path: Path) -> None:
+    for side, shift in (("a", 1), ("b", 0)):
+        write_seg_nrrd(_organs(shift, ("Brainstem", "Cerebellum")), tmp_path / f"{side}.seg.nrrd")
+    (tmp_path / "t.csv").write_text("organ,tolerance_mm,source\nbrain stem,0.5,us\n")
+    out = tmp_path / "s.csv"
+    base = ["evaluate", str(tmp_path / "a.seg.nrrd"), str(tmp_path / "b.seg.nrrd"), "--csv", str(out)]
+    assert main([*base, "--tolerances", str(tmp_path / "t.csv")]) == 0
+    brainstem, cerebellum = _rows(out)
+    assert (brainstem["tolerance_mm"], brainstem["tolerance_source"]) == ("0.5", "us")
+    assert float(brainstem["surface_dsc"]) < 1 and cerebellum["surface_dsc"] == ""
+    assert main([*base, "--tolerance", "1", "--definition", "monai", "--organs", "cerebellum"]) == 0
+    (cerebellum,) = _rows(out)
+    assert (cerebellum["surface_dsc"], cerebellum["definition"]) == ("1", "monai")
+
+
+def test_box_plots_are_drawn(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name, start in (("p.png", b"\x89PNG"), ("p.svg", b"<?xml")):
+        assert main(["evaluate", *map(str, cohort), *ONE, "--plot", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_pictures_without_matplotlib_are_refused_before_the_work(
+    cohort: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["evaluate", *map(str, cohort), "--plot", str(tmp_path / "p.png")]) == 2
+    assert "pip install 'soars-segmentation[study]'" in capsys.readouterr().err
+
+
+def test_progress_as_json_is_all_that_goes_to_standard_output(
+    cohort: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *map(str, cohort), "--progress", "json", "--processes", "1"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    steps = [(p["done"], p["of"], p["message"]) for p in lines if p["stage"] == "evaluate"]
+    assert steps == [(0, 2, ""), (1, 2, "case1"), (2, 2, "case2")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{p}", "{t}/none"], "there is no file or folder"),
+        (["{r}/case3.seg.nrrd", "{p}"], "is one case, but"),
+        (["{p}", "{t}/empty"], "holds neither structures nor cases"),
+        (["{p}", "{r}", "--csv", "{t}/none/x.csv"], "there is no folder"),
+        (["{p}", "{r}", "--csv", "{t}/x", "--summary", "{t}/x"], "same name"),
+        (["{p}", "{r}", "--plot", "{t}/x.gif"], "a picture ends in .png"),
+        (["{p}", "{r}", "--organs", "Brainstm"], "did you mean Brainstem"),
+        (["{p}", "{r}", "--organs", "Lens_L"], "none of the organs"),
+        (["{p}", "{r}", "--processes", "0"], "1 or more"),
+        (["{p}", "{r}", "--tolerance", "-1"], "zero or more"),
+        (["{p}", "{r}", "--definition", "itk"], "invalid choice"),
+        (["{p}/case1.seg.nrrd", "{t}/damaged.nrrd"], "damaged.nrrd is cut short"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    cohort: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged.nrrd").write_bytes(b"NRRD0004\n")
+    filled = [a.format(p=cohort[0], r=cohort[1], t=tmp_path) for a in arguments]
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["evaluate", *filled]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("soars: error:")]
+    assert len(error) == 1 and re.search(said, error[0])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_one_case_is(tmp_path: Path, cohort: tuple[Path, Path]) -> None:
+    prediction, reference = cohort
+    assert structure_source(prediction) is None
+    assert structure_source(reference / "case1") == reference / "case1" / "segmentations"
+    assert structure_source(reference / "case2") == reference / "case2" / "organs.nii.gz"
+    assert structure_source(prediction / "case2") == prediction / "case2"
+    (pair,) = find_pairs(prediction / "case2", reference / "case2").pairs
+    assert pair.case == "case2"
+
+
+@pytest.mark.parametrize("halves_first", [True, False])
+def test_a_whole_is_compared_with_its_halves(tmp_path: Path, halves_first: bool) -> None:
+    halves = _organs(0, ("Bone_Mandible_L", "Bone_Mandible_R"))
+    whole = StructureSet(halves.geometry)
+    whole.add_mask("Bone_Mandible", halves.union(halves.names))
+    sides = (halves, whole) if halves_first else (whole, halves)
+    for name, side in zip("ab", sides, strict=True):
+        write_seg_nrrd(side, tmp_path / f"{name}.seg.nrrd")
+    out = tmp_path / "s.csv"
+    assert main(["evaluate", *(str(tmp_path / f"{n}.seg.nrrd") for n in "ab"), "--csv", str(out)]) == 0
+    assert [(r["organ"], r["dsc"]) for r in _rows(out)] == [("Bone_Mandible", "1")]
+
+
+def test_quartiles_of_values_with_infinity_are_numbers_or_infinite() -> None:
+    found = statistics([1.0, 2.0, 3.0, math.inf, math.inf, math.nan])
+    assert (found.n, found.finite, found.mean, found.sd) == (5, 3, 2.0, 1.0)
+    assert (found.q1, found.median, found.q3) == (2.0, 3.0, math.inf)
+    empty = statistics([math.nan])
+    assert empty.n == 0 and math.isnan(empty.mean) and math.isnan(empty.median)
+    assert math.isnan(statistics([1.0]).sd)
+
+
+def test_an_rtstruct_is_put_on_the_grid_of_the_ct_or_of_the_other_side(tmp_path: Path) -> None:
+    hu = np.full((20, 30, 40), -1000, np.int16)
+    hu[:, 3:27, 3:37] = 0
+    ct = sitk.GetImageFromArray(hu)
+    ct.SetSpacing((1.0, 1.0, 3.0))
+    write_ct_series(ct, tmp_path / "ct", patient_id="p", patient_name="n")
+    image, series, _ = read_series(tmp_path / "ct")
+    reference = _organs().on(Geometry.of(image))
+    write_rtstruct(reference, tmp_path / "clinic.dcm", series)
+    write_rtstruct(reference, tmp_path / "auto.dcm", series)
+    write_seg_nrrd(_organs(1), tmp_path / "auto.seg.nrrd")
+    out = tmp_path / "s.csv"
+    base = ["evaluate", str(tmp_path / "auto.seg.nrrd"), str(tmp_path / "clinic.dcm"), "--csv", str(out)]
+    found = []
+    for more in ([], ["--ct", str(tmp_path / "ct")]):
+        assert main([*base, *more]) == 0
+        found.append([float(r["dsc"]) for r in _rows(out)])
+    assert found == [[7 / 8] * 3] * 2
+    both = ["evaluate", str(tmp_path / "auto.dcm"), str(tmp_path / "clinic.dcm")]
+    assert main(both) == 2
+    assert main([*both, "--ct", str(tmp_path / "ct"), "--csv", str(out)]) == 0
+    assert [r["dsc"] for r in _rows(out)] == ["1", "1", "1"]
