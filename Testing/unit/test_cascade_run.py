@@ -155,6 +155,14 @@ def test_a_heat_map_with_equal_peaks_on_both_sides_gives_each_side_its_own(resul
     assert left is not None and right is not None and left[0] > 20 and right[0] < -20
 
 
+def test_a_narrow_peak_does_not_beat_the_whole_one_of_the_organ(bundle: Bundle) -> None:
+    """The map is 1 in a speck and 0.75 in the lens, both on the left: the lens has the shape that was asked for."""
+    lens = replace(LENSES[0], hu=1050.0)
+    speck = Sphere((50.0, 20.0, -20.0), 3.5, 1000.0)
+    found = segment(scan_of([BRAINSTEM, CEREBELLUM, lens, speck]), bundle, OPTIONS).structures
+    assert found.centre_of_mass("Lens_L") == pytest.approx(lens.centre_mm, abs=1.0)
+
+
 def test_the_mid_level_branch_sees_the_anchors(tmp_path: Path, scan: CtScan) -> None:
     """With the same HU as an anchor, an organ of the guided branch is there only where the anchor is not."""
     anchor = branch(tmp_path, "anchor", {"Brainstem": Band(600, 400)})

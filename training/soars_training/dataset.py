@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from soars.cascade.branches import HEATMAP_SD_MM
 from soars.errors import InputError
 from soars_training.augment import (
     Augmentation,
@@ -24,7 +25,6 @@ from soars_training.augment import (
 from soars_training.cache import CachedCase, CacheIndex, IndexEntry, group_members, read_case
 
 GUIDE_SUFFIX = ".guide.npz"
-HEATMAP_SD_MM = 8.0
 BODY_HU = -500
 
 

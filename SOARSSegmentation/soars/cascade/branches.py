@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
@@ -23,6 +24,8 @@ from soars.manifest import BranchSpec
 from soars.oars import CATALOGUE
 from soars.structures import Geometry
 
+HEATMAP_SD_MM = 8.0
+"""Standard deviation of the Gaussian that a heat map has at its organ's centre (CVPR 2020, section 3.2)."""
 HEATMAP_FLOOR = 0.2
 """A peak below this is no organ. Targets peak at 1; a network that sees no organ stays near 0."""
 EDGE_MM = 4.0
@@ -99,7 +102,7 @@ def masks_on_ct(
 def find_centres(
     heatmaps: ProbabilityMap, spec: BranchSpec, geometry: Geometry, midline: Midline, wanted: Collection[str]
 ) -> list[Detection]:
-    """The arg-max of each wanted heat map, on the patient's side that the group is named for."""
+    """The place of each wanted heat map's Gaussian, on the patient's side that the group is named for."""
     return [
         _find_centre(heatmaps, channel, group, geometry, midline)
         for channel, group in enumerate(spec.classes)
@@ -158,7 +161,7 @@ def organs_of(group: str, spec: BranchSpec) -> list[str]:
 def _find_centre(
     heatmaps: ProbabilityMap, channel: int, group: str, geometry: Geometry, midline: Midline
 ) -> Detection:
-    values = heatmaps.probability(channel)
+    values = _matched(heatmaps.probability(channel), heatmaps.grid)
     sign, note = side_sign(group), None
     if sign:
         everywhere = float(values.max())
@@ -176,6 +179,16 @@ def _find_centre(
     elif _edge_distance_mm(geometry, centre) < EDGE_MM:
         absent = "its centre lies at the edge of the scan: cut off, or outside"
     return Detection(group, (x, y, z), peak, absent, note)
+
+
+def _matched(heatmap: np.ndarray, grid: Grid) -> np.ndarray:
+    """The heat map seen through a filter of the target's own shape, scaled so that the target still peaks at 1.
+
+    The matched filter finds a known shape in noise best: a peak that is narrower than the target, or half of one at a
+    window's edge, no longer beats the whole one of the organ.
+    """
+    sd_voxels = [HEATMAP_SD_MM / s for s in grid.spacing_mm[::-1]]
+    return 2**1.5 * ndimage.gaussian_filter(heatmap, sd_voxels, mode="nearest")
 
 
 def _left_of(grid: Grid, midline: Midline) -> np.ndarray:
