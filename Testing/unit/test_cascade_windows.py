@@ -107,6 +107,20 @@ def test_windows_without_body_are_skipped_and_are_background() -> None:
     assert (result.probability(0)[:, :, 20:] == 1).all() and (result.labels()[:, :, 20:] == 0).all()
 
 
+def test_what_a_network_sees_in_air_far_from_the_body_is_background() -> None:
+    class Everywhere(Recorder):
+        def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
+            return super().run_fixed(np.ones_like(window), unit)
+
+    ct = np.full((16, 16, 64), AIR, np.float32)
+    ct[:, :, :10] = 0.3
+    ct[4:8, 4:8, 4:8] = AIR  # an airway
+    result = slide(Everywhere(), spec_of(1, 1, (16, 16, 64)), grid_of(ct.shape), [CtChannel(ct)], no_step)
+    organ = result.labels() == 1
+    assert organ[:, :, :22].all() and not organ[:, :, 22:].any()  # the grid's voxels are 1 mm
+    assert (result.probability(0)[:, :, 22:] == 1).all()
+
+
 def test_a_volume_smaller_than_a_window_is_padded_with_air_and_no_organ() -> None:
     engine = Recorder()
     ct = np.full((5, 7, 9), 0.25, np.float32)

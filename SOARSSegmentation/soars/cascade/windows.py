@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from soars.cascade.engine import Engine
 from soars.cascade.preprocess import Grid
@@ -22,6 +23,9 @@ STRIDE = (0.5, 0.75, 0.75)
 """Step between windows as a share of the window, along (z, y, x): 32 x 96 x 96 for the paper's 64 x 128 x 128."""
 AIR = -1.0
 """The CT channel's value of air, and of all that is outside the body."""
+
+NEAR_BODY_MM = 12.0
+"""Farther than this from any tissue there is no organ; a wide airway still is within it."""
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -147,7 +151,8 @@ def slide(
 ) -> ProbabilityMap:
     """Run the network over the grid; `sources` give its input channels in order, the CT first.
 
-    Windows without any body in them are skipped: they are background (heat map zero).
+    Windows without any body in them are skipped: they are background (heat map zero). So is, for a softmax branch, air
+    far from the body: in a window of hardly anything but air the networks' instance norm blows up what little there is.
     """
     shape = grid.shape
     window = window_shape(shape, spec)
@@ -177,7 +182,18 @@ def slide(
     result.counts[unseen] = 1
     if result.background:
         result.sums[0][unseen] = unit
+        far = ~_near_body(sources[0].window((slice(None),) * 3)[0], grid)
+        result.sums[1:, far] = 0
+        result.sums[0][far] = (result.counts[far] * np.uint32(unit)).astype(np.uint16)
     return result
+
+
+def _near_body(ct: np.ndarray, grid: Grid) -> np.ndarray:
+    """Bool [z, y, x]: within a box of `NEAR_BODY_MM` about tissue."""
+    near = ct > AIR
+    for axis, spacing in enumerate(grid.spacing_mm[::-1]):
+        near = ndimage.maximum_filter1d(near, 2 * round(NEAR_BODY_MM / spacing) + 1, axis, mode="constant")
+    return near
 
 
 def _input(sources: Sequence[Source], box: Slices, window: tuple[int, int, int]) -> np.ndarray:
