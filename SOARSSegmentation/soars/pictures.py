@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from soars.isolines import isolines
 from soars.structures import Geometry, Mask, StructureSet
@@ -306,10 +306,10 @@ def _crop_to_body(
 ) -> tuple[Box, NDArray[np.float32]]:
     """Cut the picture to the largest thing in it that is not air, and to the organs."""
     limits = np.array([pixels.shape[1], pixels.shape[0]])
-    labels, count = ndimage.label(ndimage.binary_opening(pixels > _BODY_HU, iterations=2))
+    labels, count = scipy.ndimage.label(scipy.ndimage.binary_opening(pixels > _BODY_HU, iterations=2))
     low, high = np.zeros(2), limits.astype(float)
     if count:
-        down, across = ndimage.find_objects(labels)[int(np.argmax(np.bincount(labels.ravel())[1:]))]
+        down, across = scipy.ndimage.find_objects(labels)[int(np.argmax(np.bincount(labels.ravel())[1:]))]
         low, high = np.array([across.start, down.start], float), np.array([across.stop, down.stop], float)
     if lines:
         points = (np.concatenate(lines) - (box[0], box[2])) / pixel_mm

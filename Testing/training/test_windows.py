@@ -117,8 +117,9 @@ def test_the_guide_is_mirrored_with_the_window(cache: Path) -> None:
     drawn = _dataset(cache, task, Augmentation(0, 0, 1.0, 0, 0, 0, 0)).draw(np.random.default_rng(0))
     left, right = drawn.inputs[1].numpy(), drawn.inputs[2].numpy()
     organ = drawn.target.numpy() == 1
-    # The target is the nearest voxel, the guide is interpolated: at the organ's edge they differ by less than one.
-    assert not right.any() and left[organ].mean() > 0.8 and left[~organ].mean() < 0.05
+    # The target is the nearest voxel, the guide is interpolated. The window may lie half a voxel off on every axis:
+    # then a cube of six voxels holds five full layers and half a one along each, (5.5 / 6)^3 = 0.77 on average.
+    assert not right.any() and left[organ].mean() > 0.76 and left[~organ].mean() < 0.05
 
 
 def test_a_missing_guide_says_what_to_run(cache: Path) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
@@ -188,7 +188,7 @@ def _matched(heatmap: np.ndarray, grid: Grid) -> np.ndarray:
     window's edge, no longer beats the whole one of the organ.
     """
     sd_voxels = [HEATMAP_SD_MM / s for s in grid.spacing_mm[::-1]]
-    return 2**1.5 * ndimage.gaussian_filter(heatmap, sd_voxels, mode="nearest")
+    return 2**1.5 * scipy.ndimage.gaussian_filter(heatmap, sd_voxels, mode="nearest")
 
 
 def _left_of(grid: Grid, midline: Midline) -> np.ndarray:

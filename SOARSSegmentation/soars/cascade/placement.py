@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import ProbabilityMap, Slices, Step
@@ -69,7 +69,7 @@ def place_softmax(
 
     Channel 0 of the map is background, channel k is ``classes[k - 1]``. A class without a voxel is left out.
     """
-    found = ndimage.find_objects(map.labels(), max_label=len(classes))
+    found = scipy.ndimage.find_objects(map.labels(), max_label=len(classes))
     boxes = {
         k: box
         for k, slices in enumerate(found, start=1)
@@ -101,7 +101,7 @@ def place_sigmoid(
     inside = map.sums[channel] > map.counts.astype(np.uint32) * map.unit // 2
     if not inside.any():
         return None
-    slices = ndimage.find_objects(inside.astype(np.uint8))[0]
+    slices = scipy.ndimage.find_objects(inside.astype(np.uint8))[0]
     box = _on_ct(map.grid, slices, geometry)
     if box.empty:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from soars.cascade.preprocess import Body
 from soars.cascade.sides import find_midline, settle_sides
@@ -61,7 +61,7 @@ def settle(structures: StructureSet, body: Body) -> Findings:
 
 def largest_component(mask: Mask) -> tuple[np.ndarray, float]:
     """The largest 26-connected piece in the mask's box, and which share of the voxels all others make up."""
-    labels, count = ndimage.label(mask.array, np.ones((3, 3, 3)))
+    labels, count = scipy.ndimage.label(mask.array, np.ones((3, 3, 3)))
     if count < 2:
         return mask.array, 0.0
     sizes = np.bincount(labels.ravel())[1:]

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from soars.errors import InputError
 
@@ -176,14 +176,14 @@ def network_input(image: sitk.Image, body: Body, grid: Grid, window_hu: tuple[fl
 
 def _largest_object(solid: np.ndarray) -> np.ndarray:
     """The largest component after an opening of one voxel, grown back, closed along the surface and filled."""
-    core = ndimage.binary_opening(solid, iterations=1)
-    labels, count = ndimage.label(core)
+    core = scipy.ndimage.binary_opening(solid, iterations=1)
+    labels, count = scipy.ndimage.label(core)
     if count == 0:
         return core
     largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    grown = ndimage.binary_dilation(largest, iterations=2)  # nose tip, ears, skin: a margin of two voxels
+    grown = scipy.ndimage.binary_dilation(largest, iterations=2)  # a margin: nose tip, ears, skin
     for z in range(grown.shape[0]):  # airways open to the outside in other planes are closed in the axial one
-        grown[z] = ndimage.binary_fill_holes(grown[z])
+        grown[z] = scipy.ndimage.binary_fill_holes(grown[z])
     return grown
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from soars.cascade.preprocess import Body
 from soars.oars import CATALOGUE
@@ -174,9 +174,9 @@ def _settle(
     wrong = mask.array & (sign * _left_mm(structures.geometry, mask, midline) < -midline.margin_mm)
     if not wrong.any():
         return
-    pieces, count = ndimage.label(wrong, np.ones((3, 3, 3)))
+    pieces, count = scipy.ndimage.label(wrong, np.ones((3, 3, 3)))
     near = (
-        ndimage.binary_dilation(structures.crop(other).box(mask.start, mask.shape), np.ones((3, 3, 3)))
+        scipy.ndimage.binary_dilation(structures.crop(other).box(mask.start, mask.shape), np.ones((3, 3, 3)))
         if (other in structures)
         else np.zeros_like(wrong)
     )

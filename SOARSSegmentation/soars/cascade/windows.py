@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from soars.cascade.engine import Engine
 from soars.cascade.preprocess import Grid
@@ -192,7 +192,9 @@ def _near_body(ct: np.ndarray, grid: Grid) -> np.ndarray:
     """Bool [z, y, x]: within a box of `NEAR_BODY_MM` about tissue."""
     near = ct > AIR
     for axis, spacing in enumerate(grid.spacing_mm[::-1]):
-        near = ndimage.maximum_filter1d(near, 2 * round(NEAR_BODY_MM / spacing) + 1, axis, mode="constant")
+        near = scipy.ndimage.maximum_filter1d(
+            near, 2 * round(NEAR_BODY_MM / spacing) + 1, axis, mode="constant"
+        )
     return near
 
 

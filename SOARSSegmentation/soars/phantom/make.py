@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from soars.errors import InputError
 from soars.phantom import brain, dose, neck, orbit, scan, skull, surface
@@ -195,7 +195,7 @@ def _structures(ct: sitk.Image, canvas: Canvas, names: Sequence[str]) -> tuple[S
 def _labelled(volume: np.ndarray, names: Sequence[str]) -> dict[str, tuple[tuple[int, ...], np.ndarray]]:
     """name -> (start, mask) of the labels 1, 2, ... that occur."""
     out = {}
-    for value, box in enumerate(ndimage.find_objects(volume, max_label=len(names)), start=1):
+    for value, box in enumerate(scipy.ndimage.find_objects(volume, max_label=len(names)), start=1):
         if box is not None:
             out[names[value - 1]] = (tuple(s.start for s in box), volume[box] == value)
     return out

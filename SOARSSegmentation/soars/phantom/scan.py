@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from soars.phantom.part import Part
 from soars.phantom.render import Canvas
@@ -73,7 +73,7 @@ def _add_noise(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, wa
     for k in range(hu.shape[0]):
         field = rng.standard_normal(hu.shape[1:], dtype=np.float32)
         if sigma.min() > 0.3:
-            field = ndimage.gaussian_filter(field, sigma, truncate=3.0)
+            field = scipy.ndimage.gaussian_filter(field, sigma, truncate=3.0)
             field *= np.float32(1 / _white_sd_after(sigma))
         starved = 1 + 0.6 * np.clip((shoulder - axes_mm[0][k]) / 25, 0, 1)
         hu[k] += field * np.float32(sd * starved)
@@ -104,7 +104,7 @@ def _streaks(
     rng = v.rng("streaks")
     for px, py, pz in warp.to_patient(np.array(points)):
         near = np.flatnonzero(np.abs(z - pz) < 8)
-        profile = ndimage.gaussian_filter1d(rng.standard_normal(720), 4, mode="wrap")
+        profile = scipy.ndimage.gaussian_filter1d(rng.standard_normal(720), 4, mode="wrap")
         profile = np.sign(profile) * (np.abs(profile) / profile.std()) ** 1.6
         dx, dy = (x - px)[None, :], (y - py)[:, None]
         angle = ((np.arctan2(dy, dx) + np.pi) * (360 / np.pi)).astype(np.int32) % 720

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 LATTICE_MM = 10.0
 LATTICE_LO = np.array([-300.0, -300.0, -300.0])
@@ -87,7 +87,10 @@ class Warp:
         """Canonical coordinates of patient points [n, 3] (x, y, z)."""
         index = ((np.asarray(points, float) - LATTICE_LO) / LATTICE_MM).T[::-1]
         return np.stack(
-            [ndimage.map_coordinates(self.canonical[k], index, order=1, mode="nearest") for k in range(3)],
+            [
+                scipy.ndimage.map_coordinates(self.canonical[k], index, order=1, mode="nearest")
+                for k in range(3)
+            ],
             axis=1,
         )
 
@@ -124,7 +127,7 @@ def make_warp(v: Variation) -> Warp:
 
     rng = v.rng("bending")
     smooth = [
-        ndimage.gaussian_filter(rng.standard_normal(LATTICE_SHAPE), sigma)
+        scipy.ndimage.gaussian_filter(rng.standard_normal(LATTICE_SHAPE), sigma)
         for sigma in (3.5,) * 3 + (1.8,) * 3
     ]
     for k, field in enumerate(smooth):
