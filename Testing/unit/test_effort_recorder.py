@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from effort_logs import MS, HandClock, S, recorder_at
+from effort_logs import HEADER, MS, HandClock, S, recorder_at
 
 from soars.effort.change import OrganChange
-from soars.effort.log import read_log
+from soars.effort.log import LogWriter, read_log
 from soars.effort.recorder import Recorder
 from soars.effort.records import Event
+from soars.effort.timing import Clock
 
 Play = Callable[[Recorder, HandClock], object]
 
@@ -182,3 +185,14 @@ def test_the_listener_hears_every_record(tmp_path: Path) -> None:
     recorder.interaction("move")
     recorder.end()
     assert heard == list(read_log(tmp_path / "1.effort.jsonl").events[1:])
+
+
+def test_an_event_costs_the_reader_less_than_50_microseconds(tmp_path: Path) -> None:
+    recorder = Recorder(LogWriter.create(tmp_path / "1.effort.jsonl", HEADER), Clock().feed)
+    taken = []
+    for n in range(3000):
+        begin = time.perf_counter_ns()
+        recorder.interaction("key" if n % 2 else "move")
+        taken.append(time.perf_counter_ns() - begin)
+    recorder.end()
+    assert statistics.median(taken) < 50_000
