@@ -230,7 +230,10 @@ class EditingSession:
         self._redo_expected = True
 
     def tick(self) -> None:
-        """To be called every `TICK_MS` while the session runs."""
+        """To be called every `TICK_MS` as long as the session runs, also while another module is shown.
+
+        When ticks stay away the application counts as blocked, and the time as busy.
+        """
         if self.running and self.recorder is not None:
             self._events.flush()
             self.recorder.tick()

@@ -17,7 +17,15 @@ from effort_logs import HEADER, MS, HandClock, S, recorder_at
 
 import soars.effort.log as log_module
 from soars.effort.change import OrganChange
-from soars.effort.log import LogWriter, new_log_path, read_log, read_session, session_logs
+from soars.effort.log import (
+    LogWriter,
+    interrupted_sessions,
+    new_log_path,
+    read_log,
+    read_session,
+    session_folder,
+    session_logs,
+)
 from soars.effort.records import Event
 from soars.errors import InputError, SoarsError
 
@@ -261,6 +269,22 @@ def test_the_next_log_of_a_folder_has_the_next_number(tmp_path: Path) -> None:
     assert [path.name for path in session_logs(tmp_path)][-3:] == [
         "9.effort.jsonl", "10.effort.jsonl", "11.effort.jsonl",
     ]  # fmt: skip
+
+
+def test_interrupted_sessions_are_found_by_their_folders(tmp_path: Path) -> None:
+    first = session_folder(tmp_path, HEADER)
+    assert first == tmp_path / "pilot" / "case-01_R1_revise_20261121T083000Z"
+    recorder_at(new_log_path(first), HandClock()).writer.close()  # killed
+    second = session_folder(tmp_path, HEADER)
+    assert second.name == first.name + "-2"
+    write_short_session(new_log_path(second))
+    damaged = session_folder(tmp_path, replace(HEADER, case="case-02"))
+    write_short_session(new_log_path(damaged))
+    new_log_path(damaged).write_text("nonsense\n")
+    assert interrupted_sessions(tmp_path) == [first]
+    write_short_session(new_log_path(first), continues="1.effort.jsonl")
+    assert interrupted_sessions(tmp_path) == []
+    assert interrupted_sessions(tmp_path / "nowhere") == []
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------

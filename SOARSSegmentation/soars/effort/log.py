@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -241,6 +242,35 @@ def new_log_path(folder: Path) -> Path:
     """A name for the folder's next log: ``1.effort.jsonl``, or the number after the newest."""
     numbers = [int(stem) for path in session_logs(folder) if (stem := path.name[: -len(SUFFIX)]).isdecimal()]
     return folder / f"{max(numbers, default=0) + 1}{SUFFIX}"
+
+
+def session_folder(root: Path, header: Header) -> Path:
+    """Where a new session's log and results go: ``STUDY/CASE_READER_ARM_START`` below ``root``, not made yet.
+
+    The start is to the second and in UTC; a second session of the same second gets a number.
+    """
+    start = re.sub(r"[^0-9TZ]", "", header.started_utc.split(".")[0])
+    name = f"{header.case}_{header.reader}_{header.arm}_{start}".rstrip("_")
+    parent = root / header.study
+    folders = [parent / name, *(parent / f"{name}-{number}" for number in range(2, 1000))]
+    return next(folder for folder in folders if not folder.exists())
+
+
+def interrupted_sessions(root: Path) -> list[Path]:
+    """Folders below ``root``, made by `session_folder`, whose session did not come to its end; newest last.
+
+    A folder with a log that cannot be read is left out.
+    """
+    found: list[tuple[str, Path]] = []
+    for folder in {path.parent for path in root.glob(f"*/*/*{SUFFIX}")}:
+        try:
+            newest = read_log(session_logs(folder)[-1])
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        if not newest.complete:
+            found.append((newest.header.started_utc, folder))
+    return [folder for _, folder in sorted(found)]
 
 
 def _chain(logs: dict[str, EffortLog]) -> list[str]:
