@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class Reading:
         *,
         header: Header = HEADER,
         desk: ReadingDesk | None = None,
+        real_time: bool = False,
     ) -> None:
         self.structures = blocks(ORGANS) if structures is None else structures
         self.desk = desk or ReadingDesk(self.structures)
@@ -62,7 +64,7 @@ class Reading:
             header,
             editor_node=self.desk.editor,
             on_changed=lambda session: setattr(self, "heard", self.heard + 1),
-            clock=self.clock,
+            clock=time.monotonic_ns if real_time else self.clock,
         )
 
     def click(self, organ: str | None) -> None:
@@ -481,6 +483,21 @@ def test_a_result_that_cannot_be_written_is_said_and_the_log_is_closed(
     assert reading.log().complete
 
 
+def test_without_the_packages_of_our_writer_slicers_own_is_used(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_installed(*arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'slicerio'")
+
+    written: list[tuple[Any, Path]] = []
+    monkeypatch.setattr("soars.structures.write_seg_nrrd", not_installed)
+    monkeypatch.setattr(
+        "SOARSSegmentationLib.scene.write_seg_nrrd", lambda node, path: written.append((node, path))
+    )
+    reading.session.finish()
+    assert written == [(reading.desk.segmentation, reading.folder / "result.seg.nrrd")]
+
+
 def test_the_result_is_not_saved_at_every_accept_when_that_takes_long(
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,9 +524,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[2])))
 from test_editing import ORGANS, Reading, FREE, ALSO_FREE
-from SOARSSegmentationLib.editing import EditingSession
-reading = Reading(Path(sys.argv[1]))
-reading.session._clock_ns = __import__("time").monotonic_ns
+reading = Reading(Path(sys.argv[1]), real_time=True)
 reading.session.start()
 strokes = 0
 while True:

@@ -252,8 +252,11 @@ def session_folder(root: Path, header: Header) -> Path:
     start = re.sub(r"[^0-9TZ]", "", header.started_utc.split(".")[0])
     name = f"{header.case}_{header.reader}_{header.arm}_{start}".rstrip("_")
     parent = root / header.study
-    folders = [parent / name, *(parent / f"{name}-{number}" for number in range(2, 1000))]
-    return next(folder for folder in folders if not folder.exists())
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
 
 
 def interrupted_sessions(root: Path) -> list[Path]:
