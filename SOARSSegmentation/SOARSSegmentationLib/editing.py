@@ -26,7 +26,7 @@ from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED, OrganReview
 from soars.effort.timing import IDLE_S, Clock
 from soars.errors import InputError, SoarsError
 from SOARSSegmentationLib import scene
-from SOARSSegmentationLib.contents import Contents, grid_of, no_voxels
+from SOARSSegmentationLib.contents import LABEL_MAP, Contents, grid_of, no_voxels
 from SOARSSegmentationLib.segment_events import SegmentEvents
 
 if TYPE_CHECKING:
@@ -403,6 +403,12 @@ class EditingSession:
 
     def _find_segments(self) -> dict[str, str]:
         segmentation = self.segmentation_node.GetSegmentation()
+        if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != LABEL_MAP:
+            raise InputError(
+                f"the segmentation {self.segmentation_node.GetName()} is made of "
+                f"{segmentation.GetSourceRepresentationName().lower()}s, which have no voxels to compare: make "
+                "Binary labelmap its source representation in the Segmentations module"
+            )
         found: dict[str, str] = {}
         for index in range(segmentation.GetNumberOfSegments()):
             organ = scene.organ_of(segmentation.GetNthSegment(index))

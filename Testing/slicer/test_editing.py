@@ -468,6 +468,15 @@ def test_a_segmentation_without_the_organs_is_refused_and_nothing_is_begun(
     assert not (tmp_path / "s").exists()
 
 
+def test_a_segmentation_of_surfaces_is_refused_with_the_way_out(tmp_path: Path, open_reading: Open) -> None:
+    reading = open_reading(tmp_path / "s")
+    reading.desk.segmentation.CreateClosedSurfaceRepresentation()
+    reading.desk.segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    with pytest.raises(InputError, match="closed surfaces, which have no voxels"):
+        reading.session.start()
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_result_that_cannot_be_written_is_said_and_the_log_is_closed(
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
