@@ -192,6 +192,14 @@ def _segmentation_of(structures: StructureSet, tags: Mapping[str, str]) -> Any:
     return segmentation
 
 
+def label_map_of(geometry: Geometry, mask: Mask) -> Any:
+    """A mask on a grid as a label map of its own (``vtkOrientedImageData``), cropped to it."""
+    image = _label_map(geometry, mask.start, mask.shape)
+    if not mask.is_empty:
+        voxels_of(image)[:] = mask.array
+    return image
+
+
 def _label_map(geometry: Geometry, start: Sequence[int], shape: Sequence[int]) -> Any:
     """A label map of zeros (uint8) over a box (z, y, x) of a grid."""
     image = slicer.vtkOrientedImageData()

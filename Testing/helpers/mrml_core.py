@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,15 @@ class Core:
     @property
     def subject_hierarchy(self) -> Any:
         return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+
+    def open_mrb(self, path: Path, cache: Path) -> None:
+        """Open a scene file in place of what is there, by way of a cache folder as the application has one."""
+        manager, files = slicer.vtkDataIOManager(), slicer.vtkCacheManager()
+        files.SetRemoteCacheDirectory(str(cache))
+        manager.SetCacheManager(files)
+        self.scene.SetCacheManager(files)
+        self.scene.SetDataIOManager(manager)
+        assert self.scene.ReadFromMRB(str(path), True)
 
     def add_ct(self, geometry: Geometry, hu: Any = None, name: str = "CT", study: bool = True) -> Any:
         """A volume node on a grid (LPS), of ``hu`` (int16, [z, y, x]; nothing: zeros), in a patient's study."""
