@@ -92,9 +92,10 @@ def export_rtstruct(
 ) -> Exported:
     """Write an RTSTRUCT that refers to the CT's own slices.
 
-    ``files`` are the CT's DICOM files (without: those that Slicer's database knows), ``organs`` which to write (without:
-    all segments); those without voxels are left out. ``level`` as of `soars.dicom.rtstruct.write_rtstruct`. `InputError`
-    when the files are not all there or are no planning CT, when nothing has voxels, or the file cannot be written.
+    ``files`` are the CT's DICOM files (without: those that Slicer's database knows), ``organs`` which to write
+    (without: all segments); those without voxels are left out. ``level`` as of `soars.dicom.rtstruct.write_rtstruct`.
+    `InputError` when the files are not all there or are no planning CT, when nothing has voxels, or the file cannot be
+    written.
     """
     from soars.dicom.rtstruct import write_rtstruct
     from soars.structures import Geometry
