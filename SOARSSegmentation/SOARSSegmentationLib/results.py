@@ -59,7 +59,12 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
     node = scene.add_segmentation(
         mrml_scene, volume_node, structures, name or f"{volume_node.GetName()} organs at risk", tags=tags
     )
-    return Result(node, proposal.keep_proposal(node, volume_node=volume_node), record)
+    try:
+        kept = proposal.keep_proposal(node, volume_node=volume_node)
+    except BaseException:
+        scene.remove_segmentation(node)
+        raise
+    return Result(node, kept, record)
 
 
 def warning_of(segment: Any) -> str:

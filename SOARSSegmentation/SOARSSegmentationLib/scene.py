@@ -142,6 +142,20 @@ def empty_segmentation(
     return _into_scene(scene, volume_node, segmentation, name)
 
 
+def remove_segmentation(segmentation_node: Any) -> None:
+    """Take a segmentation out of its scene, with what only it uses."""
+    mrml_scene = segmentation_node.GetScene()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(mrml_scene)
+    item = hierarchy.GetItemByDataNode(segmentation_node) if hierarchy is not None else 0
+    for node in (segmentation_node.GetDisplayNode(), segmentation_node.GetStorageNode()):
+        if node is not None:
+            mrml_scene.RemoveNode(node)
+    if item:
+        hierarchy.RemoveItem(item)  # and the node with it
+    if segmentation_node.GetScene() is not None:
+        mrml_scene.RemoveNode(segmentation_node)
+
+
 def on_grid_of(structures: StructureSet, volume_node: Any) -> StructureSet:
     """The structures on a CT node's grid; resampled when theirs is another."""
     grid = grid_of(volume_node)
@@ -234,12 +248,16 @@ def _into_scene(scene: Any, volume_node: Any, segmentation: Any, name: str) -> A
     node.SetName(scene.GenerateUniqueName(name))
     node.SetAndObserveSegmentation(segmentation)
     scene.AddNode(node)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    if display is not None:
-        display.SetOpacity2DFill(0.2)  # the CT is to be seen through 42 organs
-    _beside(scene, volume_node, node)
+    try:
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        if display is not None:
+            display.SetOpacity2DFill(0.2)  # the CT is to be seen through 42 organs
+        _beside(scene, volume_node, node)
+    except BaseException:
+        remove_segmentation(node)
+        raise
     return node
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from reading_desk import ReadingDesk
 from vtk.util import numpy_support
 
 from soars.structures import Geometry
@@ -83,6 +84,33 @@ class Core:
             patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Patient")
             hierarchy.CreateItem(hierarchy.CreateStudyItem(patient, "Study"), node)
         return node
+
+
+class CoreDesk(ReadingDesk):
+    """A reader's desk on a CT and a segmentation that are in a core's scene already."""
+
+    def __init__(self, core: Core, volume: Any, segmentation: Any) -> None:
+        self.scene, self.volume, self.segmentation = core.scene, volume, segmentation
+        self.history = slicer.vtkSegmentationHistory()
+        self.history.SetSegmentation(segmentation.GetSegmentation())
+        self.editor = slicer.vtkMRMLSegmentEditorNode()
+        self.editor.SetSingletonTag("SegmentEditor")
+        self.editor = self.scene.AddNode(self.editor)
+        self.hand = slicer.vtkSlicerSegmentEditorLogic()
+        self.hand.SetMRMLScene(self.scene)
+        self.hand.SetSegmentEditorNode(self.editor)
+        self.hand.SetSegmentationHistory(self.history)
+        self.hand.SetSegmentationNode(segmentation)
+        self.hand.SetSourceVolumeNode(volume)
+
+    def close(self) -> None:
+        """Before the core's own `Core.close`."""
+        self.hand.SetSegmentationNode(None)
+        self.hand.SetSourceVolumeNode(None)
+        self.hand.SetSegmentationHistory(None)
+        self.hand.SetSegmentEditorNode(None)
+        self.hand.SetMRMLScene(None)
+        self.history.SetSegmentation(None)
 
 
 def boot() -> Core:

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 import vtk
-from mrml_core import matrix_of
-from reading_desk import ReadingDesk, blocks
+from mrml_core import CoreDesk, matrix_of
+from reading_desk import blocks
 
 from soars.errors import InputError
 from soars.oars import CATALOGUE, SOARS42
@@ -257,11 +257,11 @@ def test_organs_to_draw_from_nothing_can_be_drawn(core: Any) -> None:
     node = scene.empty_segmentation(core.scene, ct, ORGANS, "from scratch", tags={"SOARS.arm": "scratch"})
     assert scene.structures_of(node).names == tuple(ORGANS)
     assert all(scene.structures_of(node).is_empty(name) for name in ORGANS)
-    desk = ReadingDesk(blocks({}))
-    desk.scene.AddNode(node)
+    desk = CoreDesk(core, ct, node)
     for organ in ("Eye_L", "Brainstem"):
-        _paint(desk, ct, node, organ, ORGANS[organ])
-    back = scene.structures_of(node, volume_node=ct)
+        desk.turn_to(organ)
+        desk.paint(ORGANS[organ])
+    back = scene.structures_of(node)
     assert back.bounding_box("Eye_L") == ((2, 15, 10), (9, 25, 20))
     assert back.bounding_box("Brainstem") == ((5, 5, 5), (12, 12, 12))
     assert back.is_empty("Lens_L")
@@ -272,23 +272,14 @@ def test_organs_can_be_drawn_beyond_the_label_map_they_came_in(core: Any) -> Non
     structures = blocks(ORGANS)
     ct = core.add_ct(structures.geometry)
     node = scene.add_segmentation(core.scene, ct, structures, "organs")
-    desk = ReadingDesk(blocks({}))
-    desk.scene.AddNode(node)
+    desk = CoreDesk(core, ct, node)
     for organ in ("Pituitary", "Brainstem"):  # one that had no voxels, one that had
-        _paint(desk, ct, node, organ, np.s_[15:20, 25:30, 30:40])
-        back = scene.structures_of(node, volume_node=ct)
+        desk.turn_to(organ)
+        desk.paint(np.s_[15:20, 25:30, 30:40])
+        back = scene.structures_of(node)
         assert back.bounding_box(organ)[1] == (20, 30, 40)
         assert back.crop("Lens_L").equals(structures.crop("Lens_L"))
     desk.close()
-
-
-def _paint(desk: ReadingDesk, ct: Any, node: Any, organ: str, box: Any) -> None:
-    desk.scene.AddNode(ct)
-    desk.segmentation = node
-    desk.hand.SetSegmentationNode(node)
-    desk.hand.SetSourceVolumeNode(ct)
-    desk.editor.SetSelectedSegmentID(scene.segment_ids(node)[organ])
-    desk.paint(box)
 
 
 def test_slicers_writer_keeps_everything_and_changes_nothing(core: Any, tmp_path: Path) -> None:
