@@ -147,13 +147,11 @@ def remove_segmentation(segmentation_node: Any) -> None:
     mrml_scene = segmentation_node.GetScene()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(mrml_scene)
     item = hierarchy.GetItemByDataNode(segmentation_node) if hierarchy is not None else 0
-    for node in (segmentation_node.GetDisplayNode(), segmentation_node.GetStorageNode()):
+    if item:
+        hierarchy.RemoveItem(item, False, False)  # the item only
+    for node in (segmentation_node.GetDisplayNode(), segmentation_node.GetStorageNode(), segmentation_node):
         if node is not None:
             mrml_scene.RemoveNode(node)
-    if item:
-        hierarchy.RemoveItem(item)  # and the node with it
-    if segmentation_node.GetScene() is not None:
-        mrml_scene.RemoveNode(segmentation_node)
 
 
 def on_grid_of(structures: StructureSet, volume_node: Any) -> StructureSet:
