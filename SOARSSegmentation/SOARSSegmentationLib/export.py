@@ -21,6 +21,7 @@ import slicer
 
 from soars.errors import InputError, SoarsError
 from SOARSSegmentationLib import scene
+from SOARSSegmentationLib.label_maps import GRID_TOLERANCE
 from SOARSSegmentationLib.translation import _
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ def _same_lattice(one: Any, other: Any) -> bool:
 
     index = other.to_index(one.corners())
     return bool(
-        sorted(one.size) == sorted(other.size)
-        and np.abs(index - np.round(index)).max() < scene.GRID_TOLERANCE
+        sorted(one.size) == sorted(other.size) and np.abs(index - np.round(index)).max() < GRID_TOLERANCE
     )
 
 

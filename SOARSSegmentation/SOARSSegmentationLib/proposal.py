@@ -25,6 +25,7 @@ import slicer
 from soars.errors import InputError
 from SOARSSegmentationLib import scene
 from SOARSSegmentationLib.contents import LABEL_MAP, no_voxels
+from SOARSSegmentationLib.label_maps import label_map_of
 
 if TYPE_CHECKING:
     from soars.structures import Geometry, Mask
@@ -112,7 +113,7 @@ def restore(segmentation_node: Any, organ: str, proposal: Proposal | None = None
     if mask.is_empty:
         done = logic.ClearSegment(segmentation_node, segment_id)
     else:
-        image = scene.label_map_of(known.geometry, mask)
+        image = label_map_of(known.geometry, mask)
         done = logic.SetBinaryLabelmapToSegment(image, segmentation_node, segment_id, logic.MODE_REPLACE)
     if not done:
         raise InputError(f"Slicer could not put the proposal of {organ} back")
@@ -199,7 +200,7 @@ def _draw(segmentation_node: Any, outlines: Any, organ: str) -> None:
     own = segmentation_node.GetSegmentation().GetSegment(scene.segment_ids(segmentation_node)[organ])
     segment.SetColor([(1 + c) / 2 for c in own.GetColor()])
     segment.SetTag(scene.ORGAN_TAG, organ)
-    segment.AddRepresentation(LABEL_MAP, scene.label_map_of(known.geometry, mask))
+    segment.AddRepresentation(LABEL_MAP, label_map_of(known.geometry, mask))
     if organ in outlined(segmentation_node):
         outlines.GetSegmentation().RemoveSegment(organ)
     outlines.GetSegmentation().AddSegment(segment, organ)

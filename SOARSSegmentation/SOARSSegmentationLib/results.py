@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from soars.errors import InputError
 from SOARSSegmentationLib import proposal, scene
+from SOARSSegmentationLib.contents import no_voxels
 
 if TYPE_CHECKING:
     from soars.run_record import RunRecord
@@ -47,7 +48,7 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
         words = "; ".join(text for text in (organ.reason, *organ.warnings) if text)
         info = dict(found.info.get(organ.name, {})) if organ.name in found else {}
         info["tags"] = {**info.get("tags", {}), **({WARNING_TAG: _plain(words)} if words else {})}
-        mask = found.crop(organ.name) if organ.name in found else scene.no_voxels()
+        mask = found.crop(organ.name) if organ.name in found else no_voxels()
         structures.add_mask(organ.name, mask, info)
     tags = {
         BUNDLE_TAG: _plain(f"{record.bundle.name} {record.bundle.version}"),
