@@ -111,10 +111,8 @@ def add_segmentation(
     other structures their own. `InputError` when a file cannot be read; the scene is then as it was.
     """
     check_volume(volume_node)
-    if not hasattr(structures, "geometry"):
-        structures = _read(Path(structures))
-    structures = on_grid_of(structures, volume_node)
-    segmentation = _segmentation_of(structures, tags or {})
+    found = _read(Path(structures)) if isinstance(structures, (str, Path)) else structures
+    segmentation = _segmentation_of(on_grid_of(found, volume_node), tags or {})
     return _into_scene(scene, volume_node, segmentation, name)
 
 
