@@ -15,7 +15,7 @@ from soars.errors import InputError
 from soars.oars import CATALOGUE, SOARS42
 from soars.slicer_resources import COLOUR_FILE, TERMINOLOGY_FILE, terminology_entry
 
-RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
+RESOURCES = Path(__file__).resolve().parents[2] / "SOARSSegmentation" / "Resources"
 
 # segment-context-common-schema.json of dcmqi, which allows no other properties
 CODE = {"CodingSchemeDesignator", "CodeValue", "CodeMeaning"}
@@ -25,7 +25,7 @@ OPTIONAL = {"recommendedDisplayRGBValue", "cid", "contextGroupName", "UMLSConcep
 @pytest.mark.parametrize("name", sorted(slicer_resources.slicer_files()))
 def test_the_files_in_the_repository_are_those_that_the_catalogue_makes(name: str) -> None:
     assert (RESOURCES / name).read_bytes() == slicer_resources.slicer_files()[name].encode(), (
-        f"Resources/{name} is stale: run soars catalogue write-slicer Resources"
+        f"{name} is stale: run soars catalogue write-slicer SOARSSegmentation/Resources"
     )
 
 

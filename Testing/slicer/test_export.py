@@ -1,0 +1,317 @@
+"""Contours leave Slicer by every route, and another program finds them where they were."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+import slicer
+from reading_desk import blocks
+
+from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
+from soars.dicom.series import read_series
+from soars.dicom.write import write_ct_series
+from soars.errors import InputError
+from soars.structures import Geometry, StructureSet, read_seg_nrrd
+from SOARSSegmentationLib import export, scene
+from SOARSSegmentationLib.export import LOG, RTSTRUCT, SEG_NRRD, SLICERRT
+
+ORGANS = {
+    "Brainstem": np.s_[5:12, 5:12, 5:12],
+    "Eye_L": np.s_[2:9, 15:25, 10:20],
+    "Lens_L": np.s_[4:6, 17:19, 12:14],
+    "Pituitary": np.s_[0:0, 0:0, 0:0],
+}
+DRAWN = ("Brainstem", "Eye_L", "Lens_L")
+
+
+class Clinic:
+    """A CT in DICOM files, the same CT in the scene, and its organs as a segmentation."""
+
+    def __init__(self, core: Any, folder: Path, *, flipped: bool = False) -> None:
+        self.structures = blocks(ORGANS)
+        geometry = self.structures.geometry
+        hu = np.random.default_rng(0).integers(-1000, 1000, geometry.shape).astype(np.int16)
+        image = geometry.place(sitk.GetImageFromArray(hu))
+        self.dicom = folder / "dicom"
+        self.files = [
+            str(path) for path in write_ct_series(image, self.dicom, patient_id="P", patient_name="N")
+        ]
+        if flipped:  # the same voxels in the same places, stored from the other end
+            image = sitk.DICOMOrient(image, "RPI")
+            self.structures = self.structures.resample(Geometry.of(image), nearest=True)
+        self.ct = core.add_ct(self.structures.geometry)
+        uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in self.files]
+        self.ct.SetAttribute("DICOM.instanceUIDs", " ".join(uids))
+        self.known = dict(zip(uids, self.files, strict=True))
+        self.node = scene.add_segmentation(core.scene, self.ct, self.structures, "organs")
+
+
+@pytest.fixture
+def clinic(core: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clinic:
+    clinic = Clinic(core, tmp_path)
+    database = SimpleNamespace(fileForInstance=lambda uid: clinic.known.get(uid, ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    return clinic
+
+
+def route(volume: Any, key: str, session: Path | None = None) -> export.Route:
+    return next(one for one in export.routes(volume, session) if one.key == key)
+
+
+def same(one: StructureSet, other: StructureSet, names: Iterable[str] = DRAWN) -> bool:
+    return all(one.crop(name).equals(other.crop(name)) for name in names)
+
+
+# --- RTSTRUCT on the original CT ---------------------------------------------------------------------------------
+def test_an_rtstruct_lies_on_the_original_ct(clinic: Clinic, tmp_path: Path) -> None:
+    assert route(clinic.ct, RTSTRUCT).available
+    exported = export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rtstruct.dcm")
+    assert (
+        "3 organs" in exported.what
+        and str(exported.path) in exported.what
+        and "put onto" not in exported.what
+    )
+    image, series, _ = read_series(clinic.dicom)
+    back = read_rtstruct(exported.path, Geometry.of(image), series)
+    assert back.names == DRAWN  # an organ without voxels is none to a planning system
+    assert same(back, clinic.structures)
+    dataset = pydicom.dcmread(exported.path)
+    first = pydicom.dcmread(clinic.files[0], stop_before_pixels=True)
+    assert dataset.StudyInstanceUID == first.StudyInstanceUID
+    assert dataset.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID == first.FrameOfReferenceUID
+    referred = {
+        contour.ContourImageSequence[0].ReferencedSOPInstanceUID
+        for roi in dataset.ROIContourSequence
+        for contour in roi.ContourSequence
+    }
+    assert referred <= set(clinic.known)
+
+
+def test_some_organs_only(clinic: Clinic, tmp_path: Path) -> None:
+    path = export.export_rtstruct(
+        clinic.node, clinic.ct, tmp_path / "rt.dcm", organs=["Lens_L", "Brainstem"]
+    ).path
+    assert [str(roi.ROIName) for roi in pydicom.dcmread(path).StructureSetROISequence] == [
+        "Lens_L",
+        "Brainstem",
+    ]
+
+
+def test_files_may_lie_anywhere_among_others(clinic: Clinic, tmp_path: Path) -> None:
+    other = blocks({}).geometry.place(sitk.GetImageFromArray(np.zeros((20, 30, 40), np.int16)))
+    write_ct_series(other, tmp_path / "dicom" / "other", patient_id="Q", patient_name="M", seed=2)
+    moved = []
+    for number, file in enumerate(reversed(clinic.files)):
+        folder = tmp_path / f"{number % 3}"
+        folder.mkdir(exist_ok=True)
+        moved.append(shutil.move(file, folder / "same name.dcm" if number < 3 else folder / Path(file).name))
+    export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=[str(path) for path in moved])
+    assert (tmp_path / "rt.dcm").is_file()
+
+
+def test_a_ct_stored_from_the_other_end_is_the_same_ct(core: Any, tmp_path: Path) -> None:
+    clinic = Clinic(core, tmp_path, flipped=True)
+    exported = export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files)
+    image, series, _ = read_series(clinic.dicom)
+    assert same(read_rtstruct(exported.path, Geometry.of(image), series), blocks(ORGANS))
+    assert "put onto" not in exported.what
+
+
+def test_a_resampled_ct_is_said_to_be_one(core: Any, tmp_path: Path) -> None:
+    clinic = Clinic(core, tmp_path)
+    g = clinic.structures.geometry
+    finer = Geometry((80, 60, 20), (0.5, 0.75, 2.0), (g.origin[0] - 0.25, g.origin[1] - 0.375, g.origin[2]))
+    ct = core.add_ct(finer, name="finer")
+    node = scene.add_segmentation(core.scene, ct, clinic.structures.resample(finer, nearest=True), "finer")
+    exported = export.export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
+    assert "put onto its voxels" in exported.what
+    image, series, _ = read_series(clinic.dicom)
+    assert same(read_rtstruct(exported.path, Geometry.of(image), series), clinic.structures)
+
+
+def test_a_ct_that_is_elsewhere_is_refused(core: Any, tmp_path: Path) -> None:
+    clinic = Clinic(core, tmp_path)
+    g = clinic.structures.geometry
+    moved = Geometry(g.size, g.spacing, (g.origin[0] + 500, g.origin[1], g.origin[2]))
+    ct = core.add_ct(moved, name="moved")
+    node = scene.add_segmentation(core.scene, ct, clinic.structures.on(moved), "moved")
+    with pytest.raises(InputError, match="not where its DICOM files say"):
+        export.export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
+    assert not (tmp_path / "rt.dcm").exists()
+
+
+def test_what_an_rtstruct_lacks_is_said_before_and_after(core: Any, clinic: Clinic, tmp_path: Path) -> None:
+    plain = core.add_ct(clinic.structures.geometry, name="from a NRRD")
+    for volume, words in ((None, "no CT"), (plain, "not loaded from DICOM")):
+        found = route(volume, RTSTRUCT)
+        assert not found.available and words in found.why_not
+    with pytest.raises(InputError, match="not loaded from DICOM"):
+        export.export_rtstruct(clinic.node, plain, tmp_path / "rt.dcm")
+    empty = scene.empty_segmentation(core.scene, clinic.ct, ["Eye_L"], "empty")
+    with pytest.raises(InputError, match="no organ has voxels"):
+        export.export_rtstruct(empty, clinic.ct, tmp_path / "rt.dcm")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError):
+        export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "file" / "rt.dcm")
+    os.unlink(clinic.files[3])
+    assert "not all in Slicer's DICOM database" in route(clinic.ct, RTSTRUCT).why_not
+    with pytest.raises(InputError, match="not all in Slicer's DICOM database"):
+        export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm")
+    with pytest.raises(InputError, match="1 of the CT's 20 DICOM files are gone"):
+        export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files)
+    with pytest.raises(InputError, match="cannot be referred to"):  # a gap in the CT
+        export.export_rtstruct(
+            clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files[:3] + clinic.files[4:]
+        )
+    assert not (tmp_path / "rt.dcm").exists()
+
+
+# --- Slicer's own file, and the log ------------------------------------------------------------------------------
+def test_a_segmentation_file_holds_everything(clinic: Clinic, tmp_path: Path) -> None:
+    assert route(clinic.ct, SEG_NRRD).available
+    exported = export.export_seg_nrrd(clinic.node, tmp_path / "organs.seg.nrrd")
+    back = read_seg_nrrd(exported.path).resample(clinic.structures.geometry, nearest=True)
+    assert back.names == tuple(ORGANS) and same(back, clinic.structures, ORGANS)
+    assert "4 segments" in exported.what
+
+
+def test_a_session_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
+    session, target = tmp_path / "session", tmp_path / "copy"
+    session.mkdir()
+    assert not route(None, LOG, session).available
+    with pytest.raises(InputError, match="no effort log"):
+        export.export_log(session, target)
+    for name in ("1.effort.jsonl", "2.effort.jsonl", "result.seg.nrrd", "notes.txt"):
+        (session / name).write_text(name)
+    assert route(None, LOG, session).available
+    exported = export.export_log(session, target)
+    assert sorted(path.name for path in target.iterdir()) == [
+        "1.effort.jsonl",
+        "2.effort.jsonl",
+        "result.seg.nrrd",
+    ]
+    assert "3 files" in exported.what
+    with pytest.raises(InputError, match="already holds"):
+        export.export_log(session, target)
+
+
+# --- by SlicerRT -------------------------------------------------------------------------------------------------
+class Exportable:
+    def __init__(self, item: int) -> None:
+        self.subjectHierarchyItemID = item
+        self.directory = ""
+        self.tags: dict[str, str] = {}
+
+    def setTag(self, name: str, value: str) -> None:
+        self.tags[name] = value
+
+
+class SlicerRT:
+    """Stands for the extension: takes its calls, and writes what it would write, or what it should not."""
+
+    def __init__(self, clinic: Clinic) -> None:
+        self.clinic = clinic
+        self.answer = ""
+        self.writes = list(DRAWN)
+        self.exported: list[Exportable] = []
+
+    def examineForExport(self, item: int) -> list[Exportable]:
+        return [Exportable(item)]
+
+    def export(self, exportables: list[Exportable]) -> str:
+        self.exported = exportables
+        folder = Path(exportables[0].directory)
+        (folder / "text.txt").write_text("not DICOM")
+        for file in self.clinic.files:
+            shutil.copy(file, folder)
+        if self.writes:
+            image, series, _ = read_series(self.clinic.dicom)
+            structures = self.clinic.structures.on(Geometry.of(image)).subset(self.writes)
+            write_rtstruct(structures, folder / "rtss.dcm", series)
+        return self.answer
+
+
+@pytest.fixture
+def slicerrt(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> SlicerRT:
+    plugin = SlicerRT(clinic)
+    module = ModuleType(export.SLICERRT_PLUGIN)
+    module.DicomRtImportExportPluginClass = lambda: plugin  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, export.SLICERRT_PLUGIN, module)
+    monkeypatch.setattr(slicer.modules, "dicomrtimportexport", SimpleNamespace(), raising=False)
+    return plugin
+
+
+def test_without_slicerrt_its_route_is_closed(clinic: Clinic, tmp_path: Path) -> None:
+    assert "Extensions Manager" in route(clinic.ct, SLICERRT).why_not
+    with pytest.raises(InputError, match="not installed"):
+        export.export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
+    assert not (tmp_path / "rt").exists()
+
+
+def test_slicerrt_gets_both_items_of_one_study_with_the_patients_tags(
+    core: Any, clinic: Clinic, slicerrt: SlicerRT, tmp_path: Path
+) -> None:
+    hierarchy = core.subject_hierarchy
+    study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(clinic.ct))
+    hierarchy.SetItemAttribute(hierarchy.GetItemParent(study), "DICOM.PatientID", "P17")
+    hierarchy.SetItemUID(study, "DICOM", "1.2.3")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(clinic.node), hierarchy.GetSceneItemID())
+    assert route(clinic.ct, SLICERRT).available
+    exported = export.export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
+    items = [hierarchy.GetItemByDataNode(node) for node in (clinic.ct, clinic.node)]
+    assert [e.subjectHierarchyItemID for e in slicerrt.exported] == items
+    assert [hierarchy.GetItemParent(item) for item in items] == [study, study]
+    for exportable in slicerrt.exported:
+        assert exportable.tags == {"PatientID": "P17", "StudyInstanceUID": "1.2.3"}
+    assert exported.path == tmp_path / "rt" / "rtss.dcm" and exported.path.is_file()
+    assert len(list((tmp_path / "rt").iterdir())) == 22 and "3 organs" in exported.what
+
+
+def test_a_ct_in_no_study_has_no_such_route(core: Any, clinic: Clinic, slicerrt: SlicerRT) -> None:
+    stray = core.add_ct(clinic.structures.geometry, name="stray", study=False)
+    assert "no patient's study" in route(stray, SLICERRT).why_not
+
+
+@pytest.mark.parametrize("fault", ["answer", "nothing", "incomplete", "exception", "taken"])
+def test_what_slicerrt_does_wrong_is_said_and_leaves_no_file(
+    clinic: Clinic, slicerrt: SlicerRT, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {
+        "answer": "could not write the RTSTRUCT: no planar contours",
+        "nothing": "wrote no RTSTRUCT",
+        "incomplete": "without contours of Lens_L",
+        "exception": "SlicerRT failed: RuntimeError: oh",
+        "taken": "already holds CT_0001.dcm",
+    }
+    folder = tmp_path / "rt"
+    folder.mkdir()
+    if fault == "answer":
+        slicerrt.answer = "no planar contours"
+    elif fault == "nothing":
+        slicerrt.writes = []
+    elif fault == "incomplete":
+        slicerrt.writes = ["Brainstem", "Eye_L"]
+    elif fault == "exception":
+
+        def fail(exportables: list[Exportable]) -> str:
+            raise RuntimeError("oh")
+
+        monkeypatch.setattr(slicerrt, "export", fail)
+    else:
+        (folder / "CT_0001.dcm").touch()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=words[fault]):
+        export.export_by_slicerrt(clinic.node, clinic.ct, folder)
+    assert sorted(folder.rglob("*")) == before

@@ -1,0 +1,121 @@
+"""The effort log's format: what is in a record, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from effort_logs import HEADER
+
+from soars.effort import records
+from soars.effort.change import OrganChange
+from soars.effort.records import FIELDS, Event, validate
+from soars.errors import InputError
+
+CHANGE = {"added": 3, "removed": 1, "dsc": 0.9, "volume_cc": 1.25}
+EXAMPLES: list[dict[str, object]] = [
+    {"t": 0, "kind": "start"},
+    {"t": 1, "kind": "select", "organ": "Eye_L"},
+    {"t": 1, "kind": "select", "organ": None},
+    {"t": 2, "kind": "interaction", "input": "wheel"},
+    {"t": 3, "kind": "effect", "name": "Level tracing"},
+    {"t": 3, "kind": "effect", "name": None},
+    {"t": 4, "kind": "edit", "organ": "Eye_L"},
+    {"t": 5, "kind": "undo"},
+    {"t": 5, "kind": "redo"},
+    {"t": 6, "kind": "busy_begin", "why": "save"},
+    {"t": 7, "kind": "busy_end"},
+    {"t": 9, "kind": "blocked", "since": 8},
+    {"t": 10, "kind": "alive"},
+    {"t": 11, "kind": "pause"},
+    {"t": 12, "kind": "resume"},
+    {"t": 13, "kind": "accept", "organ": "Eye_L", "change": CHANGE},
+    {"t": 14, "kind": "reopen", "organ": "Eye_L", "cause": "overwritten"},
+    {"t": 15, "kind": "view_only", "on": True},
+    {"t": 16, "kind": "snapshot", "organ": "Eye_L", "change": CHANGE},
+    {"t": 17, "kind": "saved", "file": "result.seg.nrrd"},
+    {"t": 18, "kind": "end", "cause": "quit"},
+]
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: str(record["kind"]))
+def test_every_kind_of_event_comes_back_as_it_was(record: dict[str, object]) -> None:
+    event = validate(json.loads(json.dumps(record)))
+    assert isinstance(event, Event)
+    assert event.to_json() == record
+
+
+def test_every_kind_is_in_the_examples_and_in_the_documentation() -> None:
+    assert {str(record["kind"]) for record in EXAMPLES} == set(FIELDS)
+    documented = set(re.findall(r"``(\w+)``", records.__doc__ or ""))
+    assert set(FIELDS) <= documented
+    assert {field for fields in FIELDS.values() for field in fields} <= documented
+    assert set(HEADER.to_json()) - {"kind"} <= documented
+    assert {*records.INPUTS, *records.REOPEN_CAUSES, *records.END_CAUSES, *records.ARMS} <= documented
+
+
+def test_a_header_comes_back_as_it_was() -> None:
+    assert validate(json.loads(json.dumps(HEADER.to_json()))) == HEADER
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ([], "not a JSON object"),
+        ({"t": 1}, "kind None is not known"),
+        ({"t": 1, "kind": "dance"}, "'dance'"),
+        ({"t": 1, "kind": ["undo"]}, "not known"),
+        ({"t": -1, "kind": "undo"}, "nanoseconds"),
+        ({"t": 1.5, "kind": "undo"}, "nanoseconds"),
+        ({"t": True, "kind": "undo"}, "nanoseconds"),
+        ({"t": 1, "kind": "undo", "name": "Jane"}, "unknown name"),
+        ({"t": 1, "kind": "edit"}, "lacks organ"),
+        ({"t": 1, "kind": "accept", "organ": None, "change": CHANGE}, "no organ"),
+        ({"t": 1, "kind": "interaction", "input": "stare"}, "input"),
+        ({"t": 1, "kind": "effect", "name": "a\nb"}, "name"),
+        ({"t": 1, "kind": "blocked", "since": 2}, "later than t"),
+        ({"t": 1, "kind": "reopen", "organ": "Eye_L", "cause": "quit"}, "overwritten"),
+        ({"t": 1, "kind": "end", "cause": "edit"}, "finished"),
+        ({"t": 1, "kind": "view_only", "on": 1}, "on"),
+        ({"t": 1, "kind": "saved", "file": "../x"}, "file"),
+        ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {**CHANGE, "dsc": 1.5}}, "DSC"),
+        ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {**CHANGE, "dsc": float("nan")}}, "DSC"),
+        ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {**CHANGE, "added": -1}}, "negative"),
+        ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {**CHANGE, "added": 1.0}}, "whole"),
+        ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {"added": 1}}, "change"),
+        ({**HEADER.to_json(), "schema": 2}, "newer version"),
+        ({**HEADER.to_json(), "schema": "1"}, "schema"),
+        ({**HEADER.to_json(), "patient": "Jane"}, "unknown patient"),
+        ({**HEADER.to_json(), "arm": "both"}, "arm"),
+        ({**HEADER.to_json(), "bundle_sha256": "AB"}, "hexadecimal"),
+        ({**HEADER.to_json(), "started_utc": "yesterday"}, "started_utc"),
+        ({**HEADER.to_json(), "continues": "../1.effort.jsonl"}, "continues"),
+        ({**HEADER.to_json(), "organs": ["Eye_L", "Eye_L"]}, "organs"),
+        ({**HEADER.to_json(), "software": {"soars": 1}}, "software"),
+    ],
+)
+def test_what_the_format_does_not_allow_is_refused_in_words(record: object, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        validate(record)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Müller", "a/b", "a\\b", "..", ".x", "a b", "x" * 65, "nul", "COM1", "aux.txt", "a.", "a\n"]
+)
+def test_a_case_or_reader_that_cannot_be_in_a_file_name_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="case"):
+        records.safe_name(text, "case")
+    with pytest.raises(InputError, match="reader"):
+        validate(replace(HEADER, reader=text).to_json())
+
+
+@pytest.mark.parametrize("text", ["R1", "case-001", "0_a.b", "console", "x" * 64])
+def test_an_ordinary_pseudonym_is_taken(text: str) -> None:
+    assert records.safe_name(text, "case") == text
+
+
+def test_an_event_is_written_without_fields_of_other_kinds() -> None:
+    event = Event(5, "accept", organ="Eye_L", change=OrganChange(3, 1, 0.9, 1.25))
+    assert event.to_json() == {"t": 5, "kind": "accept", "organ": "Eye_L", "change": CHANGE}
