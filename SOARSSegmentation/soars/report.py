@@ -5,6 +5,7 @@ Nothing in it is fetched or run: pictures are inline, there is no script, and ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -35,6 +36,10 @@ _AXIS_LETTERS = {"axial": "SI", "coronal": "PA", "sagittal": "LR"}
 """Letters for a positive and a negative place on the LPS axis across the view."""
 
 _FINE_MM = 0.45
+_SHOWN = "What it cannot do"
+"""The section of a model card that nobody has to open."""
+_FENCED = re.compile(r"^```.*?^```[ \t]*$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def write_report(path: Path, record: RunRecord, image: sitk.Image, structures: StructureSet) -> None:
@@ -126,7 +131,10 @@ def _bundle(record: RunRecord) -> str:
         ("Licence", bundle.licence),
         ("SHA-256", bundle.sha256),
     ]
-    notes = "".join(f"<b>{escape(title)}</b>{_prose(text)}" for title, text in bundle.notes.items())
+    notes = "".join(
+        f"<details{' open' if title == _SHOWN else ''}><summary>{escape(title)}</summary>{_prose(text)}</details>"
+        for title, text in bundle.notes.items()
+    )
     return _definitions(rows, codes=("SHA-256",)) + (f'<div class="note">{notes}</div>' if notes else "")
 
 
@@ -138,9 +146,9 @@ def _definitions(rows: Iterable[tuple[str, str]], codes: Sequence[str] = ()) -> 
 
 
 def _prose(text: str) -> str:
-    """Paragraphs and `-` lists of a model card; other markup is shown as it is written."""
+    """Paragraphs, `-` lists and `code` of a model card; its commands are left to the card."""
     parts: list[str] = []
-    for block in text.strip().split("\n\n"):
+    for block in _FENCED.sub("\n", text).strip().split("\n\n"):
         lines = [line.strip() for line in block.splitlines() if line.strip()]
         items: list[str] = []
         for line in lines:
@@ -149,10 +157,14 @@ def _prose(text: str) -> str:
             elif items:
                 items[-1] += " " + line
         if items and lines[0][:2] in ("- ", "* "):
-            parts.append("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
+            parts.append("<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>")
         elif lines:
-            parts.append(f"<p>{escape(' '.join(lines))}</p>")
+            parts.append(f"<p>{_inline(' '.join(lines))}</p>")
     return "".join(parts)
+
+
+def _inline(text: str) -> str:
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _strata(record: RunRecord) -> list[str]:

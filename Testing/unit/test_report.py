@@ -198,6 +198,16 @@ def test_texts_of_others_are_shown_not_run(usual):
     assert evil in "".join(page.text)
 
 
+def test_the_card_is_shown_without_its_commands(usual):
+    record = record_of(usual[1])
+    text = "Patients, see `soars`.\n\n```\nsoars-train fit a b\n```\n\nAnd more."
+    notes = {"Trained on": text, "What it cannot do": "- Lungs"}
+    html = render_report(replace(record, bundle=replace(record.bundle, notes=notes)), *usual)
+    assert "<p>Patients, see <code>soars</code>.</p><p>And more.</p>" in html
+    assert "soars-train" not in html and "```" not in html
+    assert "<details open><summary>What it cannot do</summary><ul><li>Lungs</li></ul></details>" in html
+
+
 def test_states_and_reasons_are_told(usual):
     extra = (
         OrganRecord("Eye_L", "Left eye", "anchor", ABSENT, reason="outside the scan"),
