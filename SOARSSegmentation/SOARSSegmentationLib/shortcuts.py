@@ -1,0 +1,39 @@
+"""Keys for what a reader does some hundred times a day.
+
+None of them is one of the segment editor's own (digits, Escape, Space, Z, Y, Q, W, I) or of the slice views'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import qt
+
+NEXT = "Ctrl+Down"
+PREVIOUS = "Ctrl+Up"
+ACCEPT = "Ctrl+Return"
+PAUSE = "Ctrl+P"
+
+
+class Shortcuts:
+    """Keys that work in the whole window while the module is shown."""
+
+    def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
+        """``actions`` is what each key, one of this module's, does."""
+        self._actions = dict(actions)
+        self._shortcuts: list[Any] = []
+
+    def install(self, window: Any) -> None:
+        """``window`` is the application's main window."""
+        self.remove()
+        for key, action in self._actions.items():
+            shortcut = qt.QShortcut(qt.QKeySequence(key), window)
+            shortcut.activated.connect(action)
+            self._shortcuts.append(shortcut)
+
+    def remove(self) -> None:
+        for shortcut in self._shortcuts:
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts = []
