@@ -1,21 +1,19 @@
-"""The scripted module: choose a CT, press Apply, get organs at risk as editable segments.
+"""The scripted module: organs at risk proposed on a planning CT, reviewed with a clock, and exported.
 
-It is thin on purpose. The segmentation itself is the command line (``python -m soars.cli segment``) in a child
-process, the same one that runs outside Slicer. `SOARSSegmentationLogic` knows nothing of widgets.
+It is thin on purpose: the window is `SOARSSegmentationLib.window`, the segmentation the command line
+(``python -m soars.cli segment``) in a child process, the same one that runs outside Slicer.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ctk
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -24,9 +22,11 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 MODULE_FOLDER = Path(__file__).resolve().parent
-DEFAULT_BUNDLE = "starter"
+OLDEST_PYTHON = (3, 10)
+"""Of Slicer 5.10. What needs it is imported where it is used, so that an older Slicer can say what it lacks."""
 
 
 class SOARSSegmentation(ScriptedLoadableModule):
@@ -36,161 +36,153 @@ class SOARSSegmentation(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("SOARS Segmentation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = []
+        parent.dependencies = ["Segmentations", "SegmentEditor", "SubjectHierarchy", "Terminologies"]
         parent.contributors = ["The SOARSSegmentation contributors"]
         parent.helpText = _(
-            "Segments up to 42 organs at risk on a head-and-neck planning CT, stratified into anchor, mid-level, "
-            "and small and hard organs. <b>For research use only: not a medical device.</b> Have every contour "
-            "checked and corrected by a qualified person before it is used for anything."
+            "Proposes up to 42 organs at risk on a head-and-neck planning CT as editable segments, records how long "
+            "their review took and how much changed, and exports them as RTSTRUCT. "
+            "<b>For research use only: not a medical device.</b> Have every contour checked and corrected by a "
+            "qualified person before it is used for anything."
+            "<p>1. Choose a CT and a model, press <i>Apply</i>. 2. Name the case and the reader, start a session. "
+            "3. Click an organ, correct it in the segment editor, accept it. 4. Finish, and export.</p>"
+            "<p>Keys: next organ Ctrl+Down, previous Ctrl+Up, accept Ctrl+Return, pause Ctrl+P, and those of the "
+            "Segment Editor.</p>"
         )
         parent.acknowledgementText = _(
             "An independent implementation of SOARS: Guo et al., CVPR 2020, doi:10.1109/CVPR42600.2020.00428, and "
             "Ye et al., Nature Communications 13:6137, 2022, doi:10.1038/s41467-022-33178-z. Please cite them."
         )
+        slicer.app.connect("startupCompleted()", self.onStartupCompleted)
+
+    def onStartupCompleted(self) -> None:
+        """What other modules must be there for; none of it is needed for the module to work."""
+        if sys.version_info[:2] < OLDEST_PYTHON:
+            return
+        from SOARSSegmentationLib import sample_data, terminology
+
+        if hasattr(slicer.modules, "sampledata"):
+            sample_data.register(MODULE_FOLDER / "Resources" / "Icons")
+        if hasattr(slicer.modules, "terminologies"):
+            terminology.load_terminology(slicer.modules.terminologies.logic())
 
 
-class SOARSSegmentationWidget(ScriptedLoadableModuleWidget):
-    """A selector for the CT, Apply, and what is going on."""
+class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel: passes what happens to the application and the scene on to the window."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.window = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
+        if sys.version_info[:2] < OLDEST_PYTHON:
+            label = qt.QLabel(_("SOARS Segmentation needs Slicer 5.10 or newer."))
+            self.layout.addWidget(label)
+            self.layout.addStretch(1)
+            return
+        from SOARSSegmentationLib.window import Window
+
         self.logic = SOARSSegmentationLogic()
+        self.window = Window(self.layout, self.logic)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
 
-        section = ctk.ctkCollapsibleButton()
-        section.text = _("Organs at risk")
-        self.layout.addWidget(section)
-        form = qt.QFormLayout(section)
+    def enter(self) -> None:
+        if self.window is not None:
+            self.window.enter()
 
-        self.volumeSelector = slicer.qMRMLNodeComboBox()
-        self.volumeSelector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        self.volumeSelector.addEnabled = False
-        self.volumeSelector.removeEnabled = False
-        self.volumeSelector.noneEnabled = True
-        self.volumeSelector.setMRMLScene(slicer.mrmlScene)
-        self.volumeSelector.toolTip = _("The head-and-neck CT to segment")
-        form.addRow(_("CT:"), self.volumeSelector)
+    def exit(self) -> None:
+        if self.window is not None:
+            self.window.leave()
 
-        self.applyButton = qt.QPushButton(_("Apply"))
-        form.addRow(self.applyButton)
-        self.statusLabel = qt.QLabel(_("For research use only: not a medical device."))
-        self.statusLabel.wordWrap = True
-        form.addRow(self.statusLabel)
-        self.layout.addStretch(1)
+    def cleanup(self) -> None:
+        self.removeObservers()
+        if self.window is not None:
+            self.window.close()
+            self.window = None
 
-        self.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onVolumeChanged)
-        self.applyButton.connect("clicked(bool)", self.onApply)
-        self.onVolumeChanged(self.volumeSelector.currentNode())
+    def onSceneStartClose(self, caller, event) -> None:
+        self.window.scene_closes()
 
-    def onVolumeChanged(self, volumeNode) -> None:
-        self.applyButton.enabled = volumeNode is not None
+    def onSceneEnd(self, caller, event) -> None:
+        """A scene was closed, or another one opened."""
+        self.window.use_scene()
 
-    def onApply(self, _checked=False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The CT was not segmented."), waitCursor=True):
-            self.logic.ensureRequirements()
-            self.logic.segment(self.volumeSelector.currentNode(), onProgress=self.showProgress)
-            self.statusLabel.text = _("Done. Check every organ in the Segment Editor.")
-
-    def showProgress(self, message: str) -> None:
-        self.statusLabel.text = message
-        slicer.app.processEvents()
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        self.window.node_leaves(node)
 
 
 class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
-    """From a volume node to a segmentation node, through the command line.
+    """From a volume node to a segmentation node, through the command line; for scripts, and for the window.
 
     >>> segmentationNode = SOARSSegmentationLogic().segment(volumeNode)
     """
 
-    def ensureRequirements(self) -> None:
-        """Ask for, and install, the Python packages that Slicer does not bring. Raises when the user declines."""
-        requirements = MODULE_FOLDER / "Resources" / "requirements.txt"
-        try:
-            from slicer import packaging
-        except ImportError:  # Slicer before 5.11
-            slicer.util.pip_install(["-r", str(requirements)])
-        else:
-            packaging.pip_ensure(
-                packaging.load_requirements(str(requirements)), requester="SOARS Segmentation"
-            )
+    def parameterNode(self):
+        """The module's ``vtkMRMLScriptedModuleNode``."""
+        return ScriptedLoadableModuleLogic.getParameterNode(self)
+
+    def getParameterNode(self):
+        """It, with typed attributes (`SOARSSegmentationLib.parameters.Parameters`)."""
+        from SOARSSegmentationLib.parameters import Parameters
+
+        return Parameters(self.parameterNode())
 
     def segment(
-        self, volumeNode, bundle: str = DEFAULT_BUNDLE, onProgress: Callable[[str], None] | None = None
+        self,
+        volumeNode,
+        bundle: str = "starter",
+        device: str = "auto",
+        organs: tuple[str, ...] | None = None,
+        onProgress: Callable[[str], None] | None = None,
     ):
-        """Segment `volumeNode` (vtkMRMLScalarVolumeNode, HU) and return a new vtkMRMLSegmentationNode.
+        """Segment `volumeNode` (vtkMRMLScalarVolumeNode, HU), wait for it, and return a new vtkMRMLSegmentationNode.
 
-        Raises ValueError for a volume that cannot be segmented as it is, RuntimeError with the command line's own
-        message when it fails; the scene is then as it was.
+        `bundle` is a name or a path, `device` "auto", "cpu" or "cuda", `organs` catalogue names or None for all.
+        `onProgress` gets a sentence now and then. Raises `soars.errors.SoarsError` with one sentence when it fails, or
+        when Python packages are missing (the window asks for them); the scene is then as it was.
         """
-        if volumeNode is None or volumeNode.GetImageData() is None:
-            raise ValueError(_("Choose a CT that holds an image."))
-        if volumeNode.GetParentTransformNode() is not None:
-            raise ValueError(_("The CT is under a transform: harden it in the Transforms module first."))
-        with tempfile.TemporaryDirectory(prefix="soars-", dir=slicer.app.temporaryPath) as folder:
-            ct, output = Path(folder, "ct.nrrd"), Path(folder, "output")
-            if not slicer.util.exportNode(volumeNode, str(ct)):
-                raise RuntimeError(_("The CT could not be written to {path}.").format(path=ct))
-            self.runCommand(["segment", str(ct), "--output", str(output), "--bundle", bundle], onProgress)
-            segmentationNode = slicer.util.loadSegmentation(str(output / "segmentation.seg.nrrd"))
-        # its file is gone with the temporary folder: to be saved like anything new
-        slicer.mrmlScene.RemoveNode(segmentationNode.GetStorageNode())
-        segmentationNode.SetName(slicer.mrmlScene.GenerateUniqueName(volumeNode.GetName() + " SOARS"))
-        segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-        return segmentationNode
+        from soars.errors import SoarsError
+        from SOARSSegmentationLib import dependencies, results, scene
+        from SOARSSegmentationLib.runner import Runner, RunOptions, find_python
 
-    def runCommand(self, arguments: list[str], onProgress: Callable[[str], None] | None = None) -> None:
-        """Run ``soars`` with `arguments` in a child process and wait for its end.
-
-        `onProgress` gets a sentence for each of its progress records. Raises RuntimeError when it fails.
-        """
-        python = shutil.which("PythonSlicer")
-        if python is None:
-            raise RuntimeError(_("PythonSlicer was not found in this installation of Slicer."))
-        process = slicer.util.launchConsoleProcess(
-            [python, "-m", "soars.cli", *arguments, "--progress", "json"],
-            useStartupEnvironment=False,
-            updateEnvironment={**os.environ, "PYTHONUTF8": "1"},
-            cwd=str(MODULE_FOLDER),  # where the package soars lies
+        scene.check_volume(volumeNode)
+        missing = dependencies.missing(device, dependencies.find_gpu())
+        if missing:
+            names = ", ".join(one.specifier for one in missing)
+            raise SoarsError(f"Python packages are missing ({names}): press Apply in the module once")
+        made, failures = [], []
+        runner = Runner(
+            find_python(),
+            Path(slicer.app.temporaryPath),
+            on_progress=lambda progress: (
+                onProgress(f"{progress.stage} {progress.done}/{progress.of}")
+                if onProgress is not None
+                else None
+            ),
+            on_finished=lambda folder: made.append(results.add_result(slicer.mrmlScene, volumeNode, folder)),
+            on_failed=failures.append,
         )
-        said = []
-        for line in process.stdout:
-            message = progressMessage(line)
-            if message is None:
-                said.append(line.strip())
-            elif message and onProgress is not None:
-                onProgress(message)
-        if process.wait() != 0:
-            raise RuntimeError("\n".join(said[-5:]) or _("soars ended without a message."))
-
-
-def progressMessage(line: str) -> str | None:
-    """What to show for a line of ``--progress json``: "" for a heartbeat, None when the line is no such record.
-
-    >>> progressMessage('{"stage": "anchor", "done": 3, "of": 12, "message": ""}')
-    'anchor 3/12'
-    """
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(record, dict) or "stage" not in record:
-        return None
-    if record["stage"] == "heartbeat":
-        return ""
-    return f"{record['stage']} {record.get('done')}/{record.get('of')} {record.get('message') or ''}".strip()
+        runner.start(lambda folder: scene.ct_file(volumeNode, folder), RunOptions(bundle, device, organs))
+        try:
+            while runner.running:
+                runner.poll()
+                slicer.app.processEvents()
+                time.sleep(0.02)
+        finally:
+            runner.cancel()
+        if failures:
+            raise SoarsError(failures[0].message)
+        return made[0].segmentation_node
 
 
 class SOARSSegmentationTest(ScriptedLoadableModuleTest):
-    """What can be said inside Slicer without a network, a GPU or installed packages."""
+    """What runs in the application itself: see Testing/slicer/README.md."""
 
     def runTest(self) -> None:
         slicer.mrmlScene.Clear()
-        self.test_refuses_no_volume()
-        self.test_understands_progress()
-
-    def test_refuses_no_volume(self) -> None:
-        with self.assertRaises(ValueError):
-            SOARSSegmentationLogic().segment(None)
-
-    def test_understands_progress(self) -> None:
-        self.assertEqual(progressMessage('{"stage": "anchor", "done": 3, "of": 12}'), "anchor 3/12")
-        self.assertIsNone(progressMessage("soars: error: no such file"))

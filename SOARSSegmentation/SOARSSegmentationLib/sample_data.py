@@ -1,0 +1,94 @@
+"""The synthetic patient in Slicer's Sample Data module: made on this computer, not downloaded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from SOARSSegmentationLib.translation import _
+
+CATEGORY = "SOARS Segmentation"
+NAME = "SOARS phantom"
+SEED = 7
+
+
+def register(icons: Path) -> None:
+    """Add the phantom to Slicer's sample data. To be called when the application has started."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName=NAME,
+        sampleDescription=_("Synthetic head-and-neck CT with all 42 organs at risk"),
+        thumbnailFileName=str(icons / "SOARSSegmentation.png"),
+        uris="",  # made by the downloader below
+        fileNames="soars-phantom",
+        nodeNames=NAME,
+        customDownloader=lambda source: [load_phantom()],
+    )
+
+
+def load_phantom(seed: int = SEED, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 3.0)) -> Any:
+    """Make the synthetic patient of a seed and add its CT to the scene; returns the volume node.
+
+    Where the DICOM database of the application is open, the CT is imported into it as a series, so that an RTSTRUCT
+    can refer to it; else it is a volume without DICOM behind it. Takes some seconds.
+    """
+    from soars.phantom import make_phantom
+
+    slicer.util.showStatusMessage(_("Making the synthetic patient..."), 3000)
+    phantom = make_phantom(seed, spacing_mm=spacing_mm)
+    database = getattr(slicer, "dicomDatabase", None)
+    if database is not None and database.isOpen:
+        node = _through_dicom(phantom)
+        if node is not None:
+            return node
+    return _as_volume(phantom.ct)
+
+
+def _through_dicom(phantom: Any) -> Any:
+    """The CT by way of Slicer's DICOM database; None when it does not come out of it."""
+    from DICOMLib import DICOMUtils
+
+    from soars.phantom import write_phantom_dicom
+
+    folder = Path(tempfile.mkdtemp(prefix="soars-phantom-", dir=slicer.app.temporaryPath))
+    files = write_phantom_dicom(phantom, folder)
+    DICOMUtils.importDicom(str(files), copyFiles=True)
+    uids = [slicer.dicomDatabase.seriesForFile(str(path)) for path in sorted(files.iterdir())[:1]]
+    nodes = DICOMUtils.loadSeriesByUID([uid for uid in uids if uid])
+    node = slicer.mrmlScene.GetNodeByID(nodes[0]) if nodes else None
+    return node if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else None
+
+
+def _as_volume(ct: Any) -> Any:
+    """A SimpleITK image (int16, LPS, axis-aligned) as a volume node."""
+    import SimpleITK as sitk
+
+    image = vtk.vtkImageData()
+    image.SetDimensions(ct.GetSize())
+    image.AllocateScalars(vtk.VTK_SHORT, 1)
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    voxels.reshape(ct.GetSize()[::-1])[:] = sitk.GetArrayFromImage(ct)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", NAME)
+    node.SetAndObserveImageData(image)
+    to_world = np.diag([-1.0, -1.0, 1.0])
+    matrix = vtk.vtkMatrix4x4()
+    directions = to_world @ np.reshape(ct.GetDirection(), (3, 3)) @ np.diag(ct.GetSpacing())
+    origin = to_world @ ct.GetOrigin()
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, directions[row, column])
+        matrix.SetElement(row, 3, origin[row])
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    if node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevelMinMax(-160, 240)
+    return node
