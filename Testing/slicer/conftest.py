@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,3 +18,24 @@ def core() -> Iterator[Any]:
     core = boot()
     yield core
     core.close()
+
+
+@pytest.fixture
+def application(core: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Slicer's application as far as a module needs it (`slicer_standins.Application`); skips without PySide6."""
+    pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be used here", exc_type=ImportError)
+    from slicer_standins import running_application
+
+    monkeypatch.setenv("SOARS_BUNDLES", str(tmp_path / "bundles"))
+    folder = tmp_path / "application"
+    folder.mkdir()
+    with running_application(core, folder) as application:
+        yield application
+
+
+@pytest.fixture
+def visit(application: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A user before the opened module (`module_visit.Visit`)."""
+    from module_visit import Visit
+
+    return Visit(application, root, monkeypatch)

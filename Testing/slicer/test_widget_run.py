@@ -1,0 +1,256 @@
+"""From a CT to a proposal, as a user does it in the window: real Qt, the real MRML core, a real child process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+import slicer
+
+from soars.oars import SOARS42
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
+
+WAITS = "say('read'); say('anchor', 3, 8); time.sleep(60)\n"
+FAILS = "say('read'); print('soars: error: the CT has gaps', file=sys.stderr); sys.exit(2)\n"
+
+
+def children() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def files_of_runs(visit: Any) -> list[Path]:
+    return list(Path(slicer.app.temporaryPath).glob("soars-run-*"))
+
+
+def test_apply_waits_for_a_ct(visit: Any) -> None:
+    apply = visit.window.inputs.apply
+    assert not apply.enabled and "CT" in apply.toolTip
+    visit.picture("1_empty")
+    visit.choose_ct()
+    assert apply.enabled
+    assert visit.window.review.widget.collapsed
+    visit.picture("2_ready")
+
+
+def test_the_model_and_where_it_will_run_are_said_before_the_run(visit: Any) -> None:
+    visit.choose_ct()
+    inputs = visit.window.inputs
+    assert "tester 1.0.0" in inputs.card.widget.text and "2 of 42 organs" in inputs.card.widget.text
+    assert "Will run on" in inputs.device_label.text
+    from SOARSSegmentationLib.bundle_card import card_dialog, section_of
+
+    dialog = card_dialog(inputs.entry)
+    assert "Only for tests." in dialog.findChild(visit.qt.QTextBrowser).plainText
+    assert section_of(inputs.entry.bundle.card, "What it cannot do").startswith("Only for tests.")
+
+
+def test_progress_is_shown_stage_by_stage_and_cancel_leaves_nothing(visit: Any) -> None:
+    visit.choose_ct()
+    before = visit.nodes()
+    visit.plays(WAITS)
+    visit.press_apply()
+    window = visit.window
+    visit.until(lambda: window._stages.current is not None and window._stages.current.name == "anchor")
+    assert window.inputs.apply.text == "Cancel"
+    assert not window.inputs.volume.enabled
+    assert [(s.name, s.state) for s in window._stages.all] == [
+        ("read", "done"), ("anchor", "running"), ("write", "to_come"),
+    ]  # fmt: skip
+    assert window._stages.current.share == 3 / 8
+    visit.picture("3_running")
+    assert children() and files_of_runs(visit)
+    visit.press_apply()
+    assert not children() and not files_of_runs(visit)
+    assert window.inputs.apply.text == "Apply" and window.inputs.apply.enabled
+    assert window.inputs.notice.text == "Cancelled. Nothing was changed."
+    assert visit.nodes() == before
+    visit.picture("4_cancelled")
+
+
+def test_a_failure_is_one_sentence_with_a_report_to_copy(visit: Any) -> None:
+    visit.choose_ct()
+    before = visit.nodes()
+    visit.plays(FAILS)
+    visit.press_apply()
+    visit.until(lambda: not visit.window.running)
+    notice = visit.window.inputs.notice
+    assert notice.text == "The CT has gaps."
+    visit.picture("5_failed")
+    notice.copy_button.click()
+    report = slicer.app.clipboard().text()
+    assert "the CT has gaps" in report and "Planning CT" not in report
+    assert notice.copy_button.text == "Copied"
+    assert visit.nodes() == before and not files_of_runs(visit)
+    visit.plays("say('read')\n" + visit.results())
+    visit.propose()
+    assert notice.text == "", "an old failure is not to be seen beside a new result"
+
+
+def test_a_result_becomes_a_segmentation_to_review(visit: Any) -> None:
+    visit.propose()
+    window = visit.window
+    assert [row.organ for row in window.review.table.rows] == list(SOARS42)
+    assert "4 organs were contoured" in window.review.notice.text
+    assert window.inputs.widget.collapsed and not window.review.widget.collapsed
+    assert window.session_panel.segmentation.currentNode() is visit.segmentation
+    assert window.editor.editor.segmentationNode() is visit.segmentation
+    assert visit.row("Brainstem").volume_cc == pytest.approx(7**3 * 3 / 1000)
+    assert (visit.row("Brainstem").state, visit.row("Cochlea_L").state) == ("not_reviewed", "absent")
+    assert "not found" in visit.row("Cochlea_L").warning
+    assert not window.review.accept.enabled, "there is no session yet"
+    visit.picture("6_proposal")
+    assert not files_of_runs(visit)
+
+
+def test_organs_that_the_model_does_not_cover_are_rows_without_a_segment(visit: Any) -> None:
+    visit.plays(visit.results("few", covered=("Brainstem", "Eye_L")))
+    visit.propose()
+    assert len(visit.window.review.table.rows) == 42
+    row = visit.row("Cochlea_L")
+    assert (row.segment_id, row.state) == (None, "absent")
+
+
+def test_only_the_organs_of_the_protocol_are_asked_for_and_shown(visit: Any) -> None:
+    visit.choose_ct()
+    organs = visit.window.inputs.organs
+    organs.currentIndex = organs.findData("anchor")
+    visit.plays(
+        "assert sys.argv[sys.argv.index('--organs') + 1] == 'Brainstem,Eye_L', sys.argv\n" + visit.results()
+    )
+    visit.propose()
+    assert {row.stratum for row in visit.window.review.table.rows} == {"anchor"}
+
+
+def test_a_choice_of_organs_can_be_saved_and_forgotten(visit: Any) -> None:
+    from SOARSSegmentationLib.organs_dialog import OrgansDialog
+
+    window = visit.window
+    dialog = OrgansDialog(window.protocols, window.protocols.find("all"), window.inputs.covered)
+    dialog.tick([])
+    dialog.name.text = "Hearing"
+    dialog.save()
+    assert dialog.protocol is None and dialog.notice.text == "A protocol needs at least one organ."
+    dialog.tick(["Cochlea_L", "Cochlea_R"])
+    dialog.widget.show()
+    visit.pictures.mkdir(parents=True, exist_ok=True)
+    dialog.widget.grab().save(str(visit.pictures / "organs.png"))
+    dialog.save()
+    assert dialog.protocol is not None
+    window.inputs.show(window.parameters, None)
+    organs = window.inputs.organs
+    organs.currentIndex = organs.findData("Hearing")
+    assert window.parameters.protocol == "Hearing" and not window.inputs.remove_organs.isHidden()
+    window.inputs.remove_organs.click()
+    assert window.parameters.protocol == "all" and organs.findData("Hearing") == -1
+
+
+# --- what may go wrong meanwhile ---------------------------------------------------------------------------------
+def test_a_child_killed_from_outside_is_said_in_one_message(visit: Any) -> None:
+    visit.choose_ct()
+    before = visit.nodes()
+    visit.plays(WAITS)
+    visit.press_apply()
+    visit.until(lambda: visit.window._stages.current is not None)
+    os.kill(children()[0].pid, signal.SIGKILL)
+    visit.until(lambda: not visit.window.running)
+    assert "ended from outside (SIGKILL)" in visit.window.inputs.notice.text
+    assert visit.nodes() == before and not files_of_runs(visit)
+
+
+def test_a_full_disk_is_said_before_anything_is_started(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(slicer.app.temporaryPath)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    visit.choose_ct()
+    before = visit.nodes()
+    visit.press_apply()
+    assert "full" in visit.window.inputs.notice.text and not visit.window.running
+    assert visit.nodes() == before and not files_of_runs(visit)
+
+
+def test_a_ct_that_is_deleted_during_the_run_ends_it(visit: Any) -> None:
+    visit.choose_ct()
+    visit.plays(WAITS)
+    visit.press_apply()
+    visit.until(lambda: visit.window._stages.current is not None)
+    slicer.mrmlScene.RemoveNode(visit.ct)
+    assert not visit.window.running and not children() and not files_of_runs(visit)
+    assert visit.window.inputs.notice.text == "The CT was removed from the scene: the run was cancelled."
+    visit.application.settle()
+    assert not visit.window.inputs.apply.enabled
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def test_a_scene_that_is_closed_during_the_run_ends_it(visit: Any) -> None:
+    visit.choose_ct()
+    visit.plays(WAITS)
+    visit.press_apply()
+    visit.until(lambda: visit.window._stages.current is not None)
+    slicer.mrmlScene.Clear(False)
+    assert not visit.window.running and not children() and not files_of_runs(visit)
+    visit.application.settle()
+    assert visit.window.parameters is not None and visit.window.parameters.volume is None
+    assert not visit.window.inputs.apply.enabled
+
+
+def test_a_bundle_that_vanishes_is_said_in_one_message(visit: Any) -> None:
+    from python_slicer import real_child
+
+    visit.choose_ct()
+    before = visit.nodes()
+    shutil.rmtree(visit.folder.parent / "bundles" / "tester")
+    folder = real_child(visit.folder / "real")
+    visit.monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    visit.press_apply()
+    visit.until(lambda: not visit.window.running, 60)
+    text = visit.window.inputs.notice.text
+    assert "tester" in text and "\n" not in text
+    assert visit.nodes() == before and not files_of_runs(visit)
+
+
+def test_packages_that_are_missing_are_asked_for_and_declining_is_no_fault(
+    visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SOARSSegmentationLib import dependencies
+
+    real = dependencies.version_of
+    monkeypatch.setattr(
+        dependencies, "version_of", lambda name: None if name == "onnxruntime" else real(name)
+    )
+    questions = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *a, **k: questions.append(text) or False
+    )
+    visit.choose_ct()
+    visit.press_apply()
+    assert len(questions) == 1 and "30 MB" in questions[0]
+    assert "not installed" in visit.window.inputs.notice.text and not visit.window.running
+
+
+# --- what is remembered ------------------------------------------------------------------------------------------
+def test_choices_are_remembered_in_the_scene_and_beyond_it(visit: Any) -> None:
+    window = visit.window
+    visit.choose_ct()
+    window.inputs.device.currentIndex = window.inputs.device.findData("cpu")
+    visit.write_names(reader="R7", study="trial-2", case="case-09")
+    window.leave()
+    window.enter()
+    assert window.parameters.device == "cpu" and window.parameters.volume is visit.ct
+    slicer.mrmlScene.Clear(False)
+    visit.application.settle()
+    parameters = window.parameters
+    assert (parameters.device, parameters.bundle) == ("cpu", "tester")
+    assert (parameters.reader, parameters.study) == ("R7", "trial-2")
+    assert parameters.case == "" and parameters.volume is None, "a new scene is another case"
+    assert window.session_panel.reader.text == "R7"
