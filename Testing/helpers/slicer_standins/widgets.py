@@ -204,6 +204,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         if self._node is not None:
             self._node.SetActiveEffectName("" if name == "None" else name)
 
+    def saveStateForUndo(self) -> None:
+        self.hand.SaveStateForUndo()
+
     def undo(self, *arguments: Any) -> None:
         self.hand.Undo()
 
