@@ -133,6 +133,7 @@ def test_keys_do_what_the_buttons_do(reading: Any) -> None:
         reading.application.settle()
 
     table = reading.window.review.table
+    reading.until(lambda: reading.application.main_window.isActiveWindow, 5)
     press(Qt.Key.Key_Down)
     assert table.organ == "Cerebellum"
     press(Qt.Key.Key_Up)
