@@ -13,7 +13,7 @@ from SOARSSegmentationLib.translation import _
 
 ORGAN, STATE, VOLUME, CHANGE, TIME, WARNING = range(6)
 HEIGHT = 250
-_COLUMN_WIDTHS = {STATE: 108, VOLUME: 42, CHANGE: 76, TIME: 42, WARNING: 20}
+_COLUMN_WIDTHS = {STATE: 112, VOLUME: 42, CHANGE: 76, TIME: 42, WARNING: 20}
 _NUMBERS = (VOLUME, CHANGE, TIME)
 _ACCEPTED_COLOUR, _PROGRESS_COLOUR, _WARNING_COLOUR = "#2e8b57", "#c77700", "#d08000"
 
@@ -142,7 +142,7 @@ class ReviewTable:
     # --- inside --------------------------------------------------------------------------------------------------
     def _build(self, rows: Sequence[Row]) -> None:
         self.widget.clear()
-        self._items, self._groups = {}, {}
+        self._items, self._groups, self._rows = {}, {}, []
         for row in rows:
             group = self._groups.get(row.stratum)
             if group is None:

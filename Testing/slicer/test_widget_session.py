@@ -126,16 +126,14 @@ def test_keys_do_what_the_buttons_do(reading: Any) -> None:
     from PySide6.QtCore import Qt
     from PySide6.QtTest import QTest
 
-    main_window = reading.application.main_window
-    main_window.activateWindow()
-    assert QTest.qWaitForWindowActive(main_window)
-    window = main_window.windowHandle()
+    window = reading.application.main_window.windowHandle()
 
     def press(key: Any) -> None:
         QTest.keyClick(window, key, Qt.KeyboardModifier.ControlModifier)
         reading.application.settle()
 
     table = reading.window.review.table
+    reading.until(lambda: reading.application.main_window.isActiveWindow, 5)
     press(Qt.Key.Key_Down)
     assert table.organ == "Cerebellum"
     press(Qt.Key.Key_Up)
@@ -365,7 +363,7 @@ def test_an_rtstruct_refers_to_the_ct_of_slicers_database(
 
     grid = visit.structures.geometry
     hu = np.full(grid.shape, -1000, np.int16)
-    hu[2:-2, 2:-2, 2:-2] = 40
+    hu[2:-2, 4:-4, 4:-4] = 40
     image = sitk.GetImageFromArray(hu)
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
@@ -373,7 +371,7 @@ def test_an_rtstruct_refers_to_the_ct_of_slicers_database(
     files = {str(pydicom.dcmread(f).SOPInstanceUID): str(f) for f in (tmp_path / "ct").glob("*.dcm")}
     visit.ct.SetAttribute("DICOM.instanceUIDs", " ".join(files))
     database = type("Database", (), {"fileForInstance": staticmethod(lambda uid: files.get(uid, ""))})
-    slicer.dicomDatabase = database  # gone with the application
+    slicer.dicomDatabase = database  # goes with the application
     visit.propose()
     path = tmp_path / "organs.dcm"
     monkeypatch.setattr(visit.qt.QFileDialog, "getSaveFileName", lambda *a: str(path))

@@ -94,6 +94,7 @@ class Application:
         self.widget.setup()
         self.main_window.resize(PANEL_WIDTH, height)
         self.main_window.show()
+        self.main_window.activateWindow()
         self.widget.enter()
         self.settle()
         return self.widget

@@ -193,9 +193,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setSourceVolumeNode(self, node: Any) -> None:
         self.hand.SetSourceVolumeNode(node)
 
-    def saveStateForUndo(self) -> None:
-        self.hand.SaveStateForUndo()
-
     def setMaximumNumberOfUndoStates(self, number: int) -> None:
         self.hand.SetMaximumNumberOfUndoStates(number)
 
@@ -206,6 +203,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setActiveEffectByName(self, name: str) -> None:
         if self._node is not None:
             self._node.SetActiveEffectName("" if name == "None" else name)
+
+    def saveStateForUndo(self) -> None:
+        self.hand.SaveStateForUndo()
 
     def undo(self, *arguments: Any) -> None:
         self.hand.Undo()
