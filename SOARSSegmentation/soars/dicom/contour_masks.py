@@ -68,7 +68,9 @@ def contours_to_mask(
     if copies:
         warnings.append(f"{what}: {copies} contour{'s' * (copies > 1)} drawn twice, counted once")
     if overlapping:
-        warnings.append(f"{what}: contours overlap in part on {overlapping} slices; read as one area there")
+        warnings.append(
+            f"{what}: contours overlap in part on {overlapping} slice{'s' * (overlapping > 1)}; read as one area there"
+        )
     if not on_slice:
         return tight_mask(np.zeros((0, 0, 0), dtype=bool))
     if whole:

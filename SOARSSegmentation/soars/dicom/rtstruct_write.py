@@ -235,6 +235,8 @@ def _copied(header: Dataset, keyword: str) -> str:
             value = value[0] if value else None
         text = "" if value is None else str(value).strip()
         validate_value(dictionary_VR(keyword), text, pydicom_config.RAISE)
+        if keyword == "PatientSex" and text not in ("", "M", "F", "O"):
+            raise ValueError(text)
         return text
     except Exception:  # pydicom raises whatever a damaged value leads to
         logger.warning("%s of the CT is not valid; it is left empty in the RTSTRUCT", keyword)
