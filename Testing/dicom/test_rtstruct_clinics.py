@@ -163,6 +163,7 @@ def test_names_are_resolved_and_those_that_cannot_be_are_kept(clinic: Clinic) ->
 def test_an_roi_without_a_name_gets_its_number(clinic: Clinic) -> None:
     read = clinic.edit(lambda d: d.StructureSetROISequence[1].__delattr__("ROIName")).read()
     assert read.names == ("Brainstem", "ROI 2")
+    assert any("it is now 'ROI 2'" in warning for warning in read.warnings)
 
 
 def test_contours_of_one_roi_in_two_places_are_one(clinic: Clinic) -> None:
@@ -178,7 +179,7 @@ def test_contours_of_no_roi_are_told(clinic: Clinic) -> None:
         dataset.ROIContourSequence[1].ReferencedROINumber = 9
 
     read = clinic.edit(edit).read()
-    assert any("2 contours belong to no ROI" in warning for warning in read.warnings)
+    assert any("no ROI of number 9; its 2 contours had no part" in warning for warning in read.warnings)
 
 
 @pytest.mark.parametrize("sequence", ["StructureSetROISequence", "ROIContourSequence"])
@@ -241,7 +242,9 @@ def test_another_frame_of_reference_or_none_is_refused_unless_told(
     clinic.edit(edit)
     with pytest.raises(InputError, match=message):
         clinic.read()
-    read = clinic.read(any_frame=True)
+    with pytest.raises(InputError, match=message):
+        read_structures(clinic.rtstruct, clinic.geometry, reference=clinic.series)
+    read = read_structures(clinic.rtstruct, clinic.geometry, reference=clinic.series, any_frame=True)
     assert read.voxels("Brainstem") == 24
     assert any("as if it were the CT's" in warning for warning in read.warnings)
 

@@ -156,7 +156,7 @@ def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
             )
         rois[number] = _Roi(
             number,
-            _plain(item.get("ROIName")) or f"ROI {number}",
+            _name(item.get("ROIName"), number, path, warnings),
             _plain(item.get("ReferencedFrameOfReferenceUID")),
             _plain(item.get("ROIGenerationAlgorithm")).upper(),
         )
@@ -164,10 +164,8 @@ def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
         number = _number(path, item, "ReferencedROINumber")
         contours = list(item.get("ContourSequence") or [])
         if number not in rois:
-            if contours:
-                warnings.append(
-                    f"{path.name}: {len(contours)} contours belong to no ROI (number {number}); left out"
-                )
+            count = f"{len(contours)} contour{'s' * (len(contours) != 1)}"
+            warnings.append(f"{path.name}: there is no ROI of number {number}; its {count} had no part")
             continue
         rois[number].contours += contours
         colour = tuple(int(c) for c in item.get("ROIDisplayColor") or ())
@@ -181,6 +179,16 @@ def _number(path: Path, item: Dataset, keyword: str) -> int:
     if value is None or str(value).strip() == "":
         raise InputError(f"{path}: an ROI has no number, so whose the contours are is not known")
     return int(value)
+
+
+def _name(value: object, number: int, path: Path, warnings: list[str]) -> str:
+    """An ROI's name without control characters; its number where it has none."""
+    name = "".join(c for c in _plain(value) if c.isprintable()).strip() or f"ROI {number}"
+    if name != _plain(value):
+        warnings.append(
+            f"{path.name}: the ROI of number {number} has no name that can be read; it is now {name!r}"
+        )
+    return name
 
 
 def _plain(value: object) -> str:
@@ -231,7 +239,7 @@ def _in_frame(
             f"{path.name}: left out, not in the CT's frame of reference: {', '.join(map(repr, left))}"
         )
         return kept
-    advice = "read it with --any-frame if the two are known to agree"
+    advice = "where the two are known to agree, `soars convert --any-frame` reads it all the same"
     if not frame:
         raise InputError(
             f"{path}: the CT has no Frame of Reference UID, so whether the contours lie on it is not known; {advice}"
