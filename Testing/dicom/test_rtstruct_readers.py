@@ -253,6 +253,41 @@ def test_a_ring_as_two_contours_is_filled_in_by_plastimatch_so_it_is_written_as_
     assert read_rtstruct(tmp_path / "two.dcm", file.geometry).voxels("Ring") == 24
 
 
+# --- what other programs write -------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore:'FileDataset.is_:DeprecationWarning")  # rt-utils' own
+@pytest.mark.parametrize("scan", ["square", "oblique"])
+def test_what_rt_utils_writes_is_read_as_it_means_it(
+    scan: str, written: Callable[[str], Written], tmp_path: Path
+) -> None:
+    rt_utils = pytest.importorskip("rt_utils", reason="pip install rt-utils to compare with it")
+    file = written(scan)
+    theirs = rt_utils.RTStructBuilder.create_new(str(file.ct))
+    for name in file.structures:
+        theirs.add_roi(mask=np.moveaxis(file.structures.full(name), 0, -1), name=name)
+    theirs.save(str(tmp_path / "theirs.dcm"))
+    read = read_rtstruct(tmp_path / "theirs.dcm", file.geometry, file.series)
+    assert [name for name in file.structures if not read.crop(name).equals(file.structures.crop(name))] == []
+
+
+def test_what_plastimatch_writes_is_read_as_it_means_it(
+    organs: StructureSet, written: Callable[[str], Written], tmp_path: Path
+) -> None:
+    program = shutil.which("plastimatch")
+    if program is None:
+        pytest.skip("plastimatch is not installed: apt-get install plastimatch")
+    file = written("square")
+    (tmp_path / "masks").mkdir()
+    for name in organs:  # not the hard ones: it damages what lies at the image's border
+        image = sitk.GetImageFromArray(file.structures.full(name).astype(np.uint8))
+        sitk.WriteImage(file.geometry.place(image), str(tmp_path / "masks" / f"{name}.nrrd"))
+    command = [program, "convert", "--input-prefix", tmp_path / "masks", "--referenced-ct", file.ct]
+    command += ["--output-dicom", tmp_path / "theirs"]
+    subprocess.run([str(word) for word in command], capture_output=True, timeout=300, check=True)
+    (theirs,) = (tmp_path / "theirs").glob("rtss*")
+    read = read_rtstruct(theirs, file.geometry, file.series)
+    assert [name for name in organs if not read.crop(name).equals(file.structures.crop(name))] == []
+
+
 # --- valid files ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("scan", SCANS)
 def test_checkers_find_no_error(

@@ -6,6 +6,9 @@ C.8.8.6.3), so this is what planning systems are seen to mean:
 - one contour within another is a hole, a third within that an island, and so on (even-odd), whatever the type;
 - the same contour twice is one contour (a copy must not cancel it);
 - CLOSED_PLANAR contours that overlap in part are one area, their union.
+
+rt-utils draws through the centres of an organ's outermost voxels, so that whether these are inside is undecided by
+the contour. It means them to be (`image_helper.find_mask_contours` of its 1.2.7), with specks of one or two points.
 """
 
 from __future__ import annotations
@@ -30,13 +33,21 @@ OUT_OF_PLANE = 0.1
 SAME_PLANE = 0.02
 #: A contour is within another when this part of its voxels is: holes are drawn to the outline, and a bit over it.
 WITHIN = 0.9
+#: A vertex runs through a voxel's centre when it is this near, in voxels.
+THROUGH_CENTRES = 0.01
 CONTOUR_DATA = Tag(0x3006, 0x0050)
 _XOR = "CLOSEDPLANAR_XOR"
 _CLOSED = ("CLOSED_PLANAR", _XOR)
 
 
 def contours_to_mask(
-    items: Sequence[Dataset], geometry: Geometry, path: Path, name: str, warnings: list[str]
+    items: Sequence[Dataset],
+    geometry: Geometry,
+    path: Path,
+    name: str,
+    warnings: list[str],
+    *,
+    lines_inside: bool = False,
 ) -> Mask:
     """The voxels whose centres the contours enclose.
 
@@ -45,11 +56,13 @@ def contours_to_mask(
         geometry: the CT's grid.
         path, name: the file and the ROI, for messages.
         warnings: what is odd is added.
+        lines_inside: voxels belong to the organ whose centres contours run through, as rt-utils means it.
 
     Raises `InputError` for points that are no numbers and contours that are not parallel to the slices.
     """
     left_out: Counter[str] = Counter()
-    on_slice = _placed(items, geometry, f"{path}: a contour of {name!r}", left_out)
+    least = 1 if lines_inside else 3
+    on_slice = _placed(items, geometry, f"{path}: a contour of {name!r}", left_out, least)
     what = f"{path.name}: {name!r}"
     whole: list[Contour] = []
     patches: list[tuple[tuple[int, int, int], BoolArray]] = []
@@ -75,6 +88,8 @@ def contours_to_mask(
         return tight_mask(np.zeros((0, 0, 0), dtype=bool))
     if whole:
         patches.append(fill(whole, geometry.shape[1:]))
+    if lines_inside:
+        patches += _lines([contour for found in on_slice.values() for contour, _ in found], geometry)
     mask = _joined(patches)
     if mask.is_empty:
         warnings.append(f"{what}: the contours enclose no voxel centre of the CT")
@@ -89,16 +104,18 @@ def contours_to_mask(
 
 
 def _placed(
-    items: Sequence[Dataset], geometry: Geometry, what: str, left_out: Counter[str]
+    items: Sequence[Dataset], geometry: Geometry, what: str, left_out: Counter[str], least: int
 ) -> dict[int, list[tuple[Contour, bool]]]:
-    """The closed contours by slice, each with whether it is CLOSEDPLANAR_XOR."""
+    """The closed contours of at least so many points, by slice, each with whether it is CLOSEDPLANAR_XOR."""
     found: dict[int, list[tuple[float, Contour, bool]]] = {}
     for item in items:
         kind = str(item.get("ContourGeometricType") or "").strip()
         points = _points(what, item) if kind in _CLOSED else np.zeros((0, 3))
-        if len(points) < 3:
+        if len(points) < least:
             left_out[
-                "fewer than 3 points" if kind in _CLOSED else f"{kind or 'no type'}, not CLOSED_PLANAR"
+                f"fewer than {least} point{'s' * (least > 1)}"
+                if kind in _CLOSED
+                else f"{kind or 'no type'}, not CLOSED_PLANAR"
             ] += 1
             continue
         index = geometry.to_index(points)
@@ -182,8 +199,32 @@ def _union(
     return (int(low[1]), int(low[0])), area
 
 
+def _lines(contours: Sequence[Contour], geometry: Geometry) -> list[tuple[tuple[int, int, int], BoolArray]]:
+    """(first voxel, box) of the voxels whose centres contours run through, those that run through them only."""
+    drawn = []
+    for contour in contours:
+        points = np.round(contour.points)
+        off = np.abs(points - contour.points).max()
+        if off > THROUGH_CENTRES or np.abs(points).max() > 2 * max(
+            geometry.size
+        ):  # no line of endless length
+            continue
+        edges = np.roll(points, -1, axis=0) - points
+        steps = np.maximum(np.abs(edges).max(axis=1), 1).astype(int)
+        edge = np.repeat(np.arange(len(points)), steps)
+        part = (np.arange(len(edge)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[edge]
+        x, y = np.rint(points[edge] + part[:, None] * edges[edge]).astype(int).T
+        on = (x >= 0) & (y >= 0) & (x < geometry.size[0]) & (y < geometry.size[1])
+        if on.any():
+            x, y = x[on], y[on]
+            box = np.zeros((1, np.ptp(y) + 1, np.ptp(x) + 1), dtype=bool)
+            box[0, y - y.min(), x - x.min()] = True
+            drawn.append(((contour.z, int(y.min()), int(x.min())), box))
+    return drawn
+
+
 def _joined(patches: Sequence[tuple[tuple[int, int, int], BoolArray]]) -> Mask:
-    """Boxes of one grid, no voxel of which is set in two, as one mask."""
+    """Boxes of one grid as one mask."""
     masks = [mask for mask in (tight_mask(box, start) for start, box in patches) if not mask.is_empty]
     if len(masks) < 2:
         return masks[0] if masks else tight_mask(np.zeros((0, 0, 0), dtype=bool))

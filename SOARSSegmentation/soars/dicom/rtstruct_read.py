@@ -70,6 +70,7 @@ def read_rtstruct(
     out = StructureSet(geometry)
     with _damage_told(path):
         rois = _rois(path, dataset, out.warnings)
+        drawn_by_rt_utils = _plain(dataset.get("ManufacturerModelName")) == "rt-utils"
         if reference is not None:
             _check_patient(path, dataset, reference.header)
             rois = _in_frame(path, dataset, rois, reference.frame_of_reference_uid, any_frame, out.warnings)
@@ -81,7 +82,9 @@ def read_rtstruct(
         if name != roi.name:
             out.warnings.append(f"{path.name}: two ROIs are called {roi.name!r}; one is now {name!r}")
         with _damage_told(path):
-            mask = contours_to_mask(roi.contours, geometry, path, name, out.warnings)
+            mask = contours_to_mask(
+                roi.contours, geometry, path, name, out.warnings, lines_inside=drawn_by_rt_utils
+            )
         total += len(roi.contours)
         info: dict[str, Any] = {"colour": roi.colour} if roi.colour else {}
         if roi.algorithm in GENERATION_ALGORITHMS:
