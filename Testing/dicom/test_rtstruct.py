@@ -107,7 +107,7 @@ def test_every_voxel_comes_back(
     write_rtstruct(structures, tmp_path / "rt.dcm", series, level=level)
     read = read_rtstruct(tmp_path / "rt.dcm", geometry, series)
     assert read.names == structures.names
-    assert not read.warnings
+    assert [w for w in read.warnings if "have no contour" not in w] == []
     for name in structures:
         assert read.crop(name).equals(structures.crop(name)), name
 
@@ -262,7 +262,7 @@ def test_plastimatch_reads_the_same_masks(written: tuple[Path, Geometry, CtSerie
     path, geometry, series = written
     command = [program, "convert", "--input", path, "--referenced-ct", series.files[0].parent]
     command += ["--output-prefix", tmp_path / "masks", "--prefix-format", "nrrd"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(word) for word in command], capture_output=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     structures = hard_organs(geometry)
     for name in ("Brainstem", "Lens_L", "Parotid_R"):
@@ -372,7 +372,7 @@ def test_a_number_that_is_none_is_refused(written: tuple[Path, Geometry, CtSerie
     content = path.read_bytes()
     at = content.index(b"\\", content.index(b"CLOSED_PLANAR") + 40)
     path.write_bytes(content[: at + 1] + b"x" + content[at + 2 :])
-    with pytest.raises(InputError, match=r"rt\.dcm: the points of a contour of 'Brainstem'"):
+    with pytest.raises(InputError, match=r"rt\.dcm: a contour of 'Brainstem' has damaged points"):
         read_rtstruct(path, geometry)
 
 

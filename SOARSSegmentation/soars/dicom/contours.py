@@ -160,31 +160,38 @@ def _without_straight(points: FloatArray) -> FloatArray:
     return points[~((np.abs(cross) < 1e-9) & ahead)]
 
 
-def fill(contours: Sequence[Contour]) -> tuple[tuple[int, int, int], npt.NDArray[np.bool_]]:
+def fill(
+    contours: Sequence[Contour], shape: tuple[int, int] | None = None
+) -> tuple[tuple[int, int, int], npt.NDArray[np.bool_]]:
     """The voxels whose centres lie inside an odd number of contours of their slice: (first voxel (z, y, x),
     box).
 
     Contours of one slice count together, so an inner contour is a hole. A centre exactly on a line belongs to
-    the side of larger x and y.
+    the side of larger x and y. With ``shape``, the rows and columns of the grid, nothing outside it is filled,
+    nor computed: a contour may run as far out as it likes.
     """
     z = np.concatenate([np.full(len(c.points), c.z) for c in contours])
     start = np.concatenate([c.points for c in contours])
     end = np.concatenate([np.roll(c.points, -1, axis=0) for c in contours])
-    low = np.floor(start.min(axis=0)).astype(int)
-    high = np.ceil(start.max(axis=0)).astype(int) + 1
+    least, most = np.floor(start.min(axis=0)), np.ceil(start.max(axis=0)) + 1
+    if shape is not None:
+        least, most = (np.clip(v, 0, shape[::-1]) for v in (least, most))
+    low, high = least.astype(int), most.astype(int)
     z_low, z_high = int(z.min()), int(z.max()) + 1
+    box = (z_high - z_low, int(high[1] - low[1]), int(high[0] - low[0]) + 1)
     # the rows of voxel centres that each edge crosses, half open, so that a vertex on a row counts once
-    first = np.ceil(np.minimum(start[:, 1], end[:, 1])).astype(int)
-    rows = np.ceil(np.maximum(start[:, 1], end[:, 1])).astype(int) - first
+    from_row = np.ceil(np.clip(start[:, 1], low[1], high[1])).astype(int)
+    to_row = np.ceil(np.clip(end[:, 1], low[1], high[1])).astype(int)
+    first = np.minimum(from_row, to_row)
+    rows = np.abs(to_row - from_row)
     edge = np.repeat(np.arange(len(rows)), rows)
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows)
     slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
     crossing = start[edge, 0] + (row - start[edge, 1]) * slope
     # every centre right of a crossing changes sides
-    shape = (z_high - z_low, int(high[1] - low[1]), int(high[0] - low[0]) + 1)
-    column = np.clip(np.ceil(crossing).astype(int) - low[0], 0, shape[2] - 1)
-    flat = np.ravel_multi_index((z[edge] - z_low, row - low[1], column), shape)
-    changes = np.zeros(shape, dtype=np.uint8)
+    column = np.ceil(np.clip(crossing, low[0], high[0])).astype(int) - low[0]
+    flat = np.ravel_multi_index((z[edge] - z_low, row - low[1], column), box)
+    changes = np.zeros(box, dtype=np.uint8)
     np.bitwise_xor.at(changes.reshape(-1), flat, 1)
     filled = np.bitwise_xor.accumulate(changes, axis=2)[:, :, :-1].astype(bool)
     return (z_low, int(low[1]), int(low[0])), filled

@@ -27,6 +27,7 @@ def read_structures(
     *,
     reference: CtSeries | None = None,
     catalogue_names: bool = True,
+    any_frame: bool = False,
 ) -> StructureSet:
     """Read a .seg.nrrd, a label map with its names, a folder of masks, or an RTSTRUCT.
 
@@ -37,6 +38,7 @@ def read_structures(
         reference: the CT's series, to check that an RTSTRUCT belongs to it.
         catalogue_names: rename structures that the catalogue knows by another spelling to their TG-263 names
             (``info[name]["original_name"]`` keeps the file's); others are kept as named, with a warning.
+        any_frame: take an RTSTRUCT in another frame of reference than the CT's, or in none, as if it were in it.
 
     What is odd is in ``.warnings`` and in the log. Raises `InputError`, with the file, for anything damaged
     or not understood.
@@ -44,7 +46,7 @@ def read_structures(
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
-    structures = _read(path, geometry, reference)
+    structures = _read(path, geometry, reference, any_frame)
     if geometry is not None and structures.geometry is not geometry:
         if structures.geometry.same_as(geometry, _TOLERANCE_MM):
             warnings = structures.warnings
@@ -62,11 +64,11 @@ def read_structures(
     return structures
 
 
-def _read(path: Path, geometry: Geometry | None, reference: CtSeries | None) -> StructureSet:
+def _read(path: Path, geometry: Geometry | None, reference: CtSeries | None, any_frame: bool) -> StructureSet:
     if path.is_dir():
         files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
         if len(files) == 1 and is_dicom(files[0]):
-            return _read(files[0], geometry, reference)
+            return _read(files[0], geometry, reference, any_frame)
         return read_mask_folder(path)
     lower = path.name.lower()
     if lower.endswith((".nrrd", ".nhdr")) and is_seg_nrrd(path):
@@ -82,7 +84,7 @@ def _read(path: Path, geometry: Geometry | None, reference: CtSeries | None) -> 
             )
         from soars.dicom.rtstruct import read_rtstruct
 
-        return read_rtstruct(path, geometry, reference)
+        return read_rtstruct(path, geometry, reference, any_frame=any_frame)
     raise InputError(
         f"{path} is not understood: RTSTRUCT, .seg.nrrd, a label map or a folder of masks is needed"
     )

@@ -1,0 +1,256 @@
+"""Reading an RTSTRUCT, whoever wrote it, and telling whether it belongs to a CT.
+
+Contours become masks in `soars.dicom.contour_masks`; here is what the file says around them.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings as python_warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom import config as pydicom_config
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import RTStructureSetStorage
+
+from soars.dicom.contour_masks import contours_to_mask
+from soars.dicom.rtstruct_write import GENERATION_ALGORITHMS, GENERATION_TAG
+from soars.dicom.series import CtSeries
+from soars.errors import InputError
+from soars.structures.model import Geometry, StructureSet
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+@dataclass
+class _Roi:
+    """One ROI as its parts of the file say; ``contours`` are items of the Contour Sequence."""
+
+    number: int
+    name: str
+    frame: str
+    algorithm: str
+    colour: tuple[int, ...] = ()
+    contours: list[Dataset] = field(default_factory=list)
+
+
+def read_rtstruct(
+    path: Path | str,
+    geometry: Geometry,
+    reference: CtSeries | None = None,
+    *,
+    any_frame: bool = False,
+) -> StructureSet:
+    """The structures of an RTSTRUCT as masks on the CT's grid.
+
+    A voxel is inside when its centre is inside an odd number of the ROI's contours on that slice (so an inner
+    contour is a hole, and a keyhole too); see `soars.dicom.contour_masks` for what else occurs. A contour goes
+    to the nearest slice, at most 0.4 slices away. Names are as in the file.
+
+    Args:
+        path: the file.
+        geometry: the grid of the CT that the contours were drawn on.
+        reference: that CT's series, to check that the file belongs to it: the patient's ID, unless one of the two
+            was de-identified, and the frame of reference.
+        any_frame: read contours of another frame of reference, or of none, as if it were the CT's.
+
+    ROIs without contours are kept, empty; ROIs of one name are numbered. What is odd (points, open contours,
+    contours between slices, gaps) is told in ``.warnings``. Raises `InputError`, with the file, when it is
+    damaged, no RTSTRUCT, has no contours at all, belongs to another patient, to another frame of reference or to
+    none, or lies wholly outside the CT.
+    """
+    path = Path(path)
+    dataset = _read(path)
+    out = StructureSet(geometry)
+    with _damage_told(path):
+        rois = _rois(path, dataset, out.warnings)
+        drawn_by_rt_utils = _plain(dataset.get("ManufacturerModelName")) == "rt-utils"
+        if reference is not None:
+            _check_patient(path, dataset, reference.header)
+            rois = _in_frame(path, dataset, rois, reference.frame_of_reference_uid, any_frame, out.warnings)
+    total = 0
+    for roi in rois:
+        name, copy = roi.name, 2
+        while name in out:
+            name, copy = f"{roi.name}_{copy}", copy + 1
+        if name != roi.name:
+            out.warnings.append(f"{path.name}: two ROIs are called {roi.name!r}; one is now {name!r}")
+        with _damage_told(path):
+            mask = contours_to_mask(
+                roi.contours, geometry, path, name, out.warnings, lines_inside=drawn_by_rt_utils
+            )
+        total += len(roi.contours)
+        info: dict[str, Any] = {"colour": roi.colour} if roi.colour else {}
+        if roi.algorithm in GENERATION_ALGORITHMS:
+            info["tags"] = {GENERATION_TAG: roi.algorithm}
+        out.add_mask(name, mask, info)
+    if not total:
+        raise InputError(f"{path} has no contours")
+    if all(out.is_empty(name) for name in out):
+        reason = out.warnings[-1] if out.warnings else "its contours enclose no voxel"
+        raise InputError(
+            f"{path}: no contour lies within the CT ({reason}); is it the CT they were drawn on?"
+        )
+    return out
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """What pydicom raises over damaged bytes, as one sentence; its warnings are kept from the screen."""
+    try:
+        with python_warnings.catch_warnings(), pydicom_config.disable_value_validation():
+            python_warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except pydicom.errors.InvalidDicomError as error:
+        raise InputError(f"{path} is not a DICOM file") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        raise InputError(f"{path} is cut short or damaged; copy or export it again") from error
+
+
+def _read(path: Path) -> Dataset:
+    with _damage_told(path):
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.get("TransferSyntaxUID")
+        for element in dataset.elements():
+            # pydicom reads a file that ends early without complaint
+            if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
+                if len(element.value or b"") < element.length:
+                    raise InputError(f"{path} is cut short or damaged; copy or export it again")
+        kind = dataset.get("SOPClassUID")
+        if kind != RTStructureSetStorage:
+            raise InputError(
+                f"{path} is no RTSTRUCT but {getattr(kind, 'name', kind) or 'without a SOP class'}"
+            )
+        missing = [k for k in ("StructureSetROISequence", "ROIContourSequence") if not dataset.get(k)]
+        if missing:
+            raise InputError(f"{path} has no contours: it lacks {' and '.join(missing)}, or is cut short")
+    return dataset
+
+
+def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
+    """The ROIs in the file's order, each with its contours."""
+    rois: dict[int, _Roi] = {}
+    for item in dataset.StructureSetROISequence:
+        number = _number(path, item, "ROINumber")
+        if number in rois:
+            raise InputError(
+                f"{path}: two ROIs have the number {number}, so whose the contours are is not known"
+            )
+        rois[number] = _Roi(
+            number,
+            _name(item.get("ROIName"), number, path, warnings),
+            _plain(item.get("ReferencedFrameOfReferenceUID")),
+            _plain(item.get("ROIGenerationAlgorithm")).upper(),
+        )
+    for item in dataset.ROIContourSequence:
+        number = _number(path, item, "ReferencedROINumber")
+        contours = list(item.get("ContourSequence") or [])
+        if number not in rois:
+            count = f"{len(contours)} contour{'s' * (len(contours) != 1)}"
+            warnings.append(f"{path.name}: there is no ROI of number {number}; its {count} had no part")
+            continue
+        rois[number].contours += contours
+        colour = tuple(int(c) for c in item.get("ROIDisplayColor") or ())
+        if len(colour) == 3 and all(0 <= c <= 255 for c in colour):
+            rois[number].colour = colour
+    return list(rois.values())
+
+
+def _number(path: Path, item: Dataset, keyword: str) -> int:
+    value = item.get(keyword)
+    if value is None or str(value).strip() == "":
+        raise InputError(f"{path}: an ROI has no number, so whose the contours are is not known")
+    return int(value)
+
+
+def _name(value: object, number: int, path: Path, warnings: list[str]) -> str:
+    """An ROI's name without control characters; its number where it has none."""
+    name = "".join(c for c in _plain(value) if c.isprintable()).strip() or f"ROI {number}"
+    if name != _plain(value):
+        warnings.append(
+            f"{path.name}: the ROI of number {number} has no name that can be read; it is now {name!r}"
+        )
+    return name
+
+
+def _plain(value: object) -> str:
+    """Text of one value; "" for none. Some write a name with a backslash, which pydicom takes for several."""
+    if isinstance(value, (list, pydicom.multival.MultiValue)):
+        return "/".join(map(str, value)).strip()
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _check_patient(path: Path, dataset: Dataset, header: Dataset) -> None:
+    """Refuse a CT of another patient; an ID that was taken away or replaced says nothing."""
+    if any(_plain(d.get("PatientIdentityRemoved")).upper() == "YES" for d in (dataset, header)):
+        return
+    own, other = _plain(dataset.get("PatientID")), _plain(header.get("PatientID"))
+    if own and other and own != other:
+        # the IDs themselves stay out of the message: it goes into logs
+        raise InputError(
+            f"{path} is of another patient than the CT: their Patient IDs differ; give the CT of this patient"
+        )
+
+
+def _in_frame(
+    path: Path, dataset: Dataset, rois: list[_Roi], frame: str, any_frame: bool, warnings: list[str]
+) -> list[_Roi]:
+    """The ROIs whose contours are in the CT's frame of reference."""
+    told = {
+        _plain(item.get("FrameOfReferenceUID"))
+        for item in dataset.get("ReferencedFrameOfReferenceSequence") or []
+    } | {_plain(dataset.get("FrameOfReferenceUID"))}
+    told.discard("")
+    of_all = next(iter(told)) if len(told) == 1 else ""
+    frames = {roi.number: roi.frame or of_all for roi in rois}
+    kept = [roi for roi in rois if frame and frames[roi.number] == frame]
+    if len(kept) == len(rois):
+        return rois
+    others = sorted({uid for uid in frames.values() if uid and uid != frame})
+    if any_frame:
+        of = (
+            f"of another frame of reference ({', '.join(others)})"
+            if others
+            else "of no known frame of reference"
+        )
+        warnings.append(f"{path.name}: contours {of} were read as if it were the CT's, as asked")
+        return rois
+    if any(roi.contours for roi in kept):
+        left = [roi.name for roi in rois if roi not in kept]
+        warnings.append(
+            f"{path.name}: left out, not in the CT's frame of reference: {', '.join(map(repr, left))}"
+        )
+        return kept
+    advice = "where the two are known to agree, `soars convert --any-frame` reads it all the same"
+    if not frame:
+        raise InputError(
+            f"{path}: the CT has no Frame of Reference UID, so whether the contours lie on it is not known; {advice}"
+        )
+    if not others:
+        raise InputError(
+            f"{path} has no frame of reference, so whether its contours lie on this CT is not known; {advice}"
+        )
+    raise InputError(
+        f"{path} belongs to another CT: its frame of reference is {', '.join(others)}, the CT's is {frame}; {advice}"
+    )
