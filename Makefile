@@ -48,7 +48,7 @@ $(VENV)/.core: pyproject.toml | $(VENV)/.python
 $(VENV)/.complete: pyproject.toml | $(VENV)/.core
 	@echo "installing all that training and the tests need into $(VENV): some minutes the first time"
 	@$(PIP) '$(TORCH)'
-	@$(PIP) --editable '.[run,torch,train,study,test]'
+	@$(PIP) --editable '.[run,torch,train,study,network,test]'
 	@touch $@
 
 clean:

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -41,6 +40,7 @@ from soars.manifest import (
     parse_manifest,
     read_files_table,
 )
+from soars.places import user_data
 
 __all__ = [
     "CARD_SECTIONS", "FORMAT_VERSION", "BranchSpec", "Bundle", "BundleEntry", "FileEntry", "check_card",
@@ -216,13 +216,7 @@ def user_folder() -> Path:
     """Where imported bundles lie: ``$SOARS_BUNDLES``, else the system's place for application data."""
     if os.environ.get("SOARS_BUNDLES"):
         return Path(os.environ["SOARS_BUNDLES"]).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "soars" / "bundles"
+    return user_data() / "bundles"
 
 
 def _installed() -> list[Path]:

@@ -21,10 +21,10 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import soars
-from soars.commands import bundle, catalogue, convert, demo, dose, evaluate, segment
+from soars.commands import bundle, catalogue, convert, demo, dose, evaluate, network, segment
 from soars.errors import InputError, SoarsError
 
-COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, evaluate, dose, bundle, catalogue)
+COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, evaluate, dose, network, bundle, catalogue)
 """Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports what is heavy inside ``run``."""
 
 CANCELLED = 130
