@@ -153,6 +153,18 @@ def test_readers_that_round_vertices_to_voxels_get_the_mask_back() -> None:
     assert np.array_equal(drawn, mask[0])
 
 
+def test_where_an_organ_is_one_voxel_wide_each_voxel_keeps_a_vertex() -> None:
+    # platipy rounds vertices and fills without drawing edges: a line without width has no inside there
+    mask = np.zeros((1, 30, 30), dtype=bool)
+    mask[0, 3:7, 3:7] = mask[0, 3:7, 20:25] = mask[0, 20:25, 3:7] = True
+    bridges = [(5, x) for x in range(7, 20)] + [(y, 4) for y in range(7, 20)]
+    for y, x in bridges:
+        mask[0, y, x] = True
+    (contour,) = trace(mask)
+    corners = {(int(y), int(x)) for x, y in np.rint(contour.points)}
+    assert set(bridges) <= corners
+
+
 # --- what the file says --------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def original(

@@ -12,6 +12,7 @@ import pytest
 from dicom_standard import dicom_validator_errors
 from pydicom.dataset import Dataset
 
+from soars.cli import main
 from soars.dicom.rtstruct import read_roi_names, read_rtstruct, write_rtstruct
 from soars.dicom.rtstruct_write import GENERATION_TAG
 from soars.dicom.series import CtSeries, read_series
@@ -244,3 +245,30 @@ def test_a_ct_s_value_that_is_not_valid_does_not_stop_the_file_nor_spoil_it(
     write_rtstruct(structures, tmp_path / "rt.dcm", replace(series, header=header))
     assert dciodvfy(tmp_path / "rt.dcm") == ""
     assert keyword in pydicom.dcmread(tmp_path / "rt.dcm")
+
+
+# --- on the command line -------------------------------------------------------------------------------------
+def test_convert_has_it_all(
+    a_ct: Callable[..., tuple[StructureSet, CtSeries]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structures, series = a_ct(identified)
+    write_rtstruct(structures, tmp_path / "rt.dcm", replace(series, frame_of_reference_uid="1.2.3.4.5.6"))
+    command = ["convert", str(tmp_path / "rt.dcm"), str(tmp_path / "out.dcm"), "--ct", str(tmp_path / "ct")]
+    assert main(command) == 2
+    assert "--any-frame" in capsys.readouterr().err
+    names = table(tmp_path, "Parotid_L,Parotis li\n")
+    command += ["--any-frame", "--roi-names", str(names), "--pseudonym", "case 12"]
+    assert main(command) == 0
+    dataset = pydicom.dcmread(tmp_path / "out.dcm")
+    assert dataset.FrameOfReferenceUID == series.frame_of_reference_uid
+    assert [r.ROIName for r in dataset.StructureSetROISequence] == ["Parotis li", "Brainstem", "Tumour"]
+    assert dataset.PatientID == "case 12" and "Müller" not in values(dataset)
+
+
+def test_options_of_an_rtstruct_are_refused_for_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.seg.nrrd").write_bytes(b"")
+    command = ["convert", str(tmp_path / "in.seg.nrrd"), str(tmp_path / "out.nrrd"), "--pseudonym", "a"]
+    assert main(command) == 2
+    assert "are for an RTSTRUCT" in capsys.readouterr().err

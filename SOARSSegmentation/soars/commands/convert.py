@@ -38,6 +38,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--series", metavar="UID", help="which series, when the DICOM folder holds several CTs"
     )
+    parser.add_argument(
+        "--any-frame",
+        action="store_true",
+        help="read an RTSTRUCT of another frame of reference than the CT's, or of none, as if it were the CT's",
+    )
+    parser.add_argument(
+        "--roi-names",
+        metavar="CSV",
+        type=Path,
+        help="names of ROIs in the RTSTRUCT to write, one line for each organ: organ,name",
+    )
+    parser.add_argument(
+        "--pseudonym",
+        metavar="TEXT",
+        help="write a de-identified RTSTRUCT: this instead of the patient's name and ID, no dates; UIDs stay the CT's",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
 
 
@@ -48,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     _check_places(source, target, kind, args.overwrite)
     if args.series and not args.ct:
         raise InputError("--series chooses a series of the CT: give --ct as well")
+    if kind != "RTSTRUCT" and (args.roi_names or args.pseudonym is not None):
+        raise InputError(f"--roi-names and --pseudonym are for an RTSTRUCT: {target} will be a {kind}")
+    roi_names = _roi_names(args.roi_names)
     if kind == "RTSTRUCT" and args.ct is None:
         raise InputError(f"an RTSTRUCT ({target}) references a CT: give its DICOM folder with --ct")
 
@@ -60,9 +79,12 @@ def run(args: argparse.Namespace) -> int:
             f"an RTSTRUCT references DICOM images, which {args.ct} is not: give a DICOM folder as --ct"
         )
     structures = read_structures(
-        source, Geometry.of(ct.image) if ct else None, reference=ct.series if ct else None
+        source,
+        Geometry.of(ct.image) if ct else None,
+        reference=ct.series if ct else None,
+        any_frame=args.any_frame,
     )
-    _write(structures, target, kind, ct)
+    _write(structures, target, kind, ct, roi_names, args.pseudonym)
     empty = [name for name in structures if structures.is_empty(name)]
     note = f" ({len(empty)} of them empty: {', '.join(empty)})" if empty else ""
     print(f"{len(structures)} structure{'s' * (len(structures) != 1)}{note} written to {target} as {kind}")
@@ -105,14 +127,29 @@ def _check_places(source: Path, target: Path, kind: str, overwrite: bool) -> Non
         raise InputError(f"{target} is there already; add --overwrite to replace it")
 
 
-def _write(structures: StructureSet, target: Path, kind: str, ct: CtScan | None) -> None:
+def _roi_names(table: Path | None) -> dict[str, str]:
+    if table is None:
+        return {}
+    from soars.dicom.roi_names import read_roi_names
+
+    return read_roi_names(table)
+
+
+def _write(
+    structures: StructureSet,
+    target: Path,
+    kind: str,
+    ct: CtScan | None,
+    roi_names: dict[str, str],
+    pseudonym: str | None,
+) -> None:
     from soars import structures as files
 
     if kind == "RTSTRUCT":
         from soars.dicom.rtstruct import write_rtstruct
 
         assert ct is not None and ct.series is not None
-        write_rtstruct(structures, target, ct.series)
+        write_rtstruct(structures, target, ct.series, roi_names=roi_names, pseudonym=pseudonym)
     elif kind == ".seg.nrrd":
         files.write_seg_nrrd(structures, target)
     elif kind == "label map":

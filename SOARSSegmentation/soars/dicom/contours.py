@@ -46,7 +46,7 @@ def trace(mask: npt.NDArray[np.bool_], level: float = 0.6) -> Iterator[Contour]:
 
     A hole is joined to its outline by a keyhole: a channel without width that runs within the organ along a
     row of voxel centres. Every reader understands it, whereas a separate inner contour is filled in by some
-    (plastimatch). Points in the middle of a straight line are left out.
+    (plastimatch). Points in the middle of a straight line are left out, but where the organ is one voxel wide.
     """
     if not 0 < level < 1:
         raise ValueError(f"the contour level lies between 0 and 1, not at {level}")
@@ -78,6 +78,15 @@ def _trace_slices(mask: npt.NDArray[np.bool_], level: float) -> Iterator[Contour
     x = np.concatenate([hx + np.where(padded[hz, hy, hx], out, 1 - out), vx]) - 1
     y = np.concatenate([hy, vy + np.where(padded[vz, vy, vx], out, 1 - out)]) - 1
     slice_of = np.concatenate([hz, vz])
+    # where the organ is one voxel wide both its borders round to the same voxels: a reader that fills the polygon of
+    # rounded vertices without drawing its edges (platipy) finds these voxels by their vertices alone
+    column, row = hx + ~padded[hz, hy, hx], vy + ~padded[vz, vy, vx]
+    narrow = np.concatenate(
+        [
+            ~(padded[hz, hy, column - 1] | padded[hz, hy, column + 1]),
+            ~(padded[vz, row - 1, vx] | padded[vz, row + 1, vx]),
+        ]
+    )
 
     code = inside[:, :-1, :-1] + 2 * inside[:, :-1, 1:] + 4 * inside[:, 1:, :-1] + 8 * inside[:, 1:, 1:]
     cz, cy, cx = np.nonzero((code > 0) & (code < 15))
@@ -99,7 +108,7 @@ def _trace_slices(mask: npt.NDArray[np.bool_], level: float) -> Iterator[Contour
 
     loops = _loops(following.tolist())
     for loop in _with_keyholes(loops, x, y, slice_of, padded, number_h):
-        points = _without_straight(np.stack([x[loop], y[loop]], axis=1))
+        points = _without_straight(np.stack([x[loop], y[loop]], axis=1), narrow[loop])
         yield Contour(int(slice_of[loop[0]]), points)
 
 
@@ -152,12 +161,12 @@ def _with_keyholes(
     return [loops[k] for k in range(len(loops)) if area[k] > 0]
 
 
-def _without_straight(points: FloatArray) -> FloatArray:
-    """Leave out points in the middle of a straight line."""
+def _without_straight(points: FloatArray, keep: npt.NDArray[np.bool_]) -> FloatArray:
+    """Leave out points in the middle of a straight line, but those to keep."""
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
     cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
     ahead = (before * after).sum(axis=1) > 0
-    return points[~((np.abs(cross) < 1e-9) & ahead)]
+    return points[keep | ~((np.abs(cross) < 1e-9) & ahead)]
 
 
 def fill(

@@ -1,7 +1,7 @@
 """The DICOM files of a folder: the header of each as far as reading a CT needs it, and which are damaged.
 
-One pass with pydicom, without pixels. What cannot be read is remembered and judged later, when it is known whether it
-matters for the chosen series.
+One pass without pixels: by `quick_header` where a file is ordinary, else by pydicom. What cannot be read is remembered
+and judged later, when it is known whether it matters for the chosen series.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 
 from ..errors import InputError
+from .quick_header import quick_header, wanted_tags
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 DICOM_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -52,6 +53,8 @@ _KEYWORDS = (
     "Columns",
     "PixelSpacing",
     "BitsAllocated",
+    "BitsStored",
+    "HighBit",
     "PixelRepresentation",
     "PixelPaddingValue",
     "RescaleIntercept",
@@ -59,6 +62,7 @@ _KEYWORDS = (
     "RescaleType",
     "LossyImageCompression",
 )
+_WANTED = wanted_tags(_KEYWORDS)
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,10 @@ def is_dicom(path: Path) -> bool:
 def read_header(path: Path) -> Header:
     """The header of one DICOM file. Raises `InputError` when it is damaged."""
     try:
+        quick = quick_header(path, _WANTED)
+        if quick is not None:
+            values, syntax, at, more = quick
+            return Header(path, values, syntax, at if more else -1)
         with path.open("rb") as file, pydicom_config.disable_value_validation():
             with python_warnings.catch_warnings():
                 python_warnings.simplefilter("ignore")

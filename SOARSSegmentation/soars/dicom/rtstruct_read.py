@@ -123,6 +123,7 @@ def _damage_told(path: Path) -> Iterator[None]:
         RecursionError,
         TypeError,
         ValueError,
+        pydicom.errors.BytesLengthException,
         struct.error,
     ) as error:
         raise InputError(f"{path} is cut short or damaged; copy or export it again") from error

@@ -79,9 +79,10 @@ def write_rtstruct(
             known of patient and study is empty, and no time is told. The UIDs stay, because they are what ties the
             contours to the CT: de-identify the CT itself first where UIDs count as identifying.
 
-    Structures without voxels are kept as an ROI without contours. Every ROI has the interpreted type ORGAN, and its
-    SNOMED code where the catalogue's is verified; the structure set is UNAPPROVED. Raises `InputError` when the series lacks an identifier that an RTSTRUCT must
-    reference, or is not the one the structures lie on, or two ROIs would have one name.
+    Structures without voxels are kept as an ROI without contours. Every ROI has the interpreted type ORGAN, and
+    its SNOMED code where the catalogue's is verified; the structure set is UNAPPROVED. Raises `InputError` when the
+    series lacks an identifier that an RTSTRUCT must reference, or is not the one the structures lie on, or two ROIs
+    would have one name.
     """
     check_reference(structures.geometry, reference)
     names = site_names(structures, roi_names or {})
@@ -273,7 +274,6 @@ def _add_roi(
     observation = Dataset()
     observation.ObservationNumber = number
     observation.ReferencedROINumber = number
-    observation.ROIObservationLabel = _text(roi_name, 16)
     observation.RTROIInterpretedType = "ORGAN"
     observation.ROIInterpreter = ""
     oar = catalogue_entry(name)

@@ -1,7 +1,7 @@
 """Reading a CT series from a folder of DICOM files: find it, check it, read it as int16 HU.
 
-One pass over the headers (`files.py`) decides which series, in which order (`stack.py`) and what is wrong. SimpleITK
-then reads the pixels of the ordered files: four times as fast as pydicom, and it decodes the compressed ones too.
+One pass over the headers (`files.py`) decides which series, in which order (`stack.py`) and what is wrong; then the
+pixels are read (`volume.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ..errors import InputError
-from ..hounsfield import LOWEST_HU, PADDING_ABOVE_HU, check_range, to_int16_hu
-from ..itk_messages import itk_messages
 from .files import (
     CT_IMAGE,
     FolderContents,
@@ -34,6 +32,8 @@ from .files import (
     scan_folder,
 )
 from .stack import Plane, Stack, regular_stack, same_position
+from .volume import count as _count
+from .volume import read_files, read_volume
 
 __all__ = ["CtSeries", "SeriesSummary", "is_dicom", "list_series", "read_series", "series_of_file"]
 
@@ -46,8 +46,6 @@ LOSSLESS_SYNTAXES = {_SYNTAX} | {
     f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2", "4.57", "4.70", "4.80", "4.90", "5")
 }
 LOSSY_SYNTAXES = {f"{_SYNTAX}.{s}" for s in ("4.50", "4.51", "4.81", "4.91")}
-#: Slices read at a time, which bounds the memory beside the result (their values need not fit in int16).
-SLICES_AT_ONCE = 32
 #: Pixel spacings of one series may differ by this much (decimal strings of different length).
 PIXEL_SPACING_TOLERANCE_MM = 1e-4
 #: When slices are further apart than this multiple of their thickness, tissue between them was not seen.
@@ -114,7 +112,7 @@ def read_series(folder: Path | str, series_uid: str | None = None) -> tuple[sitk
     headers = [headers[i] for i in stack.order]
     warnings.extend(stack.warnings)
     _note_oddities(headers, stack, warnings)
-    image = _read_volume(headers, stack, str(folder), warnings)
+    image = read_volume(headers, stack, str(folder), warnings)
     return image, _series(headers), warnings
 
 
@@ -294,9 +292,9 @@ def _without_duplicates(folder: Path, headers: list[Header], warnings: list[str]
         raise InputError(f"{folder}: {error}") from None
     dropped: set[int] = set()
     for first, *others in groups:
-        pixels = sitk.GetArrayFromImage(_read_files([headers[first].path], sitk.sitkFloat32))
+        pixels = sitk.GetArrayFromImage(read_files([headers[first].path], sitk.sitkFloat32))
         for other in others:
-            again = sitk.GetArrayFromImage(_read_files([headers[other].path], sitk.sitkFloat32))
+            again = sitk.GetArrayFromImage(read_files([headers[other].path], sitk.sitkFloat32))
             moved = float(np.abs(np.subtract(planes[other].position, planes[first].position)).max())
             if moved > 0.1 or not np.array_equal(pixels, again):
                 acquisitions = {headers[i].text("AcquisitionNumber") for i in (first, other)}
@@ -339,104 +337,7 @@ def _note_oddities(headers: Sequence[Header], stack: Stack, warnings: list[str])
         )
 
 
-# ---- reading it
-
-
-def _rescale(header: Header) -> tuple[float, float, bool]:
-    """Slope, intercept, and whether the file declares both."""
-    for keyword in ("RescaleSlope", "RescaleIntercept"):
-        value, text = header.number(keyword), header.text(keyword)
-        if text and (value is None or (keyword == "RescaleSlope" and value == 0)):
-            raise InputError(f"{header.path}: {readable(keyword)} is {text!r}, so HU cannot be computed")
-    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
-    declared = slope is not None and intercept is not None
-    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept, declared
-
-
-def _read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: list[str]) -> sitk.Image:
-    """All slices as one int16 HU image. GDCM applies each file's own slope and intercept."""
-    rescale = [_rescale(h) for h in headers]
-    declared = [r[2] for r in rescale]
-    if not all(declared):
-        if any(declared):
-            path = headers[declared.index(False)].path
-            raise InputError(
-                f"{path}: has no Rescale Slope or Intercept, but other slices of the series have"
-            )
-        warnings.append("the CT has no Rescale Slope and Intercept: its stored values were taken as HU")
-    whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept, _ in rescale)
-    values = np.empty(
-        (len(headers), int(headers[0].values["Rows"]), int(headers[0].values["Columns"])), np.int16
-    )
-    low, high, too_high, padded = np.inf, -np.inf, 0, 0
-    for start in range(0, len(headers), SLICES_AT_ONCE):
-        part = headers[start : start + SLICES_AT_ONCE]
-        image = _read_files([h.path for h in part], sitk.sitkInt32 if whole else sitk.sitkFloat32)
-        hu = sitk.GetArrayFromImage(image)
-        if hu.shape != (len(part), *values.shape[1:]):
-            raise InputError(f"{part[0].path}: its pixels have another size than its header says")
-        for i, header in enumerate(part):
-            slope, intercept, _ = rescale[start + i]
-            padded += _replace_padding(hu[i], _padding_hu(header, slope, intercept))
-        values[start : start + len(part)], n, _ = to_int16_hu(hu)
-        low, high, too_high = min(low, float(hu.min())), max(high, float(hu.max())), too_high + n
-    if padded:
-        warnings.append(f"padding outside the field of view ({_count(padded, 'voxel')}) was set to air")
-    if too_high:
-        warnings.append(f"{_count(too_high, 'voxel')} above 32767 HU had to be set to 32767")
-    warnings.extend(check_range(low, high, source, declared=all(declared)))
-    result = sitk.GetImageFromArray(values)
-    between_rows, between_columns = headers[0].numbers("PixelSpacing", 2)  # that is: y, x
-    result.SetSpacing((between_columns, between_rows, stack.slice_spacing_mm))
-    result.SetOrigin(stack.origin)
-    result.SetDirection(stack.direction)
-    return result
-
-
-def _padding_hu(header: Header, slope: float, intercept: float) -> float | None:
-    """What the padding value becomes in HU; None without one."""
-    stored = header.number("PixelPaddingValue")
-    if stored is None:
-        return None
-    if header.number("PixelRepresentation") == 1 and stored >= 0x8000:
-        stored -= 0x10000  # written as unsigned, as many do, though the pixels are signed
-    return stored * slope + intercept
-
-
-def _replace_padding(hu: np.ndarray, padding: float | None) -> int:
-    """Set padding in one slice (changed in place) to air; returns how many voxels.
-
-    Below `LOWEST_HU` clipping does it. Above the HU of anything real every such voxel is padding. Between, the value
-    may be real too (0 is water), so only the regions that touch a corner are: padding surrounds a round field of view.
-    """
-    if padding is None or padding <= LOWEST_HU:
-        return 0
-    mask = np.abs(hu - padding) < 0.5
-    if padding < PADDING_ABOVE_HU:
-        if not mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-            return 0
-        from scipy import ndimage
-
-        regions, _ = ndimage.label(mask)
-        mask = np.isin(regions, np.unique(regions[[0, 0, -1, -1], [0, -1, 0, -1]]))
-    hu[mask] = LOWEST_HU
-    return int(np.count_nonzero(mask))
-
-
-def _read_files(paths: Sequence[Path], pixel_type: int) -> sitk.Image:
-    """The files as one image, z in the given order; its geometry is not to be used."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([str(p) for p in paths])
-    reader.SetOutputPixelType(pixel_type)
-    try:
-        with itk_messages():
-            return reader.Execute()
-    except RuntimeError as error:
-        if len(paths) > 1:  # find the one that fails
-            for path in paths:
-                _read_files([path], pixel_type)
-        raise InputError(f"{paths[0]}: its pixels cannot be decoded; copy or export it again") from error
+# ---- its DICOM side
 
 
 def _series(headers: Sequence[Header]) -> CtSeries:
@@ -454,7 +355,3 @@ def _series(headers: Sequence[Header]) -> CtSeries:
         sop_instance_uids=[h.text("SOPInstanceUID") for h in headers],
         header=dataset,
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
