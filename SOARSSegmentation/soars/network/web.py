@@ -118,7 +118,9 @@ def _client(node: Node) -> Any:
     token = os.environ.get(TOKEN)
     headers = {"Authorization": f"Bearer {token}"} if token else None
     client = DICOMwebClient(node.web, headers=headers, timeout=TIMEOUT_S)
-    client.set_http_retry_params(retry=False)  # it would try for half a minute before it says that nobody is there
+    client.set_http_retry_params(
+        retry=False
+    )  # it would try for half a minute before it says that nobody is there
     return client
 
 
