@@ -182,7 +182,132 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
 
 
 class SOARSSegmentationTest(ScriptedLoadableModuleTest):
-    """What runs in the application itself: see Testing/slicer/README.md."""
+    """What runs in the application itself: see Testing/slicer/README.md.
+
+    It needs the bundle "phantom" and the Python packages of Apply; it says so when they are missing, and installs
+    nothing. Everything it writes is in a temporary folder.
+    """
+
+    BUNDLE = "phantom"
+    ORGAN = "Brainstem"
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
+        for test in (self.test_logic, self.test_window):
+            self.setUp()
+            test()
         slicer.mrmlScene.Clear()
+
+    def makeCT(self):
+        """The synthetic patient on coarse voxels."""
+        from SOARSSegmentationLib import sample_data
+
+        self.delayDisplay("Making a synthetic patient")
+        return sample_data.load_phantom(spacing_mm=(3.0, 3.0, 3.0), through_dicom=False)
+
+    def test_logic(self) -> None:
+        """A CT becomes a segmentation by the command line in a child process."""
+        from SOARSSegmentationLib import scene
+
+        ct = self.makeCT()
+        node = SOARSSegmentationLogic().segment(ct, self.BUNDLE, "cpu", (self.ORGAN,))
+        self.assertIs(scene.volume_of(node), ct)
+        segment_id = scene.segment_ids(node)[self.ORGAN]
+        segment = node.GetSegmentation().GetSegment(segment_id)
+        self.assertIn("~", scene.tag_of(segment, segment.GetTerminologyEntryTagName()))
+        self.assertGreater(scene.organ_mask(node, segment_id, ct).voxels, 0)
+
+    def test_window(self) -> None:
+        """Choose, apply, edit, undo, accept, finish and export, by the calls that the buttons make."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as folder:
+            self.review(Path(folder))
+
+    def review(self, folder: Path) -> None:
+        from soars.effort.log import read_log, session_logs
+        from soars.structures import read_seg_nrrd
+        from SOARSSegmentationLib import export
+
+        ct = self.makeCT()
+        window = slicer.util.getModuleWidget("SOARSSegmentation").window
+        window.enter()
+        window.inputs.volume.setCurrentNode(ct)
+        window.inputs.bundle.currentIndex = window.inputs.bundle.findData(self.BUNDLE)
+        self.assertIs(window.parameters.volume, ct)
+        self.assertTrue(window.inputs.apply.enabled, window.inputs.apply.toolTip)
+
+        self.delayDisplay("Segmenting it")
+        window.apply()
+        while window.running:
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        node = window.parameters.segmentation
+        self.assertIsNotNone(node, window.inputs.notice.text)
+
+        self.delayDisplay("Reviewing it")
+        for name, value in (
+            ("study", "self-test"),
+            ("case", "phantom"),
+            ("reader", "nobody"),
+            ("arm", "revise"),
+        ):
+            setattr(window.parameters, name, value)
+        window.session_root = lambda: folder / "sessions"
+        try:
+            window.start_session()
+        finally:
+            del window.session_root
+        session = window.control.session
+        self.assertTrue(window.control.running, window.session_panel.notice.text)
+        try:
+            window.select(self.ORGAN)
+            self.assertEqual(session.organ, self.ORGAN)
+            window.editor.save_for_undo()
+            self.takeTopSliceAway(node, ct)
+            window.editor.editor.undo()
+            self.settle()
+            window.accept()
+            self.assertEqual(session.changes()[self.ORGAN].voxels_removed, 0)
+            window.select(self.ORGAN)
+            removed = self.takeTopSliceAway(node, ct)
+            self.settle()
+            window.accept()
+            self.assertEqual(session.states()[self.ORGAN], "accepted")
+            self.assertEqual(session.changes()[self.ORGAN].voxels_removed, removed)
+        finally:
+            window.control.finish()
+        log = read_log(session_logs(session.folder)[-1])
+        self.assertTrue(log.complete)
+        kinds = [event.kind for event in log.events]
+        self.assertEqual((kinds.count("undo"), kinds.count("accept")), (1, 2))
+
+        self.delayDisplay("Exporting it")
+        path = export.export_seg_nrrd(node, folder / "organs.seg.nrrd").path
+        before = read_seg_nrrd(session.folder / "proposal.seg.nrrd").voxels(self.ORGAN)
+        self.assertEqual(read_seg_nrrd(path).voxels(self.ORGAN), before - removed)
+        export.export_log(session.folder, folder / "log")
+        self.assertTrue(session_logs(folder / "log"))
+
+    def takeTopSliceAway(self, node, ct) -> int:
+        """From the organ, by the call that the editor's effects end in; returns the number of its voxels."""
+        from soars.structures import tight_mask
+        from SOARSSegmentationLib import scene
+        from SOARSSegmentationLib.contents import grid_of
+        from SOARSSegmentationLib.label_maps import label_map_of
+
+        segment_id = scene.segment_ids(node)[self.ORGAN]
+        mask = scene.organ_mask(node, segment_id, ct)
+        rest = tight_mask(mask.array[:-1], mask.start)
+        image = label_map_of(grid_of(ct), rest)
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        self.assertTrue(logic.SetBinaryLabelmapToSegment(image, node, segment_id, logic.MODE_REPLACE))
+        return mask.voxels - rest.voxels
+
+    def settle(self) -> None:
+        """Let the session hear what the editor did."""
+        for _number in range(20):
+            slicer.app.processEvents()
+            time.sleep(0.02)

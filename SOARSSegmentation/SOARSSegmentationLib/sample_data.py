@@ -34,18 +34,23 @@ def register(icons: Path) -> None:
     )
 
 
-def load_phantom(seed: int = SEED, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 3.0)) -> Any:
+def load_phantom(
+    seed: int = SEED,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 3.0),
+    *,
+    through_dicom: bool = True,
+) -> Any:
     """Make the synthetic patient of a seed and add its CT to the scene; returns the volume node.
 
     Where the DICOM database of the application is open, the CT is imported into it as a series, so that an RTSTRUCT
-    can refer to it; else it is a volume without DICOM behind it. Takes some seconds.
+    can refer to it; else, or without ``through_dicom``, it is a volume without DICOM behind it. Takes some seconds.
     """
     from soars.phantom import make_phantom
 
     slicer.util.showStatusMessage(_("Making the synthetic patient..."), 3000)
     phantom = make_phantom(seed, spacing_mm=spacing_mm)
     database = getattr(slicer, "dicomDatabase", None)
-    if database is not None and database.isOpen:
+    if through_dicom and database is not None and database.isOpen:
         node = _through_dicom(phantom)
         if node is not None:
             return node

@@ -24,7 +24,7 @@ def write_tiny_bundle(folder: Path) -> Path:
     text = "Balls. `soars evaluate A B`"
     (folder / "card.md").write_text("\n".join(f"# {title}\n{text}\n" for title in CARD_SECTIONS))
     fields = {
-        "name": "tiny", "version": "1", "description": "hand-built", "licence": "CC0-1.0",
+        "name": folder.name, "version": "1", "description": "hand-built", "licence": "CC0-1.0",
         "window_hu": list(WINDOW_HU), "branches": {"anchor": anchor.to_dict()}, "voi_mm": {},
     }  # fmt: skip
     write_manifest(folder, fields)

@@ -1,4 +1,4 @@
-"""Inside Slicer: the packaged core is complete, and loads without the packages that are installed on demand."""
+"""Inside Slicer: the package is complete, and what the application has to offer to the module is there."""
 
 from __future__ import annotations
 
@@ -17,3 +17,22 @@ class CoreInSlicerTest(unittest.TestCase):
         from soars.cli import main
 
         self.assertEqual(main(["--version"]), 0)
+
+    def test_the_python_of_the_child_process_is_found(self) -> None:
+        from SOARSSegmentationLib.runner import find_python
+
+        self.assertIn("PythonSlicer", find_python())
+
+    def test_the_device_is_said_without_importing_torch(self) -> None:
+        from SOARSSegmentationLib.dependencies import device_sentence, find_gpu
+
+        self.assertTrue(device_sentence("auto", find_gpu()))
+
+    def test_the_terminology_is_loaded(self) -> None:
+        import slicer
+        import vtk
+
+        names = vtk.vtkStringArray()
+        slicer.modules.terminologies.logic().GetLoadedTerminologyNames(names)
+        loaded = [names.GetValue(index) for index in range(names.GetNumberOfValues())]
+        self.assertTrue(any("SOARS" in name for name in loaded), loaded)

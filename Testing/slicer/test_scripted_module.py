@@ -1,111 +1,93 @@
-"""The scripted module's logic, with the application mocked and the child process real."""
+"""The scripted module's logic and its self-test, on the real core with a real child process."""
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
+import os
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import MagicMock
+from typing import Any
 
 import pytest
 
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+import slicer
+from module_visit import ORGANS
+from python_slicer import hand_over, playing_child, prepare_results, real_child
+from reading_desk import blocks
 
-@pytest.fixture
-def slicer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagicMock:
-    """A mock of the application whose ``slicer.util`` starts processes and writes files as the real one does."""
-    slicer = MagicMock()
-    slicer.app.temporaryPath = str(tmp_path)
+from soars.errors import SoarsError
 
-    def export_node(node: object, path: str) -> bool:
-        Path(path).write_text("CT")
-        return True
-
-    def launch(args, useStartupEnvironment, updateEnvironment, cwd) -> subprocess.Popen:
-        assert not useStartupEnvironment
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(args, env=updateEnvironment, cwd=cwd, text=True, **pipes)
-
-    slicer.util.exportNode.side_effect = export_node
-    slicer.util.launchConsoleProcess.side_effect = launch
-    slicer.util.loadSegmentation.side_effect = lambda path: MagicMock(text=Path(path).read_text())
-    bases = ModuleType("slicer.ScriptedLoadableModule")
-    for kind in ("", "Widget", "Logic", "Test"):
-        setattr(bases, f"ScriptedLoadableModule{kind}", type(f"ScriptedLoadableModule{kind}", (), {}))
-    modules = {"ctk": MagicMock(), "qt": MagicMock(), "slicer": slicer, "slicer.i18n": MagicMock(tr=str)}
-    for name, module in {**modules, "slicer.ScriptedLoadableModule": bases}.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return slicer
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
 
 
 @pytest.fixture
-def module(slicer: MagicMock, root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """SOARSSegmentation.py, loaded as Slicer does, with this Python as PythonSlicer."""
-    path = root / "SOARSSegmentation" / "SOARSSegmentation.py"
-    spec = importlib.util.spec_from_file_location("SOARSSegmentation", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module.shutil, "which", lambda name: sys.executable)
-    return module
+def module(application: Any, root: Path) -> ModuleType:
+    """SOARSSegmentation.py, loaded as Slicer does."""
+    return application.load(root / "SOARSSegmentation" / "SOARSSegmentation.py")
 
 
-def _volume() -> MagicMock:
-    volume = MagicMock()
-    volume.GetParentTransformNode.return_value = None
-    volume.GetName.return_value = "CT"
-    return volume
+@pytest.fixture
+def put_on_path(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a folder's PythonSlicer the one that is found."""
+    return lambda folder: monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
-def _command_line(folder: Path, *lines: str) -> Path:
-    """A package `soars` in `folder` whose command line is these lines."""
-    (folder / "soars").mkdir()
-    (folder / "soars" / "cli.py").write_text("\n".join(["import json, pathlib, sys", *lines]))
-    return folder
+def left_behind() -> list[Path]:
+    return list(Path(slicer.app.temporaryPath).iterdir())
 
 
 def test_segments_through_the_command_line(
-    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    application: Any, module: ModuleType, tmp_path: Path, put_on_path: Any
 ) -> None:
-    lines = (
-        "assert sys.argv[1] == 'segment' and pathlib.Path(sys.argv[2]).read_text() == 'CT'",
-        "assert sys.argv[3] == '--output' and sys.argv[5:] == ['--bundle', 'starter', '--progress', 'json']",
-        "print(json.dumps({'stage': 'anchor', 'done': 1, 'of': 2, 'message': ''}))",
-        "print(json.dumps({'stage': 'heartbeat', 'done': 1, 'of': 2, 'message': 'anchor'}))",
-        "pathlib.Path(sys.argv[4]).mkdir()",
-        "pathlib.Path(sys.argv[4], 'segmentation.seg.nrrd').write_text('organs')",
-    )
-    monkeypatch.setattr(module, "MODULE_FOLDER", _command_line(tmp_path, *lines))
+    structures = blocks(ORGANS)
+    ct = application.core.add_ct(structures.geometry, name="CT")
+    results = hand_over(prepare_results(tmp_path / "results", structures))
+    expected = "['--bundle', 'starter', '--device', 'cpu']"
+    script = f"""
+given = sys.argv[1:]
+at = given.index("--bundle")
+assert given[at:at + 2] + given[given.index("--device"):][:2] == {expected}, given
+say("anchor", 1, 2)
+{results}"""
+    put_on_path(playing_child(tmp_path / "bin", script))
     said: list[str] = []
-    volume = _volume()
-    segmentation = module.SOARSSegmentationLogic().segment(volume, onProgress=said.append)
-    assert segmentation.text == "organs"
-    assert said == ["anchor 1/2"]
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode.assert_called_once_with(volume)
-    assert not list(tmp_path.glob("soars-*")), "a temporary folder is left behind"
+    node = module.SOARSSegmentationLogic().segment(ct, device="cpu", onProgress=said.append)
+    assert node.GetNodeReference("referenceImageGeometryRef") is ct
+    assert "anchor 1/2" in said
+    assert not left_behind()
 
 
-def test_reports_what_the_command_line_says_when_it_fails(
-    module: ModuleType, slicer: MagicMock, tmp_path: Path
+def test_says_what_the_command_line_says_when_it_fails(
+    application: Any, module: ModuleType, tmp_path: Path, put_on_path: Any
 ) -> None:
-    with pytest.raises(RuntimeError, match="soars: error: "):
-        module.SOARSSegmentationLogic().segment(_volume(), bundle="no such bundle")
-    slicer.util.loadSegmentation.assert_not_called()
-    assert not list(tmp_path.glob("soars-*")), "a temporary folder is left behind"
+    ct = application.core.add_ct(blocks(ORGANS).geometry, name="CT")
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    put_on_path(real_child(tmp_path / "bin"))
+    with pytest.raises(SoarsError, match="no such bundle"):
+        module.SOARSSegmentationLogic().segment(ct, bundle="no such bundle")
+    assert slicer.mrmlScene.GetNumberOfNodes() == before and not left_behind()
 
 
-def test_refuses_a_volume_without_an_image_or_under_a_transform(
-    module: ModuleType, slicer: MagicMock
-) -> None:
-    empty, transformed = _volume(), MagicMock()
-    empty.GetImageData.return_value = None
-    for volume in (None, empty, transformed):
-        with pytest.raises(ValueError):
+def test_refuses_a_volume_without_an_image(application: Any, module: ModuleType) -> None:
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    for volume in (None, empty):
+        with pytest.raises(SoarsError):
             module.SOARSSegmentationLogic().segment(volume)
-    slicer.util.launchConsoleProcess.assert_not_called()
 
 
-def test_lines_that_are_no_progress_are_not_taken_for_it(module: ModuleType) -> None:
-    for line in ("", "soars: error: no such file", "12", "[1]", '{"done": 1}'):
-        assert module.progressMessage(line) is None
+def test_the_self_test_of_the_application_holds_here_too(
+    application: Any,
+    module: ModuleType,
+    tmp_path: Path,
+    put_on_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a bundle that finds the phantom's bone by its HU, in place of the trained one."""
+    from tiny_bundle import write_tiny_bundle
+
+    write_tiny_bundle(tmp_path / "bundles" / "phantom")
+    put_on_path(real_child(tmp_path / "bin"))
+    widget = application.show(module)
+    monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: widget)
+    module.SOARSSegmentationTest().runTest()
+    assert not left_behind()
