@@ -34,6 +34,7 @@ class Shortcuts:
 
     def remove(self) -> None:
         for shortcut in self._shortcuts:
+            shortcut.enabled = False  # at once; it is deleted when Qt comes to it
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import qt
 import slicer
 
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
 from soars.errors import InputError, SoarsError
-from soars.progress import Progress
 from SOARSSegmentationLib import dependencies, export, proposal, results, scene, sessions, shortcuts, views
 from SOARSSegmentationLib.contents import grid_of
+from SOARSSegmentationLib.dialogs import ask_export, ask_folder, documents, open_folder, waiting
 from SOARSSegmentationLib.editor_section import EditorSection
 from SOARSSegmentationLib.export_panel import ExportPanel
 from SOARSSegmentationLib.inputs_panel import InputsPanel
@@ -26,10 +25,10 @@ from SOARSSegmentationLib.parts import Notice, sentence, small_label
 from SOARSSegmentationLib.protocols import Protocols
 from SOARSSegmentationLib.review_panel import ReviewPanel
 from SOARSSegmentationLib.review_rows import ABSENT, rows_of
-from SOARSSegmentationLib.runner import POLL_MS, Failure, Runner, RunOptions, find_python
+from SOARSSegmentationLib.run_control import RunControl
+from SOARSSegmentationLib.runner import Failure, RunOptions
 from SOARSSegmentationLib.session_control import SessionControl
 from SOARSSegmentationLib.session_panel import SessionPanel
-from SOARSSegmentationLib.stages import Stages
 from SOARSSegmentationLib.translation import _
 
 if TYPE_CHECKING:
@@ -46,15 +45,14 @@ class Window:
     def __init__(self, layout: Any, logic: Any) -> None:
         """``layout`` is the module widget's; ``logic`` makes parameter nodes."""
         self.logic = logic
-        self.runner: Runner | None = None
         self.entered = False
-        self._stages = Stages(())
         self._gpu: dependencies.Gpu | None = None
         self._masks: Mapping[str, Mask] = {}
         self._proposed: proposal.Proposal | None = None
         self._selecting = False
         self._all_active_s = 0.0
         self.protocols = Protocols(lambda key: recall(key), remember)
+        self.run = RunControl(self._run_progressed, self._run_over, self._run_finished, self._run_failed)
         self.inputs = InputsPanel(self.protocols, self._put, self.apply)
         self.session_panel = SessionPanel(
             self._put, self.start_session, self.toggle_pause, self.finish, self.choose_session_root
@@ -71,9 +69,6 @@ class Window:
                 shortcuts.PAUSE: self.toggle_pause,
             }
         )
-        self.polling = qt.QTimer()
-        self.polling.interval = POLL_MS
-        self.polling.timeout.connect(self._poll)
         layout.addWidget(small_label(_("For research use only, not a medical device. Check every contour.")))
         for section in (self.inputs, self.session_panel, self.review, self.editor, self.exporting):
             layout.addWidget(section.widget, 10 if section is self.review else 0)
@@ -105,7 +100,7 @@ class Window:
     def close(self) -> None:
         """The module is unloaded, or the application ends."""
         self.shortcuts.remove()
-        self._cancel_run()
+        self.run.cancel()
         self.control.close()
         self.editor.close()
         self.parameters = None
@@ -124,7 +119,7 @@ class Window:
 
     def scene_closes(self) -> None:
         """Before the nodes go; the session has heard of it by itself."""
-        if self._cancel_run():
+        if self.run.cancel():
             self.inputs.notice.say("note", _("Cancelled, because the scene was closed."))
         self.editor.scene_closes()
         self.parameters = None
@@ -133,8 +128,8 @@ class Window:
         """A node is about to be removed from the scene."""
         if self.parameters is None:
             return
-        if self.running and node is self._run_volume:
-            self._cancel_run()
+        if self.running and node is self.run.volume:
+            self.run.cancel()
             self.inputs.notice.say("error", _("The CT was removed from the scene: the run was cancelled."))
         if node is self.parameters.segmentation:
             self._put("segmentation", None)
@@ -143,12 +138,12 @@ class Window:
     # --- proposing -----------------------------------------------------------------------------------------------
     @property
     def running(self) -> bool:
-        return self.runner is not None and self.runner.running
+        return self.run.running
 
     def apply(self) -> None:
         """Start a run, or cancel the one that is running."""
         if self.running:
-            self._cancel_run()
+            self.run.cancel()
             self.inputs.notice.say("note", _("Cancelled. Nothing was changed."))
             return
         self.inputs.notice.clear()
@@ -168,42 +163,19 @@ class Window:
             raise InputError(problem)
         dependencies.ask_and_install(dependencies.missing(device, self._gpu))
         self.inputs.show(self.parameters, self._gpu)  # what runs may be another engine now
-        runner = Runner(
-            find_python(),
-            Path(slicer.app.temporaryPath),
-            on_progress=self._progressed,
-            on_finished=self._run_finished,
-            on_failed=self._run_failed,
-        )
-        with waiting():
-            runner.start(lambda folder: scene.ct_file(volume, folder), options)
-        self.runner, self._run_volume = runner, volume
         entry = self.inputs.entry
         branches = entry.bundle.branches if entry is not None and entry.bundle is not None else _RUN_BRANCHES
-        self._stages = Stages(branches)
-        self.inputs.progress.show(self._stages)
+        self.run.start(volume, options, branches)
         self.inputs.set_running(True)
-        self.polling.start()
 
-    def _poll(self) -> None:
-        runner = self.runner
-        if runner is None:
-            return
-        runner.poll()
-        if runner.running:
-            self._stages.tick(runner.elapsed_s)
-            self.inputs.progress.show(self._stages)
-        else:
-            self._run_over()
+    def _run_progressed(self) -> None:
+        self.inputs.progress.show(self.run.stages)
 
-    def _progressed(self, progress: Progress) -> None:
-        if self.runner is not None:
-            self._stages.hear(progress, self.runner.elapsed_s)
+    def _run_over(self) -> None:
+        self.inputs.set_running(False)
+        self._refresh()
 
-    def _run_finished(self, folder: Path) -> None:
-        with waiting():
-            result = results.add_result(slicer.mrmlScene, self._run_volume, folder)
-        self._run_over()
+    def _run_finished(self, result: results.Result) -> None:
         found = sum(not mask.is_empty for mask in result.proposal.masks.values())
         text = _("{found} organs were contoured in {seconds:.0f} s: check and correct each.").format(
             found=found, seconds=sum(result.record.timings_s.values())
@@ -215,27 +187,9 @@ class Window:
         self.review.notice.say("warning" if warnings else "done", text, details=warnings)
 
     def _run_failed(self, failure: Failure) -> None:
-        self._run_over()
         self.inputs.notice.say(
             "error", sentence(failure.message), details=failure.log_tail, report=failure.report
         )
-
-    def _cancel_run(self) -> bool:
-        """End the run, if there is one; whether there was."""
-        if not self.running or self.runner is None:
-            return False
-        with waiting():
-            self.runner.cancel()
-        self._run_over()
-        return True
-
-    def _run_over(self) -> None:
-        if self.runner is None:
-            return
-        self.polling.stop()
-        self.runner = self._run_volume = None
-        self.inputs.set_running(False)
-        self._refresh()
 
     # --- reviewing -----------------------------------------------------------------------------------------------
     def select(self, organ: str) -> None:
@@ -421,11 +375,10 @@ class Window:
 
     def session_root(self) -> Path:
         """Where sessions are kept: a setting, by default in the user's documents."""
-        documents = qt.QStandardPaths.writableLocation(qt.QStandardPaths.DocumentsLocation)
-        return Path(recall("SessionRoot") or Path(documents, "SOARS sessions"))
+        return Path(recall("SessionRoot") or Path(documents(), "SOARS sessions"))
 
     def choose_session_root(self) -> None:
-        folder = _folder_name(_("Where sessions are kept"), str(self.session_root()))
+        folder = ask_folder(_("Where sessions are kept"), str(self.session_root()))
         if folder:
             remember("SessionRoot", folder)
             self._refresh()
@@ -467,35 +420,26 @@ class Window:
         self.session_panel.notice.say(
             "warning" if session.problem else "done",
             text if session.problem is None else f"{text} {sentence(session.problem)}",
-            action=(_("Open the folder"), lambda: _open_folder(folder)),
+            action=(_("Open the folder"), lambda: open_folder(folder)),
         )
 
     # --- exporting -----------------------------------------------------------------------------------------------
     def export(self, key: str) -> None:
         """Ask where to, and write."""
         node, volume = self.parameters.segmentation, self._volume()
-        start = recall("ExportFolder") or qt.QStandardPaths.writableLocation(
-            qt.QStandardPaths.DocumentsLocation
-        )
-        name = (node.GetName() if node is not None else "session").replace("/", "_")
-        if key in (export.SEG_NRRD, export.RTSTRUCT):
-            suffix, kind = (".seg.nrrd", "*.seg.nrrd") if key == export.SEG_NRRD else (".dcm", "*.dcm")
-            path = _file_name(_("Export"), str(Path(start, name + suffix)), kind)
-        else:
-            path = _folder_name(_("Export into a folder"), start)
-        if not path:
+        path = ask_export(key, node.GetName() if node is not None else "session")
+        if path is None:
             return
-        remember("ExportFolder", str(Path(path).parent if Path(path).suffix else path))
         self.exporting.notice.clear()
         with self._telling(self.exporting.notice), waiting(), self._busy("export"):
             if key == export.SEG_NRRD:
-                written = export.export_seg_nrrd(node, Path(path))
+                written = export.export_seg_nrrd(node, path)
             elif key == export.RTSTRUCT:
-                written = export.export_rtstruct(node, volume, Path(path))
+                written = export.export_rtstruct(node, volume, path)
             elif key == export.SLICERRT:
-                written = export.export_by_slicerrt(node, volume, Path(path))
+                written = export.export_by_slicerrt(node, volume, path)
             else:
-                written = export.export_log(Path(self.parameters.session_folder), Path(path))
+                written = export.export_log(Path(self.parameters.session_folder), path)
             self.exporting.notice.say("done", sentence(written.what))
 
     # --- what is chosen and shown --------------------------------------------------------------------------------
@@ -629,26 +573,3 @@ class Window:
             return
         with session.recorder.busy(why):
             yield
-
-
-@contextmanager
-def waiting() -> Iterator[None]:
-    """The pointer says that the application is busy."""
-    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
-    try:
-        yield
-    finally:
-        qt.QApplication.restoreOverrideCursor()
-
-
-def _open_folder(folder: Path) -> None:
-    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
-
-
-def _file_name(title: str, start: str, kind: str) -> str:
-    answer = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, start, kind)
-    return str(answer[0] if isinstance(answer, tuple) else answer or "")
-
-
-def _folder_name(title: str, start: str) -> str:
-    return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")

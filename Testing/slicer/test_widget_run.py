@@ -62,13 +62,13 @@ def test_progress_is_shown_stage_by_stage_and_cancel_leaves_nothing(visit: Any) 
     visit.plays(WAITS)
     visit.press_apply()
     window = visit.window
-    visit.until(lambda: window._stages.current is not None and window._stages.current.name == "anchor")
+    visit.until(lambda: window.run.stages.current is not None and window.run.stages.current.name == "anchor")
     assert window.inputs.apply.text == "Cancel"
     assert not window.inputs.volume.enabled
-    assert [(s.name, s.state) for s in window._stages.all] == [
+    assert [(s.name, s.state) for s in window.run.stages.all] == [
         ("read", "done"), ("anchor", "running"), ("write", "to_come"),
     ]  # fmt: skip
-    assert window._stages.current.share == 3 / 8
+    assert window.run.stages.current.share == 3 / 8
     visit.picture("3_running")
     assert children() and files_of_runs(visit)
     visit.press_apply()
@@ -162,7 +162,7 @@ def test_a_child_killed_from_outside_is_said_in_one_message(visit: Any) -> None:
     before = visit.nodes()
     visit.plays(WAITS)
     visit.press_apply()
-    visit.until(lambda: visit.window._stages.current is not None)
+    visit.until(lambda: visit.window.run.stages.current is not None)
     os.kill(children()[0].pid, signal.SIGKILL)
     visit.until(lambda: not visit.window.running)
     assert "ended from outside (SIGKILL)" in visit.window.inputs.notice.text
@@ -183,7 +183,7 @@ def test_a_ct_that_is_deleted_during_the_run_ends_it(visit: Any) -> None:
     visit.choose_ct()
     visit.plays(WAITS)
     visit.press_apply()
-    visit.until(lambda: visit.window._stages.current is not None)
+    visit.until(lambda: visit.window.run.stages.current is not None)
     slicer.mrmlScene.RemoveNode(visit.ct)
     assert not visit.window.running and not children() and not files_of_runs(visit)
     assert visit.window.inputs.notice.text == "The CT was removed from the scene: the run was cancelled."
@@ -196,7 +196,7 @@ def test_a_scene_that_is_closed_during_the_run_ends_it(visit: Any) -> None:
     visit.choose_ct()
     visit.plays(WAITS)
     visit.press_apply()
-    visit.until(lambda: visit.window._stages.current is not None)
+    visit.until(lambda: visit.window.run.stages.current is not None)
     slicer.mrmlScene.Clear(False)
     assert not visit.window.running and not children() and not files_of_runs(visit)
     visit.application.settle()
