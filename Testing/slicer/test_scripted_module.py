@@ -85,7 +85,8 @@ def test_the_self_test_of_the_application_holds_here_too(
     """With a bundle that finds the phantom's bone by its HU, in place of the trained one."""
     from tiny_bundle import write_tiny_bundle
 
-    write_tiny_bundle(tmp_path / "bundles" / "phantom")
+    write_tiny_bundle(tmp_path / "bundles" / "bone")
+    monkeypatch.setattr(module.SOARSSegmentationTest, "BUNDLE", "bone")
     put_on_path(real_child(tmp_path / "bin"))
     widget = application.show(module)
     monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: widget)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pydicom
 from pydicom import config as pydicom_config
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
@@ -167,15 +168,27 @@ def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
     for item in dataset.ROIContourSequence:
         number = _number(path, item, "ReferencedROINumber")
         contours = list(item.get("ContourSequence") or [])
+        if any(_in_disorder(part) for part in (item, *contours)):
+            raise InputError(f"{path} is damaged among its contours; copy or export it again")
         if number not in rois:
             count = f"{len(contours)} contour{'s' * (len(contours) != 1)}"
             warnings.append(f"{path.name}: there is no ROI of number {number}; its {count} had no part")
             continue
+        if (
+            "ContourSequence" in item and not contours
+        ):  # PS3.3 C.8.8.6: one or more items, or no sequence at all
+            warnings.append(f"{path.name}: the list of contours of {rois[number].name!r} is there, but empty")
         rois[number].contours += contours
         colour = tuple(int(c) for c in item.get("ROIDisplayColor") or ())
         if len(colour) == 3 and all(0 <= c <= 255 for c in colour):
             rois[number].colour = colour
     return list(rois.values())
+
+
+def _in_disorder(item: Dataset) -> bool:
+    """Whether an item holds an element that the standard does not know: a length or a tag before it was damaged, and
+    pydicom, which goes on reading somewhere else, has lost what followed."""
+    return any(not (tag.is_private or tag.element == 0 or dictionary_has_tag(tag)) for tag in item.keys())
 
 
 def _number(path: Path, item: Dataset, keyword: str) -> int:
