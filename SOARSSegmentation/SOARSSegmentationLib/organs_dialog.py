@@ -26,7 +26,7 @@ class OrgansDialog:
         self.protocol: Protocol | None = None
         self.widget = qt.QDialog(parent)
         self.widget.windowTitle = _("Organs")
-        self.widget.resize(400, 640)
+        self.widget.resize(540, 660)
         layout = qt.QVBoxLayout(self.widget)
         self.tree = qt.QTreeWidget()
         self.tree.headerHidden = True
@@ -46,6 +46,7 @@ class OrgansDialog:
         buttons.accepted.connect(self.save)
         buttons.rejected.connect(self.widget.reject)
         layout.addWidget(buttons)
+        self.tree.itemChanged.connect(lambda *_arguments: self.notice.clear())
 
     def open(self) -> Protocol | None:
         self.widget.exec_()

@@ -73,7 +73,7 @@ def rows_of(
                 organ=oar.name,
                 label=oar.label,
                 stratum=oar.stratum,
-                colour=colour,  # type: ignore[arg-type]
+                colour=colour,
                 segment_id=segment_id,
                 state=state,
                 volume_cc=change.volume_cc if change is not None else volume_cc,

@@ -43,7 +43,7 @@ class Clinic:
 
         def edit(dataset: Dataset) -> None:
             dataset.ROIContourSequence[0].ContourSequence = list(contours)
-            del dataset.ROIContourSequence[1].ContourSequence  # an organ without contours has none
+            dataset.ROIContourSequence[1].pop("ContourSequence", None)  # an organ without contours has none
 
         return self.edit(edit)
 

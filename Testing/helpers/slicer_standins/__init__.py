@@ -120,6 +120,8 @@ class Application:
         self.main_window.close()
         self.main_window.deleteLater()
         self.settle()
+        # Without an event loop nobody deletes what asked for it: the keys of this window would be the next one's too.
+        self.qt.QCoreApplication.sendPostedEvents(None, self.qt.QEvent.DeferredDelete)
 
 
 @contextmanager
