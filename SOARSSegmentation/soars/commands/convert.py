@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soars.errors import InputError
+from soars.errors import CancelledError, InputError, SoarsError
 
 if TYPE_CHECKING:
     from soars.images import CtScan
     from soars.structures import StructureSet
 
 _LABEL_MAPS = (".nii.gz", ".nii", ".nrrd", ".mha")
+EACH = ("dcm", "seg.nrrd", "nrrd", "nii.gz", "mha", "masks")
+"""Endings that ``--each`` can write; "masks" are folders."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,7 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Slicer, a label map (NRRD, NIfTI or MHA, with a .json or .csv of the same name beside it that names the "
         "values), or a folder with one mask per organ. The ending of OUT says what to write: .dcm an RTSTRUCT, "
         ".seg.nrrd, one of .nrrd .nii.gz .nii .mha a label map with its .json, no ending a folder of masks. Organs "
-        "get their TG-263 names where the catalogue knows them; overlapping organs and empty ones are kept.",
+        "get their TG-263 names where the catalogue knows them; overlapping organs and empty ones are kept. With "
+        "--each, IN and OUT are folder trees of many patients.",
     )
     parser.add_argument("input", metavar="IN", type=Path, help="file or folder to read")
     parser.add_argument("output", metavar="OUT", type=Path, help="file or folder to write")
@@ -54,11 +57,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="TEXT",
         help="write a de-identified RTSTRUCT: this instead of the patient's name and ID, no dates; UIDs stay the CT's",
     )
+    parser.add_argument(
+        "--each",
+        metavar="ENDING",
+        choices=EACH,
+        help="IN is a tree with one folder for each patient: convert every RTSTRUCT and .seg.nrrd in it, with the CT "
+        "beside it, into OUT/PATIENT/ (one of %(choices)s); a patient that fails does not stop the others",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; errors are `soars.errors.InputError`, and nothing is written then."""
+    if args.each:
+        return _run_each(args)
     source, target = args.input, args.output
     kind = output_kind(target)
     _check_places(source, target, kind, args.overwrite)
@@ -66,17 +78,30 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--series chooses a series of the CT: give --ct as well")
     if kind != "RTSTRUCT" and (args.roi_names or args.pseudonym is not None):
         raise InputError(f"--roi-names and --pseudonym are for an RTSTRUCT: {target} will be a {kind}")
-    roi_names = _roi_names(args.roi_names)
     if kind == "RTSTRUCT" and args.ct is None:
         raise InputError(f"an RTSTRUCT ({target}) references a CT: give its DICOM folder with --ct")
+    structures = _convert(source, target, kind, args.ct, args.series, args)
+    print(f"{_counted(structures)} written to {target} as {kind}")
+    return 0
 
+
+def _convert(
+    source: Path,
+    target: Path,
+    kind: str,
+    ct_path: Path | None,
+    series_uid: str | None,
+    args: argparse.Namespace,
+) -> StructureSet:
+    """Read one, write the other."""
     from soars.images import read_ct
     from soars.structures import Geometry, read_structures
 
-    ct = read_ct(args.ct, args.series) if args.ct else None
+    roi_names = _roi_names(args.roi_names)
+    ct = read_ct(ct_path, series_uid) if ct_path else None
     if kind == "RTSTRUCT" and ct is not None and ct.series is None:
         raise InputError(
-            f"an RTSTRUCT references DICOM images, which {args.ct} is not: give a DICOM folder as --ct"
+            f"an RTSTRUCT references DICOM images, which {ct_path} is not: give a DICOM folder as --ct"
         )
     structures = read_structures(
         source,
@@ -85,10 +110,70 @@ def run(args: argparse.Namespace) -> int:
         any_frame=args.any_frame,
     )
     _write(structures, target, kind, ct, roi_names, args.pseudonym)
+    return structures
+
+
+def _counted(structures: StructureSet) -> str:
     empty = [name for name in structures if structures.is_empty(name)]
     note = f" ({len(empty)} of them empty: {', '.join(empty)})" if empty else ""
-    print(f"{len(structures)} structure{'s' * (len(structures) != 1)}{note} written to {target} as {kind}")
+    return f"{len(structures)} structure{'s' * (len(structures) != 1)}{note}"
+
+
+def _run_each(args: argparse.Namespace) -> int:
+    """A tree of patients: one line each, and a summary."""
+    from soars.dicom.patients import find_patients
+
+    if args.ct or args.series:
+        raise InputError("--each takes the CT that lies beside the structures: leave --ct and --series out")
+    if args.each != "dcm" and (args.roi_names or args.pseudonym is not None):
+        raise InputError("--roi-names and --pseudonym are for RTSTRUCTs: use them with --each dcm")
+    if args.output.resolve().is_relative_to(args.input.resolve()):
+        raise InputError(
+            f"{args.output} lies in {args.input}: choose a folder outside of the tree that is read"
+        )
+    done = failed = 0
+    for patient in find_patients(args.input):
+        problem = patient.problem or ("" if patient.structures else "no RTSTRUCT and no .seg.nrrd in it")
+        if problem:
+            failed += 1
+            print(f"{patient.name}: FAILED: {problem}", flush=True)
+        for source, target in (
+            _targets(patient.structures, args.output / patient.name, args.each) if not problem else ()
+        ):
+            what = f"{patient.name}: {source.relative_to(patient.folder)}"
+            try:
+                kind = "folder of masks" if args.each == "masks" else output_kind(target)
+                _check_places(source, target, kind, args.overwrite)
+                folder, series_uid = patient.ct_of(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                structures = _convert(source, target, kind, folder, series_uid, args)
+            except SoarsError as error:
+                if isinstance(error, CancelledError):
+                    raise
+                failed += 1
+                print(f"{what}: FAILED: {error}", flush=True)
+                continue
+            done += 1
+            print(f"{what}: {_counted(structures)} -> {target}", flush=True)
+    print(f"{done} converted, {failed} failed")
+    if failed:
+        raise InputError(f"{failed} of {done + failed} could not be converted; each says why above")
     return 0
+
+
+def _targets(sources: list[Path], folder: Path, ending: str) -> list[tuple[Path, Path]]:
+    """Where each goes: its own name with the ending, numbered where two would be one."""
+    out: list[tuple[Path, Path]] = []
+    taken: set[str] = set()
+    for source in sources:
+        name = source.name
+        stem = name[: -len(".seg.nrrd")] if name.lower().endswith(".seg.nrrd") else source.stem
+        chosen, number = stem, 2
+        while chosen in taken:
+            chosen, number = f"{stem}_{number}", number + 1
+        taken.add(chosen)
+        out.append((source, folder / (chosen if ending == "masks" else f"{chosen}.{ending}")))
+    return out
 
 
 def output_kind(target: Path) -> str:
