@@ -191,6 +191,8 @@ def test_a_damaged_dose(study: Study, tmp_path: Path, capsys: pytest.CaptureFixt
         names = [
             "--reference",
             str(study.rtstruct),
+            "--substitute",
+            str(study.rtstruct),
             "--ct",
             str(study.ct),
             "--csv",

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
-from soars.dicom.rtdose import check_belongs, read_rtdose
+from soars.dicom.rtdose import RtDose, add_rtdoses, check_belongs, read_rtdose
 from soars.dicom.series import CtSeries, read_series
 from soars.dicom.write import write_ct_series, write_rtdose
 from soars.errors import InputError
@@ -170,3 +170,35 @@ def test_dose_of_another_frame_of_reference_is_refused(path: Path, reference: Ct
     dose = read_rtdose(_edited(path, _set(FrameOfReferenceUID="1.2.3")))
     with pytest.raises(InputError, match="another frame of reference"):
         check_belongs(dose, reference)
+
+
+# --- several doses -----------------------------------------------------------------------------------------------
+def _part(path: Path, share: float, reference: CtSeries, kind: str = "BEAM", **values: object) -> RtDose:
+    image = _dose() * share
+    write_rtdose(image, path, reference, seed=path.name)
+    return read_rtdose(_edited(path, _set(DoseSummationType=kind, **values)))
+
+
+def test_beams_add_up_to_their_plan(tmp_path: Path, reference: CtSeries) -> None:
+    beams = [_part(tmp_path / f"beam{n}.dcm", share, reference) for n, share in enumerate((0.2, 0.5, 0.3))]
+    total = add_rtdoses(beams)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(total.image), sitk.GetArrayFromImage(_dose()), atol=3 * 70 / 65000
+    )
+    assert total.frame_of_reference_uid == reference.frame_of_reference_uid
+    assert total.warnings == ["3 doses were added: beam0.dcm, beam1.dcm, beam2.dcm"]
+
+
+def test_what_would_count_dose_twice_or_elsewhere_is_not_added(tmp_path: Path, reference: CtSeries) -> None:
+    plan = _part(tmp_path / "plan.dcm", 1, reference, "PLAN")
+    beam = _part(tmp_path / "beam.dcm", 0.5, reference)
+    moved = _part(tmp_path / "moved.dcm", 0.5, reference, ImagePositionPatient=[-19, -30, 40])
+    foreign = _part(tmp_path / "foreign.dcm", 0.5, reference, FrameOfReferenceUID="1.2.3")
+    for pair, said in (
+        ((beam, beam), "given twice"),
+        ((plan, beam), "counts double"),
+        ((beam, moved), "different grids"),
+        ((beam, foreign), "different frames of reference"),
+    ):
+        with pytest.raises(InputError, match=said):
+            add_rtdoses(pair)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from soars.cli import main
+from soars.dicom.rtdose import read_rtdose
 from soars.dicom.rtstruct import write_rtstruct
 from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series, write_rtdose
@@ -86,6 +87,33 @@ def test_a_dicom_patient_from_dose_to_differences(
     assert (percent[0.0], percent[14.9], percent[15.2], percent[19.4], percent[19.6]) == (100, 100, 90, 10, 0)
     said = capsys.readouterr().out
     assert "2 organs: +" in said and "over 10 % in 0 % of them" in said
+
+
+def test_beams_are_added_only_when_asked(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two halves of the dose are the dose."""
+    _, series, _ = read_series(patient / "ct")
+    whole = read_rtdose(patient / "dose.dcm").image
+    folder = tmp_path / "beams"
+    folder.mkdir()
+    for number in range(2):
+        path = write_rtdose(whole * 0.5, folder / f"beam{number}.dcm", series, seed=number)
+        dataset = pydicom.dcmread(path)
+        dataset.DoseSummationType = "BEAM"
+        dataset.save_as(path)
+    arguments = _command(patient, "--csv", str(tmp_path / "sum.csv"))
+    arguments[2] = str(folder)
+    assert main(arguments) == 2
+    assert not (tmp_path / "sum.csv").exists()
+    assert main([*arguments, "--sum"]) == 0
+    assert "2 doses were added: beam0.dcm, beam1.dcm" in capsys.readouterr().err
+    assert main(_command(patient, "--csv", str(tmp_path / "plan.csv"))) == 0
+    for ours, theirs in zip(_rows(tmp_path / "sum.csv"), _rows(tmp_path / "plan.csv"), strict=True):
+        assert float(ours["reference_mean_gy"]) == pytest.approx(float(theirs["reference_mean_gy"]), abs=2e-3)
+    arguments[2] = str(patient / "dose.dcm")
+    assert main([*arguments, "--sum", "--csv", str(tmp_path / "x.csv")]) == 2
+    assert "give their folder" in capsys.readouterr().err
 
 
 def test_several_substitutes_stand_side_by_side(patient: Path, tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the dose: an RTDOSE, or a NRRD, NIfTI or MHA file in Gy",
     )
     parser.add_argument(
+        "--sum",
+        action="store_true",
+        help="add all RTDOSEs in the folder that --dose names: of the beams of one plan, or of several plans",
+    )
+    parser.add_argument(
         "--reference", metavar="S", type=Path, required=True, help="the organs as they should be"
     )
     parser.add_argument(
@@ -89,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if args.processes is not None and args.processes < 1:
         raise InputError(f"--processes must be 1 or more, not {args.processes}")
     options = DoseOptions(organ_names(args.organs), args.sampling)
-    found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct)
+    found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct, add=args.sum)
     with reporting(args.progress) as report:
         cases = compare_cases(
             found, options, processes=args.processes or available_processors(), progress=report

@@ -7,6 +7,7 @@ is refused in one sentence; what is merely odd is a warning.
 from __future__ import annotations
 
 import warnings as python_warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pydicom.multival import MultiValue
 
 from soars.dicom.series import CtSeries
 from soars.errors import InputError
+from soars.structures.model import Geometry
 
 RT_DOSE_STORAGE = "1.2.840.10008.5.1.4.1.1.481.2"
 #: Frames may be this far, in mm, from evenly spaced.
@@ -27,13 +29,14 @@ EVEN_MM = 0.01
 ORIENTATION_TOLERANCE = 1e-3
 #: What is not the dose of a whole plan.
 _PARTS = ("FRACTION", "BEAM", "BRACHY", "FRACTION_SESSION", "BEAM_SESSION", "BRACHY_SESSION", "CONTROL_POINT")
+_OF_A_PART = ", not of the whole plan"
 
 
 @dataclass
 class RtDose:
     """A dose grid: ``image`` in Gy, float32, LPS mm, its frames in ascending order along row x column.
 
-    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...).
+    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...), in capitals.
     """
 
     image: sitk.Image
@@ -41,6 +44,7 @@ class RtDose:
     frame_of_reference_uid: str = ""
     study_uid: str = ""
     summation: str = ""
+    instance_uid: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -68,9 +72,40 @@ def read_rtdose(path: Path | str) -> RtDose:
         path,
         str(dataset.get("FrameOfReferenceUID") or ""),
         str(dataset.get("StudyInstanceUID") or ""),
-        str(dataset.get("DoseSummationType") or ""),
+        str(dataset.get("DoseSummationType") or "").upper(),
+        str(dataset.get("SOPInstanceUID") or ""),
         warnings,
     )
+
+
+def add_rtdoses(doses: Sequence[RtDose]) -> RtDose:
+    """The sum of the doses of beams, fractions or plans, as one dose in Gy on their grid.
+
+    `InputError` for what would count dose twice or at another place: the same dose given twice, the dose of a whole
+    plan together with that of a part, other grids or frames of reference.
+    """
+    first = doses[0]
+    for number, other in enumerate(doses[1:], 1):
+        pair = f"{first.path} and {other.path}"
+        if other.frame_of_reference_uid != first.frame_of_reference_uid:
+            raise InputError(f"{pair} are in different frames of reference: they cannot be added")
+        if not Geometry.of(other.image).same_as(Geometry.of(first.image)):
+            raise InputError(f"{pair} have different grids: export them on one grid to add them")
+        if other.instance_uid and other.instance_uid in [d.instance_uid for d in doses[:number]]:
+            raise InputError(f"{other.path} is given twice: its dose would count double")
+        if (other.summation in _PARTS) != (first.summation in _PARTS):
+            raise InputError(
+                f"{pair} are the dose of a plan and of a part of one: added, the part counts double"
+            )
+    total = np.zeros(first.image.GetSize()[::-1])
+    for dose in doses:
+        total += sitk.GetArrayViewFromImage(dose.image)
+    image = sitk.GetImageFromArray(total.astype(np.float32))
+    image.CopyInformation(first.image)
+    warnings = [f"{len(doses)} doses were added: {', '.join(dose.path.name for dose in doses)}"]
+    # That each is only a part is why they are added.
+    warnings += [w for dose in doses for w in dose.warnings if not w.endswith(_OF_A_PART)]
+    return RtDose(image, first.path.parent, first.frame_of_reference_uid, first.study_uid, "", "", warnings)
 
 
 def check_belongs(dose: RtDose, reference: CtSeries) -> None:
@@ -114,7 +149,7 @@ def _check_kind(dataset: Dataset, path: Path, warnings: list[str]) -> None:
         warnings.append(f"{path.name} is effective (biologically weighted) dose, not physical dose")
     summation = str(dataset.get("DoseSummationType") or "").upper()
     if summation in _PARTS:
-        warnings.append(f"{path.name} is the dose of a part ({summation}), not of the whole plan")
+        warnings.append(f"{path.name} is the dose of a part ({summation}){_OF_A_PART}")
 
 
 def _grid(dataset: Dataset, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -193,12 +228,20 @@ def _value(dataset: Dataset, keyword: str, path: Path) -> Any:
 
 
 def _number(dataset: Dataset, keyword: str, path: Path) -> float:
-    return float(_value(dataset, keyword, path))
+    value = _value(dataset, keyword, path)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        name = pydicom.datadict.dictionary_description(keyword)
+        raise InputError(f"{path}: its {name} is {str(value)!r}, not a number; export it again") from error
 
 
 def _numbers(dataset: Dataset, keyword: str, path: Path, count: int) -> np.ndarray:
     value = _value(dataset, keyword, path)
-    values = np.array(list(value) if isinstance(value, MultiValue) else [value], dtype=np.float64)
+    try:
+        values = np.array(list(value) if isinstance(value, MultiValue) else [value], dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
     if len(values) != count or not np.isfinite(values).all():
         name = pydicom.datadict.dictionary_description(keyword)
         raise InputError(

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from soars.dose.compare import DoseDifference, compare_dose
-from soars.dose.grid import read_dose
+from soars.dose.grid import add_doses, read_dose, rtdoses_in
 from soars.dose.sampling import DEFAULT_SAMPLING
 from soars.errors import InputError
 from soars.images import IMAGE_SUFFIXES, read_ct
 from soars.metrics.cases import CasePair, find_pairs, read_pair
 from soars.parallel import in_processes
 from soars.progress import Progress, Reporter, ignore
-from soars.structures.io import is_dicom
 from soars.structures.labelmap import image_stem
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class CaseDose:
 
 
 def find_dose_cases(
-    dose: Path, reference: Path, substitutes: Sequence[Path], ct: Path | None = None
+    dose: Path, reference: Path, substitutes: Sequence[Path], ct: Path | None = None, *, add: bool = False
 ) -> list[DoseCase]:
     """Match one case's files, or folders of cases by name, as `soars.metrics.cases.find_pairs` does; for several
     cases,
@@ -66,6 +65,14 @@ def find_dose_cases(
             log.warning("%s lacks %s, left out", substitute, ", ".join(pairing.without_prediction))
         for pair in pairing.pairs:
             found.setdefault(pair.case, []).append((name, pair))
+    if add:
+        if dose.is_file():
+            raise InputError(f"{dose} is one dose: to add several, give their folder")
+        folders = {case: dose if len(found) == 1 and rtdoses_in(dose) else dose / case for case in found}
+        for folder in folders.values():
+            if not folder.is_dir():
+                raise InputError(f"there is no folder {folder} with doses to add")
+        return [DoseCase(case, folders[case], tuple(pairs)) for case, pairs in found.items()]
     if len(found) == 1 and (dose.is_file() or _dose_in(dose) is not None):
         ((case, pairs),) = found.items()
         return [DoseCase(case, dose if dose.is_file() else _dose_in(dose) or dose, tuple(pairs))]
@@ -82,7 +89,7 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
     warnings: list[str] = []
     first = case.pairs[0][1]
     series = read_ct(first.ct).series if first.ct else None
-    dose = read_dose(case.dose, series)
+    dose = add_doses(case.dose, series) if case.dose.is_dir() else read_dose(case.dose, series)
     warnings += dose.warnings
     for name, pair in case.pairs:
         substitute, reference = read_pair(pair)
@@ -151,21 +158,13 @@ def _dose_of(case: str, folder: Path) -> Path:
             found = _dose_in(path)
             if found is not None:
                 return found
+            if len(rtdoses_in(path)) > 1:
+                raise InputError(f"{path} holds several RTDOSEs: leave one there, or add them with --sum")
     raise InputError(f"{folder} has no dose named after the case {case}")
 
 
 def _dose_in(folder: Path) -> Path | None:
     """The one dose in a folder: its only RTDOSE, or its only image."""
     files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    doses = [p for p in files if is_dicom(p) and _is_rtdose(p)]
-    doses = doses or [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    doses = rtdoses_in(folder) or [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
     return doses[0] if len(doses) == 1 else None
-
-
-def _is_rtdose(path: Path) -> bool:
-    from soars.dicom.files import read_header
-
-    try:
-        return read_header(path).text("Modality") == "RTDOSE"
-    except InputError:
-        return False

@@ -41,6 +41,36 @@ def read_dose(path: Path | str, reference: CtSeries | None = None) -> Dose:
     return Dose(found.image, path, found.warnings)
 
 
+def add_doses(folder: Path, reference: CtSeries | None = None) -> Dose:
+    """The sum of all RTDOSEs in a folder, each checked as `read_dose` does. `InputError` when there are none, or they
+    cannot be added (`soars.dicom.rtdose.add_rtdoses`)."""
+    from soars.dicom.rtdose import add_rtdoses, check_belongs, read_rtdose
+
+    paths = rtdoses_in(folder)
+    if not paths:
+        raise InputError(f"{folder}: there is no RTDOSE in it")
+    doses = [read_rtdose(path) for path in paths]
+    if reference is not None:
+        for dose in doses:
+            check_belongs(dose, reference)
+    total = add_rtdoses(doses)
+    return Dose(total.image, folder, total.warnings)
+
+
+def rtdoses_in(folder: Path) -> list[Path]:
+    """The RTDOSE files in a folder, by name."""
+    from soars.dicom.files import is_dicom, read_header
+
+    found = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        try:
+            if is_dicom(path) and read_header(path).text("Modality") == "RTDOSE":
+                found.append(path)
+        except InputError:
+            continue
+    return found
+
+
 def _read_image(path: Path) -> sitk.Image:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
