@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
+import SimpleITK as sitk
 import slicer
 from effort_logs import MS, HandClock
 from reading_desk import Box, ReadingDesk, blocks
@@ -26,6 +27,7 @@ from soars.errors import InputError, SoarsError
 from soars.phantom import make_phantom
 from soars.structures import StructureSet, read_seg_nrrd
 from SOARSSegmentationLib.editing import EditingSession
+from SOARSSegmentationLib.runner import Failure, Runner, RunOptions
 
 ORGANS: dict[str, Box] = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],
@@ -118,11 +120,27 @@ def reading(tmp_path: Path, open_reading: Open) -> Reading:
 
 
 @pytest.fixture(scope="module")
-def patient() -> StructureSet:
-    """The phantom's 42 organs."""
-    return make_phantom(7, spacing_mm=(2.0, 2.0, 3.0)).structures
+def patient(tmp_path_factory: pytest.TempPathFactory) -> StructureSet:
+    """The 42 organs that a child process, with the shipped bundle, finds on the phantom's CT."""
+    folder = tmp_path_factory.mktemp("run")
+    sitk.WriteImage(make_phantom(7, spacing_mm=(2.0, 2.0, 3.0)).ct, str(folder / "ct.nrrd"))
+    found: list[StructureSet] = []
+    failures: list[Failure] = []
+    runner = Runner(
+        sys.executable,
+        folder / "temporary",
+        on_finished=lambda output: found.append(read_seg_nrrd(output / "segmentation.seg.nrrd")),
+        on_failed=failures.append,
+    )
+    runner.start(lambda _: folder / "ct.nrrd", RunOptions("phantom", "cpu"))
+    while runner.running:
+        runner.poll()
+        time.sleep(0.05)
+    assert not failures, failures[0].report
+    return found[0]
 
 
+@pytest.mark.slow
 def test_a_scripted_session_has_the_times_and_categories_of_the_script(
     tmp_path: Path, patient: StructureSet, open_reading: Open
 ) -> None:
