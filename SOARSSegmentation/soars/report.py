@@ -19,7 +19,7 @@ from soars.pictures import Picture, Plane, Style, choose_planes, draw, plane_thr
 from soars.run_record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
 from soars.structures import StructureSet
 from soars.structures.atomic import replacing_file
-from soars.summary import format_volume, organ_notes
+from soars.summary import WHAT_IS_IN, format_volume, organ_notes
 
 STRATA = {
     "anchor": ("Anchor", "large or high contrast; they guide the others"),
@@ -68,6 +68,7 @@ def render_report(record: RunRecord, image: sitk.Image, structures: StructureSet
         bundle=_bundle(record),
         pictures=_pictures(record, image, structures),
         organs="".join(_stratum(record, stratum) for stratum in _strata(record)),
+        files=_files(record),
         timings=_timings(record),
         footer=_footer(record),
     )
@@ -197,6 +198,24 @@ def _organ_row(organ: OrganRecord) -> str:
 
 def _swatch(colour: tuple[int, int, int]) -> str:
     return '<span class="swatch" style="background:#{:02x}{:02x}{:02x}"></span>'.format(*colour)
+
+
+def _files(record: RunRecord) -> str:
+    """What was written beside this page, and where it may go."""
+    contours = len([organ for organ in record.in_state(PRESENT)])
+    more = {
+        "rtstruct.dcm": f"; {contours} organs on the original CT (series {record.ct.series_uid}), unapproved",
+        "segmentation.seg.nrrd": f"; {contours} organs with names, colours and terminology",
+    }
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(WHAT_IS_IN.get(name, '') + more.get(name, ''))}</td></tr>"
+        for name in record.outputs
+    )
+    if record.outputs and "rtstruct.dcm" not in record.outputs:
+        rows += (
+            '<tr><td colspan="2" class="muted">No RTSTRUCT: the CT did not come from DICOM files.</td></tr>'
+        )
+    return rows
 
 
 def _timings(record: RunRecord) -> str:

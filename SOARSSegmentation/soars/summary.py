@@ -7,12 +7,13 @@ from pathlib import Path
 
 from soars.run_record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
 
-_WHAT = {
+WHAT_IS_IN = {
     "segmentation.seg.nrrd": "contours, to edit in 3D Slicer",
     "rtstruct.dcm": "contours, for the planning system",
     "report.html": "pictures and warnings: look here first",
     "run.json": "the same for programs",
 }
+"""Files of a run."""
 
 
 def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> str:
@@ -65,4 +66,6 @@ def output_paths(folder: Path, names: Iterable[str]) -> str:
     """The paths of the written files, and what each is for."""
     paths = {name: str(folder / name) for name in names}
     width = max((len(path) for path in paths.values()), default=0)
-    return "\n".join(f"{path.ljust(width)}  {_WHAT.get(name, '')}".rstrip() for name, path in paths.items())
+    return "\n".join(
+        f"{path.ljust(width)}  {WHAT_IS_IN.get(name, '')}".rstrip() for name, path in paths.items()
+    )

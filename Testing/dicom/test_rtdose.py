@@ -166,6 +166,15 @@ def test_files_that_are_no_dose_are_refused(tmp_path: Path) -> None:
             read_rtdose(bad)
 
 
+def test_a_dose_without_a_frame_of_reference_is_told(path: Path, reference: CtSeries) -> None:
+    def forget(dataset: Dataset) -> None:
+        del dataset.FrameOfReferenceUID
+
+    dose = read_rtdose(_edited(path, forget))
+    check_belongs(dose, reference)
+    assert any("no frame of reference" in warning for warning in dose.warnings)
+
+
 def test_dose_of_another_frame_of_reference_is_refused(path: Path, reference: CtSeries) -> None:
     dose = read_rtdose(_edited(path, _set(FrameOfReferenceUID="1.2.3")))
     with pytest.raises(InputError, match="another frame of reference"):

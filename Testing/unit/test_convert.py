@@ -57,7 +57,7 @@ def test_every_kind_converts_to_every_other_without_loss(
     assert main(["convert", str(middle), str(last), "--ct", str(ct)]) == 0
     out, err = capsys.readouterr()
     assert "3 structures (1 of them empty: Pituitary) written to" in out
-    assert err == ""
+    assert all("the CT covers only" in line for line in err.splitlines())  # it is that small
     read = read_structures(last, organs.geometry)
     assert set(read.names) == set(organs.names)
     for name in organs:

@@ -198,6 +198,22 @@ def test_texts_of_others_are_shown_not_run(usual):
     assert evil in "".join(page.text)
 
 
+def test_what_was_written_is_listed(usual):
+    record = replace(
+        record_of(usual[1]), outputs=("segmentation.seg.nrrd", "rtstruct.dcm", "report.html", "run.json")
+    )
+    text = render_report(record, *usual)
+    files = text[text.index('id="files"') : text.index('id="times"')]
+    assert [name in files for name in record.outputs] == [True] * 4
+    assert (
+        f"{len(record.in_state(PRESENT))} organs on the original CT (series {record.ct.series_uid})" in files
+    )
+    without = render_report(
+        replace(record, outputs=("segmentation.seg.nrrd", "report.html", "run.json")), *usual
+    )
+    assert "No RTSTRUCT: the CT did not come from DICOM files." in without
+
+
 def test_the_card_is_shown_without_its_commands(usual):
     record = record_of(usual[1])
     text = "Patients, see `soars`.\n\n```\nsoars-train fit a b\n```\n\nAnd more."

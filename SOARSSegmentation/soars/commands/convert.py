@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from soars.errors import CancelledError, InputError, SoarsError
 if TYPE_CHECKING:
     from soars.images import CtScan
     from soars.structures import StructureSet
+
+log = logging.getLogger(__name__)
 
 _LABEL_MAPS = (".nii.gz", ".nii", ".nrrd", ".mha")
 EACH = ("dcm", "seg.nrrd", "nrrd", "nii.gz", "mha", "masks")
@@ -109,6 +112,8 @@ def _convert(
         reference=ct.series if ct else None,
         any_frame=args.any_frame,
     )
+    for warning in ct.warnings if ct else ():
+        log.warning("%s", warning)
     _write(structures, target, kind, ct, roi_names, args.pseudonym)
     return structures
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -53,6 +54,23 @@ def read_rtdose(path: Path | str) -> RtDose:
     in Gy."""
     path = Path(path)
     dataset = _read(path)
+    try:
+        with python_warnings.catch_warnings(), pydicom_config.disable_value_validation():
+            python_warnings.simplefilter("ignore")
+            return _dose(dataset, path)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # pydicom converts a value when it is asked for, and raises what the damage leads to
+        raise InputError(f"{path}: one of its values is damaged; export it again") from error
+
+
+def _dose(dataset: Dataset, path: Path) -> RtDose:
     warnings: list[str] = []
     _check_kind(dataset, path, warnings)
     scaling = _number(dataset, "DoseGridScaling", path)
@@ -109,8 +127,14 @@ def add_rtdoses(doses: Sequence[RtDose]) -> RtDose:
 
 
 def check_belongs(dose: RtDose, reference: CtSeries) -> None:
-    """Raise `InputError` when the dose was computed in another frame of reference than the CT's."""
+    """Raise `InputError` when the dose was computed in another frame of reference than the CT's; where one of the two
+    names none, that becomes a warning of the dose."""
     frames = dose.frame_of_reference_uid, reference.frame_of_reference_uid
+    if not all(frames):
+        whose = "the dose" if not frames[0] else "the CT"
+        dose.warnings.append(
+            f"{dose.path.name}: {whose} has no frame of reference: check that they belong together"
+        )
     if all(frames) and frames[0] != frames[1]:
         raise InputError(
             f"{dose.path}: the dose is in another frame of reference than the CT's: it does not belong to this CT; "
