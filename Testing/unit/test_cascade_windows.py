@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from soars.cascade.engine import fixed_point
+from soars.cascade.activations import fixed_point
 from soars.cascade.placement import place_sigmoid, place_softmax
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import (

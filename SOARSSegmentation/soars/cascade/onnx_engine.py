@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from soars.cascade.engine import fixed_point
+from soars.cascade.activations import fixed_point
 from soars.errors import BundleError, EngineError
 from soars.manifest import BranchSpec
 
