@@ -45,12 +45,10 @@ class Window:
     def __init__(self, layout: Any, logic: Any) -> None:
         """``layout`` is the module widget's; ``logic`` makes parameter nodes."""
         self.logic = logic
-        self.entered = False
         self._gpu: dependencies.Gpu | None = None
         self._masks: Mapping[str, Mask] = {}
         self._proposed: proposal.Proposal | None = None
         self._selecting = False
-        self._all_active_s = 0.0
         self.protocols = Protocols(lambda key: recall(key), remember)
         self.run = RunControl(self._run_progressed, self._run_over, self._run_finished, self._run_failed)
         self.inputs = InputsPanel(self.protocols, self._put, self.apply)
@@ -80,7 +78,6 @@ class Window:
     # --- life ----------------------------------------------------------------------------------------------------
     def enter(self) -> None:
         """The module is shown."""
-        self.entered = True
         if self.parameters is None:
             self.use_scene()
         self._gpu = dependencies.find_gpu()
@@ -93,7 +90,6 @@ class Window:
 
     def leave(self) -> None:
         """Another module is shown; the session, and a run, go on."""
-        self.entered = False
         self.shortcuts.remove()
         self.editor.leave()
 
@@ -506,7 +502,6 @@ class Window:
         self.review.show(rows, reviewing=self.control.running, has_proposal=proposed)
         there = [row for row in rows if row.state != ABSENT]
         self.session_panel.show_accepted(sum(row.state == ACCEPTED for row in there), len(there))
-        self._all_active_s = sum(row.active_s for row in rows)
         self._show_clock()
 
     def _organs_shown(self, node: Any) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ def _swatch(colour: tuple[int, int, int]) -> str:
 
 def _files(record: RunRecord) -> str:
     """What was written beside this page, and where it may go."""
-    contours = len([organ for organ in record.in_state(PRESENT)])
+    contours = len(record.in_state(PRESENT))
     more = {
         "rtstruct.dcm": f"; {contours} organs on the original CT (series {record.ct.series_uid}), unapproved",
         "segmentation.seg.nrrd": f"; {contours} organs with names, colours and terminology",

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from orientations import turned
 from pydicom.dataset import Dataset
 
 from soars.dicom.contours import Contour, fill, trace
@@ -26,18 +27,6 @@ from soars.structures import Geometry, StructureSet, read_structures, tight_mask
 
 SHAPE = (14, 40, 36)
 SPACING = (0.9, 1.2, 2.5)
-
-
-def turned(*axes: tuple[str, float]) -> tuple[float, ...]:
-    matrix = np.eye(3)
-    for axis, degrees in axes:
-        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-        turn = np.eye(3)
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-        matrix = matrix @ turn
-    return tuple(matrix.ravel().tolist())
-
 
 ORIENTATIONS = {
     "axial": turned(),

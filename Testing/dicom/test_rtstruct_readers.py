@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_standard import dicom_validator_errors
+from orientations import turned
 from rtstruct_readers import plastimatch_masks, rt_utils_masks
 
 from soars.dicom.contours import trace
@@ -21,18 +22,6 @@ from soars.dicom.series import CtSeries, read_series
 from soars.dicom.write import write_ct_series
 from soars.phantom import make_phantom
 from soars.structures import Geometry, StructureSet
-
-
-def turned(*axes: tuple[str, float]) -> tuple[float, ...]:
-    """Direction cosines after turns by degrees, exact where they are 0 or 1."""
-    matrix = np.eye(3)
-    for axis, degrees in axes:
-        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-        turn = np.eye(3)
-        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-        matrix = matrix @ turn
-    return tuple((np.round(matrix, 12) + 0.0).ravel().tolist())
 
 
 @dataclass(frozen=True)

@@ -91,26 +91,11 @@ class CoreDesk(ReadingDesk):
 
     def __init__(self, core: Core, volume: Any, segmentation: Any) -> None:
         self.scene, self.volume, self.segmentation = core.scene, volume, segmentation
-        self.history = slicer.vtkSegmentationHistory()
-        self.history.SetSegmentation(segmentation.GetSegmentation())
-        self.editor = slicer.vtkMRMLSegmentEditorNode()
-        self.editor.SetSingletonTag("SegmentEditor")
-        self.editor = self.scene.AddNode(self.editor)
-        self.hand = slicer.vtkSlicerSegmentEditorLogic()
-        self.hand.SetMRMLScene(self.scene)
-        self.hand.SetSegmentEditorNode(self.editor)
-        self.hand.SetSegmentationHistory(self.history)
-        self.hand.SetSegmentationNode(segmentation)
-        self.hand.SetSourceVolumeNode(volume)
+        self._take_the_brush()
 
     def close(self) -> None:
         """Before the core's own `Core.close`."""
-        self.hand.SetSegmentationNode(None)
-        self.hand.SetSourceVolumeNode(None)
-        self.hand.SetSegmentationHistory(None)
-        self.hand.SetSegmentEditorNode(None)
-        self.hand.SetMRMLScene(None)
-        self.history.SetSegmentation(None)
+        self._put_the_brush_down()
 
 
 def boot() -> Core:

@@ -30,6 +30,10 @@ class ReadingDesk:
         self._segmentations.SetMRMLScene(self.scene)
         self.volume = self.add_volume(structures.geometry)
         self.segmentation = self.add_segmentation(structures)
+        self._take_the_brush()
+
+    def _take_the_brush(self) -> None:
+        """The segment editor's logic and node, on the segmentation and the CT that are in the scene."""
         self.history = slicer.vtkSegmentationHistory()
         self.history.SetSegmentation(self.segmentation.GetSegmentation())
         self.editor = self.scene.AddNode(_editor_node("SegmentEditor"))
@@ -40,14 +44,18 @@ class ReadingDesk:
         self.hand.SetSegmentationNode(self.segmentation)
         self.hand.SetSourceVolumeNode(self.volume)
 
-    def close(self) -> None:
-        """Take the scene down in order; left to Python's garbage collector, VTK objects may go in a wrong one."""
+    def _put_the_brush_down(self) -> None:
+        """Before the scene goes."""
         self.hand.SetSegmentationNode(None)
         self.hand.SetSourceVolumeNode(None)
         self.hand.SetSegmentationHistory(None)
         self.hand.SetSegmentEditorNode(None)
         self.hand.SetMRMLScene(None)
         self.history.SetSegmentation(None)
+
+    def close(self) -> None:
+        """Take the scene down in order; left to Python's garbage collector, VTK objects may go in a wrong one."""
+        self._put_the_brush_down()
         self.scene.Clear(True)
         self._segmentations.SetMRMLScene(None)
         self._application.SetMRMLScene(None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from soars.errors import CancelledError, InputError, SoarsError
 
 if TYPE_CHECKING:
+    from soars.dicom.patients import PatientFolder
     from soars.images import CtScan
     from soars.structures import StructureSet
 
@@ -138,41 +139,46 @@ def _run_each(args: argparse.Namespace) -> int:
         )
     done = failed = 0
     for patient in find_patients(args.input):
-        problem = patient.problem or ("" if patient.structures else "no RTSTRUCT and no .seg.nrrd in it")
-        if problem:
+        if patient.problem or not patient.structures:
             failed += 1
+            problem = patient.problem or "no RTSTRUCT and no .seg.nrrd in it"
             print(f"{patient.name}: FAILED: {problem}", flush=True)
-        for source, target in (
-            _targets(patient.structures, args.output / patient.name, args.each) if not problem else ()
-        ):
-            what = f"{patient.name}: {source.relative_to(patient.folder)}"
+            continue
+        for source, target in _targets(patient.structures, args.output / patient.name, args.each):
             try:
-                kind = "folder of masks" if args.each == "masks" else output_kind(target)
-                _check_places(source, target, kind, args.overwrite)
-                folder, series_uid = patient.ct_of(source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                structures = _convert(source, target, kind, folder, series_uid, args)
+                result = f"{_counted(_convert_beside(patient, source, target, args))} -> {target}"
+                done += 1
+            except CancelledError:
+                raise
             except SoarsError as error:
-                if isinstance(error, CancelledError):
-                    raise
+                result = f"FAILED: {error}"
                 failed += 1
-                print(f"{what}: FAILED: {error}", flush=True)
-                continue
-            done += 1
-            print(f"{what}: {_counted(structures)} -> {target}", flush=True)
+            print(f"{patient.name}: {source.relative_to(patient.folder)}: {result}", flush=True)
     print(f"{done} converted, {failed} failed")
     if failed:
         raise InputError(f"{failed} of {done + failed} could not be converted; each says why above")
     return 0
 
 
+def _convert_beside(
+    patient: PatientFolder, source: Path, target: Path, args: argparse.Namespace
+) -> StructureSet:
+    """One of a patient's, with the CT beside it."""
+    kind = "folder of masks" if args.each == "masks" else output_kind(target)
+    _check_places(source, target, kind, args.overwrite)
+    folder, series_uid = patient.ct_of(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return _convert(source, target, kind, folder, series_uid, args)
+
+
 def _targets(sources: list[Path], folder: Path, ending: str) -> list[tuple[Path, Path]]:
     """Where each goes: its own name with the ending, numbered where two would be one."""
+    from soars.structures.labelmap import image_stem
+
     out: list[tuple[Path, Path]] = []
     taken: set[str] = set()
     for source in sources:
-        name = source.name
-        stem = name[: -len(".seg.nrrd")] if name.lower().endswith(".seg.nrrd") else source.stem
+        stem = image_stem(source)
         chosen, number = stem, 2
         while chosen in taken:
             chosen, number = f"{stem}_{number}", number + 1

@@ -51,8 +51,8 @@ def find_dose_cases(
     dose: Path, reference: Path, substitutes: Sequence[Path], ct: Path | None = None, *, add: bool = False
 ) -> list[DoseCase]:
     """Match one case's files, or folders of cases by name, as `soars.metrics.cases.find_pairs` does; for several
-    cases,
-    ``dose`` is a folder whose files, or folders with one RTDOSE, are named after them.
+    cases, ``dose`` is a folder whose files, or folders with one RTDOSE, are named after them. With ``add``, the dose of
+    a case is a folder, and all RTDOSEs in it count together.
 
     Raises `InputError` when something is missing, or a case lacks one of its sides.
     """
@@ -73,9 +73,10 @@ def find_dose_cases(
             if not folder.is_dir():
                 raise InputError(f"there is no folder {folder} with doses to add")
         return [DoseCase(case, folders[case], tuple(pairs)) for case, pairs in found.items()]
-    if len(found) == 1 and (dose.is_file() or _dose_in(dose) is not None):
+    only = (dose if dose.is_file() else _dose_in(dose)) if len(found) == 1 else None
+    if only is not None:
         ((case, pairs),) = found.items()
-        return [DoseCase(case, dose if dose.is_file() else _dose_in(dose) or dose, tuple(pairs))]
+        return [DoseCase(case, only, tuple(pairs))]
     if dose.is_file():
         raise InputError(
             f"--dose {dose} is one file; for several cases give a folder of doses named after them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,6 +12,9 @@ import SimpleITK as sitk
 from soars.dicom.series import CtSeries
 from soars.errors import InputError
 from soars.images import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from soars.dicom.rtdose import RtDose
 
 #: No plan gives a patient more; centigray do.
 MOST_GY = 1000.0
@@ -33,27 +37,19 @@ def read_dose(path: Path | str, reference: CtSeries | None = None) -> Dose:
     path = Path(path)
     if path.name.lower().endswith(IMAGE_SUFFIXES):
         return Dose(_read_image(path), path)
-    from soars.dicom.rtdose import check_belongs, read_rtdose
-
-    found = read_rtdose(path)
-    if reference is not None:
-        check_belongs(found, reference)
+    found = _read_rtdose(path, reference)
     return Dose(found.image, path, found.warnings)
 
 
 def add_doses(folder: Path, reference: CtSeries | None = None) -> Dose:
     """The sum of all RTDOSEs in a folder, each checked as `read_dose` does. `InputError` when there are none, or they
     cannot be added (`soars.dicom.rtdose.add_rtdoses`)."""
-    from soars.dicom.rtdose import add_rtdoses, check_belongs, read_rtdose
+    from soars.dicom.rtdose import add_rtdoses
 
     paths = rtdoses_in(folder)
     if not paths:
         raise InputError(f"{folder}: there is no RTDOSE in it")
-    doses = [read_rtdose(path) for path in paths]
-    if reference is not None:
-        for dose in doses:
-            check_belongs(dose, reference)
-    total = add_rtdoses(doses)
+    total = add_rtdoses([_read_rtdose(path, reference) for path in paths])
     return Dose(total.image, folder, total.warnings)
 
 
@@ -68,6 +64,16 @@ def rtdoses_in(folder: Path) -> list[Path]:
                 found.append(path)
         except InputError:
             continue
+    return found
+
+
+def _read_rtdose(path: Path, reference: CtSeries | None) -> RtDose:
+    """Read, and checked against the CT's frame of reference."""
+    from soars.dicom.rtdose import check_belongs, read_rtdose
+
+    found = read_rtdose(path)
+    if reference is not None:
+        check_belongs(found, reference)
     return found
 
 
