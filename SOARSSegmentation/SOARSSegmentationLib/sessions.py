@@ -107,7 +107,11 @@ def begin(
 # --- after an interruption ---------------------------------------------------------------------------------------
 def find_interrupted(root: Path, *, study: str, case: str, reader: str) -> Interrupted | None:
     """The newest interrupted session of this reader on this case; None when there is none."""
-    for folder in reversed(interrupted_sessions(root)):
+
+    def wanted(folder: Path) -> bool:  # the window asks often, and other readers' logs may be many and long
+        return folder.parent.name == study and folder.name.startswith(f"{case}_{reader}_")
+
+    for folder in reversed(interrupted_sessions(root, wanted)):
         header = read_log(session_logs(folder)[-1]).header
         if (header.study, header.case, header.reader) == (study, case, reader):
             return Interrupted(folder, header)

@@ -259,13 +259,13 @@ def session_folder(root: Path, header: Header) -> Path:
     return folder
 
 
-def interrupted_sessions(root: Path) -> list[Path]:
+def interrupted_sessions(root: Path, wanted: Callable[[Path], bool] = lambda folder: True) -> list[Path]:
     """Folders below ``root``, made by `session_folder`, whose session did not come to its end; newest last.
 
-    A folder with a log that cannot be read is left out.
+    Only the logs of folders that are ``wanted`` are read. A folder with a log that cannot be read is left out.
     """
     found: list[tuple[str, Path]] = []
-    for folder in {path.parent for path in root.glob(f"*/*/*{SUFFIX}")}:
+    for folder in filter(wanted, {path.parent for path in root.glob(f"*/*/*{SUFFIX}")}):
         try:
             newest = read_log(session_logs(folder)[-1])
         except InputError as error:
