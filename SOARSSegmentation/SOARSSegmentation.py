@@ -58,7 +58,7 @@ class SOARSSegmentation(ScriptedLoadableModule):
         """What other modules must be there for; none of it is needed for the module to work."""
         if sys.version_info[:2] < OLDEST_PYTHON:
             return
-        from SOARSSegmentationLib import sample_data, terminology
+        from SOARSSegmentationLib.scene import sample_data, terminology
 
         if hasattr(slicer.modules, "sampledata"):
             sample_data.register(MODULE_FOLDER / "Resources" / "Icons")
@@ -148,8 +148,9 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
         when Python packages are missing (the window asks for them); the scene is then as it was.
         """
         from soars.errors import SoarsError
-        from SOARSSegmentationLib import dependencies, results, scene
-        from SOARSSegmentationLib.runner import Runner, RunOptions, find_python
+        from SOARSSegmentationLib.run import dependencies, results
+        from SOARSSegmentationLib.run.runner import Runner, RunOptions, find_python
+        from SOARSSegmentationLib.scene import scene
 
         scene.check_volume(volumeNode)
         missing = dependencies.missing(device, dependencies.find_gpu())
@@ -202,14 +203,14 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
 
     def makeCT(self):
         """The synthetic patient on coarse voxels."""
-        from SOARSSegmentationLib import sample_data
+        from SOARSSegmentationLib.scene import sample_data
 
         self.delayDisplay("Making a synthetic patient")
         return sample_data.load_phantom(spacing_mm=(3.0, 3.0, 3.0), through_dicom=False)
 
     def test_logic(self) -> None:
         """A CT becomes a segmentation by the command line in a child process."""
-        from SOARSSegmentationLib import scene
+        from SOARSSegmentationLib.scene import scene
 
         ct = self.makeCT()
         node = SOARSSegmentationLogic().segment(ct, self.BUNDLE, "cpu", (self.ORGAN,))
@@ -228,8 +229,8 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
 
     def review(self, folder: Path) -> None:
         from soars.effort.log import read_log, session_logs
-        from soars.structures import read_seg_nrrd
-        from SOARSSegmentationLib import export
+        from soars.formats.segnrrd import read_seg_nrrd
+        from SOARSSegmentationLib.export import export
 
         ct = self.makeCT()
         window = slicer.util.getModuleWidget("SOARSSegmentation").window
@@ -294,9 +295,9 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
     def takeTopSliceAway(self, node, ct) -> int:
         """From the organ, by the call that the editor's effects end in; returns the number of its voxels."""
         from soars.structures import tight_mask
-        from SOARSSegmentationLib import scene
-        from SOARSSegmentationLib.contents import grid_of
-        from SOARSSegmentationLib.label_maps import label_map_of
+        from SOARSSegmentationLib.scene import scene
+        from SOARSSegmentationLib.scene.contents import grid_of
+        from SOARSSegmentationLib.scene.label_maps import label_map_of
 
         segment_id = scene.segment_ids(node)[self.ORGAN]
         mask = scene.organ_mask(node, segment_id, ct)

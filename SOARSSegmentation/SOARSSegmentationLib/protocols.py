@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from soars.catalogue import CATALOGUE, STRATA, by_stratum
 from soars.errors import InputError
-from soars.oars import CATALOGUE, STRATA, by_stratum
 from SOARSSegmentationLib.translation import _
 
 SETTING = "SOARSSegmentation/Protocols"

@@ -14,21 +14,25 @@ import slicer
 
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
 from soars.errors import InputError, SoarsError
-from SOARSSegmentationLib import dependencies, export, proposal, results, scene, sessions, shortcuts, views
-from SOARSSegmentationLib.contents import grid_of
-from SOARSSegmentationLib.dialogs import ask_export, ask_folder, documents, open_folder, waiting
-from SOARSSegmentationLib.editor_section import EditorSection
-from SOARSSegmentationLib.export_panel import ExportPanel
-from SOARSSegmentationLib.inputs_panel import InputsPanel
+from SOARSSegmentationLib import shortcuts
+from SOARSSegmentationLib.export import export
 from SOARSSegmentationLib.memory import recall, remember
-from SOARSSegmentationLib.parts import Notice, sentence, small_label
+from SOARSSegmentationLib.panels.dialogs import ask_export, ask_folder, documents, open_folder, waiting
+from SOARSSegmentationLib.panels.editor_section import EditorSection
+from SOARSSegmentationLib.panels.export_panel import ExportPanel
+from SOARSSegmentationLib.panels.inputs_panel import InputsPanel
+from SOARSSegmentationLib.panels.parts import Notice, sentence, small_label
+from SOARSSegmentationLib.panels.review_panel import ReviewPanel
+from SOARSSegmentationLib.panels.review_rows import ABSENT, rows_of
+from SOARSSegmentationLib.panels.session_panel import SessionPanel
 from SOARSSegmentationLib.protocols import Protocols
-from SOARSSegmentationLib.review_panel import ReviewPanel
-from SOARSSegmentationLib.review_rows import ABSENT, rows_of
-from SOARSSegmentationLib.run_control import RunControl
-from SOARSSegmentationLib.runner import Failure, RunOptions
-from SOARSSegmentationLib.session_control import SessionControl
-from SOARSSegmentationLib.session_panel import SessionPanel
+from SOARSSegmentationLib.run import dependencies, results
+from SOARSSegmentationLib.run.run_control import RunControl
+from SOARSSegmentationLib.run.runner import Failure, RunOptions
+from SOARSSegmentationLib.scene import proposal, scene, views
+from SOARSSegmentationLib.scene.contents import grid_of
+from SOARSSegmentationLib.session import sessions
+from SOARSSegmentationLib.session.session_control import SessionControl
 from SOARSSegmentationLib.translation import _
 
 if TYPE_CHECKING:

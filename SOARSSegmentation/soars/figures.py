@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.errors import InputError
-from soars.structures.atomic import replacing_file
+from soars.files import replacing_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

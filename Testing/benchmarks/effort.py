@@ -111,7 +111,7 @@ def comparing(structures: StructureSet) -> dict[str, float]:
     try:
         from reading_desk import ReadingDesk
 
-        from SOARSSegmentationLib.contents import Contents
+        from SOARSSegmentationLib.scene.contents import Contents
     except ImportError:
         return out
     desk = ReadingDesk(structures)

@@ -102,7 +102,7 @@ def make_ct(args: argparse.Namespace) -> None:
     import SimpleITK as sitk
 
     if args.ct:
-        from soars.images import read_ct
+        from soars.ct.images import read_ct
 
         image = read_ct(args.ct).image
     else:
@@ -119,10 +119,10 @@ def make_bundle(args: argparse.Namespace) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from soars.bundle import CARD_SECTIONS, BranchSpec, write_manifest
+    from soars.bundle.store import CARD_SECTIONS, BranchSpec, write_manifest
+    from soars.catalogue import by_stratum
     from soars.networks.architecture import UNetArchitecture
     from soars.networks.unet import UNet
-    from soars.oars import by_stratum
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(args.work / "ct.nrrd"))
@@ -172,10 +172,10 @@ def make_bundle(args: argparse.Namespace) -> None:
 def run_cascade(args: argparse.Namespace) -> None:
     import SimpleITK as sitk
 
-    from soars.bundle import load_bundle
+    from soars.bundle.store import load_bundle
     from soars.cascade import branches
-    from soars.images import CtScan
-    from soars.segment import SegmentOptions, segment
+    from soars.ct.images import CtScan
+    from soars.run.segment import SegmentOptions, segment
 
     image = sitk.ReadImage(str(args.work / "ct.nrrd"))
     bundle = load_bundle(args.work / "bundle")

@@ -34,9 +34,9 @@ import numpy as np
 import pydicom
 from tqdm import tqdm
 
+from soars.ct.series import read_series
 from soars.dicom.rtdose import read_rtdose
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import read_series
 from soars.dose import structure_dvh
 from soars.metrics import Tolerance, score_masks
 from soars.phantom.export import write_phantom_dicom

@@ -30,8 +30,8 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series
 from soars.phantom.make import make_phantom
 from soars.structures import Geometry, StructureSet

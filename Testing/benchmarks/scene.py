@@ -17,9 +17,10 @@ from pathlib import Path
 from mrml_core import boot
 from structures_memory import SHAPE, make_organs
 
-from soars.structures import Geometry, write_seg_nrrd
+from soars.formats.segnrrd import write_seg_nrrd
+from soars.structures import Geometry
 from soars.structures.naming import use_catalogue_names
-from SOARSSegmentationLib import proposal, scene
+from SOARSSegmentationLib.scene import proposal, scene
 
 GOAL_S = 3.0
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from soars.dicom.series import read_series
+from soars.ct.series import read_series
 from soars.dicom.write import write_ct_series
 
 SHAPE = (200, 512, 512)

@@ -25,9 +25,10 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
+from soars.ct.series import CtSeries
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import CtSeries
-from soars.structures import Geometry, StructureSet, read_seg_nrrd, write_seg_nrrd
+from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 SHAPE = (360, 512, 512)
 # name: extent (z, y, x) and centre (z, y, x), voxels; names ending in _L also stand for their mirror image

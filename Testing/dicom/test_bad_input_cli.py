@@ -20,8 +20,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from soars import case
 from soars.cli import main
+from soars.run import case
 
 Files = list[Path]
 Writer = Callable[..., Files]
@@ -29,7 +29,7 @@ Writer = Callable[..., Files]
 
 @pytest.fixture(autouse=True)
 def cascade(monkeypatch):
-    monkeypatch.setattr("soars.bundle.load_bundle", lambda name: balls.a_bundle())
+    monkeypatch.setattr("soars.bundle.store.load_bundle", lambda name: balls.a_bundle())
     monkeypatch.setattr(case, "segment", balls.fake_segment)
 
 

@@ -10,9 +10,10 @@ import pydicom
 import pytest
 
 from soars.cli import main
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import read_series
-from soars.structures import Geometry, StructureSet, read_seg_nrrd
+from soars.formats.segnrrd import read_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 
 @pytest.fixture

@@ -24,10 +24,11 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from soars.cli import main
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import write_rtstruct
-from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series, write_rtdose
-from soars.structures import Geometry, StructureSet, read_seg_nrrd
+from soars.formats.segnrrd import read_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 FILES = 100
 """Of each kind."""

@@ -15,10 +15,10 @@ from orthanc import AE_TITLE, Orthanc, program, running_orthanc
 pytest.importorskip("pynetdicom", reason="pynetdicom is not installed")
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
 
+from soars.archive.nodes import Node, read_nodes
 from soars.cli import main
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import write_rtstruct
-from soars.dicom.series import read_series
-from soars.network.nodes import Node, read_nodes
 from soars.structures import Geometry, StructureSet
 
 
@@ -147,8 +147,8 @@ def test_nobody_there(tmp_path, capsys) -> None:
 
 def test_somebody_who_speaks_no_dicom(capsys) -> None:
     """A port that takes connections and never answers: told after the time-out, not waited for."""
+    from soars.archive.dimse import echo
     from soars.errors import InputError
-    from soars.network.dimse import echo
 
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
+from soars.ct.series import CtSeries, read_series
 from soars.dicom.rtdose import RtDose, add_rtdoses, check_belongs, read_rtdose
-from soars.dicom.series import CtSeries, read_series
 from soars.dicom.write import write_ct_series, write_rtdose
 from soars.errors import InputError
 

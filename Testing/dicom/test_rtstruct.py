@@ -18,12 +18,13 @@ from hypothesis.extra.numpy import arrays
 from orientations import turned
 from pydicom.dataset import Dataset
 
+from soars.ct.series import CtSeries, read_series
 from soars.dicom.contours import Contour, fill, trace
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import CtSeries, read_series
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
-from soars.structures import Geometry, StructureSet, read_structures, tight_mask
+from soars.formats.reading import read_structures
+from soars.structures import Geometry, StructureSet, tight_mask
 
 SHAPE = (14, 40, 36)
 SPACING = (0.9, 1.2, 2.5)

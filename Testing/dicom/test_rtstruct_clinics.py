@@ -13,10 +13,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from soars.ct.series import CtSeries, read_series
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import CtSeries, read_series
 from soars.errors import InputError
-from soars.structures import Geometry, StructureSet, read_structures
+from soars.formats.reading import read_structures
+from soars.structures import Geometry, StructureSet
 
 Box = tuple[float, float, float, float]
 

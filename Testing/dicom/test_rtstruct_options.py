@@ -13,11 +13,12 @@ from dicom_standard import dicom_validator_errors
 from pydicom.dataset import Dataset
 
 from soars.cli import main
+from soars.ct.series import CtSeries, read_series
 from soars.dicom.rtstruct import read_roi_names, read_rtstruct, write_rtstruct
 from soars.dicom.rtstruct_write import GENERATION_TAG
-from soars.dicom.series import CtSeries, read_series
 from soars.errors import InputError
-from soars.structures import Geometry, StructureSet, read_seg_nrrd, write_seg_nrrd
+from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 Edit = Callable[[Dataset, int], None]
 

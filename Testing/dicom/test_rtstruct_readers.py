@@ -16,9 +16,9 @@ from dicom_standard import dicom_validator_errors
 from orientations import turned
 from rtstruct_readers import plastimatch_masks, rt_utils_masks
 
+from soars.ct.series import CtSeries, read_series
 from soars.dicom.contours import trace
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import CtSeries, read_series
 from soars.dicom.write import write_ct_series
 from soars.phantom import make_phantom
 from soars.structures import Geometry, StructureSet

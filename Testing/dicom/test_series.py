@@ -13,9 +13,9 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import RLELossless
 
-from soars.dicom.series import list_series, read_series
+from soars.ct.images import read_ct
+from soars.ct.series import list_series, read_series
 from soars.errors import InputError
-from soars.images import read_ct
 
 
 def hu_of(image: sitk.Image) -> np.ndarray:

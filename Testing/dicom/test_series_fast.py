@@ -12,9 +12,10 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from soars.dicom import files, volume
-from soars.dicom.files import read_header
-from soars.dicom.series import read_series
+from soars.ct import dicom_files as files
+from soars.ct import volume
+from soars.ct.dicom_files import read_header
+from soars.ct.series import read_series
 
 
 def nested(ds: Dataset, k: int) -> None:

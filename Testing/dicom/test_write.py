@@ -10,7 +10,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from soars.dicom.series import read_series
+from soars.ct.series import read_series
 from soars.dicom.write import uid_from, write_ct_series, write_rtdose
 from soars.errors import InputError
 

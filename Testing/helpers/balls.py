@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import EngineInfo
-from soars.images import CtScan
-from soars.manifest import BranchSpec, Bundle
+from soars.ct.images import CtScan
 from soars.networks.architecture import UNetArchitecture
 from soars.progress import Reporter
-from soars.segment import SegmentOptions, SegmentResult, wanted_organs
+from soars.run.segment import SegmentOptions, SegmentResult, wanted_organs
 from soars.structures import Geometry, StructureSet
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R")

@@ -15,8 +15,8 @@ from python_slicer import hand_over, playing_child, prepare_results
 from reading_desk import Box, blocks
 from slicer_hand import paint
 
+from soars.bundle.manifest import CARD_SECTIONS
 from soars.effort.log import EffortLog, read_log, session_logs
-from soars.manifest import CARD_SECTIONS
 
 ORGANS: dict[str, Box] = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],
@@ -163,7 +163,7 @@ def install_bundle(home: Path) -> None:
     """A bundle that can be listed and chosen; no network is behind it."""
     from tiny_networks import WINDOW_HU, Band, branch
 
-    from soars.bundle import write_manifest
+    from soars.bundle.store import write_manifest
 
     folder = home / "tester"
     folder.mkdir(parents=True)

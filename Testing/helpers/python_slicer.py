@@ -9,8 +9,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from soars.oars import CATALOGUE, SOARS42
-from soars.run_record import (
+from soars.catalogue import CATALOGUE, SOARS42
+from soars.formats.segnrrd import write_seg_nrrd
+from soars.report.record import (
     ABSENT,
     NOT_COVERED,
     PRESENT,
@@ -20,7 +21,7 @@ from soars.run_record import (
     OrganRecord,
     RunRecord,
 )
-from soars.structures import StructureSet, write_seg_nrrd
+from soars.structures import StructureSet
 
 HEAD = """
 import json, os, pathlib, shutil, signal, subprocess, sys, time

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tiny_networks import WINDOW_HU, Band, Sphere, branch, scan_of
 
-from soars.bundle import CARD_SECTIONS, write_manifest
-from soars.images import CtScan
+from soars.bundle.store import CARD_SECTIONS, write_manifest
+from soars.ct.images import CtScan
 
 FOUND = {
     "Brainstem": Sphere((0.0, 0.0, 20.0), 18.0, 300.0),

@@ -15,10 +15,10 @@ import onnx
 import SimpleITK as sitk
 from onnx import TensorProto, helper, numpy_helper
 
-from soars.images import CtScan
-from soars.manifest import BranchSpec, Bundle
+from soars.bundle.manifest import BranchSpec, Bundle
+from soars.catalogue import CATALOGUE
+from soars.ct.images import CtScan
 from soars.networks.architecture import UNetArchitecture
-from soars.oars import CATALOGUE
 
 WINDOW_HU = (-500.0, 1000.0)
 TISSUE_HU, AIR_HU = 0.0, -1000.0

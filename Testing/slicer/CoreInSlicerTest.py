@@ -7,8 +7,8 @@ import unittest
 
 class CoreInSlicerTest(unittest.TestCase):
     def test_core_is_packaged_whole(self) -> None:
-        from soars.bundle import list_bundles
-        from soars.oars import SOARS42
+        from soars.bundle.store import list_bundles
+        from soars.catalogue import SOARS42
 
         self.assertEqual(len(SOARS42), 42)
         self.assertTrue(list_bundles())
@@ -19,12 +19,12 @@ class CoreInSlicerTest(unittest.TestCase):
         self.assertEqual(main(["--version"]), 0)
 
     def test_the_python_of_the_child_process_is_found(self) -> None:
-        from SOARSSegmentationLib.runner import find_python
+        from SOARSSegmentationLib.run.runner import find_python
 
         self.assertIn("PythonSlicer", find_python())
 
     def test_the_device_is_said_without_importing_torch(self) -> None:
-        from SOARSSegmentationLib.dependencies import device_sentence, find_gpu
+        from SOARSSegmentationLib.run.dependencies import device_sentence, find_gpu
 
         self.assertTrue(device_sentence("auto", find_gpu()))
 

@@ -13,7 +13,7 @@ from reading_desk import ReadingDesk, blocks
 
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
-from SOARSSegmentationLib.contents import Contents, grid_of, no_voxels
+from SOARSSegmentationLib.scene.contents import Contents, grid_of, no_voxels
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],

@@ -17,8 +17,8 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 
 from soars.errors import InputError
-from SOARSSegmentationLib import dependencies
-from SOARSSegmentationLib.dependencies import Gpu, ask_and_install, device_sentence, missing
+from SOARSSegmentationLib.run import dependencies
+from SOARSSegmentationLib.run.dependencies import Gpu, ask_and_install, device_sentence, missing
 
 CARD = Gpu("NVIDIA RTX A5000", 24.0)
 Versions = dict[str, str]
@@ -72,7 +72,7 @@ def test_they_are_the_packages_that_the_module_declares(root: Path) -> None:
 def test_finding_out_imports_nothing_heavy() -> None:
     heavy = ("torch", "onnxruntime", "SimpleITK", "scipy", "pydicom", "slicerio")
     code = (
-        "import sys\nfrom SOARSSegmentationLib.dependencies import *\n"
+        "import sys\nfrom SOARSSegmentationLib.run.dependencies import *\n"
         "missing('auto', find_gpu()), missing('cuda'), device_sentence('auto', find_gpu())\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )

@@ -24,10 +24,11 @@ from soars.effort.change import OrganChange
 from soars.effort.log import EffortLog, read_log, read_session, session_logs
 from soars.effort.records import Header
 from soars.errors import InputError, SoarsError
+from soars.formats.segnrrd import read_seg_nrrd
 from soars.phantom import make_phantom
-from soars.structures import StructureSet, read_seg_nrrd
-from SOARSSegmentationLib.editing import EditingSession
-from SOARSSegmentationLib.runner import Failure, Runner, RunOptions
+from soars.structures import StructureSet
+from SOARSSegmentationLib.run.runner import Failure, Runner, RunOptions
+from SOARSSegmentationLib.session.editing import EditingSession
 
 ORGANS: dict[str, Box] = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],
@@ -502,7 +503,7 @@ def test_a_result_that_cannot_be_written_is_said_and_the_log_is_closed(
         raise InputError("cannot write result.seg.nrrd: No space left on device")
 
     reading.click("Eye_L")
-    monkeypatch.setattr("soars.structures.write_seg_nrrd", no_room)
+    monkeypatch.setattr("soars.formats.segnrrd.write_seg_nrrd", no_room)
     reading.session.accept("Eye_L")
     assert reading.session.problem is not None and "No space" in reading.session.problem
     with pytest.raises(SoarsError, match="No space"):
@@ -517,9 +518,9 @@ def test_without_the_packages_of_our_writer_slicers_own_is_used(
         raise ModuleNotFoundError("No module named 'slicerio'")
 
     written: list[tuple[Any, Path]] = []
-    monkeypatch.setattr("soars.structures.write_seg_nrrd", not_installed)
+    monkeypatch.setattr("soars.formats.segnrrd.write_seg_nrrd", not_installed)
     monkeypatch.setattr(
-        "SOARSSegmentationLib.scene.write_seg_nrrd", lambda node, path: written.append((node, path))
+        "SOARSSegmentationLib.scene.scene.write_seg_nrrd", lambda node, path: written.append((node, path))
     )
     reading.session.finish()
     assert written == [(reading.desk.segmentation, reading.folder / "result.seg.nrrd")]
@@ -534,7 +535,7 @@ def test_the_result_is_not_saved_at_every_accept_when_that_takes_long(
         reading.clock.step(3.0)
         saves.append(reading.clock.ns)
 
-    monkeypatch.setattr("soars.structures.write_seg_nrrd", slow)
+    monkeypatch.setattr("soars.formats.segnrrd.write_seg_nrrd", slow)
     for organ in ORGANS:  # an organ every 25 s
         reading.click(organ)
         reading.clock.step(25.0)

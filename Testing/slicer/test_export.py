@@ -19,13 +19,15 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 from reading_desk import blocks
 
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
-from soars.structures import Geometry, StructureSet, read_seg_nrrd
-from SOARSSegmentationLib import export, scene
-from SOARSSegmentationLib.export import LOG, RTSTRUCT, SEG_NRRD, SLICERRT
+from soars.formats.segnrrd import read_seg_nrrd
+from soars.structures import Geometry, StructureSet
+from SOARSSegmentationLib.export import export
+from SOARSSegmentationLib.export.export import LOG, RTSTRUCT, SEG_NRRD, SLICERRT
+from SOARSSegmentationLib.scene import scene
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],

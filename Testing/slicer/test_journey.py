@@ -16,18 +16,21 @@ import pydicom
 from mrml_core import CoreDesk
 from tiny_bundle import ABSENT, FOUND, patient, write_tiny_bundle
 
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import read_rtstruct
-from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series
 from soars.effort.log import read_session, session_logs
 from soars.effort.records import Header
 from soars.effort.timing import session_timing
 from soars.errors import InputError
-from soars.structures import Geometry, read_seg_nrrd
-from SOARSSegmentationLib import export, proposal, results, scene
-from SOARSSegmentationLib.editing import ABSENT as ABSENT_STATE
-from SOARSSegmentationLib.editing import EditingSession
-from SOARSSegmentationLib.runner import Runner, RunOptions
+from soars.formats.segnrrd import read_seg_nrrd
+from soars.structures import Geometry
+from SOARSSegmentationLib.export import export
+from SOARSSegmentationLib.run import results
+from SOARSSegmentationLib.run.runner import Runner, RunOptions
+from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.session.editing import ABSENT as ABSENT_STATE
+from SOARSSegmentationLib.session.editing import EditingSession
 
 FREE = np.s_[2:5, 20:24, 20:24]
 

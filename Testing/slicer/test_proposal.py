@@ -16,8 +16,8 @@ from reading_desk import ReadingDesk, blocks
 
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet, tight_mask
-from SOARSSegmentationLib import proposal, scene
-from SOARSSegmentationLib.segment_events import SegmentEvents
+from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.session.segment_events import SegmentEvents
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],

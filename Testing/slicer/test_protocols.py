@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 
+from soars.catalogue import SOARS42
 from soars.errors import InputError
-from soars.oars import SOARS42
 from SOARSSegmentationLib.protocols import ALL, SETTING, Protocols
 
 

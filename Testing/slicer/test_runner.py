@@ -22,8 +22,9 @@ from tiny_bundle import ABSENT, FOUND, patient, write_tiny_bundle
 from soars.errors import InputError
 from soars.progress import Progress
 from soars.structures import Geometry
-from SOARSSegmentationLib import proposal, results, runner, scene
-from SOARSSegmentationLib.runner import Failure, Runner, RunOptions, find_python, parse_progress
+from SOARSSegmentationLib.run import results, runner
+from SOARSSegmentationLib.run.runner import Failure, Runner, RunOptions, find_python, parse_progress
+from SOARSSegmentationLib.scene import proposal, scene
 
 HEAD = """
 import json, os, pathlib, signal, subprocess, sys, time

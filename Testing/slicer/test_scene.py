@@ -17,11 +17,12 @@ import vtk
 from mrml_core import CoreDesk, matrix_of
 from reading_desk import blocks
 
+from soars.catalogue import CATALOGUE, SOARS42
+from soars.catalogue.slicer_terms import terminology_entry
 from soars.errors import InputError
-from soars.oars import CATALOGUE, SOARS42
-from soars.slicer_resources import terminology_entry
-from soars.structures import Geometry, StructureSet, read_seg_nrrd, write_seg_nrrd
-from SOARSSegmentationLib import scene
+from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
+from soars.structures import Geometry, StructureSet
+from SOARSSegmentationLib.scene import scene
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],

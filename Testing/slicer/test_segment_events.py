@@ -11,7 +11,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 from reading_desk import ReadingDesk, blocks
 
-from SOARSSegmentationLib.segment_events import SegmentEvents
+from SOARSSegmentationLib.session.segment_events import SegmentEvents
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 
-from soars.oars import CATALOGUE
-from SOARSSegmentationLib import terminology
+from soars.catalogue import CATALOGUE
+from SOARSSegmentationLib.scene import terminology
 
 
 def test_slicer_loads_the_terminology_once(tmp_path: Path) -> None:

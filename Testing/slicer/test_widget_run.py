@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 
-from soars.oars import SOARS42
+from soars.catalogue import SOARS42
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
 
@@ -49,7 +49,7 @@ def test_the_model_and_where_it_will_run_are_said_before_the_run(visit: Any) -> 
     inputs = visit.window.inputs
     assert "tester 1.0.0" in inputs.card.widget.text and "2 of 42 organs" in inputs.card.widget.text
     assert "Will run on" in inputs.device_label.text
-    from SOARSSegmentationLib.bundle_card import card_dialog, section_of
+    from SOARSSegmentationLib.panels.bundle_card import card_dialog, section_of
 
     dialog = card_dialog(inputs.entry)
     assert "Only for tests." in dialog.findChild(visit.qt.QTextBrowser).plainText
@@ -134,7 +134,7 @@ def test_only_the_organs_of_the_protocol_are_asked_for_and_shown(visit: Any) -> 
 
 
 def test_a_choice_of_organs_can_be_saved_and_forgotten(visit: Any) -> None:
-    from SOARSSegmentationLib.organs_dialog import OrgansDialog
+    from SOARSSegmentationLib.panels.organs_dialog import OrgansDialog
 
     window = visit.window
     dialog = OrgansDialog(window.protocols, window.protocols.find("all"), window.inputs.covered)
@@ -222,7 +222,7 @@ def test_a_bundle_that_vanishes_is_said_in_one_message(visit: Any) -> None:
 def test_packages_that_are_missing_are_asked_for_and_declining_is_no_fault(
     visit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from SOARSSegmentationLib import dependencies
+    from SOARSSegmentationLib.run import dependencies
 
     real = dependencies.version_of
     monkeypatch.setattr(

@@ -13,10 +13,10 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 from module_visit import FREE, ORGANS
 
+from soars.catalogue import SOARS42
 from soars.effort.log import read_log, session_logs
 from soars.effort.review import review
-from soars.oars import SOARS42
-from soars.structures import read_seg_nrrd
+from soars.formats.segnrrd import read_seg_nrrd
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
 
@@ -164,7 +164,7 @@ def test_mouse_wheel_and_keys_anywhere_in_the_window_are_input(reading: Any) -> 
 
 
 def test_the_proposal_is_shown_as_an_outline_and_restored(reading: Any) -> None:
-    from SOARSSegmentationLib import proposal
+    from SOARSSegmentationLib.scene import proposal
 
     reading.click("Parotid_L")
     reading.paint()
@@ -310,7 +310,7 @@ def test_drawing_from_scratch_is_the_same_window(visit: Any) -> None:
 
 
 def test_another_segmentation_can_be_chosen_for_review(visit: Any) -> None:
-    from SOARSSegmentationLib import scene
+    from SOARSSegmentationLib.scene import scene
 
     visit.propose()
     other = scene.empty_segmentation(slicer.mrmlScene, visit.ct, ["Brainstem", "Hippocampus_L"], "Other")

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from tiny_networks import bundle_of
 
+from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import EngineInfo, choose_engine, multiplications, open_engine
 from soars.cascade.torch_engine import cpu_has_bf16
 from soars.errors import BundleError, EngineError
-from soars.manifest import BranchSpec, Bundle
 from soars.networks.architecture import UNetArchitecture
 from soars.networks.unet import UNet
 

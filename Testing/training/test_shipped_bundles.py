@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soars.bundle import SHIPPED, check_card, load_bundle
-from soars.images import CtScan, read_ct
+from soars.bundle.store import SHIPPED, check_card, load_bundle
+from soars.catalogue import SOARS42
+from soars.ct.images import CtScan, read_ct
 from soars.metrics import dice
-from soars.oars import SOARS42
 from soars.phantom import make_phantom
-from soars.segment import SegmentOptions, SegmentResult, segment
+from soars.run.segment import SegmentOptions, SegmentResult, segment
 
 STARTER = (
     "Brainstem",

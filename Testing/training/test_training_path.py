@@ -10,13 +10,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from soars.bundle import load_bundle
+from soars.bundle.store import load_bundle
+from soars.ct.images import CtScan
 from soars.errors import InputError
-from soars.images import CtScan
 from soars.metrics import dice
 from soars.networks.architecture import UNetArchitecture
 from soars.networks.unet import UNet
-from soars.segment import SegmentOptions, segment
+from soars.run.segment import SegmentOptions, segment
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
 from soars_training.dataset import BranchTask

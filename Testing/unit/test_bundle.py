@@ -17,10 +17,17 @@ from typing import Any
 
 import pytest
 
-import soars.bundle
-from soars.bundle import import_bundle, list_bundles, load_bundle, read_bundle, user_folder, write_manifest
+import soars.bundle.store
+from soars.bundle.manifest import CARD_SECTIONS, BranchSpec, check_card
+from soars.bundle.store import (
+    import_bundle,
+    list_bundles,
+    load_bundle,
+    read_bundle,
+    user_folder,
+    write_manifest,
+)
 from soars.errors import BundleError
-from soars.manifest import CARD_SECTIONS, BranchSpec, check_card
 from soars.networks.architecture import UNetArchitecture
 
 CARD = "# Tiny\n" + "".join(f"\n## {title}\nText, from `soars --version`.\n" for title in CARD_SECTIONS)
@@ -64,7 +71,7 @@ FIELDS: dict[str, Any] = {
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's bundle folder and a place for shipped bundles, both empty."""
     monkeypatch.setenv("SOARS_BUNDLES", str(tmp_path / "home"))
-    monkeypatch.setattr(soars.bundle, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(soars.bundle.store, "SHIPPED", tmp_path / "shipped")
     return tmp_path / "home"
 
 

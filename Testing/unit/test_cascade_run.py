@@ -11,12 +11,12 @@ import pytest
 import SimpleITK as sitk
 from tiny_networks import Band, Sphere, branch, bundle_of, scan_of, turned
 
+from soars.bundle.manifest import Bundle
 from soars.cascade.run import needed_branches
+from soars.ct.images import CtScan
 from soars.errors import CancelledError, EngineError, InputError
-from soars.images import CtScan
-from soars.manifest import Bundle
 from soars.progress import Progress
-from soars.segment import SegmentOptions, SegmentResult, segment
+from soars.run.segment import SegmentOptions, SegmentResult, segment
 from soars.structures import StructureSet
 
 BRAINSTEM = Sphere((0.0, 20.0, 30.0), 17.0, 650.0)

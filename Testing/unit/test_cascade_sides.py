@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from soars.cascade.postprocess import settle
 from soars.cascade.preprocess import Body
 from soars.cascade.sides import find_midline, settle_sides
-from soars.oars import CATALOGUE
+from soars.catalogue import CATALOGUE
 from soars.structures import Geometry, StructureSet
 
 GEOMETRY = Geometry((60, 50, 40), (3.0, 3.0, 3.0), (-100.0, -75.0, -60.0))

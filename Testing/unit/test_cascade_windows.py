@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point
 from soars.cascade.placement import place_sigmoid, place_softmax
 from soars.cascade.preprocess import Grid
@@ -22,7 +23,6 @@ from soars.cascade.windows import (
     window_shape,
     window_starts,
 )
-from soars.manifest import BranchSpec
 from soars.networks.architecture import UNetArchitecture
 from soars.structures import Geometry
 
@@ -264,5 +264,5 @@ def test_the_module_needs_no_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, soars.segment; assert not {'torch', 'onnxruntime'} & set(sys.modules)"
+    code = "import sys, soars.run.segment; assert not {'torch', 'onnxruntime'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -156,7 +156,7 @@ class TestExitCodes:
 
 class TestWarnings:
     def test_our_warnings_are_lines_for_people(self, command: Callable[..., None], capsys: Output) -> None:
-        command(lambda: logging.getLogger("soars.images").warning("slice %d is missing", 3))
+        command(lambda: logging.getLogger("soars.ct.images").warning("slice %d is missing", 3))
         assert main(["work"]) == 0
         assert capsys.readouterr().err == "soars: warning: slice 3 is missing\n"
 

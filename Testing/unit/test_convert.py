@@ -10,7 +10,9 @@ import SimpleITK as sitk
 
 from soars.cli import main
 from soars.dicom.write import write_ct_series
-from soars.structures import Geometry, StructureSet, read_structures, write_seg_nrrd
+from soars.formats.reading import read_structures
+from soars.formats.segnrrd import write_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 Output = pytest.CaptureFixture[str]
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from soars import case
 from soars.cascade.engine import EngineInfo
 from soars.cli import main
 from soars.commands.demo import dice_coefficient
 from soars.errors import EngineError
-from soars.run_record import read_run
-from soars.segment import SegmentResult
+from soars.report.record import read_run
+from soars.run import case
+from soars.run.segment import SegmentResult
 from soars.structures import Geometry, StructureSet
 
 FILES = {"ct", "demo.json", "report.html", "rtstruct.dcm", "run.json", "segmentation.seg.nrrd"}
@@ -50,7 +50,7 @@ def half_right(ct, bundle, options, progress) -> SegmentResult:
 def quick(monkeypatch, request):
     if request.node.get_closest_marker("slow"):
         return
-    monkeypatch.setattr("soars.bundle.load_bundle", lambda name: replace(balls.a_bundle(), name=name))
+    monkeypatch.setattr("soars.bundle.store.load_bundle", lambda name: replace(balls.a_bundle(), name=name))
     monkeypatch.setattr("soars.phantom.make_phantom", fake_phantom)
     monkeypatch.setattr(case, "segment", half_right)
 

@@ -23,8 +23,8 @@ from soars.dose import (
 )
 from soars.dose.sampling import DoseSamples, refined
 from soars.errors import InputError
+from soars.formats.labelmap import read_label_image
 from soars.structures import Geometry, StructureSet
-from soars.structures.labelmap import read_label_image
 from soars.structures.model import Mask, tight_mask
 
 

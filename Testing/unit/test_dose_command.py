@@ -11,11 +11,12 @@ import pytest
 import SimpleITK as sitk
 
 from soars.cli import main
+from soars.ct.series import read_series
 from soars.dicom.rtdose import read_rtdose
 from soars.dicom.rtstruct import write_rtstruct
-from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series, write_rtdose
-from soars.structures import Geometry, StructureSet, write_seg_nrrd
+from soars.formats.segnrrd import write_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 
 def _organs(

@@ -14,14 +14,17 @@ import pytest
 import SimpleITK as sitk
 
 from soars.cli import main
+from soars.ct.series import read_series
 from soars.dicom.rtstruct import write_rtstruct
-from soars.dicom.series import read_series
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
+from soars.formats.labelmap import write_label_map
+from soars.formats.maskfolder import write_mask_folder
+from soars.formats.segnrrd import write_seg_nrrd
 from soars.metrics.cases import find_pairs, structure_source
 from soars.metrics.summary import statistics
 from soars.metrics.tables import read_scores
-from soars.structures import Geometry, StructureSet, write_label_map, write_mask_folder, write_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 CONTRACT = [
     "case",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from soars.ct.hounsfield import to_int16_hu
+from soars.ct.images import corners, orientation_code, read_ct, same_geometry
 from soars.errors import InputError
-from soars.hounsfield import to_int16_hu
-from soars.images import corners, orientation_code, read_ct, same_geometry
 
 SHAPE = (12, 14, 16)  # z, y, x
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.metrics import (
     Tolerance,
@@ -27,7 +28,6 @@ from soars.metrics import (
 )
 from soars.metrics.marching import element_areas
 from soars.metrics.surface import corner_surface, voxel_surface
-from soars.oars import CATALOGUE
 from soars.structures import Geometry, StructureSet
 from soars.structures.model import Mask, tight_mask
 

@@ -11,9 +11,10 @@ import pytest
 from peers import medpy_figures, monai_figures, surface_distance_figures
 from scipy import ndimage
 
+from soars.formats.reading import read_structures
 from soars.metrics import Tolerance, score_masks, surface_distances, surface_overlap
 from soars.metrics.marching import CORNERS, element_areas
-from soars.structures import Geometry, StructureSet, read_structures
+from soars.structures import Geometry, StructureSet
 from soars.structures.model import Mask, tight_mask
 
 SPACINGS = ((1.0, 1.0, 1.0), (2.5, 0.9766, 0.9766), (3.0, 1.0, 0.5), (0.7, 0.8, 1.9))

@@ -13,9 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soars import oars
+from soars.catalogue import (
+    CATALOGUE,
+    SETS,
+    SOARS42,
+    Oar,
+    by_stratum,
+    label_map,
+    label_values,
+    resolve,
+)
+from soars.catalogue.spelling import _find
 from soars.errors import InputError, UnknownOrganError
-from soars.oars import CATALOGUE, SETS, SOARS42, Oar, by_stratum, label_map, label_values, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -353,7 +362,7 @@ def test_no_organ_is_made_up(text: str) -> None:
 
 def test_every_spelling_in_the_table_means_its_organ() -> None:
     # Building the index raises ValueError where one spelling would mean two organs.
-    wrong = [(spelling, oar.name, oars._find(spelling)) for spelling, oar in SPELLINGS]
+    wrong = [(spelling, oar.name, _find(spelling)) for spelling, oar in SPELLINGS]
     assert [(s, name, found) for s, name, found in wrong if found != name] == []
 
 

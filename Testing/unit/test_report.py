@@ -14,10 +14,10 @@ import pytest
 import SimpleITK as sitk
 
 from soars.errors import InputError
-from soars.isolines import isolines
-from soars.pictures import AXIS, Plane, Style, choose_planes, draw, plane_through, png
-from soars.report import render_report, write_report
-from soars.run_record import (
+from soars.report.isolines import isolines
+from soars.report.page import render_report, write_report
+from soars.report.pictures import AXIS, Plane, Style, choose_planes, draw, plane_through, png
+from soars.report.record import (
     ABSENT,
     NOT_COVERED,
     PRESENT,

@@ -19,22 +19,23 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from soars import case
-from soars.bundle import load_bundle
+from soars.bundle.store import load_bundle
 from soars.cli import main
+from soars.ct.images import read_ct
 from soars.dicom.write import write_ct_series
 from soars.errors import BundleError, EngineError, InputError
-from soars.images import read_ct
-from soars.outputs import staged_folder
-from soars.run_record import RESEARCH_NOTICE, read_run
-from soars.structures import Geometry, read_structures
+from soars.files import staged_folder
+from soars.formats.reading import read_structures
+from soars.report.record import RESEARCH_NOTICE, read_run
+from soars.run import case
+from soars.structures import Geometry
 
 FILES = ["report.html", "rtstruct.dcm", "run.json", "segmentation.seg.nrrd"]
 
 
 @pytest.fixture(autouse=True)
 def cascade(monkeypatch):
-    monkeypatch.setattr("soars.bundle.load_bundle", lambda name: balls.a_bundle())
+    monkeypatch.setattr("soars.bundle.store.load_bundle", lambda name: balls.a_bundle())
     monkeypatch.setattr(case, "segment", balls.fake_segment)
 
 
@@ -267,9 +268,10 @@ def test_sigterm_leaves_nothing(nrrd, tmp_path):
         import sys, time
         sys.path[:0] = sys.argv[1:3]
         import balls
-        from soars import case, cli
-        import soars.bundle
-        soars.bundle.load_bundle = lambda name: balls.a_bundle()
+        from soars import cli
+        from soars.run import case
+        import soars.bundle.store
+        soars.bundle.store.load_bundle = lambda name: balls.a_bundle()
         def forever(*_):
             print("working", flush=True)
             time.sleep(60)
@@ -277,7 +279,7 @@ def test_sigterm_leaves_nothing(nrrd, tmp_path):
         sys.exit(cli.main(["segment", *sys.argv[3:], "--progress", "none"]))
         """
     )
-    here, core = Path(balls.__file__).parent, Path(case.__file__).parent.parent
+    here, core = Path(balls.__file__).parent, Path(case.__file__).parents[2]
     out = tmp_path / "new" / "out"
     command = [sys.executable, "-c", program, str(here), str(core), str(nrrd), "--output", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -336,7 +338,7 @@ def test_bad_requests_end_with_one_line(words, said, no_work, dicom, nrrd, tmp_p
 
 @pytest.mark.parametrize("name", ["nowhere", "Not A Name"])
 def test_unknown_bundles_are_refused(name, no_work, nrrd, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("soars.bundle.load_bundle", load_bundle)
+    monkeypatch.setattr("soars.bundle.store.load_bundle", load_bundle)
     assert run(nrrd, "--output", tmp_path / "out", "--bundle", name) == 2
     assert name in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -345,7 +347,7 @@ def test_damaged_bundles_are_refused(no_work, nrrd, tmp_path, monkeypatch, capsy
     def damaged(name):
         raise BundleError("anchor.onnx: SHA-256 differs")
 
-    monkeypatch.setattr("soars.bundle.load_bundle", damaged)
+    monkeypatch.setattr("soars.bundle.store.load_bundle", damaged)
     assert run(nrrd, "--output", tmp_path / "out") == 2
     assert "SHA-256 differs" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -355,6 +357,6 @@ def test_unwritable_folders_are_refused(no_work, nrrd, tmp_path, monkeypatch, ca
         raise PermissionError(errno.EACCES, "Permission denied")
 
     # Not a folder's mode, which does not keep root out, and CI may be root.
-    monkeypatch.setattr("soars.outputs.tempfile.mkdtemp", forbidden)
+    monkeypatch.setattr("soars.files.tempfile.mkdtemp", forbidden)
     assert run(nrrd, "--output", tmp_path / "out") == 2
     assert "no permission" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from slicerio.segmentation import terminology_entry_from_string
 
-from soars import slicer_resources
+from soars.catalogue import CATALOGUE, SOARS42
+from soars.catalogue import slicer_terms as slicer_resources
+from soars.catalogue.slicer_terms import COLOUR_FILE, TERMINOLOGY_FILE, terminology_entry
 from soars.errors import InputError
-from soars.oars import CATALOGUE, SOARS42
-from soars.slicer_resources import COLOUR_FILE, TERMINOLOGY_FILE, terminology_entry
 
 RESOURCES = Path(__file__).resolve().parents[2] / "SOARSSegmentation" / "Resources"
 

@@ -11,19 +11,13 @@ import pytest
 import SimpleITK as sitk
 import slicerio
 
-from soars import oars
+from soars import catalogue
 from soars.errors import InputError
-from soars.structures import (
-    Geometry,
-    StructureSet,
-    read_label_map,
-    read_mask_folder,
-    read_seg_nrrd,
-    read_structures,
-    write_label_map,
-    write_mask_folder,
-    write_seg_nrrd,
-)
+from soars.formats.labelmap import read_label_map, write_label_map
+from soars.formats.maskfolder import read_mask_folder, write_mask_folder
+from soars.formats.reading import read_structures
+from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
+from soars.structures import Geometry, StructureSet
 
 AXIAL = Geometry((20, 16, 12), (0.9, 1.1, 2.5), (10.0, -20.0, 33.3))
 
@@ -331,7 +325,7 @@ def test_colours_and_tags_survive(tmp_path: Path) -> None:
 def test_organs_bring_their_terminology(tmp_path: Path) -> None:
     path = as_seg_nrrd(some_organs(), tmp_path)
     segment = slicerio.segment_from_name(slicerio.read_segmentation(str(path), skip_voxels=True), "Brainstem")
-    brainstem = oars.CATALOGUE["Brainstem"]
+    brainstem = catalogue.CATALOGUE["Brainstem"]
     assert segment["terminology"]["type"][1] == brainstem.snomed_code
     assert segment["color"] == pytest.approx([c / 255 for c in brainstem.colour], abs=1e-5)
 
@@ -374,7 +368,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
         yield
 
-    monkeypatch.setattr("soars.structures.segnrrd._label_slabs", fail)
+    monkeypatch.setattr("soars.formats.segnrrd._label_slabs", fail)
     with pytest.raises(InputError, match="No space left"):
         write_seg_nrrd(some_organs(), path)
     assert [p.name for p in tmp_path.iterdir()] == ["organs.seg.nrrd"]

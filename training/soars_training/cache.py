@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soars import oars
+from soars import catalogue
 from soars.errors import InputError
 
 INDEX_FILE = "index.json"
@@ -113,7 +113,7 @@ class CacheIndex:
 
 def group_members(group: str) -> tuple[str, ...]:
     """The small and hard organs that share one heat map."""
-    return tuple(o.name for o in oars.by_stratum("small_hard") if o.detection_group == group)
+    return tuple(o.name for o in catalogue.by_stratum("small_hard") if o.detection_group == group)
 
 
 def write_case(path: Path, case: CachedCase) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from soars import oars
+from soars import catalogue
 from soars.errors import InputError, SoarsError
 
 DESCRIPTION = """Train SOARS models. The order of work:
@@ -133,7 +133,7 @@ def _fit(args: argparse.Namespace) -> None:
     from soars_training.guide import guide_anchors
 
     organs = _organs(args.organs, args.branch)
-    classes = tuple(dict.fromkeys(oars.CATALOGUE[o].detection_group or o for o in organs))
+    classes = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
     inputs = ("ct", *(("anchor",) if args.guide else ()), *(("heatmap",) if args.heatmap else ()))
     task = BranchTask(
         branch=args.branch,
@@ -239,8 +239,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _organs(text: str | None, branch: str) -> tuple[str, ...]:
     if text:
-        return tuple(oars.resolve(name).name for name in text.split(","))
-    return tuple(o.name for o in oars.by_stratum("small_hard" if branch == "detection" else branch))
+        return tuple(catalogue.resolve(name).name for name in text.split(","))
+    return tuple(o.name for o in catalogue.by_stratum("small_hard" if branch == "detection" else branch))
 
 
 def _train_split(cache: Path) -> str:
@@ -281,7 +281,7 @@ def _join(text: str) -> tuple[str, tuple[str, ...]]:
     whole, _, parts = text.partition("=")
     if not parts:
         raise InputError(f"--join: expected WHOLE=PART,PART, got {text!r}")
-    return oars.resolve(whole).name, tuple(oars.resolve(p).name for p in parts.split(","))
+    return catalogue.resolve(whole).name, tuple(catalogue.resolve(p).name for p in parts.split(","))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from soars import oars
-from soars.bundle import load_bundle
-from soars.images import CtScan
+from soars import catalogue
+from soars.bundle.store import load_bundle
+from soars.ct.images import CtScan
 from soars.metrics import dice
-from soars.segment import SegmentOptions, SegmentResult, segment
+from soars.run.segment import SegmentOptions, SegmentResult, segment
 from soars.structures import Mask, StructureSet
 from soars_training.prepare import SourceCase, group_centre_mm
 
@@ -84,7 +84,7 @@ def summary_table(scores: Iterable[Score]) -> str:
         distances = np.array([r.centre_error_mm for r in rows])
         distances = distances[np.isfinite(distances)]
         means.append(values.mean())
-        if oars.CATALOGUE[organ].stratum == "small_hard":
+        if catalogue.CATALOGUE[organ].stratum == "small_hard":
             small.append(values.mean())
             errors.extend(distances)
         shown = f"{distances.mean():.1f}" if len(distances) else ""
@@ -101,7 +101,7 @@ def _mask(structures: StructureSet, organs: tuple[str, ...]) -> Mask:
 
 
 def _centre_error(result: SegmentResult, case: SourceCase, organ: str) -> float:
-    group = oars.CATALOGUE[organ].detection_group
+    group = catalogue.CATALOGUE[organ].detection_group
     centres = {d.group: d.centre_mm for d in result.detections}
     truth = group_centre_mm(case.structures, group) if group in centres else None
     return float("nan") if truth is None else float(np.linalg.norm(np.asarray(centres[group]) - truth))

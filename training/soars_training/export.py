@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from soars.bundle import BranchSpec, Bundle, read_bundle, write_manifest
+from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
 from soars.networks.unet import UNet
 from soars_training.fit import FittedRun

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from soars import oars
+from soars import catalogue
 from soars.cascade.preprocess import Grid
 from soars.phantom import Phantom, make_phantom, organ_boxes
 from soars_training.cache import CacheIndex, IndexEntry, group_members, write_case
@@ -61,4 +61,4 @@ def write_phantom_vois(
 
 
 def _case(phantom: Phantom, seed: int) -> SourceCase:
-    return SourceCase(f"phantom{seed}", "train", phantom.ct, phantom.structures, frozenset(oars.SOARS42))
+    return SourceCase(f"phantom{seed}", "train", phantom.ct, phantom.structures, frozenset(catalogue.SOARS42))

@@ -16,11 +16,12 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from soars import oars
+from soars import catalogue
 from soars.cascade.preprocess import AIR_HU, Body, Grid, extent_mm, find_body, resample
+from soars.ct.images import read_ct
 from soars.errors import InputError
-from soars.images import read_ct
-from soars.structures import Geometry, Mask, StructureSet, read_structures
+from soars.formats.reading import read_structures
+from soars.structures import Geometry, Mask, StructureSet
 from soars_training.cache import CachedCase, CacheIndex, IndexEntry, group_members, write_case
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def openkbp_cases(
             f"{folder}: no cases.json; expected the OpenKBP folder with train-pats and validation-pats"
         )
     data = json.loads(listing.read_text())
-    names = oars.label_map("OpenKBP")
+    names = catalogue.label_map("OpenKBP")
     wanted = set(splits)
     for key, facts in data["cases"].items():
         split, patient = key.split("/")
@@ -85,8 +86,8 @@ def listed_cases(listing: Path) -> Iterator[SourceCase]:
         structures = StructureSet(Geometry.of(ct.image))
         for name in found.names:
             mask = found.crop(name)
-            structures.add_crop(oars.resolve(name).name, mask.start, mask.array)
-        annotated = frozenset(oars.resolve(n).name for n in entry.get("annotated", structures.names))
+            structures.add_crop(catalogue.resolve(name).name, mask.start, mask.array)
+        annotated = frozenset(catalogue.resolve(n).name for n in entry.get("annotated", structures.names))
         yield SourceCase(entry["name"], entry.get("split", "train"), ct.image, structures, annotated)
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import scipy
 import SimpleITK as sitk
 
+from soars.bundle.manifest import BranchSpec
 from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
 from soars.cascade.preprocess import Body, Grid, network_input
 from soars.cascade.sides import Midline, side_sign
 from soars.cascade.windows import CtChannel, Foreground, ProbabilityMap, Source, Step, slide
-from soars.manifest import BranchSpec
-from soars.oars import CATALOGUE
+from soars.catalogue import CATALOGUE
 from soars.structures import Geometry
 
 HEATMAP_SD_MM = 8.0

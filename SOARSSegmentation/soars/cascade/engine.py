@@ -19,8 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
+from soars.bundle.manifest import Bundle
 from soars.errors import EngineError
-from soars.manifest import Bundle
 from soars.networks.architecture import UNetArchitecture
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point
 from soars.errors import BundleError, EngineError
-from soars.manifest import BranchSpec
 
 
 class OnnxEngine:

@@ -9,7 +9,7 @@ import scipy
 
 from soars.cascade.preprocess import Body
 from soars.cascade.sides import find_midline, settle_sides
-from soars.oars import CATALOGUE, Oar
+from soars.catalogue import CATALOGUE, Oar
 from soars.structures import Mask, StructureSet
 
 MIN_VOXELS = 3

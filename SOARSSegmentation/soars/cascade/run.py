@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 
+from soars.bundle.manifest import BRANCHES, Bundle
 from soars.cascade import branches, postprocess
 from soars.cascade.branches import Detection, Scan
 from soars.cascade.engine import Engine, EngineInfo, open_engine
@@ -16,9 +17,8 @@ from soars.cascade.placement import Placed
 from soars.cascade.preprocess import find_body
 from soars.cascade.sides import find_midline
 from soars.cascade.windows import ProbabilityMap, Step
+from soars.catalogue import CATALOGUE
 from soars.errors import CancelledError
-from soars.manifest import BRANCHES, Bundle
-from soars.oars import CATALOGUE
 from soars.progress import Progress, Reporter
 from soars.structures import StructureSet
 
@@ -27,7 +27,7 @@ NOT_FOUND = "not found; probably outside the scan"
 
 @dataclass
 class CascadeResult:
-    """Masks on the CT's grid and what is to be said about them; see `soars.segment.SegmentResult`."""
+    """Masks on the CT's grid and what is to be said about them; see `soars.run.segment.SegmentResult`."""
 
     structures: StructureSet
     absent: dict[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import scipy
 import SimpleITK as sitk
 
 from soars.cascade.preprocess import Body
-from soars.oars import CATALOGUE
+from soars.catalogue import CATALOGUE
 from soars.structures import Geometry, Mask, StructureSet
 
 MIDLINE_ORGANS = ("Brainstem", "Cerebellum", "SpinalCord", "Larynx", "Cavity_Oral", "Glnd_Thyroid")

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from soars.bundle.manifest import BranchSpec
 from soars.errors import BundleError, EngineError
-from soars.manifest import BranchSpec
 from soars.networks.unet import UNet
 
 _CHUNK = 1 << 18

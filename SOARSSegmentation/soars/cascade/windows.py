@@ -15,9 +15,9 @@ import numpy as np
 import scipy
 import SimpleITK as sitk
 
+from soars.bundle.manifest import BranchSpec
 from soars.cascade.engine import Engine
 from soars.cascade.preprocess import Grid
-from soars.manifest import BranchSpec
 
 STRIDE = (0.5, 0.75, 0.75)
 """Step between windows as a share of the window, along (z, y, x): 32 x 96 x 96 for the paper's 64 x 128 x 128."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from soars.bundle import Bundle
+    from soars.bundle.store import Bundle
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from soars.bundle import list_bundles, user_folder
+    from soars.bundle.store import list_bundles, user_folder
 
     rows = []
     for entry in list_bundles():
@@ -67,8 +67,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from soars.bundle import load_bundle
-    from soars.oars import SOARS42
+    from soars.bundle.store import load_bundle
+    from soars.catalogue import SOARS42
 
     bundle = load_bundle(args.bundle)
     print(f"{bundle.name} {bundle.version}: {bundle.description}")
@@ -98,7 +98,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from soars.bundle import load_bundle
+    from soars.bundle.store import load_bundle
 
     bundle = load_bundle(args.bundle)  # its warnings are logged
     files = len(bundle.files) + 1
@@ -110,7 +110,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from soars.bundle import import_bundle
+    from soars.bundle.store import import_bundle
 
     bundle = import_bundle(args.path, args.name, overwrite=args.overwrite)
     print(f"imported {bundle.folder.name} {bundle.version} ({_coverage(bundle)} organs) into {bundle.folder}")
@@ -119,7 +119,7 @@ def _import(args: argparse.Namespace) -> int:
 
 def _coverage(bundle: Bundle) -> str:
     """How many of the 42 OARs, and how many others, the bundle segments."""
-    from soars.oars import SOARS42
+    from soars.catalogue import SOARS42
 
     inside = sum(name in SOARS42 for name in bundle.organs)
     others = len(bundle.organs) - inside

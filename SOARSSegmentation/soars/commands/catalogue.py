@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from soars.oars import Oar
+    from soars.catalogue import Oar
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action; raises `UnknownOrganError` for a name that means no organ, and `InputError`."""
     if args.action == "write-slicer":
-        from soars.slicer_resources import write_resources
+        from soars.catalogue.slicer_terms import write_resources
 
         for path in write_resources(args.folder):
             print(path)
@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _resolve(names: Iterable[str]) -> None:
-    from soars.oars import resolve
+    from soars.catalogue import resolve
 
     for name, oar in [(name, resolve(name)) for name in names]:
         print(f"{name}: {oar.name} ({oar.label})")
 
 
 def _list(stratum: str | None, set_name: str | None) -> None:
-    from soars.oars import CATALOGUE, by_stratum, label_map
+    from soars.catalogue import CATALOGUE, by_stratum, label_map
 
     organs = by_stratum(stratum) if stratum else tuple(CATALOGUE.values())
     if set_name is None:

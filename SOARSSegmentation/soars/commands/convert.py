@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from soars.errors import CancelledError, InputError, SoarsError
 
 if TYPE_CHECKING:
+    from soars.ct.images import CtScan
     from soars.dicom.patients import PatientFolder
-    from soars.images import CtScan
     from soars.structures import StructureSet
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,9 @@ def _convert(
     args: argparse.Namespace,
 ) -> StructureSet:
     """Read one, write the other."""
-    from soars.images import read_ct
-    from soars.structures import Geometry, read_structures
+    from soars.ct.images import read_ct
+    from soars.formats.reading import read_structures
+    from soars.structures import Geometry
 
     roi_names = _roi_names(args.roi_names)
     ct = read_ct(ct_path, series_uid) if ct_path else None
@@ -173,7 +174,7 @@ def _convert_beside(
 
 def _targets(sources: list[Path], folder: Path, ending: str) -> list[tuple[Path, Path]]:
     """Where each goes: its own name with the ending, numbered where two would be one."""
-    from soars.structures.labelmap import image_stem
+    from soars.formats.labelmap import image_stem
 
     out: list[tuple[Path, Path]] = []
     taken: set[str] = set()
@@ -216,7 +217,7 @@ def _check_places(source: Path, target: Path, kind: str, overwrite: bool) -> Non
     else:
         taken = target.exists()
         if kind == "label map":
-            from soars.structures.labelmap import names_file
+            from soars.formats.labelmap import names_file
 
             taken = taken or names_file(target).exists()
     if taken and not overwrite:
@@ -239,7 +240,7 @@ def _write(
     roi_names: dict[str, str],
     pseudonym: str | None,
 ) -> None:
-    from soars import structures as files
+    from soars import formats
 
     if kind == "RTSTRUCT":
         from soars.dicom.rtstruct import write_rtstruct
@@ -247,8 +248,8 @@ def _write(
         assert ct is not None and ct.series is not None
         write_rtstruct(structures, target, ct.series, roi_names=roi_names, pseudonym=pseudonym)
     elif kind == ".seg.nrrd":
-        files.write_seg_nrrd(structures, target)
+        formats.write_seg_nrrd(structures, target)
     elif kind == "label map":
-        files.write_label_map(structures, target)
+        formats.write_label_map(structures, target)
     else:
-        files.write_mask_folder(structures, target)
+        formats.write_mask_folder(structures, target)

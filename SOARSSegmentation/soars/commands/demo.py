@@ -12,7 +12,7 @@ from soars.errors import InputError
 from soars.progress import Progress, Reporter, add_progress_option, reporting
 
 if TYPE_CHECKING:
-    from soars.case import Case, Request
+    from soars.run.case import Case, Request
     from soars.structures import StructureSet
 
 CT, RECORD = "ct", "demo.json"
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed: must be zero or more, not {args.seed}")
     overwrite = _may_replace(args.output, args.overwrite)
     with reporting(args.progress) as report:
-        from soars.case import OUTPUTS, Request
-        from soars.outputs import staged_folder
-        from soars.summary import organ_table, output_paths
+        from soars.files import staged_folder
+        from soars.report.summary import organ_table, output_paths
+        from soars.run.case import OUTPUTS, Request
 
         names = (*OUTPUTS, CT, RECORD)
         with staged_folder(args.output, names, overwrite=overwrite) as folder:
@@ -98,7 +98,7 @@ def segment_and_compare(
     request: Request, folder: Path, truth: StructureSet, report: Reporter
 ) -> tuple[Case, dict[str, float]]:
     """Segment the case; DSC by organ for those that the scan truly holds (0 for one that was not found)."""
-    from soars.case import segment_case
+    from soars.run.case import segment_case
 
     case = segment_case(request, folder, report)
     if not truth.geometry.same_as(case.structures.geometry, 0.01):

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from soars.dose.cases import DoseOptions, compare_cases, find_dose_cases
     from soars.dose.tables import differences_text, write_differences, write_dvhs
     from soars.figures import check_figure_path
-    from soars.segment import available_processors
+    from soars.run.segment import available_processors
 
     check_outputs(args.csv, args.dvh, args.plot)
     if args.plot:

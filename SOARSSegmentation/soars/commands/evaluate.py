@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from soars.metrics.summary import summarise
     from soars.metrics.tables import summary_text, write_scores, write_summary
     from soars.metrics.tolerances import one_tolerance, read_tolerances
-    from soars.segment import available_processors
+    from soars.run.segment import available_processors
 
     check_outputs(args.csv, args.summary, args.plot)
     if args.plot:
@@ -134,7 +134,7 @@ def organ_names(text: str | None) -> tuple[str, ...] | None:
     """``--organs A,B`` as names of the catalogue; None when the option was left out."""
     if text is None:
         return None
-    from soars.oars import resolve
+    from soars.catalogue import resolve
 
     names = tuple(dict.fromkeys(resolve(part.strip()).name for part in text.split(",") if part.strip()))
     if not names:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
-    from soars.network.nodes import Node, add_node, nodes_file
+    from soars.archive.nodes import Node, add_node, nodes_file
 
     node = Node(args.name, args.host, args.port, args.ae_title, args.calling_ae_title, args.web)
     add_node(node, overwrite=args.overwrite)
@@ -64,7 +64,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from soars.network.nodes import nodes_file, read_nodes
+    from soars.archive.nodes import nodes_file, read_nodes
 
     nodes = read_nodes()
     if not nodes:
@@ -76,7 +76,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from soars.network.nodes import remove_node
+    from soars.archive.nodes import remove_node
 
     remove_node(args.name)
     print(f"{args.name} is forgotten")
@@ -84,8 +84,8 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _echo(args: argparse.Namespace) -> int:
-    from soars.network.dimse import echo
-    from soars.network.nodes import find_node
+    from soars.archive.dimse import echo
+    from soars.archive.nodes import find_node
 
     node = find_node(args.name)
     echo(node)
@@ -94,8 +94,8 @@ def _echo(args: argparse.Namespace) -> int:
 
 
 def _send(args: argparse.Namespace) -> int:
-    from soars.network.dimse import send
-    from soars.network.nodes import find_node
+    from soars.archive.dimse import send
+    from soars.archive.nodes import find_node
 
     node = find_node(args.name)
     with reporting(args.progress) as report:
@@ -106,8 +106,8 @@ def _send(args: argparse.Namespace) -> int:
 
 
 def _find(args: argparse.Namespace) -> int:
-    from soars.network.nodes import find_node
-    from soars.network.web import find_series
+    from soars.archive.nodes import find_node
+    from soars.archive.web import find_series
 
     found = find_series(find_node(args.name), patient_id=args.patient, study_uid=args.study)
     for one in found:
@@ -120,8 +120,8 @@ def _find(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from soars.network.nodes import find_node
-    from soars.network.web import fetch_series
+    from soars.archive.nodes import find_node
+    from soars.archive.web import fetch_series
 
     with reporting(args.progress) as report:
         files = fetch_series(find_node(args.name), args.study, args.series, args.output, report=report)

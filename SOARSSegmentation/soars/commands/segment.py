@@ -58,9 +58,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment one CT; errors are `soars.errors.SoarsError`."""
     with reporting(args.progress) as report:
-        from soars.case import OUTPUTS, Request, check_places, segment_case
-        from soars.outputs import staged_folder
-        from soars.summary import organ_table, output_paths
+        from soars.files import staged_folder
+        from soars.report.summary import organ_table, output_paths
+        from soars.run.case import OUTPUTS, Request, check_places, segment_case
 
         request = Request(
             ct=args.ct,

@@ -10,7 +10,7 @@ from typing import Any
 import pydicom
 from pydicom.uid import RTStructureSetStorage
 
-from soars.dicom.files import CT_IMAGE, MOST_FILES, is_dicom, read_header
+from soars.ct.dicom_files import CT_IMAGE, MOST_FILES, is_dicom, read_header
 from soars.errors import InputError
 
 

@@ -17,7 +17,7 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from soars import oars
+from soars import catalogue
 from soars.errors import InputError, UnknownOrganError
 
 #: DICOM's limit of ROI Name (LO, PS3.5 table 6.2-1).
@@ -79,6 +79,6 @@ def site_names(structures: Iterable[str], names: Mapping[str, str]) -> dict[str,
 
 def _catalogue_name(text: str) -> str:
     try:
-        return oars.resolve(text).name
+        return catalogue.resolve(text).name
     except UnknownOrganError:
         return text

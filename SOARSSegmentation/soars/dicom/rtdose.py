@@ -19,7 +19,7 @@ from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from soars.dicom.series import CtSeries
+from soars.ct.series import CtSeries
 from soars.errors import InputError
 from soars.structures.model import Geometry
 

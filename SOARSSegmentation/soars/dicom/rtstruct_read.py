@@ -20,9 +20,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
+from soars.ct.series import CtSeries
 from soars.dicom.contour_masks import contours_to_mask
 from soars.dicom.rtstruct_write import GENERATION_ALGORITHMS, GENERATION_TAG
-from soars.dicom.series import CtSeries
 from soars.errors import InputError
 from soars.structures.model import Geometry, StructureSet
 

@@ -27,13 +27,13 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_
 from pydicom.valuerep import validate_value
 
 from soars import __version__
+from soars.ct.dicom_files import CT_IMAGE
+from soars.ct.series import CtSeries
 from soars.dicom.contours import trace
-from soars.dicom.files import CT_IMAGE
 from soars.dicom.roi_names import site_names
-from soars.dicom.series import CtSeries
 from soars.dicom.write import IMPLEMENTATION_UID
 from soars.errors import InputError
-from soars.structures.atomic import replacing_file
+from soars.files import replacing_file
 from soars.structures.model import Geometry, StructureSet
 from soars.structures.naming import catalogue_entry, describe
 
@@ -43,7 +43,7 @@ STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 SERIES_DESCRIPTION = "SOARS auto-contours, research use only"
 MANUFACTURER = "SOARSSegmentation"
 DEIDENTIFICATION = "SOARS: patient and study attributes emptied, UIDs kept"
-#: A CT slice may lie this far from its place on the regular grid (see `soars.dicom.stack`).
+#: A CT slice may lie this far from its place on the regular grid (see `soars.ct.stack`).
 SLICE_TOLERANCE_MM = 0.5
 #: The tag of a structure (`StructureSet.info[name]["tags"]`) that says how it was made, and what it may say.
 GENERATION_TAG = "RTSTRUCT.ROIGenerationAlgorithm"

@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RTDoseStorage
 from pydicom.valuerep import format_number_as_ds
 
-from .. import __version__
-from ..errors import InputError
-from .series import CtSeries
+from soars import __version__
+from soars.ct.series import CtSeries
+from soars.errors import InputError
 
 #: Class UID of this program's files, fixed once: `uid_from("implementation", "SOARS")`.
 IMPLEMENTATION_UID = UID("2.25.138993448867320773998705465571704213047")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from soars.ct.images import IMAGE_SUFFIXES, read_ct
 from soars.dose.compare import DoseDifference, compare_dose
 from soars.dose.grid import add_doses, read_dose, rtdoses_in
 from soars.dose.sampling import DEFAULT_SAMPLING
 from soars.errors import InputError
-from soars.images import IMAGE_SUFFIXES, read_ct
+from soars.formats.labelmap import image_stem
 from soars.metrics.cases import CasePair, find_pairs, read_pair
 from soars.parallel import in_processes
 from soars.progress import Progress, Reporter, ignore
-from soars.structures.labelmap import image_stem
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from soars.dicom.series import CtSeries
+from soars.ct.images import IMAGE_SUFFIXES
+from soars.ct.series import CtSeries
 from soars.errors import InputError
-from soars.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from soars.dicom.rtdose import RtDose
@@ -55,7 +55,7 @@ def add_doses(folder: Path, reference: CtSeries | None = None) -> Dose:
 
 def rtdoses_in(folder: Path) -> list[Path]:
     """The RTDOSE files in a folder, by name."""
-    from soars.dicom.files import is_dicom, read_header
+    from soars.ct.dicom_files import is_dicom, read_header
 
     found = []
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):

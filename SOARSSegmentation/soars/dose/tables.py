@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from soars.catalogue import CATALOGUE
 from soars.dose.cases import CaseDose
 from soars.dose.compare import (
     MISSING,
@@ -18,9 +19,8 @@ from soars.dose.compare import (
     summarise,
 )
 from soars.dose.dvh import Dvh
+from soars.files import replacing_file
 from soars.metrics.tables import cell
-from soars.oars import CATALOGUE
-from soars.structures.atomic import replacing_file
 
 _DOSES = ("volume_cc", "mean_gy", "max_gy", "d003cc_gy")
 COLUMNS = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from soars.ct.images import read_ct
 from soars.errors import InputError
-from soars.images import read_ct
+from soars.formats.labelmap import IMAGE_SUFFIXES, image_stem
+from soars.formats.reading import is_dicom, read_structures
 from soars.metrics.parts import join_parts
-from soars.structures import Geometry, StructureSet, read_structures
-from soars.structures.io import is_dicom
-from soars.structures.labelmap import IMAGE_SUFFIXES, image_stem
+from soars.structures import Geometry, StructureSet
 
 _SEG = ".seg.nrrd"
 

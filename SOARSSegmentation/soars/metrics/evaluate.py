@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.metrics.cases import CasePair, read_pair
 from soars.metrics.distances import DEFAULT_DEFINITION
 from soars.metrics.scores import OrganScore, score_structures
 from soars.metrics.tolerances import Tolerance
-from soars.oars import CATALOGUE
 from soars.parallel import in_processes
 from soars.progress import Progress, Reporter, ignore
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from soars.oars import CATALOGUE
+from soars.catalogue import CATALOGUE
 from soars.structures import StructureSet
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from soars.catalogue import CATALOGUE
 from soars.figures import new_figure, save_figure
 from soars.metrics.evaluate import CaseScores
 from soars.metrics.scores import COMPARED, MISSING, OrganScore
 from soars.metrics.summary import stratum_of
-from soars.oars import CATALOGUE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

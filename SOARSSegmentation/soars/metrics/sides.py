@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from soars.oars import CATALOGUE, Oar
+from soars.catalogue import CATALOGUE, Oar
 from soars.structures.model import StructureSet
 
 

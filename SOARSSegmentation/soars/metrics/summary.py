@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from soars.catalogue import CATALOGUE, STRATA
 from soars.metrics.evaluate import CaseScores
 from soars.metrics.scores import BOTH_EMPTY, COMPARED, EXTRA, MISSING, NOT_ANNOTATED, OrganScore
-from soars.oars import CATALOGUE, STRATA
 
 FIGURES = (
     "dsc",

@@ -9,10 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from soars.errors import InputError
+from soars.files import replacing_file
 from soars.metrics.evaluate import CaseScores
 from soars.metrics.scores import STATES, OrganScore
 from soars.metrics.summary import FIGURES, GroupSummary
-from soars.structures.atomic import replacing_file
 
 COLUMNS = (
     "case",

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from soars.catalogue import CATALOGUE, resolve
 from soars.errors import InputError, UnknownOrganError
-from soars.oars import CATALOGUE, resolve
 
 ANY = "*"
 """Stands for every organ that is not listed by name."""

@@ -13,7 +13,7 @@ def write_phantom_dicom(phantom: Phantom, folder: str | os.PathLike[str]) -> Pat
 
     The folder is made; the patient's name says that it is a phantom. Raises `InputError` where the writers do.
     """
-    from soars.dicom.series import read_series
+    from soars.ct.series import read_series
     from soars.dicom.write import write_ct_series, write_rtdose
 
     root = Path(folder)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from soars import oars
+from soars import catalogue
+from soars.catalogue.slicer_terms import terminology_entry
 from soars.errors import UnknownOrganError
-from soars.slicer_resources import terminology_entry
 from soars.structures.model import StructureSet
 
 FALLBACK_COLOUR = (128, 174, 128)
 
 
-def catalogue_entry(name: str) -> oars.Oar | None:
+def catalogue_entry(name: str) -> catalogue.Oar | None:
     """The organ of this exact TG-263 name; None when the catalogue has none."""
-    return oars.CATALOGUE.get(name)
+    return catalogue.CATALOGUE.get(name)
 
 
 def describe(name: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def use_catalogue_names(structures: StructureSet) -> None:
     unknown: list[str] = []
     for name in structures.names:
         try:
-            target = oars.resolve(name).name
+            target = catalogue.resolve(name).name
         except UnknownOrganError:
             unknown.append(name)
             continue

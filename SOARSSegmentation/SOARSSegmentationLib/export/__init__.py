@@ -1,0 +1,1 @@
+"""Contours out of Slicer."""

@@ -1,0 +1,118 @@
+"""Slicer's own segment editor in a section of the window, and what differs between versions of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import vtk
+
+from SOARSSegmentationLib.panels.parts import section
+from SOARSSegmentationLib.translation import _
+
+EDITOR_TAG = "SegmentEditor"
+"""The editor node is shared with the stand-alone Segment Editor module: both show the same organ."""
+UNDO_STATES = 20
+
+
+class EditorSection:
+    """``on_segment(segment_id)`` is called when another segment is selected, wherever that was done; ``on_redo()``
+    before the redo button works."""
+
+    def __init__(self, on_segment: Callable[[str], None], on_redo: Callable[[], None]) -> None:
+        self._on_segment = on_segment
+        self._node: Any = None
+        self._tag: int | None = None
+        self._segment_id = ""
+        self.widget, layout = section(_("Segment editor"))
+        self.editor = slicer.qMRMLSegmentEditorWidget()
+        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
+        # The node before the scene, so that what the widget chooses by itself is kept in it.
+        self._use_node()
+        self.editor.setMRMLScene(slicer.mrmlScene)
+        # The review table does what these do.
+        for name in (
+            *("segmentationNodeSelectorVisible", "switchToSegmentationsButtonVisible"),
+            *("sourceVolumeNodeSelectorVisible", "referenceVolumeNodeSelectorVisible"),
+            *("jumpToSelectedSegmentEnabled",),
+        ):
+            if hasattr(self.editor, name):  # the volume is the "reference volume" in the newest versions
+                setattr(self.editor, name, False)
+        for name in ("SegmentsTableView", "AddSegmentButton", "RemoveSegmentButton"):
+            with contextlib.suppress(RuntimeError):
+                slicer.util.findChild(self.editor, name).visible = False
+        with contextlib.suppress(RuntimeError):
+            slicer.util.findChild(self.editor, "RedoButton").pressed.connect(on_redo)
+        layout.addWidget(self.editor)
+
+    @property
+    def node(self) -> Any:
+        """The segment editor node; made again when a closed scene took it."""
+        self._use_node()
+        return self._node
+
+    def show(self, segmentation_node: Any, volume_node: Any) -> None:
+        """Edit this segmentation (None: none) on this CT."""
+        self._use_node()
+        self.editor.setSegmentationNode(segmentation_node)
+        if segmentation_node is not None:
+            if hasattr(self.editor, "setReferenceVolumeNode"):
+                self.editor.setReferenceVolumeNode(volume_node)
+            else:
+                self.editor.setSourceVolumeNode(volume_node)
+        self.editor.enabled = segmentation_node is not None
+
+    def select(self, segment_id: str) -> None:
+        self.node.SetSelectedSegmentID(segment_id)
+
+    def save_for_undo(self) -> None:
+        """What comes now can be taken back by the editor's undo."""
+        self.editor.saveStateForUndo()
+
+    # --- life ----------------------------------------------------------------------------------------------------
+    def enter(self) -> None:
+        self._use_node()
+        self.editor.setupViewObservations()
+        self.editor.installKeyboardShortcuts()
+        self.editor.updateWidgetFromMRML()
+
+    def leave(self) -> None:
+        self.editor.setActiveEffect(None)
+        self.editor.uninstallKeyboardShortcuts()
+        self.editor.removeViewObservations()
+
+    def scene_closes(self) -> None:
+        self._forget_node()
+        self.editor.setSegmentationNode(None)
+        self.editor.removeViewObservations()
+
+    def close(self) -> None:
+        self._forget_node()
+        self.editor.setSegmentationNode(None)
+        self.editor.setMRMLSegmentEditorNode(None)
+
+    def _use_node(self) -> None:
+        node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.vtkMRMLSegmentEditorNode()
+            node.SetSingletonTag(EDITOR_TAG)
+            node = slicer.mrmlScene.AddNode(node)
+        if node is self._node:
+            return
+        self._forget_node()
+        self._node = node
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._node_modified)
+        self.editor.setMRMLSegmentEditorNode(node)
+
+    def _forget_node(self) -> None:
+        if self._node is not None and self._tag is not None:
+            self._node.RemoveObserver(self._tag)
+        self._node = self._tag = None
+
+    def _node_modified(self, node: Any, event: str) -> None:
+        segment_id = node.GetSelectedSegmentID() or ""
+        if segment_id != self._segment_id:
+            self._segment_id = segment_id
+            self._on_segment(segment_id)

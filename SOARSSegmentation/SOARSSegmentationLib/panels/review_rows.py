@@ -1,0 +1,121 @@
+"""What the review table says of each organ, put together from the segmentation, its proposal and the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from soars import catalogue
+from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
+from SOARSSegmentationLib.run.results import warning_of
+from SOARSSegmentationLib.scene import scene
+
+if TYPE_CHECKING:
+    from soars.structures import Mask
+    from SOARSSegmentationLib.session.editing import EditingSession
+
+ABSENT = "absent"
+STATES = (NOT_REVIEWED, IN_PROGRESS, ACCEPTED, ABSENT)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One organ. ``colour`` is 0 to 255; ``added_cc`` and ``removed_cc`` are against the proposal, None where nothing
+    was compared; ``warning`` is a sentence, "" where nothing is odd."""
+
+    organ: str
+    label: str
+    stratum: str
+    colour: tuple[int, int, int]
+    segment_id: str | None
+    state: str
+    volume_cc: float
+    added_cc: float | None = None
+    removed_cc: float | None = None
+    dsc: float | None = None
+    active_s: float = 0.0
+    warning: str = ""
+
+
+def rows_of(
+    segmentation_node: Any,
+    organs: Iterable[str],
+    voxel_cc: float,
+    *,
+    session: EditingSession | None = None,
+    masks: Mapping[str, Mask] | None = None,
+) -> list[Row]:
+    """The rows of ``organs``, in the catalogue's order.
+
+    ``segmentation_node`` may be None: then all are absent. Volumes and changes are the session's, or without one those
+    of ``masks``; a voxel has ``voxel_cc`` cubic centimetres.
+    """
+    wanted = set(organs)
+    ids = scene.segment_ids(segmentation_node) if segmentation_node is not None else {}
+    states = session.states() if session is not None else {}
+    changes = session.changes() if session is not None else {}
+    rows = []
+    for oar in catalogue.CATALOGUE.values():
+        if oar.name not in wanted:
+            continue
+        segment_id = ids.get(oar.name)
+        segment = segmentation_node.GetSegmentation().GetSegment(segment_id) if segment_id else None
+        colour = tuple(round(255 * c) for c in segment.GetColor()) if segment is not None else oar.colour
+        mask = (masks or {}).get(oar.name)
+        change = changes.get(oar.name)
+        volume_cc = mask.voxels * voxel_cc if mask is not None else 0.0
+        state = states.get(oar.name)
+        if state is None:
+            state = NOT_REVIEWED if volume_cc > 0 else ABSENT
+        rows.append(
+            Row(
+                organ=oar.name,
+                label=oar.label,
+                stratum=oar.stratum,
+                colour=colour,
+                segment_id=segment_id,
+                state=state,
+                volume_cc=change.volume_cc if change is not None else volume_cc,
+                added_cc=change.voxels_added * voxel_cc if change is not None else None,
+                removed_cc=change.voxels_removed * voxel_cc if change is not None else None,
+                dsc=change.dsc if change is not None else None,
+                active_s=session.active_s(oar.name) if session is not None else 0.0,
+                warning=warning_of(segment) if segment is not None else "",
+            )
+        )
+    return rows
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, with hours when there are any.
+
+    >>> clock_text(62), clock_text(3605), clock_text(0)
+    ('1:02', '1:00:05', '0:00')
+    """
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def volume_text(cc: float) -> str:
+    """Three significant digits, as far as they mean something.
+
+    >>> [volume_text(v) for v in (0.0, 0.0834, 3.456, 45.67, 1234.5)]
+    ['0', '0.08', '3.46', '45.7', '1234']
+    """
+    if cc == 0:
+        return "0"
+    return f"{cc:.2f}" if cc < 10 else f"{cc:.1f}" if cc < 100 else f"{cc:.0f}"
+
+
+def change_text(row: Row) -> str:
+    """What was added and removed in cc; "" when nothing was, or nothing was compared."""
+    if not row.added_cc and not row.removed_cc:
+        return ""
+    parts = [
+        f"{sign}{volume_text(cc)}"
+        for sign, cc in (("+", row.added_cc or 0.0), ("\N{MINUS SIGN}", row.removed_cc or 0.0))
+        if cc
+    ]
+    return " ".join(parts)

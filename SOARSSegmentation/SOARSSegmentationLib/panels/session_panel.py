@@ -1,0 +1,165 @@
+"""The second section: who reads which case and how, and, while a session runs, its clock, pause and finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from SOARSSegmentationLib.panels.parts import Notice, escaped, narrow_combo_box, section, small_label
+from SOARSSegmentationLib.panels.review_rows import clock_text
+from SOARSSegmentationLib.translation import _
+
+
+class SessionPanel:
+    """Widgets only: ``on_put(name, value)`` hears choices, the others the buttons."""
+
+    def __init__(
+        self,
+        on_put: Callable[[str, Any], None],
+        on_start: Callable[[], None],
+        on_pause: Callable[[], None],
+        on_finish: Callable[[], None],
+        on_folder: Callable[[], None],
+    ) -> None:
+        self._on_put = on_put
+        self._showing = False
+        self.widget, layout = section(_("Session"))
+
+        self.form = qt.QWidget()
+        form = qt.QFormLayout(self.form)
+        form.setContentsMargins(0, 0, 0, 0)
+        self.segmentation = slicer.qMRMLNodeComboBox()
+        self.segmentation.nodeTypes = ["vtkMRMLSegmentationNode"]
+        self.segmentation.addEnabled = False
+        self.segmentation.removeEnabled = False
+        self.segmentation.noneEnabled = True
+        self.segmentation.noneDisplay = _("None yet: press Apply, or draw from scratch")
+        self.segmentation.toolTip = _("The contours to review")
+        self.segmentation.setMRMLScene(slicer.mrmlScene)
+        form.addRow(_("Contours:"), self.segmentation)
+        self.study, self.case, self.reader = qt.QLineEdit(), qt.QLineEdit(), qt.QLineEdit()
+        self.study.toolTip = _("Name of the study, or of the work, for which times are kept")
+        self.case.toolTip = _(
+            "A pseudonym of the patient: letters, digits and . _ - only; never a name or hospital number"
+        )
+        self.reader.toolTip = _("A pseudonym of the person who reviews: letters, digits and . _ - only")
+        self.case.placeholderText = _("pseudonym")
+        self.reader.placeholderText = _("pseudonym")
+        row = qt.QHBoxLayout()
+        row.addWidget(self.case, 3)
+        row.addWidget(qt.QLabel(_("Reader:")))
+        row.addWidget(self.reader, 2)
+        row.addWidget(qt.QLabel(_("Study:")))
+        row.addWidget(self.study, 2)
+        form.addRow(_("Case:"), row)
+        self.arm = narrow_combo_box()
+        self.arm.addItem(_("Revise the proposal"), "revise")
+        self.arm.addItem(_("Draw from scratch, without the proposal"), "scratch")
+        form.addRow(_("Task:"), self.arm)
+        self.start = qt.QPushButton(_("Start session"))
+        self.start.setMinimumHeight(28)
+        form.addRow(self.start)
+        self.folder = small_label()
+        self.folder.setTextFormat(qt.Qt.RichText)
+        self.folder.setTextInteractionFlags(qt.Qt.TextBrowserInteraction)
+        self.folder.linkActivated.connect(lambda *_arguments: on_folder())
+        form.addRow(self.folder)
+        layout.addWidget(self.form)
+
+        self.running = qt.QWidget()
+        lines = qt.QVBoxLayout(self.running)
+        lines.setContentsMargins(0, 0, 0, 0)
+        top = qt.QHBoxLayout()
+        self.who = qt.QLabel()
+        self.clock = qt.QLabel()
+        font = self.clock.font
+        font.setBold(True)
+        font.setPointSizeF(font.pointSizeF() * 1.1)
+        self.clock.font = font
+        self.clock.toolTip = _("Active time of the organ in hand, and of all organs")
+        top.addWidget(self.who, 1)
+        top.addWidget(self.clock)
+        lines.addLayout(top)
+        bottom = qt.QHBoxLayout()
+        self.accepted = qt.QProgressBar()
+        self.accepted.setFixedHeight(20)
+        self.pause = qt.QPushButton()
+        self.finish = qt.QPushButton(_("Finish"))
+        bottom.addWidget(self.accepted, 1)
+        bottom.addWidget(self.pause)
+        bottom.addWidget(self.finish)
+        lines.addLayout(bottom)
+        layout.addWidget(self.running)
+
+        self.notice = Notice()
+        layout.addWidget(self.notice.widget)
+
+        self.segmentation.currentNodeChanged.connect(self._segmentation_changed)
+        for name in ("study", "case", "reader"):
+            line = getattr(self, name)
+            line.editingFinished.connect(lambda name=name, line=line: self._put(name, line.text.strip()))
+        self.arm.currentIndexChanged.connect(self._arm_changed)
+        self.start.clicked.connect(lambda *_arguments: on_start())
+        self.pause.clicked.connect(lambda *_arguments: on_pause())
+        self.finish.clicked.connect(lambda *_arguments: on_finish())
+        self.show_form()
+
+    def show(self, parameters: Any) -> None:
+        """Show what is chosen."""
+        self._showing = True
+        try:
+            self.segmentation.setCurrentNode(parameters.segmentation)
+            for name in ("study", "case", "reader"):
+                getattr(self, name).text = getattr(parameters, name)
+            self.arm.currentIndex = max(0, self.arm.findData(parameters.arm))
+        finally:
+            self._showing = False
+
+    def show_folder(self, folder: Path) -> None:
+        """Where sessions are kept."""
+        text = _("Logs are kept in {folder}").format(folder=escaped(str(folder)))
+        self.folder.text = f'{text} \N{MIDDLE DOT} <a href="folder">{_("Change")}</a>'
+
+    def show_form(self) -> None:
+        """No session is running."""
+        self.form.visible = True
+        self.running.visible = False
+
+    def show_running(self, who: str, *, paused: bool) -> None:
+        """A session is running; ``who`` says whose."""
+        self.form.visible = False
+        self.running.visible = True
+        self.who.text = who
+        self.pause.text = _("Continue") if paused else _("Pause")
+        self.finish.enabled = True
+
+    def show_clock(self, organ_s: float | None, all_s: float) -> None:
+        """Active time of the organ in hand (None: there is none) and of all."""
+        text = _("total {time}").format(time=clock_text(all_s))
+        if organ_s is not None:
+            text = _("organ {time}").format(time=clock_text(organ_s)) + "   " + text
+        self.clock.text = text
+
+    def show_accepted(self, accepted: int, number: int) -> None:
+        self.accepted.maximum = max(number, 1)
+        self.accepted.value = accepted
+        self.accepted.format = _("{accepted} of {number} accepted").format(accepted=accepted, number=number)
+
+    def allow_start(self, problem: str | None) -> None:
+        """The session can be started unless there is a ``problem``, which the button's tool tip says."""
+        self.start.enabled = problem is None
+        self.start.toolTip = problem or _("Start the clock")
+
+    def _put(self, name: str, value: Any) -> None:
+        if not self._showing:
+            self._on_put(name, value)
+
+    def _segmentation_changed(self, node: Any = None) -> None:
+        self._put("segmentation", self.segmentation.currentNode())
+
+    def _arm_changed(self, *_arguments: Any) -> None:
+        self._put("arm", str(self.arm.currentData))

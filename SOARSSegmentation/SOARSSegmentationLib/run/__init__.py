@@ -1,0 +1,1 @@
+"""Running `soars segment` in a child process, and loading what it wrote."""

@@ -1,0 +1,79 @@
+"""The results of a run, from their folder into the scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soars.errors import InputError
+from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.scene.contents import no_voxels
+
+if TYPE_CHECKING:
+    from soars.report.record import RunRecord
+
+WARNING_TAG = "SOARS.warning"
+BUNDLE_TAG = "SOARS.bundle"
+BUNDLE_HASH_TAG = "SOARS.bundle_sha256"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's segmentation in the scene, the proposal it keeps, and the record of the run."""
+
+    segmentation_node: Any
+    proposal: proposal.Proposal
+    record: RunRecord
+
+
+def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None = None) -> Result:
+    """Add the segmentation of a run's folder to the scene, and keep it as the proposal.
+
+    There is a segment for every organ that was looked for, in the catalogue's order, those that were not found without
+    voxels; why, and what else is odd about an organ, is in its tag "SOARS.warning". `InputError` when the CT is no
+    longer in the scene or the folder cannot be read; the scene is then as it was.
+    """
+    from soars.formats.segnrrd import read_seg_nrrd
+    from soars.report.record import ABSENT, PRESENT, read_run
+    from soars.structures import StructureSet
+
+    if volume_node is None or volume_node.GetScene() is not mrml_scene or volume_node.GetImageData() is None:
+        raise InputError("the CT was removed from the scene while it was segmented: nothing was added")
+    record = read_run(folder / "run.json")
+    found = read_seg_nrrd(folder / "segmentation.seg.nrrd")
+    structures = StructureSet(found.geometry)
+    for organ in record.organs:
+        if organ.state not in (PRESENT, ABSENT):
+            continue
+        words = "; ".join(text for text in (organ.reason, *organ.warnings) if text)
+        info = dict(found.info.get(organ.name, {})) if organ.name in found else {}
+        info["tags"] = {**info.get("tags", {}), **({WARNING_TAG: _plain(words)} if words else {})}
+        mask = found.crop(organ.name) if organ.name in found else no_voxels()
+        structures.add_mask(organ.name, mask, info)
+    tags = {
+        BUNDLE_TAG: _plain(f"{record.bundle.name} {record.bundle.version}"),
+        BUNDLE_HASH_TAG: record.bundle.sha256,
+        "SOARS.version": record.soars_version,
+        "SOARS.made_utc": record.finished_utc.replace(":", ""),
+        scene.STATUS_TAG: "notstarted",
+    }
+    node = scene.add_segmentation(
+        mrml_scene, volume_node, structures, name or f"{volume_node.GetName()} organs at risk", tags=tags
+    )
+    try:
+        kept = proposal.keep_proposal(node, volume_node=volume_node)
+    except BaseException:
+        scene.remove_segmentation(node)
+        raise
+    return Result(node, kept, record)
+
+
+def warning_of(segment: Any) -> str:
+    """What the run found odd about an organ; "" when nothing."""
+    return scene.tag_of(segment, WARNING_TAG)
+
+
+def _plain(text: str) -> str:
+    """Text that a .seg.nrrd file can keep in a tag."""
+    return " ".join(text.replace("|", "/").split())

@@ -1,0 +1,104 @@
+"""The running segmentation: started, polled, cancelled, and its result put into the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from soars.progress import Progress
+from SOARSSegmentationLib.panels.dialogs import waiting
+from SOARSSegmentationLib.run import results
+from SOARSSegmentationLib.run.runner import POLL_MS, Failure, Runner, RunOptions, find_python
+from SOARSSegmentationLib.run.stages import Stages
+from SOARSSegmentationLib.scene import scene
+
+
+class RunControl:
+    """Holds one run at a time, also while another module is shown.
+
+    ``on_progress()`` is called several times a second, ``on_over()`` when a run has ended, however it did; then, unless
+    it was cancelled, ``on_finished(result)`` or ``on_failed(failure)``.
+    """
+
+    def __init__(
+        self,
+        on_progress: Callable[[], None],
+        on_over: Callable[[], None],
+        on_finished: Callable[[results.Result], None],
+        on_failed: Callable[[Failure], None],
+    ) -> None:
+        self._on_progress = on_progress
+        self._on_over = on_over
+        self._on_finished = on_finished
+        self._on_failed = on_failed
+        self._runner: Runner | None = None
+        self.volume: Any = None
+        self.stages = Stages(())
+        self.timer = qt.QTimer()
+        self.timer.interval = POLL_MS
+        self.timer.timeout.connect(self._poll)
+
+    @property
+    def running(self) -> bool:
+        return self._runner is not None and self._runner.running
+
+    def start(self, volume_node: Any, options: RunOptions, branches: Iterable[str]) -> None:
+        """Segment a CT with a bundle of these branches; `SoarsError` when that cannot begin."""
+        runner = Runner(
+            find_python(),
+            Path(slicer.app.temporaryPath),
+            on_progress=self._progressed,
+            on_finished=self._finished,
+            on_failed=self._failed,
+        )
+        with waiting():
+            runner.start(lambda folder: scene.ct_file(volume_node, folder), options)
+        self._runner, self.volume = runner, volume_node
+        self.stages = Stages(branches)
+        self._on_progress()
+        self.timer.start()
+
+    def cancel(self) -> bool:
+        """End the run, if there is one; whether there was."""
+        if not self.running or self._runner is None:
+            return False
+        with waiting():
+            self._runner.cancel()
+        self._over()
+        return True
+
+    def _poll(self) -> None:
+        runner = self._runner
+        if runner is None:
+            return
+        runner.poll()
+        if runner.running:
+            self.stages.tick(runner.elapsed_s)
+            self._on_progress()
+        else:
+            self._over()
+
+    def _progressed(self, progress: Progress) -> None:
+        if self._runner is not None:
+            self.stages.hear(progress, self._runner.elapsed_s)
+
+    def _finished(self, folder: Path) -> None:
+        with waiting():
+            result = results.add_result(slicer.mrmlScene, self.volume, folder)
+        self._over()
+        self._on_finished(result)
+
+    def _failed(self, failure: Failure) -> None:
+        self._over()
+        self._on_failed(failure)
+
+    def _over(self) -> None:
+        if self._runner is None:
+            return
+        self.timer.stop()
+        self._runner = self.volume = None
+        self._on_over()

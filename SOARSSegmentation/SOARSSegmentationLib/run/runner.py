@@ -1,0 +1,470 @@
+"""The segmentation as a child process: ``python -m soars.cli segment``, watched, and ended with all that belongs to it.
+
+Nothing here blocks and nothing knows of Qt: threads read what the child says, and `Runner.poll`, called by a timer,
+hands it on. The child has a process group (POSIX) or tree (Windows) of its own, because PythonSlicer is a launcher
+whose death does not end the Python that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import slicer
+
+import soars
+from soars.commands.segment import DEFAULT_BUNDLE
+from soars.errors import InputError, SoarsError
+from soars.progress import Progress
+
+MODULE_FOLDER = Path(__file__).resolve().parents[2]
+"""Where the package `soars` lies: the child is started there, so that it finds it."""
+FOLDER_PREFIX = "soars-run-"
+SEGMENTATION_FILE = "segmentation.seg.nrrd"
+POLL_MS = 100
+"""How often `Runner.poll` should be called."""
+SILENCE_S = 120.0
+"""The child says something every second; one that is silent for so long hangs."""
+GRACE_S = 0.6
+"""Time for the child to end by itself when it is asked to, before it is killed."""
+LEFTOVER_AGE_S = 2 * 24 * 3600.0
+TAIL_LINES = 200
+_WINDOWS = os.name == "nt"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked for: a bundle by name or path, "auto", "cpu" or "cuda", and organs (None: all of the bundle's)."""
+
+    bundle: str = DEFAULT_BUNDLE
+    device: str = "auto"
+    organs: tuple[str, ...] | None = None
+
+    def arguments(self) -> list[str]:
+        """For ``soars segment``."""
+        words = ["--bundle", self.bundle, "--device", self.device]
+        if self.organs is not None:
+            words += ["--organs", ",".join(self.organs)]
+        return words
+
+    def problem(self) -> str | None:
+        """Why it cannot be asked for, in a sentence for the user, or None. What else is wrong the child will say."""
+        if not self.bundle:
+            return "no model bundle is chosen"
+        if os.path.isabs(self.bundle) and not os.path.exists(self.bundle):
+            return f"the model bundle {self.bundle} is not there any more: choose another one"
+        if self.organs is not None and not self.organs:
+            return "no organ is chosen: choose at least one"
+        return None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended badly: ``message`` is one sentence, ``log_tail`` the last lines that the child wrote, ``report``
+    the text that a user can copy into a bug report; it names no file of the patient's."""
+
+    message: str
+    log_tail: str
+    report: str
+
+
+class Runner:
+    """One run of ``soars segment``: `start` it, call `poll` every `POLL_MS`, `cancel` it if need be.
+
+    Calls, always from `poll`: ``on_progress(Progress)``; then one of ``on_finished(folder)``, with the folder of the
+    results, which is removed afterwards, and ``on_failed(Failure)``. When ``on_finished`` raises, ``on_failed`` is
+    called as well. Neither is called after `cancel`.
+    """
+
+    def __init__(
+        self,
+        python: str,
+        temporary: Path,
+        *,
+        cwd: Path = MODULE_FOLDER,
+        environment: Mapping[str, str] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_finished: Callable[[Path], None] | None = None,
+        on_failed: Callable[[Failure], None] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        """``python`` is the interpreter (see `find_python`), ``temporary`` where the run's own folder is made."""
+        self._python = python
+        self._temporary = Path(temporary)
+        self._cwd = Path(cwd)
+        self._environment = environment
+        self._on_progress = on_progress or (lambda progress: None)
+        self._on_finished = on_finished or (lambda folder: None)
+        self._on_failed = on_failed or (lambda failure: None)
+        self._silence_s = silence_s
+        self._process: subprocess.Popen[str] | None = None
+        self._folder: Path | None = None
+        self._readers: list[threading.Thread] = []
+        self._said: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._arguments: list[str] = []
+        self._progress = Progress("start")
+        self._started_at = self._heard_at = 0.0
+        self._ended_at: float | None = None
+        self._polling = False
+
+    # --- asking --------------------------------------------------------------------------------------------------
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the child is, by its last word."""
+        return self._progress
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_at if self.running else 0.0
+
+    @property
+    def silent_s(self) -> float:
+        """How long nothing was heard of the child, not even a heartbeat."""
+        return time.monotonic() - self._heard_at if self.running else 0.0
+
+    # --- doing ---------------------------------------------------------------------------------------------------
+    def start(self, write_ct: Callable[[Path], Path], options: RunOptions) -> None:
+        """Start the child on what ``write_ct(folder)`` writes (see `scene.ct_file`).
+
+        `InputError` when the options cannot be right, a run goes on already, or the child cannot be started; nothing
+        is left behind then.
+        """
+        if self.running:
+            raise InputError("a segmentation is running already: wait for it, or cancel it first")
+        problem = options.problem()
+        if problem is not None:
+            raise InputError(problem)
+        remove_leftovers(self._temporary)
+        try:
+            self._temporary.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._temporary))
+            ct = write_ct(self._folder)
+            self._arguments = [
+                *("-m", "soars.cli", "segment", str(ct), "--output", str(self._output), "--progress", "json"),
+                *options.arguments(),
+            ]
+            self._launch()
+        except BaseException as error:
+            self._remove_folder(0.0)
+            if isinstance(error, OSError):
+                raise InputError(
+                    f"the segmentation could not be started: {error.strerror or error} ({self._python})"
+                ) from error
+            raise
+
+    def poll(self) -> None:
+        """Hand on what the child has said meanwhile, and notice its end."""
+        if self._polling:  # what a callback does may let the timer fire again
+            return
+        self._polling = True
+        try:
+            self._poll()
+        finally:
+            self._polling = False
+
+    def _poll(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        self._drain()
+        if self._process is not process:
+            return  # cancelled from on_progress
+        code = process.poll()
+        if code is None:
+            if self.silent_s > self._silence_s:
+                self._kill()
+                self._fail(
+                    f"the segmentation process hangs: it has said nothing for {self._silence_s:.0f} s and was ended"
+                )
+            return
+        now = time.monotonic()
+        self._ended_at = self._ended_at or now
+        # What the child started may hold its output open; it is not waited for.
+        if any(reader.is_alive() for reader in self._readers) and now - self._ended_at < 1.0:
+            return
+        self._kill()
+        self._drain()
+        if self._process is process:
+            self._ended(code)
+
+    def cancel(self) -> None:
+        """End the child and everything it started, and remove the run's files; waits for that, for 2 s at most."""
+        if self._process is not None:
+            self._kill(GRACE_S)
+            self._close()
+
+    # --- the child -----------------------------------------------------------------------------------------------
+    @property
+    def _output(self) -> Path:
+        assert self._folder is not None
+        return self._folder / "output"
+
+    def _launch(self) -> None:
+        environment = dict(child_environment() if self._environment is None else self._environment)
+        environment.update(PYTHONUTF8="1", PYTHONUNBUFFERED="1")
+        options: dict[str, Any] = {"start_new_session": True}
+        if _WINDOWS:
+            flags = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
+            options = {"creationflags": sum(getattr(subprocess, flag, 0) for flag in flags)}
+        self._process = subprocess.Popen(
+            [self._python, *self._arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            cwd=str(self._cwd),
+            **options,
+        )
+        self._said = queue.SimpleQueue()
+        self._tail.clear()
+        self._progress = Progress("start")
+        self._started_at = self._heard_at = time.monotonic()
+        self._ended_at = None
+        self._readers = [
+            threading.Thread(target=_read, args=(stream, kind, self._said), name=f"soars-{kind}", daemon=True)
+            for kind, stream in (("out", self._process.stdout), ("err", self._process.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _drain(self) -> None:
+        process = self._process
+        while self._process is process:
+            try:
+                kind, line = self._said.get_nowait()
+            except queue.Empty:
+                return
+            self._heard_at = time.monotonic()
+            progress = parse_progress(line) if kind == "out" else None
+            if progress is None:
+                if line.strip():
+                    self._tail.append(line.rstrip())
+            elif progress.stage != "heartbeat":
+                self._progress = progress
+                self._on_progress(progress)
+
+    def _kill(self, grace_s: float = 0.0) -> None:
+        """End the child with all that it started; first by asking, when there is time for that."""
+        process = self._process
+        if process is None:
+            return
+        if _WINDOWS:
+            _end_windows_tree(process)
+        else:
+            _end_group(process, grace_s)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+
+    def _ended(self, code: int) -> None:
+        if code != 0:
+            self._fail(_message(code, list(self._tail)))
+            return
+        if not (self._output / SEGMENTATION_FILE).is_file():
+            self._fail("the segmentation ended without a result: see the report")
+            return
+        try:
+            self._on_finished(self._output)
+        except SoarsError as error:
+            self._fail(str(error), code)
+        except Exception as error:  # shown like any failure of the run, with what is needed to find the fault
+            self._tail.extend(traceback.format_exc().splitlines())
+            self._fail(f"the result could not be shown: {type(error).__name__}: {error}", code)
+        else:
+            self._close()  # also after a `cancel` from the callback, which has nothing left to close
+
+    def _fail(self, message: str, code: int | None = None) -> None:
+        process = self._process
+        if code is None and process is not None:
+            code = process.poll()
+        seconds = time.monotonic() - self._started_at
+        tail = "\n".join(self._tail)
+        report = "\n".join(
+            (
+                "SOARS Segmentation: report of a failed run",
+                f"message: {message}",
+                f"version: soars {soars.__version__}",
+                f"application: {_application()}",
+                f"platform: {platform.platform()}, {os.cpu_count()} processors",
+                f"command: {Path(self._python).name} {' '.join(self._arguments)}",
+                f"ended with: {code}, after {seconds:.1f} s, at stage {self._progress.stage} "
+                f"({self._progress.done} of {self._progress.of})",
+                "",
+                "last lines:",
+                tail or "(none)",
+                "",
+            )
+        )
+        report = _without_folder(report, self._folder, self._temporary)
+        self._close()
+        self._on_failed(Failure(message, tail, report))
+
+    # --- tidying up ----------------------------------------------------------------------------------------------
+    def _close(self) -> None:
+        process, self._process = self._process, None
+        for reader in self._readers:
+            reader.join(timeout=0.2)
+        if process is not None:
+            for stream, reader in zip((process.stdout, process.stderr), self._readers, strict=True):
+                if stream is not None and not reader.is_alive():
+                    stream.close()
+        self._readers = []
+        self._remove_folder()
+
+    def _remove_folder(self, patience_s: float = 1.0) -> None:
+        folder, self._folder = self._folder, None
+        if folder is None:
+            return
+        until = time.monotonic() + patience_s
+        while True:  # Windows lets go of a killed process's files a little later
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists() or time.monotonic() > until:
+                return
+            time.sleep(0.05)
+
+
+def find_python() -> str:
+    """Slicer's Python, as a program. `InputError` when it is not found."""
+    found = shutil.which("PythonSlicer")
+    home = getattr(getattr(slicer, "app", None), "slicerHome", None)
+    if found is None and home:
+        found = shutil.which("PythonSlicer", path=str(Path(home) / "bin"))
+    if found is None:
+        raise InputError(
+            "PythonSlicer, the program that runs the segmentation, was not found in this installation of Slicer: "
+            "install Slicer again"
+        )
+    return found
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which Slicer itself was started: PythonSlicer adds its own paths again."""
+    if getattr(slicer, "app", None) is None:
+        return dict(os.environ)
+    return dict(slicer.util.startupEnvironment())
+
+
+def parse_progress(line: str) -> Progress | None:
+    """A line of ``--progress json``; None when it is anything else."""
+    try:
+        record = json.loads(line)
+        return Progress(
+            str(record["stage"]), int(record["done"]), int(record["of"]), str(record["message"] or "")
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def remove_leftovers(temporary: Path, age_s: float = LEFTOVER_AGE_S) -> None:
+    """Remove the folders of runs whose application crashed: those that nobody has touched for days."""
+    for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_dir() and time.time() - folder.stat().st_mtime > age_s:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(stream: IO[str], kind: str, said: queue.SimpleQueue[tuple[str, str]]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+        for line in stream:
+            said.put((kind, line))
+
+
+def _end_group(process: subprocess.Popen[str], grace_s: float) -> None:
+    """POSIX: the child leads a group, which has its number even after the child itself has gone."""
+    if grace_s > 0 and _signal_group(process.pid, signal.SIGTERM):
+        until = time.monotonic() + grace_s
+        while time.monotonic() < until:
+            process.poll()  # takes the ended child off the list of processes
+            if not _signal_group(process.pid, 0):
+                return
+            time.sleep(0.02)
+    _signal_group(process.pid, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether there was anybody to take the signal."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS, when only ended processes are left
+        return False
+    return True
+
+
+def _end_windows_tree(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                ["taskkill", "/T", "/F", "/PID", str(process.pid)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                timeout=1.5,
+                check=False,
+            )
+    if process.poll() is None:
+        process.kill()
+
+
+def _message(code: int, tail: list[str]) -> str:
+    """One sentence on why the child ended with ``code``."""
+    for line in reversed(tail):
+        if line.startswith("soars: error: "):
+            return line.removeprefix("soars: error: ")
+        if line.startswith("soars: internal error: "):
+            return f"a fault of SOARS: {line.removeprefix('soars: internal error: ')}"
+    # A launcher passes the end of its Python on as 128 + signal.
+    number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
+    if number == signal.SIGINT or code == 130:
+        return "the segmentation was interrupted from outside"
+    if number:
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        hint = ": often the memory was full, so close other programs" if name == "SIGKILL" else ""
+        return f"the segmentation process was ended from outside ({name}){hint}"
+    if tail:
+        return f"the segmentation failed (exit code {code}): {tail[-1]}"
+    return f"the segmentation process ended without a word (exit code {code}); it may have been ended from outside"
+
+
+def _without_folder(text: str, *folders: Path | None) -> str:
+    """Paths of temporary folders name the user: they tell nothing in a report."""
+    for folder in folders:
+        if folder is not None and str(folder) not in (".", os.sep):
+            text = text.replace(str(folder), "...")
+    home = os.path.expanduser("~")
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+def _application() -> str:
+    app = getattr(slicer, "app", None)
+    version = getattr(app, "applicationVersion", None)
+    return (
+        f"Slicer {version}, Python {sys.version.split()[0]}"
+        if version
+        else f"Python {sys.version.split()[0]}"
+    )

@@ -1,0 +1,1 @@
+"""Slicer's MRML scene: volumes, segmentations, label maps and the stored proposal."""

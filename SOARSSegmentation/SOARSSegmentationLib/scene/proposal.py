@@ -1,0 +1,250 @@
+"""The untouched proposal, kept with the segmentation that readers change.
+
+Each segment carries its organ's proposed voxels in the tag "SOARS.proposal". Slicer writes tags into .seg.nrrd files,
+and so into saved scenes; attributes of a node it writes into scenes only. The tag is eight fields joined by ";"::
+
+    1;512,512,200;1.0,1.0,3.0;-249.5,-249.5,-300.0;1.0,0.0,...;88,190,230;12,40,38;eNqT...
+
+the version, the CT grid's size, spacing, origin and direction (x, y, z, LPS mm), the bounding box's first voxel and
+shape (z, y, x), and its voxels: eight to a byte (numpy.packbits), compressed by zlib, in base64. 42 organs are some
+hundred kilobytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+
+from soars.errors import InputError
+from SOARSSegmentationLib.scene import scene
+from SOARSSegmentationLib.scene.contents import LABEL_MAP, no_voxels
+from SOARSSegmentationLib.scene.label_maps import label_map_of
+
+if TYPE_CHECKING:
+    from soars.structures import Geometry, Mask
+
+PROPOSAL_TAG = "SOARS.proposal"
+OUTLINE_ATTRIBUTE = "SOARS.outlineOf"
+_VERSION = "1"
+_LARGEST = 1 << 31
+"""A bounding box of more voxels is a mistake, or made to exhaust the memory."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What was proposed: each organ's voxels on ``geometry``, the CT's grid (LPS)."""
+
+    geometry: Geometry
+    masks: Mapping[str, Mask]
+
+    def __contains__(self, organ: object) -> bool:
+        return organ in self.masks
+
+
+def keep_proposal(
+    segmentation_node: Any, organs: Iterable[str] | None = None, volume_node: Any = None
+) -> Proposal:
+    """Keep a segmentation's organs (None: all), as they are now, as the proposal; replaces an earlier one of theirs.
+
+    `InputError` when they cannot be read (see `scene.structures_of`).
+    """
+    ids = scene.segment_ids(segmentation_node)
+    chosen = list(ids) if organs is None else [organ for organ in organs if organ in ids]
+    structures = scene.structures_of(segmentation_node, chosen, volume_node)
+    segmentation = segmentation_node.GetSegmentation()
+    for organ in chosen:
+        text = _packed(structures.geometry, structures.crop(organ))
+        segmentation.GetSegment(ids[organ]).SetTag(PROPOSAL_TAG, text)
+    return Proposal(structures.geometry, {organ: structures.crop(organ) for organ in chosen})
+
+
+def proposal_of(segmentation_node: Any, volume_node: Any = None) -> Proposal | None:
+    """The proposal that a segmentation carries, on the grid of its CT; None when it carries none.
+
+    `InputError` when it is damaged, or its CT is not known.
+    """
+    from soars.structures import StructureSet
+
+    segmentation = segmentation_node.GetSegmentation()
+    kept: dict[str, tuple[Geometry, Mask]] = {}
+    for organ, segment_id in scene.segment_ids(segmentation_node).items():
+        text = scene.tag_of(segmentation.GetSegment(segment_id), PROPOSAL_TAG)
+        if text:
+            kept[organ] = _unpacked(text, organ)
+    if not kept:
+        return None
+    geometry = scene.geometry_of(segmentation_node, volume_node)
+    masks: dict[str, Mask] = {}
+    for organ, (grid, mask) in kept.items():
+        if not grid.same_as(geometry, 1e-2):
+            one = StructureSet(grid)
+            one.add_mask(organ, mask)
+            mask = one.resample(geometry, nearest=True).crop(organ)
+        masks[organ] = mask
+    return Proposal(geometry, masks)
+
+
+def restore(segmentation_node: Any, organ: str, proposal: Proposal | None = None) -> None:
+    """Make an organ what was proposed again. Other organs stay as they are, also where they overlap it.
+
+    With ``proposal`` given, an organ whose segment was removed comes back as well. `InputError` when there is no
+    proposal of this organ.
+    """
+    known = proposal or proposal_of(segmentation_node)
+    if known is None or organ not in known:
+        raise InputError(
+            f"{segmentation_node.GetName()} keeps no proposal of {organ}: there is nothing to restore"
+        )
+    segmentation = segmentation_node.GetSegmentation()
+    segment_id = scene.segment_ids(segmentation_node).get(organ)
+    if segment_id is None:
+        scene.add_empty_segments(segmentation_node, [organ])
+        segment_id = scene.segment_ids(segmentation_node)[organ]
+        text = _packed(known.geometry, known.masks[organ])
+        segmentation.GetSegment(segment_id).SetTag(PROPOSAL_TAG, text)
+    logic, mask = slicer.vtkSlicerSegmentationsModuleLogic, known.masks[organ]
+    if mask.is_empty:
+        done = logic.ClearSegment(segmentation_node, segment_id)
+    else:
+        image = label_map_of(known.geometry, mask)
+        done = logic.SetBinaryLabelmapToSegment(image, segmentation_node, segment_id, logic.MODE_REPLACE)
+    if not done:
+        raise InputError(f"Slicer could not put the proposal of {organ} back")
+
+
+# --- as an outline -----------------------------------------------------------------------------------------------
+def show_outline(segmentation_node: Any, organ: str, visible: bool) -> None:
+    """Show or hide an organ's proposal as a pale line in the slice views.
+
+    `InputError` when it is to be shown and there is none.
+    """
+    outlines = _outlines(segmentation_node)
+    if visible:
+        if outlines is None:
+            outlines = _outlines_node(segmentation_node)
+        _draw(segmentation_node, outlines, organ)
+    elif organ in outlined(segmentation_node):
+        outlines.GetSegmentation().RemoveSegment(organ)
+
+
+def outlined(segmentation_node: Any) -> tuple[str, ...]:
+    """The organs whose proposal is shown."""
+    outlines = _outlines(segmentation_node)
+    if outlines is None:
+        return ()
+    segmentation = outlines.GetSegmentation()
+    return tuple(segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
+
+
+def hide_outlines(segmentation_node: Any) -> None:
+    """Take all outlines, and the node they are in, out of the scene."""
+    outlines = _outlines(segmentation_node)
+    if outlines is not None:
+        mrml_scene = segmentation_node.GetScene()
+        display = outlines.GetDisplayNode()
+        if display is not None:
+            mrml_scene.RemoveNode(display)
+        mrml_scene.RemoveNode(outlines)
+
+
+def _outlines_node(segmentation_node: Any) -> Any:
+    """A second segmentation: not in lists of nodes, not saved, drawn as lines only."""
+    mrml_scene = segmentation_node.GetScene()
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName(f"{segmentation_node.GetName()} proposal")
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    node.SetAttribute(OUTLINE_ATTRIBUTE, segmentation_node.GetID())
+    node.GetSegmentation().SetSourceRepresentationName(LABEL_MAP)
+    mrml_scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    if display is not None:
+        display.SetSaveWithScene(False)
+        display.SetVisibility2DFill(False)
+        display.SetVisibility2DOutline(True)
+        display.SetVisibility3D(False)
+        display.SetSliceIntersectionThickness(2)
+    node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
+    return node
+
+
+def _outlines(segmentation_node: Any) -> Any:
+    """The node of the outlines, or None. A node reference would be saved without its node, and might mean another one
+    when the scene is opened again."""
+    nodes = segmentation_node.GetScene().GetNodesByClass("vtkMRMLSegmentationNode")
+    nodes.UnRegister(None)
+    for index in range(nodes.GetNumberOfItems()):
+        node = nodes.GetItemAsObject(index)
+        if node.GetAttribute(OUTLINE_ATTRIBUTE) == segmentation_node.GetID():
+            return node
+    return None
+
+
+def _draw(segmentation_node: Any, outlines: Any, organ: str) -> None:
+    known = proposal_of(segmentation_node)
+    if known is None or organ not in known:
+        raise InputError(
+            f"{segmentation_node.GetName()} keeps no proposal of {organ}: there is nothing to show"
+        )
+    mask = known.masks[organ]
+    segment = slicer.vtkSegment()
+    segment.SetName(organ)
+    own = segmentation_node.GetSegmentation().GetSegment(scene.segment_ids(segmentation_node)[organ])
+    segment.SetColor([(1 + c) / 2 for c in own.GetColor()])
+    segment.SetTag(scene.ORGAN_TAG, organ)
+    segment.AddRepresentation(LABEL_MAP, label_map_of(known.geometry, mask))
+    if organ in outlined(segmentation_node):
+        outlines.GetSegmentation().RemoveSegment(organ)
+    outlines.GetSegmentation().AddSegment(segment, organ)
+
+
+# --- as text -----------------------------------------------------------------------------------------------------
+def _packed(geometry: Geometry, mask: Mask) -> str:
+    grid = (geometry.size, geometry.spacing, geometry.origin, geometry.direction, mask.start, mask.shape)
+    fields = (",".join(repr(v) for v in _numbers(field)) for field in grid)
+    voxels = base64.b64encode(zlib.compress(np.packbits(mask.array).tobytes(), 9)).decode("ascii")
+    return ";".join((_VERSION, *fields, voxels))
+
+
+def _numbers(field: Iterable[Any]) -> list[int | float]:
+    return [int(v) if isinstance(v, (int, np.integer)) else float(v) for v in field]
+
+
+def _unpacked(text: str, organ: str) -> tuple[Geometry, Mask]:
+    from soars.structures import Geometry, tight_mask
+
+    try:
+        version, *fields, voxels = text.split(";")
+        if version != _VERSION:
+            raise InputError(f"the proposal of {organ} was kept by a newer version: update this extension")
+        size, start, shape = (_triple(fields[i], int) for i in (0, 4, 5))
+        spacing, origin = _triple(fields[1], float), _triple(fields[2], float)
+        direction = tuple(float(v) for v in fields[3].split(","))
+        count = int(np.prod(shape, dtype=np.int64))
+        if len(direction) != 9 or len(fields) != 6 or min(shape) < 0 or not 0 <= count < _LARGEST:
+            raise ValueError("its geometry is none")
+        expected = (count + 7) // 8
+        stream = zlib.decompressobj()
+        unpacked = stream.decompress(base64.b64decode(voxels, validate=True), expected + 1)
+        if len(unpacked) != expected or not stream.eof:
+            raise ValueError("it has not as many voxels as it says")
+        bits = np.unpackbits(np.frombuffer(unpacked, np.uint8), count=count).astype(bool)
+        mask = no_voxels() if count == 0 else tight_mask(bits.reshape(shape), start)
+        if not all(a >= 0 and b <= n for a, b, n in zip(mask.start, mask.stop, size[::-1], strict=True)):
+            raise ValueError("it lies outside of its grid")
+        return Geometry(size, spacing, origin, direction), mask
+    except (ValueError, IndexError, TypeError, zlib.error, binascii.Error) as error:
+        raise InputError(f"the proposal kept of {organ} is damaged: {error}") from error
+
+
+def _triple(text: str, kind: Any) -> tuple[Any, Any, Any]:
+    x, y, z = (kind(v) for v in text.split(","))
+    return (x, y, z)

@@ -1,0 +1,36 @@
+"""The catalogue's terminology and colour table, which lie in the module's Resources, for the rest of Slicer.
+
+A segmentation carries its terminology entries itself; with the terminology loaded, the organs can also be chosen in
+Slicer's own selector. Both files are made by `soars.catalogue.slicer_terms`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from soars.catalogue.slicer_terms import COLOUR_FILE, CONTEXT_NAME, TERMINOLOGY_FILE
+
+RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
+
+
+def load_terminology(terminologies_logic: Any, folder: Path = RESOURCES) -> bool:
+    """Load the terminology into ``slicer.modules.terminologies.logic()``, once; whether it is there then.
+
+    To be called when the application has started: it does not take a moment, and nothing depends on it.
+    """
+    loaded = getattr(terminologies_logic, "IsTerminologyContextLoaded", None)
+    if loaded is not None and loaded(CONTEXT_NAME):
+        return True
+    file = folder / TERMINOLOGY_FILE
+    # The method's answer differs between versions of Slicer: a name, or whether it went well.
+    return file.is_file() and bool(terminologies_logic.LoadTerminologyFromFile(str(file)))
+
+
+def load_colours(colours_logic: Any, folder: Path = RESOURCES) -> Any:
+    """Add the colour table to the scene of ``slicer.modules.colors.logic()``; returns the node, or None.
+
+    A scene that is closed takes it along.
+    """
+    file = folder / COLOUR_FILE
+    return colours_logic.LoadColorFile(str(file), "SOARS organs at risk") if file.is_file() else None

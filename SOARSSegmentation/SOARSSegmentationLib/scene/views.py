@@ -1,0 +1,29 @@
+"""Where the slice views look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from SOARSSegmentationLib.scene.contents import grid_of
+
+if TYPE_CHECKING:
+    from soars.structures import Mask
+
+
+def centre_of(mask: Mask, volume_node: Any) -> tuple[float, float, float] | None:
+    """The middle of a mask's bounding box in RAS mm; None of an empty one. The mask is on the CT's grid."""
+    if mask.is_empty:
+        return None
+    middle = (np.add(mask.start, mask.stop) - 1) / 2
+    x, y, z = (float(v) for v in grid_of(volume_node).to_physical(middle))
+    return (-x, -y, z)
+
+
+def centre_views(mrml_scene: Any, ras: tuple[float, float, float]) -> None:
+    """Move all slice views to a point (RAS mm), and it to their middle."""
+    nodes = mrml_scene.GetNodesByClass("vtkMRMLSliceNode")
+    nodes.UnRegister(None)
+    for index in range(nodes.GetNumberOfItems()):
+        nodes.GetItemAsObject(index).JumpSliceByCentering(*ras)

@@ -1,0 +1,1 @@
+"""An editing session: its clock, its events, its folder."""

@@ -1,0 +1,131 @@
+"""The running session: begun, ticked, paused, finished, and told what the reader does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from soars.effort.records import Header
+from soars.errors import SoarsError
+from SOARSSegmentationLib.session import sessions
+from SOARSSegmentationLib.session.editing import TICK_MS, EditingSession
+from SOARSSegmentationLib.session.interactions import InteractionFilter
+
+_LOOK_FOR_WINDOWS_EVERY = 4
+"""Ticks."""
+
+
+class SessionControl:
+    """Holds the session, also while another module is shown.
+
+    ``on_changed()`` is called after anything in it changed, ``on_tick()`` several times a second, ``on_over()`` once it
+    has ended, whoever ended it.
+    """
+
+    def __init__(
+        self, on_changed: Callable[[], None], on_tick: Callable[[], None], on_over: Callable[[], None]
+    ) -> None:
+        self._on_changed = on_changed
+        self._on_tick = on_tick
+        self._on_over = on_over
+        self._ticks = 0
+        self._filter: InteractionFilter | None = None
+        self.session: EditingSession | None = None
+        self.timer = qt.QTimer()
+        self.timer.interval = TICK_MS
+        self.timer.timeout.connect(self._tick)
+        slicer.app.aboutToQuit.connect(self.quit)
+
+    @property
+    def running(self) -> bool:
+        return self.session is not None and self.session.running
+
+    def begin(
+        self, segmentation_node: Any, volume_node: Any, header: Header, root: Path, editor: Any, idle_s: float
+    ) -> EditingSession:
+        """A new session; `InputError` when it cannot begin."""
+        self.session = sessions.begin(
+            segmentation_node,
+            volume_node,
+            header,
+            root,
+            editor_node=editor,
+            on_changed=self._changed,
+            idle_s=idle_s,
+        )
+        return self._began(self.session)
+
+    def resume(
+        self,
+        interrupted: sessions.Interrupted,
+        segmentation_node: Any,
+        volume_node: Any,
+        editor: Any,
+        idle_s: float,
+    ) -> EditingSession:
+        """Go on with one that was interrupted; `InputError` when that cannot be."""
+        self.session = sessions.resume(
+            interrupted,
+            segmentation_node,
+            volume_node,
+            editor_node=editor,
+            on_changed=self._changed,
+            idle_s=idle_s,
+        )
+        return self._began(self.session)
+
+    def toggle_pause(self) -> None:
+        if self.session is not None and self.session.running:
+            (self.session.resume if self.session.paused else self.session.pause)()
+
+    def finish(self, cause: str = "finished") -> None:
+        """`SoarsError` when the last records or the result could not be written; it is over all the same."""
+        if self.session is not None and self.session.running:
+            self.session.finish(cause)
+
+    def quit(self, *_arguments: Any) -> None:
+        """The application ends, or the module is unloaded: nobody is there to be told of a failure."""
+        try:
+            self.finish("quit")
+        except SoarsError:
+            pass
+
+    def close(self) -> None:
+        self.quit()
+        slicer.app.aboutToQuit.disconnect(self.quit)
+
+    def expect_redo(self) -> None:
+        if self.session is not None and self.session.running:
+            self.session.expect_redo()
+
+    def _began(self, session: EditingSession) -> EditingSession:
+        assert session.recorder is not None
+        self._filter = InteractionFilter(session.recorder.interaction)
+        self._filter.watch()
+        self._ticks = 0
+        self.timer.start()
+        return session
+
+    def _tick(self) -> None:
+        if self.session is None or not self.session.running:
+            return
+        self.session.tick()
+        self._ticks += 1
+        if self._filter is not None and self._ticks % _LOOK_FOR_WINDOWS_EVERY == 0:
+            self._filter.watch()
+        self._on_tick()
+
+    def _changed(self, session: EditingSession) -> None:
+        if session is not self.session:  # it calls while it starts
+            return
+        if not session.running and self.timer.active:
+            self.timer.stop()
+            if self._filter is not None:
+                self._filter.stop()
+                self._filter = None
+            self._on_over()
+        self._on_changed()

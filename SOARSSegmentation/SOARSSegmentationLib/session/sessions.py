@@ -1,0 +1,209 @@
+"""How editing sessions begin: the organs and the header of one, its folder, and going on after an interruption."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+import soars
+from soars.catalogue import CATALOGUE, SOARS42
+from soars.effort.log import interrupted_sessions, read_log, session_folder, session_logs
+from soars.effort.records import Header, validate
+from soars.effort.review import ACCEPTED, IN_PROGRESS
+from soars.errors import InputError
+from SOARSSegmentationLib.protocols import Protocol
+from SOARSSegmentationLib.run.results import BUNDLE_HASH_TAG, BUNDLE_TAG
+from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.session.editing import PROPOSAL_FILE, RESULT_FILE, EditingSession
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A session that did not come to its end, and its folder."""
+
+    folder: Path
+    header: Header
+
+
+def organs_of(protocol: Protocol, segmentation_node: Any = None) -> tuple[str, ...]:
+    """The organs to review, in the catalogue's order: the protocol's; without one, the 42 and what else is there."""
+    if protocol.organs is not None:
+        wanted = set(protocol.organs)
+    else:
+        there = scene.segment_ids(segmentation_node) if segmentation_node is not None else ()
+        wanted = {*SOARS42, *there}
+    return tuple(organ for organ in CATALOGUE if organ in wanted)
+
+
+def header_of(
+    segmentation_node: Any, organs: Iterable[str], *, study: str, case: str, reader: str, arm: str
+) -> Header:
+    """The header of a session on a segmentation; `InputError` when a name cannot be one."""
+    name, sha256 = _bundle_of(segmentation_node) if arm == "revise" else (None, None)
+    version = getattr(getattr(slicer, "app", None), "applicationVersion", None)
+    header = Header(
+        study=study,
+        case=case,
+        reader=reader,
+        arm=arm,
+        organs=tuple(organs),
+        bundle=name,
+        bundle_sha256=sha256,
+        software={
+            "soars": soars.__version__,
+            "slicer": str(version or "unknown"),
+            "python": sys.version.split()[0],
+        },
+        started_utc=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    for field, what in (("study", "Study"), ("case", "Case"), ("reader", "Reader")):
+        if not getattr(header, field):
+            raise InputError(f"{what} is empty: give it a name made of letters, digits and . _ -")
+    validate(header.to_json())
+    return header
+
+
+def begin(
+    segmentation_node: Any,
+    volume_node: Any,
+    header: Header,
+    root: Path,
+    *,
+    editor_node: Any,
+    on_changed: Callable[[EditingSession], None],
+    idle_s: float,
+) -> EditingSession:
+    """Start a new session in a folder of its own below ``root``.
+
+    Organs that the segmentation has no segment for get one without voxels, so that they can be drawn. `InputError` when
+    the session cannot begin.
+    """
+    known = None
+    if header.arm == "revise":
+        known = proposal.proposal_of(segmentation_node, volume_node)
+        if known is None:
+            known = proposal.keep_proposal(segmentation_node, volume_node=volume_node)
+    scene.add_empty_segments(segmentation_node, header.organs)
+    session = EditingSession(
+        segmentation_node,
+        volume_node,
+        {organ: mask for organ, mask in known.masks.items() if organ in header.organs} if known else None,
+        session_folder(root, header),
+        header,
+        editor_node=editor_node,
+        on_changed=on_changed,
+        idle_s=idle_s,
+    )
+    session.start()
+    return session
+
+
+# --- after an interruption ---------------------------------------------------------------------------------------
+def find_interrupted(root: Path, *, study: str, case: str, reader: str) -> Interrupted | None:
+    """The newest interrupted session of this reader on this case; None when there is none."""
+
+    def wanted(folder: Path) -> bool:  # the window asks often, and other readers' logs may be many and long
+        return folder.parent.name == study and folder.name.startswith(f"{case}_{reader}_")
+
+    for folder in reversed(interrupted_sessions(root, wanted)):
+        header = read_log(session_logs(folder)[-1]).header
+        if (header.study, header.case, header.reader) == (study, case, reader):
+            return Interrupted(folder, header)
+    return None
+
+
+def reload(interrupted: Interrupted, mrml_scene: Any, volume_node: Any) -> Any:
+    """Bring the segmentation of an interrupted session back into the scene, as it was last saved, with its proposal.
+
+    `InputError` when there is nothing to bring back or it does not fit the CT; the scene is then as it was.
+    """
+    header, folder = interrupted.header, interrupted.folder
+    name = f"{volume_node.GetName()} {header.case} resumed"
+    tags = {BUNDLE_TAG: header.bundle or "", BUNDLE_HASH_TAG: header.bundle_sha256 or ""}
+    proposed, result = folder / PROPOSAL_FILE, folder / RESULT_FILE
+    if header.arm == "scratch":
+        node = scene.empty_segmentation(mrml_scene, volume_node, header.organs, name)
+    elif proposed.is_file():
+        node = scene.add_segmentation(mrml_scene, volume_node, proposed, name, tags=tags)
+    else:
+        raise InputError(f"the folder {folder} has no {PROPOSAL_FILE}: the session cannot be resumed")
+    try:
+        scene.add_empty_segments(node, header.organs)
+        if header.arm == "revise":
+            proposal.keep_proposal(node, volume_node=volume_node)
+        if result.is_file():
+            _put_contents(node, volume_node, result)
+    except BaseException:
+        mrml_scene.RemoveNode(node)
+        raise
+    return node
+
+
+def resume(
+    interrupted: Interrupted,
+    segmentation_node: Any,
+    volume_node: Any,
+    *,
+    editor_node: Any,
+    on_changed: Callable[[EditingSession], None],
+    idle_s: float,
+) -> EditingSession:
+    """Go on with an interrupted session, on the segmentation that it was about."""
+    known = (
+        proposal.proposal_of(segmentation_node, volume_node) if interrupted.header.arm == "revise" else None
+    )
+    session = EditingSession(
+        segmentation_node,
+        volume_node,
+        dict(known.masks) if known is not None else None,
+        interrupted.folder,
+        interrupted.header,
+        editor_node=editor_node,
+        on_changed=on_changed,
+        idle_s=idle_s,
+    )
+    session.start()
+    return session
+
+
+def summary(session: EditingSession) -> dict[str, int]:
+    """Of a session: how many organs are accepted, changed, and of each category of revision, under these names."""
+    reviews = session.review()
+    counts = {"organs": len(reviews), "accepted": 0, "open": 0, "changed": 0}
+    for one in reviews.values():
+        counts["accepted"] += one.state == ACCEPTED
+        counts["open"] += one.state == IN_PROGRESS
+        counts["changed"] += bool(one.change is not None and one.change.changed)
+        if one.category is not None and one.category != "none":
+            counts[one.category] = counts.get(one.category, 0) + 1
+    return counts
+
+
+def _bundle_of(segmentation_node: Any) -> tuple[str | None, str | None]:
+    """Name and hash of the bundle that a segmentation says it is from."""
+    segmentation = segmentation_node.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        name, sha256 = scene.tag_of(segment, BUNDLE_TAG), scene.tag_of(segment, BUNDLE_HASH_TAG)
+        if name:
+            return name, sha256 or None
+    return None, None
+
+
+def _put_contents(segmentation_node: Any, volume_node: Any, path: Path) -> None:
+    """Give each organ the voxels that it has in a file."""
+    from soars.formats.segnrrd import read_seg_nrrd
+
+    saved = scene.on_grid_of(read_seg_nrrd(path), volume_node)
+    organs = [organ for organ in scene.segment_ids(segmentation_node) if organ in saved]
+    before = scene.structures_of(segmentation_node, organs, volume_node)
+    contents = proposal.Proposal(saved.geometry, {organ: saved.crop(organ) for organ in organs})
+    for organ in organs:
+        if not contents.masks[organ].equals(before.crop(organ)):
+            proposal.restore(segmentation_node, organ, contents)

@@ -1,0 +1,1 @@
+"""Model bundles: the `manifest`, and the `store` that finds, checks, imports and writes them."""

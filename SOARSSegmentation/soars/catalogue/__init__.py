@@ -1,0 +1,28 @@
+"""The catalogue of organs at risk: `table` (what is known of each), `spelling` (which organ a name means) and
+`slicer_terms` (Slicer's terminology and colour table, generated from it)."""
+
+from soars.catalogue.spelling import resolve
+from soars.catalogue.table import (
+    CATALOGUE,
+    LATERALITY,
+    SETS,
+    SOARS42,
+    STRATA,
+    Oar,
+    by_stratum,
+    label_map,
+    label_values,
+)
+
+__all__ = [
+    "CATALOGUE",
+    "LATERALITY",
+    "SETS",
+    "SOARS42",
+    "STRATA",
+    "Oar",
+    "by_stratum",
+    "label_map",
+    "label_values",
+    "resolve",
+]

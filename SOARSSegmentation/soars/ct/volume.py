@@ -1,0 +1,218 @@
+"""The pixels of a CT series as int16 HU.
+
+Uncompressed 16-bit slices, which nearly all planning CTs are, are read straight into their place; everything else by
+SimpleITK, whose GDCM decodes what is compressed and applies each file's own slope and intercept.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from soars.ct.dicom_files import Header, readable
+from soars.ct.hounsfield import HIGHEST_HU, LOWEST_HU, PADDING_ABOVE_HU, check_range, to_int16_hu
+from soars.ct.itk_messages import itk_messages
+from soars.ct.stack import Stack
+from soars.errors import InputError
+
+#: Slices that SimpleITK reads at a time, which bounds the memory beside the result (values need not fit in int16).
+SLICES_AT_ONCE = 32
+_PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+Rescale = tuple[float, float, bool]
+
+
+@dataclass
+class _Found:
+    """What was met in slices: extremes in HU before they are bounded, values too high, padding."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    too_high: int = 0
+    padded: int = 0
+
+    def add(self, other: _Found) -> None:
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.too_high += other.too_high
+        self.padded += other.padded
+
+
+def _rescale(header: Header) -> tuple[float, float, bool]:
+    """Slope, intercept, and whether the file declares both."""
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        value, text = header.number(keyword), header.text(keyword)
+        if text and (value is None or (keyword == "RescaleSlope" and value == 0)):
+            raise InputError(f"{header.path}: {readable(keyword)} is {text!r}, so HU cannot be computed")
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    declared = slope is not None and intercept is not None
+    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept, declared
+
+
+def read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: list[str]) -> sitk.Image:
+    """All slices as one int16 HU image. GDCM applies each file's own slope and intercept."""
+    rescale = [_rescale(h) for h in headers]
+    declared = [r[2] for r in rescale]
+    if not all(declared):
+        if any(declared):
+            path = headers[declared.index(False)].path
+            raise InputError(
+                f"{path}: has no Rescale Slope or Intercept, but other slices of the series have"
+            )
+        warnings.append("the CT has no Rescale Slope and Intercept: its stored values were taken as HU")
+    (usual, most), *others = Counter(r[:2] for r in rescale).most_common()
+    if others and 2 * most > len(rescale):
+        odd = next(h.path.name for h, r in zip(headers, rescale, strict=True) if r[:2] != usual)
+        warnings.append(
+            f"Rescale Slope or Intercept of {count(len(rescale) - most, 'slice')} (for example {odd}) differs from "
+            f"that of the others: check that their HU agree"
+        )
+    rows, columns = (int(headers[0].number(k) or 0) for k in ("Rows", "Columns"))
+    values = np.empty((len(headers), rows, columns), np.int16)
+    plain = [_is_plain(h, r) for h, r in zip(headers, rescale, strict=True)]
+    found = _Found()
+    if all(plain):
+        with ThreadPoolExecutor(min(4, len(headers))) as pool:
+            for part in pool.map(_read_plain, headers, rescale, values):
+                found.add(part)
+    else:
+        _read_any(headers, rescale, values, found)
+    padded, too_high = found.padded, found.too_high
+    if padded:
+        warnings.append(f"padding outside the field of view ({count(padded, 'voxel')}) was set to air")
+    if too_high:
+        warnings.append(f"{count(too_high, 'voxel')} above 32767 HU had to be set to 32767")
+    warnings.extend(check_range(found.low, found.high, source, declared=all(declared)))
+    result = sitk.GetImageFromArray(values)
+    between_rows, between_columns = headers[0].numbers("PixelSpacing", 2)  # that is: y, x
+    result.SetSpacing((between_columns, between_rows, stack.slice_spacing_mm))
+    result.SetOrigin(stack.origin)
+    result.SetDirection(stack.direction)
+    return result
+
+
+def _is_plain(header: Header, rescale: Rescale) -> bool:
+    """Whether HU are the stored 16-bit integers plus a whole number."""
+    slope, intercept, _ = rescale
+    bits = header.number("BitsStored") or 0
+    return (
+        header.transfer_syntax in _PLAIN_SYNTAXES
+        and header.number("BitsAllocated") == 16
+        and 8 < bits <= 16
+        and header.number("HighBit") == bits - 1
+        and header.number("PixelRepresentation") in (0, 1)
+        and header.text("PhotometricInterpretation") == "MONOCHROME2"
+        and slope == 1
+        and intercept.is_integer()
+        and abs(intercept) <= HIGHEST_HU
+    )
+
+
+def _read_plain(header: Header, rescale: Rescale, out: np.ndarray) -> _Found:
+    """One uncompressed slice into ``out``, (y, x) int16."""
+    try:
+        with header.path.open("rb") as file:
+            file.seek(header.pixels_at)
+            start = file.read(12)
+            if start[4:6] not in (b"OW", b"OB") or header.transfer_syntax == _PLAIN_SYNTAXES[0]:
+                file.seek(header.pixels_at + 8)
+            if struct.unpack_from("<HH", start) != (0x7FE0, 0x0010) or file.readinto(out.data) != out.nbytes:
+                raise OSError(0, "it is cut off")
+    except (OSError, struct.error) as error:
+        raise InputError(f"{header.path}: its pixels cannot be read; copy or export it again") from error
+    slope, intercept, _ = rescale
+    signed = header.number("PixelRepresentation") == 1
+    stored = out.view("<i2" if signed else "<u2")
+    unused = 16 - int(header.number("BitsStored") or 16)
+    if unused:  # what is in the bits above may be anything (PS3.5, 8.1.1)
+        np.left_shift(stored, unused, out=stored)
+        np.right_shift(stored, unused, out=stored)  # brings the sign down where there is one
+    least, most, offset = int(stored.min()), int(stored.max()), int(intercept)
+    found = _Found(least + offset, most + offset)
+    padding = _padding_hu(header, slope, intercept)
+    tight = padding is not None and padding > LOWEST_HU
+    if tight or found.high > HIGHEST_HU or found.low < -HIGHEST_HU - 1:
+        hu = stored.astype(np.int32) + offset
+        found.padded = _replace_padding(hu, padding)
+        found.low, found.high = float(hu.min()), float(hu.max())
+        out[...], found.too_high, _ = to_int16_hu(hu)
+        return found
+    # modulo 65536, which is right for every result that fits in int16
+    np.add(out, np.array(offset, np.int64).astype(np.int16), out=out)
+    if found.low < LOWEST_HU:
+        np.maximum(out, LOWEST_HU, out=out)
+    return found
+
+
+def _read_any(
+    headers: Sequence[Header], rescale: Sequence[Rescale], values: np.ndarray, found: _Found
+) -> None:
+    """Slices of any kind into ``values`` by SimpleITK."""
+    whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept, _ in rescale)
+    for start in range(0, len(headers), SLICES_AT_ONCE):
+        part = headers[start : start + SLICES_AT_ONCE]
+        image = read_files([h.path for h in part], sitk.sitkInt32 if whole else sitk.sitkFloat32)
+        hu = sitk.GetArrayFromImage(image)
+        if hu.shape != (len(part), *values.shape[1:]):
+            raise InputError(f"{part[0].path}: its pixels have another size than its header says")
+        for i, header in enumerate(part):
+            slope, intercept, _ = rescale[start + i]
+            found.padded += _replace_padding(hu[i], _padding_hu(header, slope, intercept))
+        values[start : start + len(part)], too_high, _ = to_int16_hu(hu)
+        found.add(_Found(float(hu.min()), float(hu.max()), too_high))
+
+
+def _padding_hu(header: Header, slope: float, intercept: float) -> float | None:
+    """What the padding value becomes in HU; None without one."""
+    stored = header.number("PixelPaddingValue")
+    if stored is None:
+        return None
+    if header.number("PixelRepresentation") == 1 and stored >= 0x8000:
+        stored -= 0x10000  # written as unsigned, as many do, though the pixels are signed
+    return stored * slope + intercept
+
+
+def _replace_padding(hu: np.ndarray, padding: float | None) -> int:
+    """Set padding in one slice (changed in place) to air; returns how many voxels.
+
+    Below `LOWEST_HU` clipping does it. Above the HU of anything real every such voxel is padding. Between, the value
+    may be real too (0 is water), so only the regions that touch a corner are: padding surrounds a round field of view.
+    """
+    if padding is None or padding <= LOWEST_HU:
+        return 0
+    mask = np.abs(hu - padding) < 0.5
+    if padding < PADDING_ABOVE_HU:
+        if not mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+            return 0
+        from scipy import ndimage
+
+        regions, _ = ndimage.label(mask)
+        mask = np.isin(regions, np.unique(regions[[0, 0, -1, -1], [0, -1, 0, -1]]))
+    hu[mask] = LOWEST_HU
+    return int(np.count_nonzero(mask))
+
+
+def read_files(paths: Sequence[Path], pixel_type: int) -> sitk.Image:
+    """The files as one image, z in the given order; its geometry is not to be used."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(p) for p in paths])
+    reader.SetOutputPixelType(pixel_type)
+    try:
+        with itk_messages():
+            return reader.Execute()
+    except RuntimeError as error:
+        if len(paths) > 1:  # find the one that fails
+            for path in paths:
+                read_files([path], pixel_type)
+        raise InputError(f"{paths[0]}: its pixels cannot be decoded; copy or export it again") from error
+
+
+def count(n: int, noun: str) -> str:
+    """``1 slice``, ``3 slices``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

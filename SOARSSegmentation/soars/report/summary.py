@@ -1,0 +1,71 @@
+"""A run in the terminal: its organs as a table, and where its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from soars.report.record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
+
+WHAT_IS_IN = {
+    "segmentation.seg.nrrd": "contours, to edit in 3D Slicer",
+    "rtstruct.dcm": "contours, for the planning system",
+    "report.html": "pictures and warnings: look here first",
+    "run.json": "the same for programs",
+}
+"""Files of a run."""
+
+
+def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> str:
+    """The organs that were looked for, one a line; the others are only counted. `dice` adds a column with DSC."""
+    header = (
+        ["organ", "name", "volume cc", "state"] + (["DSC"] if dice is not None else []) + ["look here first"]
+    )
+    rows = []
+    for organ in record.organs:
+        if organ.state not in (PRESENT, ABSENT):
+            continue
+        row = [organ.label, organ.name, format_volume(organ), organ.state]
+        if dice is not None:
+            row.append(f"{dice[organ.name]:.2f}" if organ.name in dice else "")
+        rows.append([*row, "; ".join(organ_notes(organ))])
+    right = {2, 4} if dice is not None else {2}
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)] + [len(header[-1])]
+    lines = [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (header, ["-" * w for w in widths], *rows)
+    ]
+    lines = [line.rstrip() for line in lines]
+    for state, text in ((NOT_COVERED, "not covered by the bundle"), (NOT_REQUESTED, "not asked for")):
+        count = len(record.in_state(state))
+        if count:
+            lines.append(
+                f"{count} organs {text} {record.bundle.name}" if state == NOT_COVERED else f"{count} {text}"
+            )
+    lines += [f"warning: {text}" for text in record.warnings]
+    return "\n".join(lines)
+
+
+def organ_notes(organ: OrganRecord) -> list[str]:
+    """Why an organ is absent, and what is odd about it, each once."""
+    reason = organ.reason if organ.state == ABSENT else ""
+    return [text for text in (reason, *(w for w in organ.warnings if not reason or reason not in w)) if text]
+
+
+def format_volume(organ: OrganRecord) -> str:
+    """Two or three digits that mean something: 0.05, 1.2, 31.4."""
+    if organ.state != PRESENT:
+        return "-"
+    return f"{organ.volume_cc:.2f}" if organ.volume_cc < 10 else f"{organ.volume_cc:.1f}"
+
+
+def output_paths(folder: Path, names: Iterable[str]) -> str:
+    """The paths of the written files, and what each is for."""
+    paths = {name: str(folder / name) for name in names}
+    width = max((len(path) for path in paths.values()), default=0)
+    return "\n".join(
+        f"{path.ljust(width)}  {WHAT_IS_IN.get(name, '')}".rstrip() for name, path in paths.items()
+    )

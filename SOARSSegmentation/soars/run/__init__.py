@@ -1,0 +1,1 @@
+"""Running the cascade on a CT (`segment`) and writing a case's files (`case`)."""

@@ -1,0 +1,222 @@
+"""One case from the CT on disk to the four files of its results: the work of `soars segment` without its arguments."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from soars.bundle.manifest import Bundle
+from soars.catalogue import CATALOGUE, SOARS42
+from soars.ct.images import CtScan, read_ct
+from soars.dicom.rtstruct import check_reference, write_rtstruct
+from soars.errors import InputError
+from soars.formats.segnrrd import write_seg_nrrd
+from soars.progress import Progress, Reporter
+from soars.report.page import write_report
+from soars.report.record import (
+    ABSENT,
+    NOT_COVERED,
+    NOT_REQUESTED,
+    PRESENT,
+    BundleRecord,
+    CtRecord,
+    EngineRecord,
+    OrganRecord,
+    RunRecord,
+    library_versions,
+    orientation_of,
+    utc_now,
+)
+from soars.run.segment import SegmentOptions, SegmentResult, segment, wanted_organs
+from soars.structures import Geometry, StructureSet
+
+SEGMENTATION, RTSTRUCT, REPORT, RUN = "segmentation.seg.nrrd", "rtstruct.dcm", "report.html", "run.json"
+OUTPUTS = (SEGMENTATION, RTSTRUCT, REPORT, RUN)
+
+CARD_NOTES = ("Trained on", "What it cannot do")
+"""Sections of the model card that stand in the report."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. ``organs`` in any spelling; None for all that the bundle covers."""
+
+    ct: Path
+    bundle: str
+    device: str = "auto"
+    engine: str = "auto"
+    organs: tuple[str, ...] | None = None
+    series: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A segmented CT: what is in its folder, for those who go on with it."""
+
+    ct: CtScan
+    structures: StructureSet
+    record: RunRecord
+
+
+def check_places(ct: Path, output: Path) -> None:
+    """Raise `InputError` when there is no CT, or when the results would end up among its files."""
+    if not ct.exists():
+        raise InputError(f"{ct}: there is no such file or folder")
+    folder = ct.resolve()
+    target = output.resolve()
+    if folder.is_dir() and (target == folder or folder in target.parents):
+        raise InputError(f"output {output} is inside the CT's folder {ct}; choose a folder beside it")
+    if target == folder:
+        raise InputError(f"output {output} is the CT itself; choose another --output")
+
+
+def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
+    """Read, segment and write one case.
+
+    Args:
+        folder: where the files called `OUTPUTS` go; exists, and holds none of them. The RTSTRUCT is written only for
+            a DICOM CT. When this raises, files may be left there: see `soars.files.staged_folder`.
+
+    What can be known to be wrong (bundle, organs, CT) is found before the long work begins. Raises `SoarsError`.
+    """
+    from soars.bundle.store import load_bundle
+
+    started = utc_now()
+    clock = _Clock()
+    report(Progress("check", message="checking the bundle"))
+    bundle = load_bundle(request.bundle)
+    wanted = wanted_organs(bundle, request.organs)
+    report(Progress("read", message="reading the CT"))
+    with clock.stage("read"):
+        ct = read_ct(request.ct, request.series)
+        if ct.series is not None:
+            check_reference(Geometry.of(ct.image), ct.series)
+    options = SegmentOptions(device=request.device, engine=request.engine, organs=request.organs)
+    result = segment(ct, bundle, options, report)
+    clock.seconds.update({stage: s for stage, s in result.timings_s.items() if stage != "total"})
+
+    structures = result.structures
+    outputs = [name for name in OUTPUTS if name != RTSTRUCT or ct.series is not None]
+    record = RunRecord(
+        ct=_ct_record(ct),
+        bundle=_bundle_record(bundle),
+        organs=_organ_records(bundle, wanted, result),
+        engine=EngineRecord(
+            result.engine.engine, result.engine.device, result.engine.precision, result.engine.reason
+        ),
+        options={
+            "bundle": Path(request.bundle).name,
+            "device": request.device,
+            "engine": request.engine,
+            "organs": list(wanted) if request.organs is not None else None,
+            "series": request.series,
+        },
+        warnings=tuple(_without_folder(text, request.ct) for text in (*ct.warnings, *bundle.warnings)),
+        outputs=tuple(outputs),
+        started_utc=started,
+        libraries=library_versions(),
+    )
+    report(Progress("write", 0, len(outputs), "writing the contours"))
+    with clock.stage("write"):
+        write_seg_nrrd(structures, folder / SEGMENTATION)
+        if ct.series is not None:
+            write_rtstruct(structures, folder / RTSTRUCT, ct.series)
+    report(Progress("write", len(outputs) - 2, len(outputs), "drawing the report"))
+    record = replace(record, timings_s=dict(clock.seconds), finished_utc=utc_now())
+    with clock.stage("report"):
+        write_report(folder / REPORT, record, ct.image, structures)
+    record = replace(record, timings_s=dict(clock.seconds), finished_utc=utc_now())
+    (folder / RUN).write_text(record.to_json(), encoding="utf-8")
+    report(Progress("write", len(outputs), len(outputs)))
+    return Case(ct, structures, record)
+
+
+class _Clock:
+    """Seconds by stage, in the order of the stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _ct_record(ct: CtScan) -> CtRecord:
+    geometry = Geometry.of(ct.image)
+    series = ct.series
+    return CtRecord(
+        source=ct.path.resolve().name,
+        size=geometry.size,
+        spacing_mm=geometry.spacing,
+        origin_mm=geometry.origin,
+        direction=geometry.direction,
+        orientation=orientation_of(geometry.direction),
+        description=series.description if series else "",
+        series_uid=series.series_uid if series else None,
+        study_uid=series.study_uid if series else None,
+        frame_of_reference_uid=series.frame_of_reference_uid if series else None,
+    )
+
+
+def _bundle_record(bundle: Bundle) -> BundleRecord:
+    sections = _card_sections(bundle.card)
+    return BundleRecord(
+        name=bundle.name,
+        version=bundle.version,
+        sha256=bundle.sha256,
+        format_version=bundle.format_version,
+        licence=bundle.licence,
+        description=bundle.description,
+        notes={title: sections[title.lower()] for title in CARD_NOTES if sections.get(title.lower())},
+    )
+
+
+def _card_sections(card: str) -> dict[str, str]:
+    """Text of the model card by its headings, in lower case."""
+    parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
+    return {title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _organ_records(bundle: Bundle, wanted: tuple[str, ...], result: SegmentResult) -> tuple[OrganRecord, ...]:
+    """The 42 OARs and whatever else the bundle covers, in the catalogue's order."""
+    names = {*SOARS42, *bundle.organs}
+    return tuple(_organ_record(name, bundle, wanted, result) for name in CATALOGUE if name in names)
+
+
+def _organ_record(name: str, bundle: Bundle, wanted: tuple[str, ...], result: SegmentResult) -> OrganRecord:
+    oar = CATALOGUE[name]
+    structures = result.structures
+    present = name in structures and not structures.is_empty(name)
+    if name not in bundle.organs:
+        state = NOT_COVERED
+    elif name not in wanted:
+        state = NOT_REQUESTED
+    else:
+        state = PRESENT if present else ABSENT
+    return OrganRecord(
+        name=name,
+        label=oar.label,
+        stratum=oar.stratum,
+        state=state,
+        colour=oar.colour,
+        voxels=structures.voxels(name) if present else 0,
+        volume_cc=structures.volume_cc(name) if present else 0.0,
+        reason=result.absent.get(name, "") if state == ABSENT else "",
+        warnings=tuple(result.organ_warnings.get(name, ())) if state in (PRESENT, ABSENT) else (),
+    )
+
+
+def _without_folder(text: str, path: Path) -> str:
+    """A warning without the folders that lead to the CT, which may name people."""
+    for folder in {str(path.parent), str(path.resolve().parent)} - {".", "/"}:
+        text = text.replace(folder + "/", "").replace(folder + "\\", "")
+    return text

@@ -1,0 +1,134 @@
+"""`segment`: a CT in, named organ masks out. The command line, Slicer and the training package all come through here.
+
+from soars.bundle.store import load_bundle
+from soars.ct.images import read_ct
+from soars.run.segment import segment
+
+result = segment(read_ct("folder of DICOM files"), load_bundle("starter"))
+result.structures.volume_cc("Parotid_L"), result.absent, result.warnings
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import SimpleITK as sitk
+
+from soars.bundle.manifest import Bundle
+from soars.cascade.branches import Detection
+from soars.cascade.engine import EngineInfo, choose_engine
+from soars.cascade.run import Run, needed_branches, run_cascade
+from soars.catalogue import CATALOGUE, resolve
+from soars.ct.images import CtScan
+from soars.errors import InputError
+from soars.progress import Reporter, ignore
+from soars.structures import StructureSet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How to run.
+
+    Attributes:
+        device: "auto", "cpu" or "cuda"; what is asked for by name is used or refused, never replaced.
+        engine: "auto", "torch" or "onnxruntime".
+        organs: names (any alias of the catalogue) to segment; all that the bundle covers when None.
+        threads: of the processor; all that this process may use when None.
+        cancel: asked before every window; when it returns True the run ends with `CancelledError`.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    organs: tuple[str, ...] | None = None
+    threads: int | None = None
+    cancel: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """What a run gives.
+
+    Attributes:
+        structures: the organs found, on the CT's own grid, in the catalogue's order, with label and colour in `info`.
+        absent: organs looked for and not there -> why.
+        organ_warnings: organ -> what is odd about it (absent organs too).
+        warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
+        engine: what ran the networks, and why that.
+        timings_s: seconds per stage: prepare, load, anchor, detection, small_hard, mid_level, contours, check; total.
+        detections: centres of the small organs' heat maps (LPS mm) with their peaks.
+    """
+
+    structures: StructureSet
+    absent: dict[str, str]
+    organ_warnings: dict[str, list[str]]
+    warnings: list[str]
+    engine: EngineInfo
+    timings_s: dict[str, float]
+    detections: list[Detection] = field(default_factory=list)
+
+
+def segment(
+    ct: CtScan, bundle: Bundle, options: SegmentOptions = SegmentOptions(), progress: Reporter = ignore
+) -> SegmentResult:
+    """Segment the organs at risk in a CT.
+
+    Raises `UnknownOrganError` or `InputError` for organs that the catalogue or the bundle does not have or a scan
+    without a patient, `EngineError` when the engine or device cannot be used, `BundleError` for weights that do not
+    fit, and `CancelledError`.
+    """
+    start = time.perf_counter()
+    organs = wanted_organs(bundle, options.organs)
+    threads = options.threads or available_processors()
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    try:
+        engine = choose_engine(
+            bundle, needed_branches(bundle, organs), engine=options.engine, device=options.device
+        )
+        run = Run(bundle, engine, threads, progress, options.cancel or (lambda: False))
+        result = run_cascade(ct.image, organs, run)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    for name in result.structures.names:
+        oar = CATALOGUE[name]
+        result.structures.info.setdefault(name, {}).update(label=oar.label, colour=oar.colour)
+    warnings = [*ct.warnings, *bundle.warnings]
+    warnings += [f"{name}: {text}" for name, texts in result.organ_warnings.items() for text in texts]
+    for warning in warnings:
+        log.info("%s", warning)
+    return SegmentResult(
+        structures=result.structures,
+        absent=result.absent,
+        organ_warnings=result.organ_warnings,
+        warnings=warnings,
+        engine=engine,
+        timings_s={**result.timings_s, "total": time.perf_counter() - start},
+        detections=result.detections,
+    )
+
+
+def wanted_organs(bundle: Bundle, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Catalogue names to segment, in the bundle's order; raises for names that catalogue or bundle do not have."""
+    if names is None:
+        return bundle.organs
+    if not names:
+        raise InputError("no organs were named; leave the option out for all that the bundle covers")
+    asked = {resolve(name).name for name in names}
+    missing = sorted(asked - set(bundle.organs))
+    if missing:
+        raise InputError(
+            f"bundle {bundle.name} does not cover {', '.join(missing)}; it covers {', '.join(bundle.organs)}"
+        )
+    return tuple(name for name in bundle.organs if name in asked)
+
+
+def available_processors() -> int:
+    """Processors this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
