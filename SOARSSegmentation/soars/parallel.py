@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
@@ -18,9 +19,8 @@ def in_processes(
     """(index, ``work(item)``) of every item, as they are ready; the first error is raised, and nothing new begins
     then.
 
-    With one process, or one item, it happens here, in order. ``work`` and items must be picklable otherwise.
-    Warnings that
-    the work logs are not shown by other processes: return them.
+    With one process, or one item, it happens here, in order. ``work`` and items must be picklable otherwise. Warnings
+    that the work logs are not shown by other processes: return them.
     """
     if processes <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
@@ -35,6 +35,12 @@ def in_processes(
             yield futures[future], future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def available_processors() -> int:
+    """Processors this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _quiet() -> None:

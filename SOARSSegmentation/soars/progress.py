@@ -1,4 +1,4 @@
-"""How far a long command is: one small record, and the three ways of ``--progress`` to show it.
+"""How far along a long command is: one small record, and the three ways of ``--progress`` to show it.
 
 ``auto`` writes for people, to standard error: one line that is rewritten in a terminal, else a plain line now
 and then. ``none`` writes nothing. ``json`` writes for a parent process, to standard output, one JSON object a
@@ -14,7 +14,6 @@ the last stage was, and a parent that only wants progress skips it::
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import sys
@@ -49,17 +48,6 @@ Reporter = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """The reporter that reports to nobody."""
-
-
-def add_progress_option(parser: argparse.ArgumentParser) -> None:
-    """Give a command its ``--progress``."""
-    parser.add_argument(
-        "--progress",
-        choices=MODES,
-        default="auto",
-        help="how to show progress: auto, a line for people on standard error (default); json, one JSON "
-        'object a line on standard output, with a "heartbeat" stage while a step takes long; none',
-    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soars.commands.options import add_series_option
 from soars.errors import CancelledError, InputError, SoarsError
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the CT the structures belong to: needed to read an RTSTRUCT (for its grid) and to write one (a DICOM "
         "folder, which it will reference); other structures are put on its grid",
     )
-    parser.add_argument(
-        "--series", metavar="UID", help="which series, when the DICOM folder holds several CTs"
-    )
+    add_series_option(parser)
     parser.add_argument(
         "--any-frame",
         action="store_true",

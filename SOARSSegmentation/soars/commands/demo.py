@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soars.commands.segment import add_engine_options
+from soars.commands.options import add_engine_options, add_progress_option
 from soars.errors import InputError
-from soars.progress import Progress, Reporter, add_progress_option, reporting
+from soars.progress import Progress, Reporter, reporting
 
 if TYPE_CHECKING:
     from soars.run.case import Case, Request

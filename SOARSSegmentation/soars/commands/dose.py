@@ -6,8 +6,16 @@ import argparse
 import logging
 from pathlib import Path
 
+from soars.commands.options import (
+    add_organs_option,
+    add_processes_option,
+    add_progress_option,
+    check_outputs,
+    organ_names,
+    processes,
+)
 from soars.errors import InputError
-from soars.progress import Progress, add_progress_option, reporting
+from soars.progress import Progress, reporting
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="the CT: needed for RTSTRUCTs, and to check that the dose is its own; a folder of CTs for several cases",
     )
-    parser.add_argument(
-        "--organs", metavar="A,B", help="only these organs, in any spelling the catalogue knows"
-    )
+    add_organs_option(parser)
     parser.add_argument(
         "--sampling",
         choices=("ct", "oversampled", "interpolated"),
@@ -71,34 +77,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="ct: the dose at CT voxel centres, interpolated; oversampled: eight samples a voxel; interpolated: shapes "
         "interpolated between slices, as Eclipse does (default: %(default)s)",
     )
-    parser.add_argument(
-        "--processes",
-        metavar="N",
-        type=int,
-        help="cases at the same time (default: the processors there are)",
-    )
+    add_processes_option(parser)
     add_progress_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
-    from soars.commands.evaluate import check_outputs, organ_names
     from soars.dose.cases import DoseOptions, compare_cases, find_dose_cases
     from soars.dose.tables import differences_text, write_differences, write_dvhs
     from soars.figures import check_figure_path
-    from soars.run.segment import available_processors
 
     check_outputs(args.csv, args.dvh, args.plot)
     if args.plot:
         check_figure_path(args.plot)
-    if args.processes is not None and args.processes < 1:
-        raise InputError(f"--processes must be 1 or more, not {args.processes}")
     options = DoseOptions(organ_names(args.organs), args.sampling)
     found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct, add=args.sum)
     with reporting(args.progress) as report:
-        cases = compare_cases(
-            found, options, processes=args.processes or available_processors(), progress=report
-        )
+        cases = compare_cases(found, options, processes=processes(args.processes), progress=report)
         if not any(case.differences for case in cases):
             raise InputError("none of the organs that were asked for is in the reference")
         for case in cases:

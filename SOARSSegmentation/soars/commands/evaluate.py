@@ -6,8 +6,16 @@ import argparse
 import logging
 from pathlib import Path
 
+from soars.commands.options import (
+    add_organs_option,
+    add_processes_option,
+    add_progress_option,
+    check_outputs,
+    organ_names,
+    processes,
+)
 from soars.errors import InputError
-from soars.progress import Progress, add_progress_option, reporting
+from soars.progress import Progress, reporting
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="the CT, for RTSTRUCTs that have no grid of their own; for several cases a folder of CTs named after them",
     )
-    parser.add_argument(
-        "--organs", metavar="A,B", help="only these organs, in any spelling the catalogue knows"
-    )
+    add_organs_option(parser)
     tolerance = parser.add_mutually_exclusive_group()
     tolerance.add_argument(
         "--tolerance", metavar="MM", type=float, help="tolerance of the surface DSC for every organ"
@@ -65,12 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="as-is: a missing organ has DSC 0 and infinite distances; han-seg: its HD95 is the worst of that organ "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--processes",
-        metavar="N",
-        type=int,
-        help="cases at the same time (default: the processors there are)",
-    )
+    add_processes_option(parser)
     add_progress_option(parser)
 
 
@@ -83,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
     from soars.metrics.summary import summarise
     from soars.metrics.tables import summary_text, write_scores, write_summary
     from soars.metrics.tolerances import one_tolerance, read_tolerances
-    from soars.run.segment import available_processors
 
     check_outputs(args.csv, args.summary, args.plot)
     if args.plot:
@@ -95,9 +95,6 @@ def run(args: argparse.Namespace) -> int:
         tolerances = read_tolerances(args.tolerances)
     options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition)
     pairing = find_pairs(args.prediction, args.reference, args.ct)
-    if args.processes is not None and args.processes < 1:
-        raise InputError(f"--processes must be 1 or more, not {args.processes}")
-    processes = args.processes or available_processors()
     with reporting(args.progress) as report:
         for side, names in (
             ("prediction", pairing.without_prediction),
@@ -105,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         ):
             if names:
                 log.warning("without a %s, left out: %s", side, ", ".join(names))
-        cases = evaluate_cases(pairing.pairs, options, processes=processes, progress=report)
+        cases = evaluate_cases(pairing.pairs, options, processes=processes(args.processes), progress=report)
         if not any(case.scores for case in cases):
             raise InputError("none of the organs that were asked for is on either side")
         if args.missing == "han-seg":
@@ -128,27 +125,3 @@ def run(args: argparse.Namespace) -> int:
     if args.progress != "json":
         print(summary_text(summary, args.definition))
     return 0
-
-
-def organ_names(text: str | None) -> tuple[str, ...] | None:
-    """``--organs A,B`` as names of the catalogue; None when the option was left out."""
-    if text is None:
-        return None
-    from soars.catalogue import resolve
-
-    names = tuple(dict.fromkeys(resolve(part.strip()).name for part in text.split(",") if part.strip()))
-    if not names:
-        raise InputError("--organs: no organ is named; leave it out for all")
-    return names
-
-
-def check_outputs(*paths: Path | None) -> None:
-    """Raise `InputError` before the work when an output cannot be written or two have the same name."""
-    given = [path for path in paths if path is not None]
-    for path in given:
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder")
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-    if len({path.resolve() for path in given}) < len(given):
-        raise InputError("two outputs have the same name")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from soars.progress import add_progress_option, reporting
+from soars.commands.options import add_progress_option
+from soars.progress import reporting
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from soars.errors import InputError
-from soars.progress import Progress, add_progress_option, reporting
+from soars.commands.options import (
+    add_engine_options,
+    add_organs_option,
+    add_progress_option,
+    add_series_option,
+)
+from soars.progress import Progress, reporting
 
 DEFAULT_BUNDLE = "starter"
 
@@ -27,32 +32,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--bundle", metavar="NAME|PATH", default=DEFAULT_BUNDLE, help="model bundle (default: %(default)s)"
     )
     add_engine_options(parser)
-    parser.add_argument(
-        "--organs", metavar="A,B", type=_names, help="only these organs, in any spelling the catalogue knows"
-    )
-    parser.add_argument(
-        "--series", metavar="UID", help="which series, when the DICOM folder holds several CTs"
-    )
+    add_organs_option(parser)
+    add_series_option(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results of an earlier run in the output folder"
     )
     add_progress_option(parser)
-
-
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Where and with what the networks run."""
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a GPU when there is a usable one; cuda fails when there is none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("auto", "torch", "onnxruntime"),
-        default="auto",
-        help="what runs the networks (default: %(default)s)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,10 +64,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{case.record.notice}\n")
         print(output_paths(args.output, case.record.outputs))
     return 0
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise InputError("--organs: no organ is named; leave it out for all that the bundle covers")
-    return names

@@ -11,7 +11,6 @@ result.structures.volume_cc("Parotid_L"), result.absent, result.warnings
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from soars.cascade.run import Run, needed_branches, run_cascade
 from soars.catalogue import CATALOGUE, resolve
 from soars.ct.images import CtScan
 from soars.errors import InputError
+from soars.parallel import available_processors
 from soars.progress import Reporter, ignore
 from soars.structures import StructureSet
 
@@ -126,9 +126,3 @@ def wanted_organs(bundle: Bundle, names: tuple[str, ...] | None) -> tuple[str, .
             f"bundle {bundle.name} does not cover {', '.join(missing)}; it covers {', '.join(bundle.organs)}"
         )
     return tuple(name for name in bundle.organs if name in asked)
-
-
-def available_processors() -> int:
-    """Processors this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -1,0 +1,189 @@
+"""What every program of this project does around its commands, `soars` and `soars-train` alike.
+
+Exit codes: 0 done; 2 bad usage or bad input, with one line ``NAME: error: ...`` on standard error; 1 a fault of
+ours; 130 cancelled (Ctrl-C, SIGTERM, or the reader of the output has gone). Nothing half-written is left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from soars.errors import InputError, SoarsError
+
+CANCELLED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a usage error like any other bad input, and knows options by their full names only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def program_parser(name: str, version: str, **texts: Any) -> Parser:
+    """The parser of a whole program, with ``--version`` and ``--debug``; ``texts`` as for `argparse`."""
+    parser = Parser(prog=name, **texts)
+    parser.add_argument("--version", action="version", version=f"{name} {version}")
+    parser.add_argument(
+        "--debug", action="store_true", help="log everything and show the traceback of an error"
+    )
+    return parser
+
+
+def run_program(
+    name: str,
+    build_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse ``argv`` (without the program's name; the process's own when None), run the command, and return the exit
+    code. Every error ends in one line on standard error."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    _use_utf8()
+    debug = "--debug" in argv
+    try:
+        with _terminate_like_interrupt(), _warnings_for_people(name, debug):
+            parser = build_parser()
+            _accept_debug_everywhere(parser)
+            code = run(parser.parse_args(argv))
+            sys.stdout.flush()
+            return code
+    except SystemExit as end:  # --help and --version
+        return end.code if isinstance(end.code, int) else 0
+    except (Exception, KeyboardInterrupt) as error:  # every fault ends in one line and an exit code
+        return _report(name, error, debug)
+    finally:
+        _flush_stdout()
+
+
+def _report(name: str, error: BaseException, debug: bool) -> int:
+    """Say on standard error what went wrong, in one line, and return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        code, message = CANCELLED, "cancelled"
+    elif isinstance(error, BrokenPipeError):
+        code, message = CANCELLED, "cancelled: the program that reads the output has gone away"
+    elif isinstance(error, SoarsError):
+        code, message = error.exit_code, str(error)
+    elif isinstance(error, OSError) and error.errno in _OS_ERRORS:
+        file = f" {error.filename}" if error.filename is not None else " a file"
+        code, message = InputError.exit_code, _OS_ERRORS[error.errno].format(file=file)
+    elif isinstance(error, MemoryError):
+        code, message = InputError.exit_code, "not enough memory; close other programs or use a smaller CT"
+    else:
+        hint = "" if debug else "; run it again with --debug for the traceback, and please report it"
+        print(_one_line(f"{name}: internal error: {type(error).__name__}: {error}{hint}"), file=sys.stderr)
+        return 1
+    print(_one_line(f"{name}: error: {message}"), file=sys.stderr)
+    return code
+
+
+_FULL = "cannot write{file}: the disk is full, or your quota is; free some space or choose another place"
+_FORBIDDEN = "no permission to read or write{file}; change its permissions or choose another place"
+_OS_ERRORS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "cannot write{file}: it is on a read-only disk; choose another place",
+    errno.ENAMETOOLONG: "cannot use{file}: the name is too long; choose a shorter one",
+}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:
+    """``--debug`` also after the command; SUPPRESS keeps a subparser from undoing what was said before it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                sub.add_argument(
+                    "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+                )
+                _accept_debug_everywhere(sub)
+
+
+def _use_utf8() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _flush_stdout() -> None:
+    """Keep the interpreter from failing when it flushes, at its end, a standard output that nobody reads."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _warnings_for_people(name: str, debug: bool) -> Iterator[None]:
+    """Logs go to standard error as ``NAME: warning: ...``; libraries' Python warnings only with --debug."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(name))
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    root, own = logging.getLogger(), logging.getLogger("soars")
+    level = own.level
+    root.addHandler(handler)
+    if debug:
+        own.setLevel(logging.DEBUG)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeHandler(handler)
+        own.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{self._program}: {record.levelname.lower()}: {super().format(record)}"
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """SIGTERM (and Ctrl-Break on Windows) raise KeyboardInterrupt, once, so that all clean-up runs."""
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {}
+    try:
+        for name in ("SIGTERM", "SIGBREAK"):
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                before[number] = signal.signal(number, cancel)
+    except ValueError:
+        pass  # not the main thread: whoever called us handles signals
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
