@@ -1,5 +1,6 @@
 # make demo   a phantom patient through the whole cascade, without torch: out/demo/
 # make test   style, types and tests
+# make fast   the tests that take no more than a few seconds each
 #
 # Both make .venv/ when it is not there, extend it when it is, and do nothing to it when it is up to date.
 
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Without this very version, which is the build for the CPU on Linux, pip takes gigabytes of CUDA libraries.
 TORCH := torch==2.13.0
 
-.PHONY: help demo test style types clean
+.PHONY: help demo test fast style types clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -27,6 +28,9 @@ demo: $(VENV)/.core
 
 test: style types
 	@$(BIN)/python -m pytest
+
+fast: $(VENV)/.complete
+	@$(BIN)/python -m pytest -m 'not slow'
 
 style: $(VENV)/.complete
 	@$(BIN)/ruff check .
