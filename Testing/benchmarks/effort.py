@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from soars.effort.change import organ_change
-from soars.effort.log import LogWriter, read_log
+from soars.effort.log import read_log
 from soars.effort.recorder import Recorder
 from soars.effort.records import Header
 from soars.effort.timing import Clock, session_timing
+from soars.effort.writer import LogWriter
 from soars.structures import Geometry, StructureSet
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from soars.effort.log import LogWriter
 from soars.effort.recorder import Recorder
 from soars.effort.records import Header
+from soars.effort.writer import LogWriter
 
 MS = 1_000_000
 S = 1_000_000_000

@@ -12,10 +12,11 @@ import pytest
 from effort_logs import HEADER, MS, HandClock, S, recorder_at
 
 from soars.effort.change import OrganChange
-from soars.effort.log import LogWriter, read_log
+from soars.effort.log import read_log
 from soars.effort.recorder import Recorder
 from soars.effort.records import Event
 from soars.effort.timing import Clock
+from soars.effort.writer import LogWriter
 
 Play = Callable[[Recorder, HandClock], object]
 

@@ -11,7 +11,7 @@ from effort_logs import HEADER
 
 from soars.effort import records
 from soars.effort.change import OrganChange
-from soars.effort.records import FIELDS, Event, validate
+from soars.effort.records import FIELDS, Event, Header, validate
 from soars.errors import InputError
 
 CHANGE = {"added": 3, "removed": 1, "dsc": 0.9, "volume_cc": 1.25}
@@ -35,6 +35,9 @@ EXAMPLES: list[dict[str, object]] = [
     {"t": 14, "kind": "reopen", "organ": "Eye_L", "cause": "overwritten"},
     {"t": 15, "kind": "view_only", "on": True},
     {"t": 16, "kind": "snapshot", "organ": "Eye_L", "change": CHANGE},
+    {"t": 17, "kind": "judge", "organ": "Eye_L", "score": 4, "reason": None, "comment": "front slice, late"},
+    {"t": 17, "kind": "judge", "organ": "Eye_L", "score": None, "reason": "dental artefact", "comment": None},
+    {"t": 17, "kind": "restored"},
     {"t": 17, "kind": "saved", "file": "result.seg.nrrd"},
     {"t": 18, "kind": "end", "cause": "quit"},
 ]
@@ -54,10 +57,38 @@ def test_every_kind_is_in_the_examples_and_in_the_documentation() -> None:
     assert {field for fields in FIELDS.values() for field in fields} <= documented
     assert set(HEADER.to_json()) - {"kind"} <= documented
     assert {*records.INPUTS, *records.REOPEN_CAUSES, *records.END_CAUSES, *records.ARMS} <= documented
+    assert {*records.PHASES, *records.PROPOSAL_SOURCES} <= documented
 
 
-def test_a_header_comes_back_as_it_was() -> None:
-    assert validate(json.loads(json.dumps(HEADER.to_json()))) == HEADER
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER,
+        replace(HEADER, schema=1),
+        replace(
+            HEADER,
+            arm="arm-K7",
+            phase="main",
+            repeat=2,
+            sequence=17,
+            proposal_source="study",
+            proposal_sha256="cd" * 32,
+            ct_sha256="ef" * 32,
+            voxel_size_mm=(0.9, 0.9, 2.5),
+            bundle_version="3",
+            continues="1.effort.jsonl",
+            continues_chain="0123456789abcdef",
+        ),
+    ],
+)
+def test_a_header_comes_back_as_it_was(header: Header) -> None:
+    assert validate(json.loads(json.dumps(header.to_json()))) == header
+
+
+def test_a_session_is_from_scratch_by_its_source_or_else_its_arm() -> None:
+    assert not HEADER.from_scratch and replace(HEADER, arm="scratch").from_scratch
+    assert replace(HEADER, arm="arm-K7", proposal_source="none").from_scratch
+    assert not replace(HEADER, arm="scratch", proposal_source="study").from_scratch
 
 
 @pytest.mark.parametrize(
@@ -85,10 +116,41 @@ def test_a_header_comes_back_as_it_was() -> None:
         ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {**CHANGE, "added": -1}}, "negative"),
         ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {**CHANGE, "added": 1.0}}, "whole"),
         ({"t": 1, "kind": "snapshot", "organ": "Eye_L", "change": {"added": 1}}, "change"),
-        ({**HEADER.to_json(), "schema": 2}, "newer version"),
+        ({"t": 1, "kind": "judge", "organ": "Eye_L", "score": 6, "reason": None, "comment": None}, "score"),
+        (
+            {"t": 1, "kind": "judge", "organ": "Eye_L", "score": True, "reason": None, "comment": None},
+            "score",
+        ),
+        (
+            {"t": 1, "kind": "judge", "organ": "Eye_L", "score": 3, "reason": "x", "comment": None},
+            "cannot be judged",
+        ),
+        (
+            {"t": 1, "kind": "judge", "organ": "Eye_L", "score": None, "reason": None, "comment": None},
+            "nothing",
+        ),
+        ({"t": 1, "kind": "judge", "organ": None, "score": 3, "reason": None, "comment": None}, "no organ"),
+        (
+            {"t": 1, "kind": "judge", "organ": "Eye_L", "score": 3, "reason": None, "comment": "a\nb"},
+            "comment",
+        ),
+        ({**HEADER.to_json(), "schema": 3}, "newer version"),
+        ({**HEADER.to_json(), "schema": 0}, "schema 0"),
+        ({**HEADER.to_json(), "schema": True}, "schema True"),
+        ({**HEADER.to_json(), "phase": "pilot"}, "phase"),
+        ({**HEADER.to_json(), "repeat": 0}, "repeat"),
+        ({**HEADER.to_json(), "sequence": 1.5}, "sequence"),
+        ({**HEADER.to_json(), "proposal_source": "thin air"}, "proposal_source"),
+        ({**HEADER.to_json(), "proposal_source": "none", "proposal_sha256": "ab" * 32}, "from scratch"),
+        ({**HEADER.to_json(), "ct_sha256": "ab"}, "ct_sha256"),
+        ({**HEADER.to_json(), "voxel_size_mm": [1, 1]}, "voxel_size_mm"),
+        ({**HEADER.to_json(), "voxel_size_mm": [1, 1, 0]}, "voxel_size_mm"),
+        ({**HEADER.to_json(), "continues_chain": "xyz"}, "continues_chain"),
         ({**HEADER.to_json(), "schema": "1"}, "schema"),
         ({**HEADER.to_json(), "patient": "Jane"}, "unknown patient"),
-        ({**HEADER.to_json(), "arm": "both"}, "arm"),
+        ({**HEADER.to_json(), "arm": "a/b"}, "arm"),
+        ({**replace(HEADER, schema=1).to_json(), "arm": "both"}, "arm"),
+        ({**replace(HEADER, schema=1).to_json(), "phase": "main"}, "unknown phase"),
         ({**HEADER.to_json(), "bundle_sha256": "AB"}, "hexadecimal"),
         ({**HEADER.to_json(), "started_utc": "yesterday"}, "started_utc"),
         ({**HEADER.to_json(), "continues": "../1.effort.jsonl"}, "continues"),

@@ -19,11 +19,12 @@ import slicer
 import vtk
 
 from soars.effort.change import OrganChange, organ_change
-from soars.effort.log import LogWriter, new_log_path, read_session, session_logs
+from soars.effort.log import never_changes, new_log_path, read_session, session_logs
 from soars.effort.recorder import Recorder
 from soars.effort.records import Event, Header
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED, OrganReview, review
 from soars.effort.timing import IDLE_S, Clock
+from soars.effort.writer import LogWriter
 from soars.errors import InputError, SoarsError
 from SOARSSegmentationLib.scene import scene
 from SOARSSegmentationLib.scene.contents import LABEL_MAP, Contents, grid_of, no_voxels
@@ -396,7 +397,7 @@ class EditingSession:
     def _is_absent(self, organ: str) -> bool:
         if organ not in self._segment_ids:
             return True
-        return self.header.arm == "revise" and self._contents.mask(organ).is_empty
+        return not self.header.from_scratch and self._contents.mask(organ).is_empty
 
     def _any_proposal(self) -> bool:
         return any(not mask.is_empty for mask in self._proposal.values())
@@ -434,7 +435,7 @@ class EditingSession:
     def _take_up(self, logs: list[Path], header: Header) -> None:
         """Go on from the folder's logs, which must be of the same session."""
         earlier = read_session(logs)
-        for field in ("study", "case", "reader", "arm", "organs", "bundle_sha256"):
+        for field in never_changes(earlier.header, header):
             if getattr(earlier.header, field) != getattr(header, field):
                 raise InputError(
                     f"the folder {self.folder} holds a session with another {field.replace('_', ' ')}: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -90,17 +91,23 @@ def begin(
         if known is None:
             known = proposal.keep_proposal(segmentation_node, volume_node=volume_node)
     scene.add_empty_segments(segmentation_node, header.organs)
+    folder = session_folder(root, header)
     session = EditingSession(
         segmentation_node,
         volume_node,
         {organ: mask for organ, mask in known.masks.items() if organ in header.organs} if known else None,
-        session_folder(root, header),
+        folder,
         header,
         editor_node=editor_node,
         on_changed=on_changed,
         idle_s=idle_s,
     )
-    session.start()
+    try:
+        session.start()
+    except BaseException:
+        with suppress(OSError):  # what is in it stays
+            folder.rmdir()
+        raise
     return session
 
 

@@ -1,165 +1,40 @@
-"""Effort logs on disk: append-only while a session runs, read with care afterwards.
+"""Effort logs as they are read, and the folders that sessions keep them in.
 
-Every record is one ``write`` of one line, so a killed process loses nothing that it had recorded; a thread brings the
-file to the disk once a second, so a machine that loses power loses a second. See `soars.effort.records` for the format.
+`soars.effort.writer` writes them; the format is in `soars.effort.records`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from soars.effort.chain import chain_of
 from soars.effort.records import Event, Header, validate
-from soars.errors import InputError, SoarsError
+from soars.errors import InputError
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".effort.jsonl"
-SYNC_S = 1.0
-_encoded = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _NEVER_CHANGES = ("study", "case", "reader", "arm", "organs", "bundle_sha256")
-
-
-class LogWriter:
-    """The open log of a running session; make it with `create`. Safe to use from several threads.
-
-    A write that fails (a full disk, a network drive that went away) does not stop the reader's work: the records wait
-    in memory, are tried again with the next one, and ``problem`` says meanwhile what is wrong.
-    """
-
-    def __init__(self, path: Path, descriptor: int, clock: Callable[[], int]) -> None:
-        self.path = path
-        self.problem: str | None = None
-        self._descriptor = descriptor
-        self._clock = clock
-        self._last_reading = clock()
-        self._now = 0
-        self._waiting: list[bytes] = []
-        self._half_written = 0
-        self._lock = threading.Lock()
-        self._unsynced = threading.Event()
-        self._closing = threading.Event()
-        self._syncer = threading.Thread(target=self._sync_now_and_then, name="soars-effort-log", daemon=True)
-        self._syncer.start()
-
-    @classmethod
-    def create(cls, path: Path, header: Header, clock: Callable[[], int] = time.monotonic_ns) -> LogWriter:
-        """Begin the log of a session in a new file; time 0 is now.
-
-        ``clock`` gives nanoseconds. `InputError` when the header breaks the format, when the file exists already (it
-        is never written over) or cannot be made.
-        """
-        record = header.to_json()
-        validate(record)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o644)
-        except FileExistsError:
-            raise InputError(
-                f"there is already an effort log {path}: it is kept, begin the session in another folder"
-            ) from None
-        except OSError as error:
-            raise InputError(f"the effort log {path} cannot be written: {error.strerror or error}") from error
-        writer = cls(path, descriptor, clock)
-        writer._put(_line(record))
-        writer.write(Event(0, "start"))
-        writer.sync()
-        if writer.problem is not None:
-            problem = writer.problem
-            writer._abandon()
-            path.unlink(missing_ok=True)
-            raise InputError(problem)
-        return writer
-
-    def now(self) -> int:
-        """Nanoseconds since the start. Never less than before: a clock set back costs the time it jumped over."""
-        reading = self._clock()
-        if reading > self._last_reading:
-            self._now += reading - self._last_reading
-        self._last_reading = reading
-        return self._now
-
-    def write(self, event: Event) -> None:
-        """Append a record; a failure is kept in ``problem`` and mended with the next one."""
-        self._put(_line(event.to_json()))
-
-    def sync(self) -> None:
-        """Bring everything so far to the disk before returning."""
-        if self._descriptor < 0:
-            return
-        self._unsynced.clear()
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:  # a file system that cannot
-            log.debug("fsync of %s failed: %s", self.path, error)
-
-    def close(self) -> None:
-        """Write what waits, bring it to the disk and close; `SoarsError` when records are lost by that."""
-        if self._closing.is_set():
-            return
-        with self._lock:
-            self._write_waiting()
-            lost = len(self._waiting)
-        self._abandon()
-        if lost:
-            raise SoarsError(f"{self.problem}; the last {lost} records of the session are lost")
-
-    def _abandon(self) -> None:
-        self._closing.set()
-        self._unsynced.set()
-        self._syncer.join()
-        self.sync()
-        with self._lock:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _put(self, line: bytes) -> None:
-        with self._lock:
-            if self._closing.is_set():
-                return
-            self._waiting.append(line)
-            self._write_waiting()
-        self._unsynced.set()
-
-    def _write_waiting(self) -> None:
-        """With the lock held: one ``write`` a record, and the rest of a record that a full disk cut in two."""
-        while self._waiting:
-            line = self._waiting[0]
-            try:
-                self._half_written += os.write(self._descriptor, line[self._half_written :])
-            except OSError as error:
-                self.problem = f"the effort log {self.path} cannot be written: {error.strerror or error}"
-                return
-            if self._half_written < len(line):
-                continue
-            self._half_written = 0
-            del self._waiting[0]
-        self.problem = None
-
-    def _sync_now_and_then(self) -> None:
-        while True:
-            self._unsynced.wait()
-            if self._closing.wait(SYNC_S):
-                return
-            self.sync()
+_NOR_SINCE_SCHEMA_2 = ("phase", "repeat", "sequence", "proposal_source", "proposal_sha256", "ct_sha256")
 
 
 @dataclass(frozen=True)
 class EffortLog:
-    """A log as read: ``events`` in order, ``complete`` when it closes with ``end``, else it was interrupted."""
+    """A log as read: ``events`` in order, ``complete`` when it closes with ``end``, else it was interrupted.
+
+    ``last_chain`` is the chain of its last record, "" for a log of schema 1.
+    """
 
     header: Header
     events: tuple[Event, ...]
     warnings: tuple[str, ...]
     complete: bool
+    last_chain: str = ""
 
     @property
     def wall_ns(self) -> int:
@@ -171,8 +46,8 @@ def read_log(path: Path) -> EffortLog:
     """Read a session's log and check every record.
 
     A last line that is cut off (the process was killed) is left out with a warning; everything before it counts.
-    `InputError`, naming the file and the line, for a log that is damaged elsewhere, has no header, or is of a newer
-    schema.
+    `InputError`, naming the file and the line, for a log that is damaged or was changed elsewhere, has no header, or is
+    of a newer schema.
     """
     try:
         data = path.read_bytes()
@@ -189,8 +64,18 @@ def read_log(path: Path) -> EffortLog:
         warnings.append(cut)
     if not lines:
         raise InputError(f"the effort log {path} is empty: the session was interrupted as it began")
+    header, events, chain = _records(path, lines)
+    complete = bool(events) and events[-1].kind == "end"
+    return EffortLog(
+        header, tuple(events), tuple(f"{path.name}: {text}" for text in warnings), complete, chain
+    )
+
+
+def _records(path: Path, lines: list[bytes]) -> tuple[Header, list[Event], str]:
+    """Header, events and last chain of a log's lines."""
     header: Header | None = None
     events: list[Event] = []
+    chain = ""
     for number, line in enumerate(lines, start=1):
         try:
             record = _decoded(line)
@@ -198,16 +83,26 @@ def read_log(path: Path) -> EffortLog:
                 if not isinstance(record, Header):
                     raise InputError("the first line is not the header")
                 header = record
-                continue
-            if not isinstance(record, Event):
+            elif isinstance(record, Event):
+                _check_order(record, events, header)
+                events.append(record)
+            else:
                 raise InputError("a second header")
-            _check_order(record, events, header)
+            if header.schema > 1:
+                chain = _follows(line, chain)
         except InputError as error:
             raise InputError(f"the effort log {path} cannot be used, line {number}: {error}") from None
-        events.append(record)
     assert header is not None
-    complete = bool(events) and events[-1].kind == "end"
-    return EffortLog(header, tuple(events), tuple(f"{path.name}: {text}" for text in warnings), complete)
+    return header, events, chain
+
+
+def _follows(line: bytes, before: str) -> str:
+    chain = chain_of(line, before)
+    if chain is None:
+        raise InputError(
+            "its chain does not follow from the line before: the log was changed after it was written"
+        )
+    return chain
 
 
 def read_session(paths: Iterable[Path]) -> EffortLog:
@@ -222,13 +117,30 @@ def read_session(paths: Iterable[Path]) -> EffortLog:
     first = logs[chain[0]]
     events: list[Event] = []
     for name in chain:
-        for field in _NEVER_CHANGES:
+        for field in never_changes(first.header, logs[name].header):
             if getattr(logs[name].header, field) != getattr(first.header, field):
                 raise InputError(f"the effort logs {chain[0]} and {name} differ in {field}: not one session")
+        _check_link(logs, name)
         shift = events[-1].t if events else 0
         events += [_later(event, shift) for event in logs[name].events]
     warnings = tuple(text for name in chain for text in logs[name].warnings)
     return EffortLog(first.header, tuple(events), warnings, logs[chain[-1]].complete)
+
+
+def never_changes(first: Header, second: Header) -> tuple[str, ...]:
+    """The fields in which the headers of one session's logs are equal; a log of schema 1 has fewer."""
+    return _NEVER_CHANGES + (_NOR_SINCE_SCHEMA_2 if min(first.schema, second.schema) > 1 else ())
+
+
+def _check_link(logs: dict[str, EffortLog], name: str) -> None:
+    """Raise `InputError` when a log goes on from another state of the earlier log than the one that is there."""
+    header = logs[name].header
+    if header.continues is None or header.continues_chain is None:
+        return
+    if logs[header.continues].last_chain != header.continues_chain:
+        raise InputError(
+            f"the effort log {header.continues} is not what {name} went on from: it was shortened or changed since"
+        )
 
 
 def session_logs(folder: Path) -> list[Path]:
@@ -245,18 +157,28 @@ def new_log_path(folder: Path) -> Path:
 
 
 def session_folder(root: Path, header: Header) -> Path:
-    """Where a new session's log and results go: ``STUDY/CASE_READER_ARM_START`` below ``root``, not made yet.
+    """Make the folder for a new session's log and results: ``STUDY/CASE_READER_ARM_START`` below ``root``.
 
-    The start is to the second and in UTC; a second session of the same second gets a number.
+    The start is to the second and in UTC; a second session of the same second gets a number, also when two programs
+    ask at once. `InputError` when it cannot be made.
     """
     start = re.sub(r"[^0-9TZ]", "", header.started_utc.split(".")[0])
     name = f"{header.case}_{header.reader}_{header.arm}_{start}".rstrip("_")
     parent = root / header.study
     folder, number = parent / name, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+    while True:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+            folder = parent / f"{name}-{number}"
+        except OSError as error:
+            raise InputError(
+                f"the session's folder {folder} cannot be made: {error.strerror or error}"
+            ) from error
+        else:
+            return folder
 
 
 def interrupted_sessions(root: Path, wanted: Callable[[Path], bool] = lambda folder: True) -> list[Path]:
@@ -326,9 +248,12 @@ def _check_order(event: Event, events: list[Event], header: Header) -> None:
 
 def _decoded(line: bytes) -> Header | Event:
     try:
-        return validate(json.loads(line.decode("utf-8")))
+        record = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):  # also UnicodeDecodeError
         raise InputError("not a JSON object") from None
+    if isinstance(record, dict):
+        record.pop("chain", None)  # of the line, not of the record: see `_follows`
+    return validate(record)
 
 
 def _is_json(line: bytes) -> bool:
@@ -336,7 +261,3 @@ def _is_json(line: bytes) -> bool:
         return isinstance(json.loads(line.decode("utf-8")), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _line(record: dict[str, object]) -> bytes:
-    return (_encoded(record) + "\n").encode("utf-8")

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from soars.effort.change import OrganChange
-from soars.effort.log import LogWriter
 from soars.effort.records import ACTS, Event
+from soars.effort.writer import LogWriter
 
 MOVES = frozenset({"move", "tablet", "touch"})
 """Inputs that come in streams."""
@@ -41,6 +41,7 @@ class Recorder:
         self._moves: deque[int] = deque(maxlen=MOVES_A_SECOND)
         self._held_back: Event | None = None
         self._last_tick: int | None = None
+        self._restored = 0
 
     def now(self) -> int:
         """Nanoseconds since the start of the session."""
@@ -114,6 +115,13 @@ class Recorder:
     def snapshot(self, organ: str, change: OrganChange) -> None:
         self._record("snapshot", organ=organ, change=change)
 
+    def judge(
+        self, organ: str, score: int | None = None, reason: str | None = None, comment: str | None = None
+    ) -> None:
+        """What the reader says of an organ: a score (one of `records.SCORES`), or why it cannot be judged; a
+        comment."""
+        self._record("judge", organ=organ, score=score, reason=reason, comment=comment)
+
     def saved(self, file: str) -> None:
         """A file was written beside the log; ``file`` is its name there."""
         self._record("saved", file=file)
@@ -130,6 +138,9 @@ class Recorder:
         if self._held_back is not None and now - self._held_back.t >= SECOND_NS:
             self._write_held_back()
         self._notice_block(now)
+        if self.writer.restored > self._restored:
+            self._restored = self.writer.restored
+            self._record("restored", now)
         self._last_tick = now
         if now - self._last_record >= SECOND_NS and not self.paused:
             self._record("alive", now)
@@ -169,6 +180,9 @@ class Recorder:
         cause: str | None = None,
         file: str | None = None,
         change: OrganChange | None = None,
+        score: int | None = None,
+        reason: str | None = None,
+        comment: str | None = None,
     ) -> None:
         if self.ended:
             return
@@ -178,7 +192,9 @@ class Recorder:
         self._held_back = None
         if kind != "blocked":
             self._notice_block(now)
-        self._write(Event(now, kind, organ, input, name, why, since, on, cause, file, change))
+        self._write(
+            Event(now, kind, organ, input, name, why, since, on, cause, file, change, score, reason, comment)
+        )
 
     def _write_held_back(self) -> None:
         """The last move of a stream: the reader's idle time begins with it, to the instant."""

@@ -1,23 +1,41 @@
-"""The format of the effort log, schema 1.
+"""The format of the effort log, schema 2; logs of schema 1 are read.
 
 A log is a text file in UTF-8, one JSON object a line, written once from the top down and never changed. One file is
 one editing session: one reader, one case, one arm. The first line is the header, every other an event.
 
 **Header**: ``{"kind": "header", ...}`` with
 
-=================  ==================================================================================================
-``schema``         1
-``study``          name of the study
-``case``           pseudonym of the patient's CT, never a name or a number from the hospital
-``reader``         pseudonym of the reader
-``arm``            ``revise`` (the model's proposal is corrected) or ``scratch`` (empty organs are drawn)
-``bundle``         name of the model bundle behind the proposal; null in ``scratch``
-``bundle_sha256``  64 hexadecimal digits that identify the bundle; null where unknown
-``software``       versions, e.g. ``{"soars": "0.1.0", "slicer": "5.8.1"}``
-``started_utc``    e.g. ``2026-11-21T08:30:00Z``: for people; no time is computed from it
-``continues``      file name of the earlier log in the same folder that this one goes on from; null for a first one
-``organs``         the organs of the session in the order of the table, under their names of the catalogue
-=================  ==================================================================================================
+===================  ================================================================================================
+``schema``           2
+``study``            name of the study
+``case``             pseudonym of the patient's CT, never a name or a number from the hospital
+``reader``           pseudonym of the reader
+``arm``              what the reader was given, by any name: in a blinded study a code, else usually ``revise`` (a
+                     proposal is corrected) or ``scratch`` (empty organs are drawn)
+``phase``            ``training`` or ``main``; null outside of studies
+``repeat``           1 for the first time that this reader reads this case in this arm, 2 for the second, ...; null
+                     outside of studies
+``sequence``         the session's number in the reader's worklist, from 1; null outside of studies
+``proposal_source``  ``bundle``, ``contours`` (made elsewhere), ``study`` (the study's key knows) or ``none`` (from
+                     scratch)
+``proposal_sha256``  64 hexadecimal digits: the proposed voxels of the session's organs, see `soars.effort.identity`;
+                     null where there is no proposal
+``ct_sha256``        the CT's voxels, likewise; null where unknown
+``voxel_size_mm``    three numbers, x, y, z; null where unknown
+``bundle``           name of the model bundle behind the proposal; null where there is none or readers may not know
+``bundle_version``   its version; null where unknown
+``bundle_sha256``    64 hexadecimal digits that identify the bundle; null where unknown
+``software``         versions, e.g. ``{"soars": "0.1.0", "slicer": "5.8.1"}``
+``started_utc``      e.g. ``2026-11-21T08:30:00Z``: for people and for wash-out days; no reading time is computed
+                     from it
+``continues``        file name of the earlier log in the same folder that this one goes on from; null for a first one
+``continues_chain``  the chain of the last record of that log; null where ``continues`` is, or it had none
+``organs``           the organs of the session in the order of the table, under their names of the catalogue
+===================  ================================================================================================
+
+Schema 1 has no ``phase``, ``repeat``, ``sequence``, ``proposal_source``, ``proposal_sha256``, ``ct_sha256``,
+``voxel_size_mm``, ``bundle_version`` and ``continues_chain``, its arms are ``revise`` and ``scratch`` only, and its
+lines are not chained. Since schema 2 every line ends with its ``chain``: see `soars.effort.chain`.
 
 Study, case and reader are made of letters, digits and ``. _ -`` so that they can be in a file name.
 
@@ -43,9 +61,15 @@ a clock that never goes back; records never go back in ``t``.
                     ``overwritten`` (an edit of another organ took voxels of it)
 ``view_only``       ``on`` true: from here on the reader looks and does not revise; false: the end of it
 ``snapshot``        the ``change`` of ``organ`` at this moment
+``judge``           what the reader says of ``organ``: an acceptability ``score`` from 1 to 5 or null, a ``reason``
+                    why it cannot be judged or null, a ``comment`` or null; the last one counts
+``restored``        the log had been deleted or changed by another program while it was open, and was written again
 ``saved``           ``file`` was written beside the log
 ``end``             the last event; ``cause``: ``finished``, ``scene_closed``, ``node_removed``, ``quit``
 ==================  =================================================================================================
+
+A score of 1 is "unusable, draw it anew", 2 "major corrections", 3 "minor corrections that matter", 4 "minor corrections
+of style", 5 "use as it is".
 
 ``change`` is ``{"added": voxels, "removed": voxels, "dsc": number, "volume_cc": number}``, all against the proposal
 (against nothing in ``scratch``): see `soars.effort.change`.
@@ -63,8 +87,12 @@ from typing import Any, TypeGuard
 from soars.effort.change import OrganChange, check_change
 from soars.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ARMS = ("revise", "scratch")
+"""The arms of schema 1, and of sessions outside of studies."""
+PHASES = ("training", "main")
+PROPOSAL_SOURCES = ("bundle", "contours", "study", "none")
+SCORES = (1, 2, 3, 4, 5)
 INPUTS = ("press", "release", "wheel", "move", "key", "tablet", "touch")
 REOPEN_CAUSES = ("reader", "edit", "overwritten")
 END_CAUSES = ("finished", "scene_closed", "node_removed", "quit")
@@ -75,6 +103,19 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECAS
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _SHORT_TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+_COMMENT = re.compile(r"[^\x00-\x1f\x7f]{1,1000}")
+_CHAIN = re.compile(r"[0-9a-f]{16}")
+_SINCE_SCHEMA_2 = (
+    "phase",
+    "repeat",
+    "sequence",
+    "proposal_source",
+    "proposal_sha256",
+    "ct_sha256",
+    "voxel_size_mm",
+    "bundle_version",
+    "continues_chain",
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +132,26 @@ class Header:
     software: Mapping[str, str] | None = None
     started_utc: str = ""
     continues: str | None = None
+    phase: str | None = None
+    repeat: int | None = None
+    sequence: int | None = None
+    proposal_source: str | None = None
+    proposal_sha256: str | None = None
+    ct_sha256: str | None = None
+    voxel_size_mm: tuple[float, float, float] | None = None
+    bundle_version: str | None = None
+    continues_chain: str | None = None
     schema: int = SCHEMA_VERSION
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the reader began with empty organs."""
+        if self.proposal_source is None:
+            return self.arm == "scratch"
+        return self.proposal_source == "none"
+
     def to_json(self) -> dict[str, Any]:
-        return {
+        out = {
             "kind": "header",
             "schema": self.schema,
             "study": self.study,
@@ -108,6 +165,11 @@ class Header:
             "continues": self.continues,
             "organs": list(self.organs),
         }
+        if self.schema > 1:
+            out.update({field: getattr(self, field) for field in _SINCE_SCHEMA_2})
+            if self.voxel_size_mm is not None:
+                out["voxel_size_mm"] = list(self.voxel_size_mm)
+        return out
 
 
 @dataclass(frozen=True)
@@ -125,6 +187,9 @@ class Event:
     cause: str | None = None
     file: str | None = None
     change: OrganChange | None = None
+    score: int | None = None
+    reason: str | None = None
+    comment: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"t": self.t, "kind": self.kind}
@@ -159,12 +224,16 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "reopen": ("organ", "cause"),
     "view_only": ("on",),
     "snapshot": ("organ", "change"),
+    "judge": ("organ", "score", "reason", "comment"),
+    "restored": (),
     "saved": ("file",),
     "end": ("cause",),
 }
 """The fields of each kind of event besides ``t`` and ``kind``; a record has exactly these."""
 
-ACTS = frozenset("start select interaction effect edit undo redo resume accept reopen view_only".split())
+ACTS = frozenset(
+    "start select interaction effect edit undo redo resume accept reopen view_only judge".split()
+)
 """Kinds of events by which the reader shows to be at work."""
 
 _ORGAN_MAY_BE_NULL = ("select", "edit")
@@ -204,12 +273,14 @@ def _header(record: dict[str, Any]) -> Header:
         raise InputError(
             f"written by a newer version (schema {schema}; this one reads up to {SCHEMA_VERSION}): update the extension"
         )
-    _require(schema == SCHEMA_VERSION and _is_int(schema), f"schema {schema!r} is not known")
-    known = set(Header("", "", "", "", ()).to_json())
+    if not _is_int(schema) or schema < 1:
+        raise InputError(f"schema {schema!r} is not known")
+    known = set(Header("", "", "", "", (), schema=schema).to_json())
     _require(set(record) == known, _difference(set(record), known))
-    for field in ("study", "case", "reader"):
+    for field in ("study", "case", "reader", "arm"):
         safe_name(record[field], field)
-    _require(record["arm"] in ARMS, f"arm {record['arm']!r} is none of {', '.join(ARMS)}")
+    if schema == 1:
+        _require(record["arm"] in ARMS, f"arm {record['arm']!r} is none of {', '.join(ARMS)}")
     bundle, digest, continues = record["bundle"], record["bundle_sha256"], record["continues"]
     _require(bundle is None or _is_text(bundle), "the bundle is not a name")
     _require(digest is None or _matches(_SHA256, digest), "bundle_sha256 is not 64 hexadecimal digits")
@@ -228,6 +299,8 @@ def _header(record: dict[str, Any]) -> Header:
         "organs is not a list of different names",
     )
     return Header(
+        **(_since_schema_2(record) if schema > 1 else {}),
+        schema=schema,
         study=record["study"],
         case=record["case"],
         reader=record["reader"],
@@ -239,6 +312,19 @@ def _header(record: dict[str, Any]) -> Header:
         started_utc=record["started_utc"],
         continues=continues,
     )
+
+
+def _since_schema_2(record: dict[str, Any]) -> dict[str, Any]:
+    """The header's fields that schema 1 does not have, checked."""
+    values = {field: record[field] for field in _SINCE_SCHEMA_2}
+    for field, check in _HEADER_CHECKS.items():
+        value = values[field]
+        _require(value is None or check(value), f"{field} {value!r} is not allowed")
+    if values["voxel_size_mm"] is not None:
+        values["voxel_size_mm"] = tuple(float(v) for v in values["voxel_size_mm"])
+    if values["proposal_source"] == "none":
+        _require(values["proposal_sha256"] is None, "a session from scratch has no proposal_sha256")
+    return values
 
 
 def _event(record: dict[str, Any]) -> Event:
@@ -258,6 +344,13 @@ def _event(record: dict[str, Any]) -> Event:
             _require(kind in _ORGAN_MAY_BE_NULL, "no organ is named")
         else:
             _require(_CHECKS[field](value), f"{field} {value!r} is not allowed")
+    if kind == "judge":
+        _require(
+            any(values[f] is not None for f in ("score", "reason", "comment")), "a judgement says nothing"
+        )
+        _require(
+            values["score"] is None or values["reason"] is None, "an organ that cannot be judged has a score"
+        )
     if kind == "blocked":
         _require(values["since"] <= t, "since is later than t")
     if kind in ("reopen", "end"):
@@ -319,4 +412,21 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "on": lambda value: isinstance(value, bool),
     "cause": _is_text,
     "file": lambda value: _is_text(value) and not set(value) & set("/\\:"),
+    "score": lambda value: value is None or (_is_int(value) and value in SCORES),
+    "reason": lambda value: value is None or _matches(_COMMENT, value),
+    "comment": lambda value: value is None or _matches(_COMMENT, value),
+}
+
+_HEADER_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "phase": lambda value: value in PHASES,
+    "repeat": lambda value: _is_int(value) and value >= 1,
+    "sequence": lambda value: _is_int(value) and value >= 1,
+    "proposal_source": lambda value: value in PROPOSAL_SOURCES,
+    "proposal_sha256": lambda value: _matches(_SHA256, value),
+    "ct_sha256": lambda value: _matches(_SHA256, value),
+    "voxel_size_mm": lambda value: (
+        isinstance(value, list) and len(value) == 3 and all(_is_number(v) and 0 < v < 1e6 for v in value)
+    ),
+    "bundle_version": _is_text,
+    "continues_chain": lambda value: _matches(_CHAIN, value),
 }

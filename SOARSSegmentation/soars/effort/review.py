@@ -16,7 +16,8 @@ ACCEPTED = "accepted"
 @dataclass
 class OrganReview:
     """``state`` is `NOT_REVIEWED`, `IN_PROGRESS` or `ACCEPTED`; ``change`` is the last one the log holds, None where
-    the organ was never compared; ``category`` is the paper's, None where ``change`` is."""
+    the organ was never compared; ``category`` is the paper's, None where ``change`` is. ``score``, ``reason`` and
+    ``comment`` are those of the last judgement."""
 
     state: str
     edits: int
@@ -25,6 +26,9 @@ class OrganReview:
     timing: OrganTiming
     change: OrganChange | None
     category: str | None
+    score: int | None = None
+    reason: str | None = None
+    comment: str | None = None
 
 
 def review(log: EffortLog, idle_s: float = IDLE_S) -> dict[str, OrganReview]:
@@ -60,6 +64,8 @@ def review(log: EffortLog, idle_s: float = IDLE_S) -> dict[str, OrganReview]:
             organ.state = ACCEPTED
         elif event.kind == "reopen":
             organ.state = IN_PROGRESS
+        elif event.kind == "judge":
+            organ.score, organ.reason, organ.comment = event.score, event.reason, event.comment
         if event.change is not None:
             organ.change = event.change
     for organ_review in out.values():
