@@ -242,7 +242,7 @@ def _rando(shared: Path, table: str) -> tuple[sitk.Image, Table, dict[str, Struc
     sets = {}
     for path in sorted(folder.glob("Ent_*.nrrd")):
         name = path.name.removeprefix("Ent_").removesuffix(".nrrd")
-        image = read_label_image(path)
+        image, _ = read_label_image(path)
         sets[name] = StructureSet(Geometry.of(image))
         sets[name].add(name, sitk.GetArrayViewFromImage(image))
     assert len(sets) == 15 and set(sets) <= set(table_of)

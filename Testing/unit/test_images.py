@@ -305,13 +305,6 @@ def test_a_nifti_with_a_flipped_bit_is_refused(tmp_path):
     refused(path, "damaged")
 
 
-def test_nifti_2_is_refused_with_what_to_do(tmp_path):
-    """ITK reads NIfTI-1 only. The second version begins with its header's size, 540."""
-    path = tmp_path / "ct.nii"
-    path.write_bytes(struct.pack("<i", 540) + b"n+2\0\r\n\032\n" + bytes(600))
-    refused(path, "NIfTI-2", "save it as NIfTI-1")
-
-
 def test_a_series_cannot_be_chosen_in_a_single_file(tmp_path):
     path = saved(image_of(ramp()), tmp_path / "ct.nrrd")
     with pytest.raises(InputError, match="DICOM folder only"):

@@ -6,11 +6,7 @@ with the image into the report. Orientation is kept as it is in the file: the di
 
 from __future__ import annotations
 
-import gzip
 import logging
-import math
-import struct
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +14,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from soars.ct.hounsfield import check_range, to_int16_hu
-from soars.ct.itk_messages import itk_messages
+from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
 from soars.ct.series import CtSeries, is_dicom, read_series, series_of_file
 from soars.errors import InputError
 
 log = logging.getLogger(__name__)
 
-#: File names that are read as an image, besides DICOM.
-IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
+__all__ = ["IMAGE_SUFFIXES", "CtScan", "corners", "orientation_code", "read_ct", "same_geometry"]
+
+#: Voxels whose values are converted at a time.
+SLAB_VOXELS = 1 << 24
 #: No CT has voxels outside these: smaller ones mean that the unit is not mm.
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.1, 20.0
 #: Above this, organs of a few millimetres fall between voxels.
@@ -69,7 +67,7 @@ def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
     if path.is_dir():
         image, series, warnings = read_series(path, series_uid)
         return CtScan(image, path, series, warnings + _check_grid(image, path))
-    if _is_image_name(path):
+    if is_image_name(path):
         if series_uid is not None:
             raise InputError(f"{path}: a series UID can be chosen in a DICOM folder only")
         image, warnings = _read_file(path)
@@ -107,91 +105,53 @@ def orientation_code(image: sitk.Image) -> str:
     return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()))
 
 
-def _is_image_name(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_SUFFIXES)
-
-
 def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     """A CT from one NRRD, NIfTI or MHA file."""
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        _check_nifti_complete(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    damaged = f"{path}: cannot be read as an image: damaged or cut off; copy or export it again"
-    try:
-        with itk_messages() as said:
-            reader.ReadImageInformation()
-            _check_kind(reader, path)
-            size = list(reader.GetSize())
-            if len(size) == 4:
-                reader.SetExtractSize([*size[:3], 0])
-            image = reader.Execute()
-    except RuntimeError as error:
-        if "orthonormal" in str(error).lower():
-            raise InputError(
-                f"{path}: its axes are not perpendicular; resample it to a regular grid first"
-            ) from error
-        raise InputError(damaged) from error
-    if said and path.name.lower().endswith((".mha", ".mhd")):
-        raise InputError(damaged)  # MetaIO says "Uncompress failed" and goes on
-    warnings = _check_grid(image, path)
-    view = sitk.GetArrayViewFromImage(image)
-    values, too_high, not_finite = to_int16_hu(view)
-    if not_finite:
-        warnings.append(f"{not_finite} voxels that are no number were set to air")
-    if too_high:
-        warnings.append(f"{too_high} voxel{'s' * (too_high > 1)} above 32767 HU had to be set to 32767")
-    finite = view[np.isfinite(view)] if not_finite else view
-    if not finite.size:
+    image, warnings = read_image_file(path, "a CT")
+    warnings += _check_grid(image, path)
+    values, found = _to_hu(image)
+    if found.not_finite:
+        warnings.append(f"{found.not_finite} voxels that are no number were set to air")
+    if found.too_high:
+        warnings.append(
+            f"{found.too_high} voxel{'s' * (found.too_high > 1)} above 32767 HU had to be set to 32767"
+        )
+    if not np.isfinite([found.low, found.high]).all():
         raise InputError(f"{path}: holds no number")
-    warnings += check_range(float(finite.min()), float(finite.max()), str(path), declared=False)
+    warnings += check_range(found.low, found.high, str(path), declared=False)
+    geometry = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    del image  # a large CT is in memory twice at most from here on
     result = sitk.GetImageFromArray(values)
-    result.CopyInformation(image)
+    result.SetSpacing(geometry[0])
+    result.SetOrigin(geometry[1])
+    result.SetDirection(geometry[2])
     return result, warnings
 
 
-def _check_nifti_complete(path: Path) -> None:
-    """Raise `InputError` for a NIfTI file that ends too early or is damaged: ITK fills what is missing with zeros.
+@dataclass
+class _Met:
+    """What was met among the values: the extremes of those that are numbers, and how many were set to others."""
 
-    Header layout: nifti1.h. A compressed file is read through, which also checks its sum.
-    """
-    damaged = InputError(f"{path}: the NIfTI file is damaged or cut off; copy it again")
-    try:
-        opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-        with opened as file:
-            header = file.read(540)
-            size = len(header)
-            while chunk := file.read(1 << 20):
-                size += len(chunk)
-        order = next((o for o in "<>" if struct.unpack_from(o + "i", header)[0] in (348, 540)), None)
-        if order is None:
-            raise InputError(f"{path}: is not a NIfTI file, whatever its name says")
-        if struct.unpack_from(order + "i", header)[0] == 540:
-            raise InputError(f"{path}: is a NIfTI-2 file, which is not read here; save it as NIfTI-1 or NRRD")
-        dim = struct.unpack_from(order + "8h", header, 40)
-        (bits,) = struct.unpack_from(order + "h", header, 72)
-        offset = int(struct.unpack_from(order + "f", header, 108)[0])
-        if size < offset + math.prod(max(n, 1) for n in dim[1 : 1 + max(dim[0], 0)]) * bits // 8:
-            raise damaged
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error, ValueError, OverflowError) as error:
-        raise damaged from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    low: float = np.inf
+    high: float = -np.inf
+    too_high: int = 0
+    not_finite: int = 0
 
 
-def _check_kind(reader: sitk.ImageFileReader, path: Path) -> None:
-    """Refuse what is not one scalar volume."""
-    size = reader.GetSize()
-    if reader.GetNumberOfComponents() != 1:
-        raise InputError(f"{path}: has {reader.GetNumberOfComponents()} values per voxel, so it is not a CT")
-    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise InputError(f"{path}: has complex values, so it is not a CT")
-    if len(size) == 4 and size[3] == 1:
-        return
-    if len(size) != 3:
-        raise InputError(f"{path}: has {len(size)} dimensions ({' x '.join(map(str, size))}); a CT has three")
+def _to_hu(image: sitk.Image) -> tuple[np.ndarray, _Met]:
+    """The values as int16 HU, some slices at a time: a large CT must not be copied whole into every type on the way."""
+    view = sitk.GetArrayViewFromImage(image)
+    values, met = np.empty(view.shape, np.int16), _Met()
+    thickness = max(1, SLAB_VOXELS // max(1, view[0].size))
+    for z in range(0, len(view), thickness):
+        slab = view[z : z + thickness]
+        values[z : z + thickness], too_high, not_finite = to_int16_hu(slab)
+        met.too_high += too_high
+        met.not_finite += not_finite
+        numbers = slab[np.isfinite(slab)] if not_finite else slab
+        if numbers.size:
+            met.low, met.high = min(met.low, float(numbers.min())), max(met.high, float(numbers.max()))
+    return values, met
 
 
 def _check_grid(image: sitk.Image, path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from soars.ct.images import IMAGE_SUFFIXES
+from soars.ct.image_file import is_image_name, read_image_file
 from soars.ct.series import CtSeries
 from soars.errors import InputError
 
@@ -35,8 +35,9 @@ def read_dose(path: Path | str, reference: CtSeries | None = None) -> Dose:
     Raises `InputError`, with the file, for what cannot be used.
     """
     path = Path(path)
-    if path.name.lower().endswith(IMAGE_SUFFIXES):
-        return Dose(_read_image(path), path)
+    if is_image_name(path):
+        image, warnings = _read_image(path)
+        return Dose(image, path, warnings)
     found = _read_rtdose(path, reference)
     return Dose(found.image, path, found.warnings)
 
@@ -77,22 +78,11 @@ def _read_rtdose(path: Path, reference: CtSeries | None) -> RtDose:
     return found
 
 
-def _read_image(path: Path) -> sitk.Image:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an image: damaged or cut off") from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{path}: is not a dose: one value a voxel in three dimensions is needed")
+def _read_image(path: Path) -> tuple[sitk.Image, list[str]]:
+    image, warnings = read_image_file(path, "a dose")
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are no numbers")
     if values.max() > MOST_GY:
         raise InputError(f"{path}: its highest value is {values.max():g}, too much for Gy; is it in cGy?")
-    return sitk.Cast(image, sitk.sitkFloat32)
+    return sitk.Cast(image, sitk.sitkFloat32), warnings

@@ -10,10 +10,7 @@ because they are listed.
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import math
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +18,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from soars.ct.image_file import read_image_file
 from soars.errors import InputError
 from soars.files import replacing_file
 from soars.structures.model import StructureSet
 from soars.structures.naming import describe
 
-NIFTI_HEADER_BYTES = 352
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".nhdr", ".mhd")
 
 
@@ -74,7 +71,7 @@ def read_label_map(path: Path | str) -> StructureSet:
     `InputError` when the image is damaged or no labels, or when nothing names the values.
     """
     path = Path(path)
-    image = read_label_image(path)
+    image, warnings = read_label_image(path)
     base = path.with_name(image_stem(path))
     readers: dict[str, Callable[[Path], tuple[dict[int, tuple[str, ...]], dict[str, Any]]]]
     readers = {".json": _read_json, ".csv": _read_csv}
@@ -89,7 +86,7 @@ def read_label_map(path: Path | str) -> StructureSet:
             f"put {base.name}.json or {base.name}.csv (value,name) beside it"
         )
     structures = StructureSet.from_label_map(image, values)
-    structures.warnings = [f"{path.name}: {text}" for text in structures.warnings]
+    structures.warnings = [*warnings, *(f"{path.name}: {text}" for text in structures.warnings)]
     for name in structures:
         info = about.get(name)
         if isinstance(info, dict):
@@ -100,44 +97,16 @@ def read_label_map(path: Path | str) -> StructureSet:
     return structures
 
 
-def read_label_image(path: Path) -> sitk.Image:
-    """A three-dimensional image of whole numbers; `InputError` with the file when it is not one."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        _check_complete(path)
-        image = sitk.ReadImage(str(path))
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as an image: it is cut short or damaged") from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{path} is not a label map: one value a voxel in three dimensions is needed")
+def read_label_image(path: Path) -> tuple[sitk.Image, list[str]]:
+    """A three-dimensional image of whole numbers, and what is odd about it; `InputError` with the file when it is not
+    one."""
+    image, warnings = read_image_file(path, "a label map")
     if image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64):
         values = sitk.GetArrayViewFromImage(image)
         if not (np.isfinite(values).all() and (values == np.rint(values)).all()):
             raise InputError(f"{path} is not a label map: it has values that are not whole numbers")
         image = sitk.Cast(image, sitk.sitkInt32)
-    return image
-
-
-def _check_complete(path: Path) -> None:
-    """Raise for a NIfTI file that ends too early, which ITK fills up with zeros without a word."""
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        with gzip.open(path, "rb") as file:
-            while file.read(1 << 20):
-                pass
-    elif name.endswith(".nii"):
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        voxel = sitk.Image((1, 1, 1), reader.GetPixelIDValue(), reader.GetNumberOfComponents())
-        size = voxel.GetSizeOfPixelComponent() * voxel.GetNumberOfComponentsPerPixel()
-        if path.stat().st_size < NIFTI_HEADER_BYTES + math.prod(reader.GetSize()) * size:
-            raise EOFError("the voxels end too early")
+    return image, warnings
 
 
 def write_image(image: sitk.Image, temporary: Path, path: Path) -> None:

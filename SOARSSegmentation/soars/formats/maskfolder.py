@@ -59,7 +59,7 @@ def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> St
         )
     structures = StructureSet(geometry) if geometry is not None else None
     for path in paths:
-        image = read_label_image(path)
+        image, warnings = read_label_image(path)
         own = Geometry.of(image)
         if structures is None:
             structures = StructureSet(own)
@@ -72,6 +72,7 @@ def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> St
         name = unquote(image_stem(path))
         if name in structures:
             raise InputError(f"{folder} has two masks for {name}: {path.name} is one of them; remove one")
+        structures.warnings += warnings
         structures.add_mask(name, tight_mask(sitk.GetArrayViewFromImage(image)))
     assert structures is not None
     return structures
