@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
+MAKER = "SOARSSegmentation"
+"""Stands in every picture as the program that made it."""
 
 
 def check_figure_path(path: Path) -> None:
@@ -31,8 +33,14 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, all or nothing, in the format of its ending."""
     check_figure_path(path)
+    key = "Software" if path.suffix.lower() == ".png" else "Creator"
     with replacing_file(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, metadata={key: MAKER})
+
+
+def is_own_figure(path: Path) -> bool:
+    """Whether this program drew the picture."""
+    return MAKER.encode() in path.read_bytes()
 
 
 def _figure_class() -> type[Figure]:

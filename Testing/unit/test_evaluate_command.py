@@ -159,7 +159,14 @@ def test_tolerances_come_from_a_file_or_the_command_line(tmp_path: Path) -> None
         write_seg_nrrd(_organs(shift, ("Brainstem", "Cerebellum")), tmp_path / f"{side}.seg.nrrd")
     (tmp_path / "t.csv").write_text("organ,tolerance_mm,source\nbrain stem,0.5,us\n")
     out = tmp_path / "s.csv"
-    base = ["evaluate", str(tmp_path / "a.seg.nrrd"), str(tmp_path / "b.seg.nrrd"), "--csv", str(out)]
+    base = [
+        "evaluate",
+        str(tmp_path / "a.seg.nrrd"),
+        str(tmp_path / "b.seg.nrrd"),
+        "--csv",
+        str(out),
+        "--overwrite",
+    ]
     assert main([*base, "--tolerances", str(tmp_path / "t.csv")]) == 0
     brainstem, cerebellum = _rows(out)
     assert (brainstem["tolerance_mm"], brainstem["tolerance_source"]) == ("0.5", "us")
@@ -275,6 +282,7 @@ def test_an_rtstruct_is_put_on_the_grid_of_the_ct_or_of_the_other_side(tmp_path:
     write_seg_nrrd(_organs(1), tmp_path / "auto.seg.nrrd")
     out = tmp_path / "s.csv"
     base = ["evaluate", str(tmp_path / "auto.seg.nrrd"), str(tmp_path / "clinic.dcm"), "--csv", str(out)]
+    base.append("--overwrite")
     found = []
     for more in ([], ["--ct", str(tmp_path / "ct")]):
         assert main([*base, *more]) == 0
@@ -282,5 +290,5 @@ def test_an_rtstruct_is_put_on_the_grid_of_the_ct_or_of_the_other_side(tmp_path:
     assert found == [[7 / 8] * 3] * 2
     both = ["evaluate", str(tmp_path / "auto.dcm"), str(tmp_path / "clinic.dcm")]
     assert main(both) == 2
-    assert main([*both, "--ct", str(tmp_path / "ct"), "--csv", str(out)]) == 0
+    assert main([*both, "--ct", str(tmp_path / "ct"), "--csv", str(out), "--overwrite"]) == 0
     assert [r["dsc"] for r in _rows(out)] == ["1", "1", "1"]

@@ -369,7 +369,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         yield
 
     monkeypatch.setattr("soars.formats.segnrrd._label_slabs", fail)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(InputError, match="the disk is full"):
         write_seg_nrrd(some_organs(), path)
     assert [p.name for p in tmp_path.iterdir()] == ["organs.seg.nrrd"]
     assert path.read_text() == "before"

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         from soars.run.case import OUTPUTS, Request
 
         names = (*OUTPUTS, CT, RECORD)
-        with staged_folder(args.output, names, overwrite=overwrite) as folder:
+        with staged_folder(args.output, names, overwrite=overwrite, folders=(CT,), ours=_ours) as folder:
             truth = make_patient(args.seed, folder / CT, report)
             request = Request(ct=folder / CT, bundle=BUNDLE, device=args.device, engine=args.engine)
             case, dice = segment_and_compare(request, folder, truth, report)
@@ -124,10 +124,20 @@ def dice_coefficient(a: StructureSet, b: StructureSet, name: str) -> float:
 
 def _may_replace(folder: Path, overwrite: bool) -> bool:
     """Whether what stands in `folder` under the demo's names may go. A CT that no demo has made never does."""
-    try:
-        ours = "soars_demo" in json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        ours = False
-    if not ours and (folder / CT).exists():
+    demo = _is_demo(folder)
+    if not demo and (folder / CT).exists():
         raise InputError(f"{folder / CT} is there already and no demo made it; choose another --output")
-    return ours or overwrite
+    return demo or overwrite
+
+
+def _ours(folder: Path) -> bool:
+    from soars.run.case import is_own_result
+
+    return _is_demo(folder) or is_own_result(folder)
+
+
+def _is_demo(folder: Path) -> bool:
+    try:
+        return "soars_demo" in json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from soars.commands.options import (
     add_organs_option,
+    add_overwrite_option,
     add_processes_option,
     add_progress_option,
     check_outputs,
@@ -78,6 +79,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "interpolated between slices, as Eclipse does (default: %(default)s)",
     )
     add_processes_option(parser)
+    add_overwrite_option(parser, "tables and pictures of an earlier run")
     add_progress_option(parser)
 
 
@@ -85,9 +87,18 @@ def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
     from soars.dose.cases import DoseOptions, compare_cases, find_dose_cases
     from soars.dose.tables import differences_text, write_differences, write_dvhs
-    from soars.figures import check_figure_path
+    from soars.figures import check_figure_path, is_own_figure
+    from soars.files import begins_with, replacing_files
 
-    check_outputs(args.csv, args.dvh, args.plot)
+    outputs = check_outputs(
+        [
+            (args.csv, begins_with("case,organ,")),
+            (args.dvh, begins_with("case,organ,contour,")),
+            (args.plot, is_own_figure),
+        ],
+        inputs=[args.dose, args.reference, *args.substitute, *filter(None, (args.ct,))],
+        overwrite=args.overwrite,
+    )
     if args.plot:
         check_figure_path(args.plot)
     options = DoseOptions(organ_names(args.organs), args.sampling)
@@ -99,15 +110,16 @@ def run(args: argparse.Namespace) -> int:
         for case in cases:
             for warning in case.warnings:
                 log.warning("%s: %s", case.case, warning)
-        if args.csv:
-            write_differences(cases, args.csv)
-        if args.dvh:
-            write_dvhs(cases, args.dvh)
-        if args.plot:
-            from soars.dose.plots import plot_doses
+        with replacing_files(outputs, overwrite=args.overwrite) as files:
+            if args.csv:
+                write_differences(cases, files[args.csv])
+            if args.dvh:
+                write_dvhs(cases, files[args.dvh])
+            if args.plot:
+                from soars.dose.plots import plot_doses
 
-            report(Progress("plot", 0, 1, args.plot.name))
-            plot_doses(cases, args.plot)
+                report(Progress("plot", 0, 1, args.plot.name))
+                plot_doses(cases, files[args.plot])
         report(Progress("done", 1, 1))
     if args.progress != "json":
         print(differences_text(cases))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from soars.commands.options import (
     add_organs_option,
+    add_overwrite_option,
     add_processes_option,
     add_progress_option,
     check_outputs,
@@ -72,12 +73,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "(default: %(default)s)",
     )
     add_processes_option(parser)
+    add_overwrite_option(parser, "tables and pictures of an earlier run")
     add_progress_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
-    from soars.figures import check_figure_path
+    from soars.figures import check_figure_path, is_own_figure
+    from soars.files import begins_with, replacing_files
     from soars.metrics.cases import find_pairs
     from soars.metrics.evaluate import EvaluateOptions, evaluate_cases
     from soars.metrics.rules import han_seg_rule
@@ -85,7 +88,15 @@ def run(args: argparse.Namespace) -> int:
     from soars.metrics.tables import summary_text, write_scores, write_summary
     from soars.metrics.tolerances import one_tolerance, read_tolerances
 
-    check_outputs(args.csv, args.summary, args.plot)
+    outputs = check_outputs(
+        [
+            (args.csv, begins_with("case,organ,")),
+            (args.summary, begins_with("group,name,")),
+            (args.plot, is_own_figure),
+        ],
+        inputs=[args.prediction, args.reference, *filter(None, (args.ct, args.tolerances))],
+        overwrite=args.overwrite,
+    )
     if args.plot:
         check_figure_path(args.plot)
     tolerances = None
@@ -108,15 +119,16 @@ def run(args: argparse.Namespace) -> int:
         if args.missing == "han-seg":
             cases = han_seg_rule({"prediction": cases})["prediction"]
         summary = summarise(cases)
-        if args.csv:
-            write_scores(cases, args.csv)
-        if args.summary:
-            write_summary(summary, args.summary)
-        if args.plot:
-            from soars.metrics.plots import plot_scores
+        with replacing_files(outputs, overwrite=args.overwrite) as files:
+            if args.csv:
+                write_scores(cases, files[args.csv])
+            if args.summary:
+                write_summary(summary, files[args.summary])
+            if args.plot:
+                from soars.metrics.plots import plot_scores
 
-            report(Progress("plot", 0, 1, args.plot.name))
-            plot_scores(cases, args.plot, args.definition)
+                report(Progress("plot", 0, 1, args.plot.name))
+                plot_scores(cases, files[args.plot], args.definition)
         for case in cases:
             for score in case.scores:
                 if score.other_side:

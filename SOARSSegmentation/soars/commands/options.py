@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soars.errors import InputError
+from soars.files import Ours, check_output_file, refuse_inputs
 from soars.progress import MODES
 
 
@@ -80,16 +81,27 @@ def processes(asked: int | None) -> int:
     return available_processors()
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Raise `InputError` before the work when an output cannot be written or two have the same name."""
-    given = [path for path in paths if path is not None]
-    for path in given:
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder")
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-    if len({os.path.realpath(path) for path in given}) < len(given):
+def add_overwrite_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--overwrite``; ``what`` it replaces, for the help."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+
+
+def check_outputs(
+    outputs: Sequence[tuple[Path | None, Ours]], *, inputs: Sequence[Path], overwrite: bool
+) -> list[Path]:
+    """The output files that were asked for, each given with what recognises one that this program wrote.
+
+    Raises `InputError` before the work when one cannot be written, is an input, is there already without
+    ``overwrite``, or is a file that this program did not write, and when two have the same name.
+    """
+    given = {path: ours for path, ours in outputs if path is not None}
+    refuse_inputs(given, inputs)
+    for path, ours in given.items():
+        check_output_file(path, overwrite=overwrite, ours=ours)
+    named = sum(path is not None for path, _ in outputs)
+    if len({os.path.realpath(path) for path in given}) < named:
         raise InputError("two outputs have the same name")
+    return list(given)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     with reporting(args.progress) as report:
         from soars.files import staged_folder
         from soars.report.summary import organ_table, output_paths
-        from soars.run.case import OUTPUTS, Request, check_places, segment_case
+        from soars.run.case import OUTPUTS, Request, check_places, is_own_result, segment_case
 
         request = Request(
             ct=args.ct,
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             series=args.series,
         )
         check_places(args.ct, args.output)
-        with staged_folder(args.output, OUTPUTS, overwrite=args.overwrite) as folder:
+        with staged_folder(args.output, OUTPUTS, overwrite=args.overwrite, ours=is_own_result) as folder:
             case = segment_case(request, folder, report)
         report(Progress("done", 1, 1, str(args.output)))
     if args.progress != "json":

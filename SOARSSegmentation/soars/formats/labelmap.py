@@ -20,7 +20,8 @@ import SimpleITK as sitk
 
 from soars.ct.image_file import read_image_file
 from soars.errors import InputError
-from soars.files import replacing_file
+from soars.files import replacing_files, write_json
+from soars.formats.imagefiles import write_image
 from soars.structures.model import StructureSet
 from soars.structures.naming import describe
 
@@ -59,9 +60,9 @@ def write_label_map(structures: StructureSet, path: Path | str) -> Path:
             for name, info in about.items()
         },
     }
-    with replacing_file(path) as temporary, replacing_file(names_path) as temporary_names:
-        write_image(image, temporary, path)
-        temporary_names.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing_files([path, names_path]) as temporary:
+        write_image(image, temporary[path])
+        write_json(temporary[names_path], content)
     return names_path
 
 
@@ -107,15 +108,6 @@ def read_label_image(path: Path) -> tuple[sitk.Image, list[str]]:
             raise InputError(f"{path} is not a label map: it has values that are not whole numbers")
         image = sitk.Cast(image, sitk.sitkInt32)
     return image, warnings
-
-
-def write_image(image: sitk.Image, temporary: Path, path: Path) -> None:
-    """Write compressed under the temporary name; errors name the final file."""
-    try:
-        sitk.WriteImage(image, str(temporary), True, 1)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"cannot write {path}: {reason}") from error
 
 
 def _read_json(path: Path) -> tuple[dict[int, tuple[str, ...]], dict[str, Any]]:

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 
 from soars.errors import InputError
 from soars.files import staged_folder
-from soars.formats.labelmap import IMAGE_SUFFIXES, image_stem, read_label_image, write_image
+from soars.formats.imagefiles import write_image
+from soars.formats.labelmap import IMAGE_SUFFIXES, image_stem, read_label_image
 from soars.structures.model import Geometry, StructureSet, tight_mask
 
 _SAFE = " +-_.,()=&'"
@@ -37,7 +38,7 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     with staged_folder(folder, list(files.values()), overwrite=True) as staging:
         for name, file in files.items():
             image = structures.geometry.place(sitk.GetImageFromArray(structures.full(name).view(np.uint8)))
-            write_image(image, staging / file, folder / file)
+            write_image(image, staging / file)
     return [folder / file for file in files.values()]
 
 

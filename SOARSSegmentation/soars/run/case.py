@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from soars.catalogue import CATALOGUE, SOARS42
 from soars.ct.images import CtScan, read_ct
 from soars.dicom.rtstruct import check_reference, write_rtstruct
 from soars.errors import InputError
+from soars.files import write_text
 from soars.formats.segnrrd import write_seg_nrrd
 from soars.progress import Progress, Reporter
 from soars.report.page import write_report
@@ -74,6 +76,14 @@ def check_places(ct: Path, output: Path) -> None:
         raise InputError(f"output {output} is the CT itself; choose another --output")
 
 
+def is_own_result(folder: Path) -> bool:
+    """Whether the results in a folder are those of an earlier run, of any version: its record lies among them."""
+    try:
+        return isinstance(json.loads((folder / RUN).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
 def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     """Read, segment and write one case.
 
@@ -130,7 +140,7 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     with clock.stage("report"):
         write_report(folder / REPORT, record, ct.image, structures)
     record = replace(record, timings_s=dict(clock.seconds), finished_utc=utc_now())
-    (folder / RUN).write_text(record.to_json(), encoding="utf-8")
+    write_text(folder / RUN, record.to_json())
     report(Progress("write", len(outputs), len(outputs)))
     return Case(ct, structures, record)
 
