@@ -15,7 +15,7 @@ from python_slicer import hand_over, playing_child, prepare_results
 from reading_desk import Box, blocks
 from slicer_hand import paint
 
-from soars.bundle.manifest import CARD_SECTIONS
+from soars.bundle.card import CARD_SECTIONS
 from soars.effort.log import EffortLog, read_log, session_logs
 
 ORGANS: dict[str, Box] = {

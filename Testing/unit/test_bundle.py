@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import soars.bundle.store
-from soars.bundle.manifest import CARD_SECTIONS, BranchSpec, check_card
+from soars.bundle.card import CARD_SECTIONS, check_card
+from soars.bundle.manifest import BranchSpec
 from soars.bundle.store import (
     import_bundle,
     list_bundles,

@@ -22,7 +22,7 @@ it is most often a mistyped one::
         }
       },
       "voi_mm": {"Ear_L": [x, y, z]},      per heat-map group, the volume of interest of the small_hard branch
-      "card": "card.md",                   the model card; see `CARD_SECTIONS`
+      "card": "card.md",                   the model card; see `soars.bundle.card.CARD_SECTIONS`
       "files": {"card.md": {"sha256": "...", "bytes": 123}, ...}       every file but the manifest
     }
 """
@@ -30,13 +30,24 @@ it is most often a mistyped one::
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from soars.bundle.agreement import check_agreement
+from soars.bundle.fields import (
+    check_keys,
+    get_field,
+    get_names,
+    get_numbers,
+    get_text,
+    kind_of,
+    no_constant,
+    no_duplicates,
+    positive,
+)
 from soars.errors import BundleError
 from soars.networks.architecture import UNetArchitecture
 
@@ -46,8 +57,6 @@ BRANCHES = ("anchor", "mid_level", "detection", "small_hard")
 INPUTS = ("ct", "anchor", "heatmap")
 ACTIVATIONS = ("softmax", "sigmoid", "heatmap")
 WEIGHT_KINDS = ("safetensors", "onnx")
-CARD_SECTIONS = ("Trained on", "Licence", "Figures", "What it cannot do", "Research use only")
-"""Headings a model card must have, each with text below; "Figures" also names the command, in backticks."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """File names and bundle names: nothing that could point out of the bundle's folder, on any system."""
@@ -160,13 +169,13 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
     """The manifest's JSON, of a known format version; raises `BundleError`, without the file's name."""
     try:
         manifest = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+            data.decode("utf-8"), object_pairs_hook=no_duplicates, parse_constant=no_constant
         )
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(f"not valid JSON ({error}); the bundle is damaged") from error
     if not isinstance(manifest, dict):
-        raise BundleError(f"must be a JSON object, not {_kind(manifest)}")
-    version = _get(manifest, "format_version", int, "")
+        raise BundleError(f"must be a JSON object, not {kind_of(manifest)}")
+    version = get_field(manifest, "format_version", int, "")
     if version > FORMAT_VERSION:
         raise BundleError(
             f"made for a newer version of soars (bundle format {version}, this one reads up to "
@@ -180,14 +189,14 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
 def read_files_table(manifest: Mapping[str, Any]) -> dict[str, FileEntry]:
     """The manifest's ``files``, with names that cannot leave the folder; raises `BundleError`."""
     table: dict[str, FileEntry] = {}
-    for name, entry in _get(manifest, "files", dict, "").items():
+    for name, entry in get_field(manifest, "files", dict, "").items():
         where = f"files.{name}"
         if not PLAIN_NAME.fullmatch(name) or name.lower() == MANIFEST:
             raise BundleError(
                 f"files: {name!r} is not allowed as a file name (letters, digits and ._- only, no folders)"
             )
-        _check_keys(entry, ("sha256", "bytes"), where)
-        sha256, size = _get(entry, "sha256", str, where), _get(entry, "bytes", int, where)
+        check_keys(entry, ("sha256", "bytes"), where)
+        sha256, size = get_field(entry, "sha256", str, where), get_field(entry, "bytes", int, where)
         if not re.fullmatch(r"[0-9a-f]{64}", sha256) or size < 0:
             raise BundleError(f"{where}: sha256 must be 64 hexadecimal digits and bytes not negative")
         table[name] = FileEntry(sha256, size)
@@ -212,26 +221,26 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
         "voi_mm",
         "card",
     )
-    _check_keys(manifest, (*keys, "files"), "")
+    check_keys(manifest, (*keys, "files"), "")
     files = read_files_table(manifest)
-    name = _text(manifest, "name", "")
+    name = get_text(manifest, "name", "")
     if not PLAIN_NAME.fullmatch(name):
         raise BundleError(f"name: {name!r} is not allowed (letters, digits and ._- only)")
-    window = _numbers(manifest, "window_hu", 2, "")
+    window = get_numbers(manifest, "window_hu", 2, "")
     if window[0] >= window[1]:
         raise BundleError(f"window_hu: lower limit {window[0]:g} is not below upper limit {window[1]:g}")
-    entries = _get(manifest, "branches", dict, "")
+    entries = get_field(manifest, "branches", dict, "")
     unknown = [b for b in entries if b not in BRANCHES]
     if unknown:
         raise BundleError(f"branches: unknown branch {unknown[0]!r}; known: {', '.join(BRANCHES)}")
     branches = {b: _branch(b, entries[b]) for b in BRANCHES if b in entries}
-    vois = _get(manifest, "voi_mm", dict, "")
+    vois = get_field(manifest, "voi_mm", dict, "")
     voi_mm = {}
     for group in vois:
-        extent = _positive(_numbers(vois, group, 3, "voi_mm"), f"voi_mm.{group}")
+        extent = positive(get_numbers(vois, group, 3, "voi_mm"), f"voi_mm.{group}")
         voi_mm[group] = (extent[0], extent[1], extent[2])
-    _check_agreement(branches, voi_mm)
-    referenced = {"card": _text(manifest, "card", "")}
+    check_agreement(branches, voi_mm)
+    referenced = {"card": get_text(manifest, "card", "")}
     for branch in branches.values():
         referenced.update(
             {f"branches.{branch.name}.files.{kind}": file for kind, file in branch.files.items()}
@@ -241,11 +250,11 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
             raise BundleError(f"{where}: {file!r} is not listed in files")
     return Bundle(
         name=name,
-        version=_text(manifest, "version", ""),
-        format_version=_get(manifest, "format_version", int, ""),
+        version=get_text(manifest, "version", ""),
+        format_version=get_field(manifest, "format_version", int, ""),
         folder=folder,
-        description=_text(manifest, "description", ""),
-        licence=_text(manifest, "licence", ""),
+        description=get_text(manifest, "description", ""),
+        licence=get_text(manifest, "licence", ""),
         window_hu=(window[0], window[1]),
         branches=branches,
         voi_mm=voi_mm,
@@ -255,32 +264,12 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
     )
 
 
-def check_card(card: str) -> list[str]:
-    """What a model card lacks, one sentence each; empty when it has all of `CARD_SECTIONS`."""
-    parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
-    sections = {
-        title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
-    problems = []
-    for title in CARD_SECTIONS:
-        text = sections.get(title.lower())
-        if text is None:
-            problems.append(f"the model card has no section {title!r}")
-        elif not text:
-            problems.append(f"the model card's section {title!r} is empty")
-    if sections.get("figures") and "`" not in sections["figures"]:
-        problems.append(
-            "the model card's section 'Figures' does not name the command that made them (in backticks)"
-        )
-    return problems
-
-
 def _branch(name: str, entry: Any) -> BranchSpec:
     where = f"branches.{name}"
-    _check_keys(
+    check_keys(
         entry, ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files"), where
     )
-    inputs = _names(entry, "inputs", where)
+    inputs = get_names(entry, "inputs", where)
     allowed = {"small_hard": INPUTS, "anchor": ("ct",)}.get(name, ("ct", "anchor"))
     for channel in inputs:
         if channel not in INPUTS:
@@ -289,7 +278,7 @@ def _branch(name: str, entry: Any) -> BranchSpec:
             raise BundleError(f"{where}.inputs: {channel!r} cannot be an input of this branch")
     if inputs[0] != "ct":
         raise BundleError(f"{where}.inputs: 'ct' must come first, got {', '.join(inputs)}")
-    activation = _text(entry, "activation", where)
+    activation = get_text(entry, "activation", where)
     if activation not in ACTIVATIONS:
         raise BundleError(
             f"{where}.activation: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}"
@@ -298,12 +287,12 @@ def _branch(name: str, entry: Any) -> BranchSpec:
         raise BundleError(
             f"{where}.activation: {activation!r} does not fit; 'heatmap' is for the detection branch alone"
         )
-    spacing = _positive(_numbers(entry, "spacing_mm", 3, where), f"{where}.spacing_mm")
-    patch = _get(entry, "patch", list, where)
+    spacing = positive(get_numbers(entry, "spacing_mm", 3, where), f"{where}.spacing_mm")
+    patch = get_field(entry, "patch", list, where)
     if len(patch) != 3 or any(type(n) is not int or n < 1 for n in patch):
         raise BundleError(f"{where}.patch: expected three whole numbers of voxels (z, y, x), got {patch}")
     try:
-        architecture = UNetArchitecture.from_dict(_get(entry, "architecture", dict, where))
+        architecture = UNetArchitecture.from_dict(get_field(entry, "architecture", dict, where))
     except BundleError as error:
         raise BundleError(f"{where}: {error}") from error
     divisor = architecture.divisor
@@ -311,7 +300,7 @@ def _branch(name: str, entry: Any) -> BranchSpec:
         raise BundleError(
             f"{where}.patch: {tuple(patch)} is not a multiple of the architecture's {divisor} (z, y, x)"
         )
-    files = _get(entry, "files", dict, where)
+    files = get_field(entry, "files", dict, where)
     for kind in files:
         if kind not in WEIGHT_KINDS:
             raise BundleError(f"{where}.files: unknown kind {kind!r}; known: {', '.join(WEIGHT_KINDS)}")
@@ -320,143 +309,10 @@ def _branch(name: str, entry: Any) -> BranchSpec:
     return BranchSpec(
         name=name,
         inputs=inputs,
-        classes=_names(entry, "classes", where),
+        classes=get_names(entry, "classes", where),
         activation=activation,
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         patch=(patch[0], patch[1], patch[2]),
         architecture=architecture,
-        files={kind: _text(files, kind, f"{where}.files") for kind in WEIGHT_KINDS if kind in files},
+        files={kind: get_text(files, kind, f"{where}.files") for kind in WEIGHT_KINDS if kind in files},
     )
-
-
-def _check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, object]) -> None:
-    """Whether classes, channels, anchors, heat maps and VOIs of the branches fit one another."""
-    from soars.catalogue import CATALOGUE
-
-    if not any(name != "detection" for name in branches):
-        raise BundleError("branches: a bundle needs an anchor, mid_level or small_hard branch")
-    groups = {oar.detection_group for oar in CATALOGUE.values()}
-    anchors = len(branches["anchor"].classes) if "anchor" in branches else 0
-    owner: dict[str, str] = {}
-    for branch in branches.values():
-        where = f"branches.{branch.name}"
-        known = groups if branch.name == "detection" else CATALOGUE
-        for name in branch.classes:
-            if name not in known:
-                kind = "heat-map group" if branch.name == "detection" else "organ"
-                raise BundleError(
-                    f"{where}.classes: unknown {kind} {name!r}; names are the catalogue's (TG-263)"
-                )
-            if branch.name == "detection":
-                continue
-            if name in owner:
-                raise BundleError(f"{where}.classes: {name} is a class of the {owner[name]} branch already")
-            owner[name] = branch.name
-        if "anchor" in branch.inputs and not anchors:
-            raise BundleError(f"{where}.inputs: 'anchor' is an input, but the bundle has no anchor branch")
-        channels = sum(anchors if channel == "anchor" else 1 for channel in branch.inputs)
-        if branch.architecture.in_channels != channels:
-            raise BundleError(
-                f"{where}.architecture: in_channels is {branch.architecture.in_channels}, but the inputs "
-                f"{', '.join(branch.inputs)} make {channels}"
-            )
-        background = 1 if branch.activation == "softmax" else 0
-        expected = len(branch.classes) + background
-        if branch.architecture.out_channels != expected:
-            raise BundleError(
-                f"{where}.architecture: out_channels is {branch.architecture.out_channels}, but "
-                f"{len(branch.classes)} classes{' and background' if background else ''} make {expected}"
-            )
-    detected = branches["detection"].classes if "detection" in branches else ()
-    for group in voi_mm:
-        if group not in detected:
-            raise BundleError(f"voi_mm: {group!r} is not a heat map of the detection branch")
-    if "small_hard" not in branches:
-        return
-    if not detected:
-        raise BundleError("branches: small_hard needs a detection branch that finds its organs")
-    for name in branches["small_hard"].classes:
-        group = CATALOGUE[name].detection_group
-        if group not in detected:
-            raise BundleError(
-                f"branches.detection.classes: {group!r} is missing; small_hard needs it for {name}"
-            )
-        if group not in voi_mm:
-            raise BundleError(f"voi_mm: {group!r} is missing; small_hard needs it for {name}")
-
-
-_KINDS: dict[type, str] = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-}
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
-
-
-def _path(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _get(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    if key not in mapping:
-        raise BundleError(f"{_path(where, key)} is missing")
-    value = mapping[key]
-    if type(value) is not kind:
-        raise BundleError(f"{_path(where, key)} must be {_KINDS[kind]}, not {_kind(value)}")
-    return value
-
-
-def _check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
-    if not isinstance(entry, dict):
-        raise BundleError(f"{where or 'the whole'} must be an object, not {_kind(entry)}")
-    for key in entry:
-        if key not in known:
-            raise BundleError(f"unknown key {_path(where, key)!r}; known here: {', '.join(known)}")
-
-
-def _text(mapping: Mapping[str, Any], key: str, where: str) -> str:
-    value: str = _get(mapping, key, str, where)
-    if not value.strip():
-        raise BundleError(f"{_path(where, key)} is empty")
-    return value
-
-
-def _numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
-    value = _get(mapping, key, list, where)
-    if len(value) != count or any(type(v) not in (int, float) or not math.isfinite(v) for v in value):
-        raise BundleError(f"{_path(where, key)} must be {count} numbers, got {value}")
-    return tuple(float(v) for v in value)
-
-
-def _positive(values: tuple[float, ...], where: str) -> tuple[float, ...]:
-    if min(values) <= 0:
-        raise BundleError(f"{where} must be positive, got {values}")
-    return values
-
-
-def _names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    value = _get(mapping, key, list, where)
-    if not value or any(type(v) is not str for v in value):
-        raise BundleError(f"{_path(where, key)} must be a list of names with at least one, got {value}")
-    twice = sorted({v for v in value if value.count(v) > 1})
-    if twice:
-        raise BundleError(f"{_path(where, key)} has {twice[0]!r} twice")
-    return tuple(value)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise BundleError(f"key {twice[0]!r} is there twice")
-    return dict(pairs)
-
-
-def _no_constant(text: str) -> float:
-    raise BundleError(f"{text} is not a number that JSON allows")

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from soars.bundle.card import CARD_SECTIONS, check_card
 from soars.bundle.manifest import (
-    CARD_SECTIONS,
     FORMAT_VERSION,
     MANIFEST,
     PLAIN_NAME,
@@ -35,7 +35,6 @@ from soars.bundle.manifest import (
     Bundle,
     FileEntry,
     bundle_from_manifest,
-    check_card,
     parse_manifest,
     read_files_table,
 )

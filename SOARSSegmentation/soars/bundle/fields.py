@@ -1,0 +1,95 @@
+"""Fields of a manifest, each of its type and bounded; errors name the field by its path (``branches.anchor.patch``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from soars.errors import BundleError
+
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+
+def kind_of(value: object) -> str:
+    """What a value of JSON is called in a message: "a list", "null"."""
+    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
+
+
+def path_of(where: str, key: str) -> str:
+    """A field's path below the object at `where` ("" is the manifest itself)."""
+    return f"{where}.{key}" if where else key
+
+
+def get_field(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """The value of a field, of exactly the type `kind`; raises `BundleError` when it is missing or another."""
+    if key not in mapping:
+        raise BundleError(f"{path_of(where, key)} is missing")
+    value = mapping[key]
+    if type(value) is not kind:
+        raise BundleError(f"{path_of(where, key)} must be {_KINDS[kind]}, not {kind_of(value)}")
+    return value
+
+
+def check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
+    """Raise `BundleError` unless `entry` is an object with no other keys than `known`."""
+    if not isinstance(entry, dict):
+        raise BundleError(f"{where or 'the whole'} must be an object, not {kind_of(entry)}")
+    for key in entry:
+        if key not in known:
+            raise BundleError(f"unknown key {path_of(where, key)!r}; known here: {', '.join(known)}")
+
+
+def get_text(mapping: Mapping[str, Any], key: str, where: str) -> str:
+    """Text that is not empty."""
+    value: str = get_field(mapping, key, str, where)
+    if not value.strip():
+        raise BundleError(f"{path_of(where, key)} is empty")
+    return value
+
+
+def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
+    """A list of `count` finite numbers."""
+    value = get_field(mapping, key, list, where)
+    if len(value) != count or any(type(v) not in (int, float) or not math.isfinite(v) for v in value):
+        raise BundleError(f"{path_of(where, key)} must be {count} numbers, got {value}")
+    return tuple(float(v) for v in value)
+
+
+def positive(values: tuple[float, ...], where: str) -> tuple[float, ...]:
+    """The same numbers; raises `BundleError` when one is not above 0."""
+    if min(values) <= 0:
+        raise BundleError(f"{where} must be positive, got {values}")
+    return values
+
+
+def get_names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """A list of names, at least one and none twice."""
+    value = get_field(mapping, key, list, where)
+    if not value or any(type(v) is not str for v in value):
+        raise BundleError(f"{path_of(where, key)} must be a list of names with at least one, got {value}")
+    twice = sorted({v for v in value if value.count(v) > 1})
+    if twice:
+        raise BundleError(f"{path_of(where, key)} has {twice[0]!r} twice")
+    return tuple(value)
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs, for ``object_pairs_hook``: a key that is there twice is refused."""
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise BundleError(f"key {twice[0]!r} is there twice")
+    return dict(pairs)
+
+
+def no_constant(text: str) -> float:
+    """Refuse NaN and Infinity, for ``parse_constant``."""
+    raise BundleError(f"{text} is not a number that JSON allows")
