@@ -15,7 +15,8 @@ import onnx
 import SimpleITK as sitk
 from onnx import TensorProto, helper, numpy_helper
 
-from soars.bundle.manifest import BranchSpec, Bundle
+from soars.bundle.integrity import sha256_of
+from soars.bundle.manifest import BranchSpec, Bundle, FileEntry
 from soars.catalogue import CATALOGUE
 from soars.ct.images import CtScan
 from soars.networks.architecture import UNetArchitecture
@@ -156,9 +157,12 @@ def bundle_of(
     voi_mm: Mapping[str, tuple[float, float, float]] | None = None,
 ) -> Bundle:
     """A bundle as `load_bundle` would give it, without going through a manifest."""
+    names = [file for b in branches for file in b.files.values()]
+    files = {n: FileEntry(sha256_of(folder / n), (folder / n).stat().st_size) for n in names}
     return Bundle(
         name="tiny", version="1", format_version=1, folder=folder, description="hand-built", licence="none",
-        window_hu=WINDOW_HU, branches={b.name: b for b in branches}, voi_mm=voi_mm or {}, card="", files={}, sha256="",
+        window_hu=WINDOW_HU, branches={b.name: b for b in branches}, voi_mm=voi_mm or {}, card="", files=files,
+        sha256="",
     )  # fmt: skip
 
 

@@ -126,12 +126,13 @@ def test_cuda_is_refused_where_there_is_none(bundle: Bundle, engine: str) -> Non
 def test_weights_of_another_network_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     other = UNet(UNetArchitecture.plain(3, 5, (8, 16, 32)))
     save_file(other.state_dict(), tmp_path / "b.safetensors")
-    (tmp_path / "b.onnx").write_bytes(b"not a network")
+    (tmp_path / "b.onnx").write_bytes(b"\x3a\0")  # an empty graph
     wrong = bundle_of(tmp_path, list(bundle.branches.values()))
     with pytest.raises(BundleError, match="not those of branch anchor"):
         open_engine(wrong, "anchor", info("torch", "fp32"))
     with pytest.raises(BundleError, match="cannot load"):
         open_engine(wrong, "anchor", info("onnxruntime", "fp32"))
     (tmp_path / "b.safetensors").write_bytes(b"not weights")
+    wrong = bundle_of(tmp_path, list(bundle.branches.values()))
     with pytest.raises(BundleError, match="not a readable safetensors"):
         open_engine(wrong, "anchor", info("torch", "fp32"))

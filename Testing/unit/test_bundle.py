@@ -19,9 +19,9 @@ import pytest
 
 import soars.bundle.store
 from soars.bundle.card import CARD_SECTIONS, check_card
+from soars.bundle.install import import_bundle
 from soars.bundle.manifest import BranchSpec
 from soars.bundle.store import (
-    import_bundle,
     list_bundles,
     load_bundle,
     read_bundle,
@@ -78,7 +78,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good bundle of all four branches; the weights are bytes of no meaning."""
+    """A good bundle of all four branches; the weights have no meaning."""
     return make_bundle(tmp_path / "tiny")
 
 
@@ -87,7 +87,8 @@ def make_bundle(folder: Path, **fields: Any) -> Path:
     chosen = {**FIELDS, **fields}
     for entry in chosen["branches"].values():
         for file in entry["files"].values():
-            (folder / file).write_bytes(random.Random(file).randbytes(2000))
+            # an ONNX model whose graph is nothing but a comment of 1994 bytes
+            (folder / file).write_bytes(b"\x3a\xcd\x0f\x52\xca\x0f" + random.Random(file).randbytes(1994))
     (folder / "card.md").write_text(CARD, encoding="utf-8")
     write_manifest(folder, chosen)
     return folder

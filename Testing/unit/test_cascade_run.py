@@ -185,7 +185,7 @@ def test_the_small_organs_branch_sees_its_own_heat_map(bundle: Bundle, scan: CtS
             folder, "small_hard", {"Lens_L": band}, inputs=("ct", "heatmap"), channels=2, activation="sigmoid",
             spacing_mm=(1.0, 1.0, 1.5), patch=(16, 24, 24),
         )  # fmt: skip
-        guided = replace(bundle, folder=folder, branches={**bundle.branches, "small_hard": small})
+        guided = bundle_of(folder, list({**bundle.branches, "small_hard": small}.values()), bundle.voi_mm)
         found = segment(scan, guided, replace(OPTIONS, organs=("Lens_L",))).structures
         assert ("Lens_L" in found and found.volume_cc("Lens_L") > 1.5) == (name == "found")
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from soars.bundle.integrity import Weights
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import CtChannel, Foreground, slide
@@ -35,7 +36,9 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
     with tempfile.TemporaryDirectory(dir=output) as folder:
         weights = Path(folder) / "anchor.safetensors"
         save_file(run.network(anchor_run).state_dict(), weights)
-        engine = TorchEngine(weights, branch_spec(run), device=device, precision=precision)
+        engine = TorchEngine(
+            Weights(weights, weights.read_bytes()), branch_spec(run), device=device, precision=precision
+        )
         cases = CacheIndex.load(cache).cases
         for entry in tqdm(cases, desc="guide", unit="case"):
             case = read_case(cache / entry.file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from soars.errors import BundleError
+
+_LARGEST = 1e12
+"""Every number of a manifest is smaller; not a number is not."""
 
 _KINDS: dict[type, str] = {
     dict: "an object",
@@ -56,25 +58,35 @@ def get_text(mapping: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
-    """A list of `count` finite numbers."""
+    """A list of `count` finite numbers of ordinary size."""
     value = get_field(mapping, key, list, where)
-    if len(value) != count or any(type(v) not in (int, float) or not math.isfinite(v) for v in value):
-        raise BundleError(f"{path_of(where, key)} must be {count} numbers, got {value}")
+    if len(value) != count or any(type(v) not in (int, float) or not abs(v) < _LARGEST for v in value):
+        raise BundleError(f"{path_of(where, key)} must be {count} numbers, got {brief(value)}")
     return tuple(float(v) for v in value)
 
 
-def positive(values: tuple[float, ...], where: str) -> tuple[float, ...]:
-    """The same numbers; raises `BundleError` when one is not above 0."""
+def within(values: tuple[float, ...], limits: tuple[float, float], where: str) -> tuple[float, ...]:
+    """The same numbers; raises `BundleError` when one is outside the limits."""
     if min(values) <= 0:
         raise BundleError(f"{where} must be positive, got {values}")
+    if min(values) < limits[0] or max(values) > limits[1]:
+        raise BundleError(f"{where} must be from {limits[0]:g} to {limits[1]:g}, got {values}")
     return values
+
+
+def brief(value: object) -> str:
+    """A value as a message can show it."""
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def get_names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     """A list of names, at least one and none twice."""
     value = get_field(mapping, key, list, where)
     if not value or any(type(v) is not str for v in value):
-        raise BundleError(f"{path_of(where, key)} must be a list of names with at least one, got {value}")
+        raise BundleError(
+            f"{path_of(where, key)} must be a list of names with at least one, got {brief(value)}"
+        )
     twice = sorted({v for v in value if value.count(v) > 1})
     if twice:
         raise BundleError(f"{path_of(where, key)} has {twice[0]!r} twice")

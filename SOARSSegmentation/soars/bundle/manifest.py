@@ -38,6 +38,7 @@ from typing import Any
 
 from soars.bundle.agreement import check_agreement
 from soars.bundle.fields import (
+    brief,
     check_keys,
     get_field,
     get_names,
@@ -46,17 +47,24 @@ from soars.bundle.fields import (
     kind_of,
     no_constant,
     no_duplicates,
-    positive,
+    within,
 )
 from soars.errors import BundleError
 from soars.networks.architecture import UNetArchitecture
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 4 << 20
+"""Bytes; what is longer is refused unread."""
 BRANCHES = ("anchor", "mid_level", "detection", "small_hard")
 INPUTS = ("ct", "anchor", "heatmap")
 ACTIVATIONS = ("softmax", "sigmoid", "heatmap")
 WEIGHT_KINDS = ("safetensors", "onnx")
+SPACING_MM, VOI_MM = (0.05, 50.0), (1.0, 2000.0)
+"""Smallest and largest voxel of a network's grid, and extent of a volume of interest: what lies outside would need more
+memory than any computer has, or hold no voxel."""
+LARGEST_PATCH = 1024
+"""Voxels of a window along an axis."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """File names and bundle names: nothing that could point out of the bundle's folder, on any system."""
@@ -171,7 +179,10 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
         manifest = json.loads(
             data.decode("utf-8"), object_pairs_hook=no_duplicates, parse_constant=no_constant
         )
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        json.dumps(
+            manifest, ensure_ascii=False
+        ).encode()  # fails on half a surrogate pair, which no file can hold
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"not valid JSON ({error}); the bundle is damaged") from error
     if not isinstance(manifest, dict):
         raise BundleError(f"must be a JSON object, not {kind_of(manifest)}")
@@ -237,7 +248,7 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
     vois = get_field(manifest, "voi_mm", dict, "")
     voi_mm = {}
     for group in vois:
-        extent = positive(get_numbers(vois, group, 3, "voi_mm"), f"voi_mm.{group}")
+        extent = within(get_numbers(vois, group, 3, "voi_mm"), VOI_MM, f"voi_mm.{group}")
         voi_mm[group] = (extent[0], extent[1], extent[2])
     check_agreement(branches, voi_mm)
     referenced = {"card": get_text(manifest, "card", "")}
@@ -287,10 +298,13 @@ def _branch(name: str, entry: Any) -> BranchSpec:
         raise BundleError(
             f"{where}.activation: {activation!r} does not fit; 'heatmap' is for the detection branch alone"
         )
-    spacing = positive(get_numbers(entry, "spacing_mm", 3, where), f"{where}.spacing_mm")
+    spacing = within(get_numbers(entry, "spacing_mm", 3, where), SPACING_MM, f"{where}.spacing_mm")
     patch = get_field(entry, "patch", list, where)
-    if len(patch) != 3 or any(type(n) is not int or n < 1 for n in patch):
-        raise BundleError(f"{where}.patch: expected three whole numbers of voxels (z, y, x), got {patch}")
+    if len(patch) != 3 or any(type(n) is not int or not 1 <= n <= LARGEST_PATCH for n in patch):
+        raise BundleError(
+            f"{where}.patch: expected three whole numbers of voxels (z, y, x), 1 to {LARGEST_PATCH}, got "
+            f"{brief(patch)}"
+        )
     try:
         architecture = UNetArchitecture.from_dict(get_field(entry, "architecture", dict, where))
     except BundleError as error:

@@ -1,14 +1,15 @@
-"""Model bundles: where they lie, how they are checked, loaded, imported and written.
+"""Model bundles: where they lie, how they are checked, loaded and written.
 
 A bundle is one folder, or one .zip of it, with ``manifest.json``, a model card and the weights of each
 branch::
 
-    bundle = load_bundle("starter")               # a shipped or imported bundle, or a path to a folder or
-    .zip bundle.branches["anchor"].classes
-    bundle.weights("anchor", "onnx")
+    bundle = load_bundle("starter")  # a shipped or imported bundle, or the path of a folder or a .zip
+    bundle.branches["anchor"].classes
+    read_weights(bundle, "anchor", "onnx")
 
 Loading checks the manifest (see `soars.bundle.manifest` for the format) and the SHA-256 of every file, so what is
-loaded is what was published. A damaged, truncated or newer bundle is refused with the reason.
+loaded is what was published; `soars.bundle.integrity.read_weights` checks once more what it hands to an engine. A
+damaged, truncated or newer bundle is refused with the reason.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 from soars.bundle.card import CARD_SECTIONS, check_card
+from soars.bundle.integrity import changeable_by_all, sha256_of, verify_files
 from soars.bundle.manifest import (
     FORMAT_VERSION,
+    LARGEST_MANIFEST,
     MANIFEST,
     PLAIN_NAME,
     BranchSpec,
@@ -36,21 +36,21 @@ from soars.bundle.manifest import (
     FileEntry,
     bundle_from_manifest,
     parse_manifest,
-    read_files_table,
 )
+from soars.bundle.zipped import unzip
 from soars.errors import BundleError
 from soars.places import user_data
 
 __all__ = [
     "CARD_SECTIONS", "FORMAT_VERSION", "BranchSpec", "Bundle", "BundleEntry", "FileEntry", "check_card",
-    "import_bundle", "list_bundles", "load_bundle", "user_folder", "verify", "write_manifest",
+    "list_bundles", "load_bundle", "user_folder", "verify", "write_manifest",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parents[1] / "bundles"
-_CHUNK = 1 << 20
-_LARGEST_MANIFEST = 4 << 20
+LARGEST_CARD = 1 << 20
+"""Bytes of a model card."""
 
 
 @dataclass(frozen=True)
@@ -104,22 +104,21 @@ def list_bundles() -> list[BundleEntry]:
 
 def read_bundle(folder: Path) -> Bundle:
     """The bundle in a folder with its manifest checked, but not yet its files; raises `BundleError`."""
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"bundle {folder}: has no {MANIFEST}; it is not a bundle, or is incomplete")
     try:
-        data = (folder / MANIFEST).read_bytes()
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"bundle {folder}: has no {MANIFEST}; it is not a bundle, or is incomplete"
-        ) from error
-    try:
+        data = _read_at_most(folder / MANIFEST, LARGEST_MANIFEST)
         manifest = parse_manifest(data)
-        card_name = manifest.get("card")
-        card = folder / card_name if isinstance(card_name, str) and PLAIN_NAME.fullmatch(card_name) else None
-        text = (
-            card.read_bytes().decode("utf-8", errors="replace") if card is not None and card.is_file() else ""
-        )
+        name = manifest.get("card")
+        card = folder / name if isinstance(name, str) and PLAIN_NAME.fullmatch(name) else None
+        text = ""
+        if card is not None and card.is_file():
+            text = _read_at_most(card, LARGEST_CARD).decode("utf-8", errors="replace")
         return bundle_from_manifest(
             manifest, folder=folder, card=text, sha256=hashlib.sha256(data).hexdigest()
         )
+    except OSError as error:
+        raise BundleError(f"bundle {folder}: cannot be read ({error.strerror}: {error.filename})") from error
     except BundleError as error:
         raise BundleError(f"bundle {folder}: {MANIFEST}: {error}") from error
 
@@ -129,54 +128,11 @@ def verify(bundle: Bundle) -> list[str]:
 
     Raises `BundleError` naming the first file that is missing, cut short or changed.
     """
-    for name, entry in bundle.files.items():
-        _check_file(bundle.folder / name, entry, f"bundle {bundle.folder}")
+    verify_files(bundle)
     warnings = [f"bundle {bundle.name}: {problem}" for problem in check_card(bundle.card)]
+    warnings += changeable_by_all(bundle)
     present = {path.name for path in bundle.folder.iterdir()}
     return warnings + _about_extra(bundle, present - {MANIFEST, *bundle.files}, bundle.folder)
-
-
-def import_bundle(
-    path: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False
-) -> Bundle:
-    """Check a bundle (folder or .zip) and copy it into the user's bundle folder, whole or not at all.
-
-    ``name``: what to install it as, by default the name in its manifest. Raises `BundleError` when the bundle
-    is refused, when the name is taken and not ``overwrite``, or when it is a shipped bundle's.
-    """
-    if not Path(path).exists():
-        raise BundleError(f"no bundle to import at {os.fspath(path)}")
-    source = load_bundle(Path(path))
-    name = source.name if name is None else name
-    if not PLAIN_NAME.fullmatch(name):
-        raise BundleError(f"a bundle cannot be named {name!r} (letters, digits and ._- only)")
-    if (SHIPPED / name / MANIFEST).exists():
-        raise BundleError(f"{name} is the name of a shipped bundle; give another with --name")
-    home = user_folder()
-    target = home / name
-    if target.exists() and not overwrite:
-        raise BundleError(
-            f"a bundle {name} is installed already ({target}); overwrite it, or give another --name"
-        )
-    home.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".import-", dir=home))
-    try:
-        new, old = work / "new", work / "old"
-        new.mkdir()
-        for file in (MANIFEST, *source.files):
-            shutil.copyfile(source.folder / file, new / file)
-        verify(read_bundle(new))
-        try:
-            if target.exists():
-                os.rename(target, old)
-            os.rename(new, target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                os.rename(old, target)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return read_bundle(target)
 
 
 def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) -> Bundle:
@@ -195,7 +151,7 @@ def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) ->
         if path.name != MANIFEST:
             if not path.is_file():
                 raise BundleError(f"{path}: a bundle holds files only")
-            files[path.name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            files[path.name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     manifest = {"format_version": FORMAT_VERSION, **fields, "card": "card.md", "files": files}
     data = (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     bundle_from_manifest(parse_manifest(data), folder=folder, card="", sha256="")
@@ -225,8 +181,15 @@ def _installed() -> list[Path]:
         for home in (SHIPPED, user_folder())
         if home.is_dir()
         for folder in sorted(home.iterdir())
-        if PLAIN_NAME.fullmatch(folder.name) and (folder / MANIFEST).is_file()
+        if PLAIN_NAME.fullmatch(folder.name) and _is_bundle(folder)
     ]
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:  # not to be looked into; reading it will say so
+        return folder.is_dir()
 
 
 def _checked(folder: Path) -> Bundle:
@@ -237,27 +200,12 @@ def _checked(folder: Path) -> Bundle:
     return replace(bundle, warnings=tuple(warnings))
 
 
-def _check_file(path: Path, entry: FileEntry, where: str) -> None:
-    if not path.is_file():
-        raise BundleError(f"{where}: {path.name} is missing; get the bundle again")
-    size = path.stat().st_size
-    if size != entry.size_bytes:
-        what = "cut short" if size < entry.size_bytes else "too long"
-        raise BundleError(
-            f"{where}: {path.name} is {what} ({size} of {entry.size_bytes} bytes); get the bundle again"
-        )
-    if _sha256(path) != entry.sha256:
-        raise BundleError(
-            f"{where}: {path.name} is damaged (its SHA-256 is not the manifest's); get the bundle again"
-        )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+def _read_at_most(path: Path, limit: int) -> bytes:
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise BundleError(f"{path.name} is longer than {limit >> 20} MB, as no bundle's is")
+    return data
 
 
 def _read_card(folder: Path) -> str:
@@ -273,7 +221,7 @@ def _load_zip(path: Path) -> Bundle:
     temporary = tempfile.TemporaryDirectory(prefix="soars-bundle-", ignore_cleanup_errors=True)
     try:
         folder = Path(temporary.name)
-        extra = _unzip(path, folder)
+        extra = unzip(path, folder)
         try:
             bundle = _checked(folder)
         except BundleError as error:
@@ -295,45 +243,3 @@ def _about_extra(bundle: Bundle, names: set[str], where: Path) -> list[str]:
         if extra
         else []
     )
-
-
-def _unzip(path: Path, folder: Path) -> set[str]:
-    """Unpack the manifest and the files it lists, nothing else and nowhere else; return the other members."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {m.filename: m for m in archive.infolist() if not m.is_dir()}
-            for name in archive.namelist():
-                if "\\" in name or ":" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
-                    raise BundleError(f"bundle {path}: {name!r} points out of the archive; refused")
-            manifests = [n for n in members if PurePosixPath(n).name == MANIFEST and n.count("/") <= 1]
-            if len(manifests) != 1:
-                found = "no" if not manifests else "more than one"
-                raise BundleError(f"bundle {path}: the archive has {found} {MANIFEST}")
-            prefix = manifests[0][: -len(MANIFEST)]
-            _unpack(archive, members[manifests[0]], folder / MANIFEST, _LARGEST_MANIFEST)
-            try:
-                files = read_files_table(parse_manifest((folder / MANIFEST).read_bytes()))
-            except BundleError as error:
-                raise BundleError(f"bundle {path}: {MANIFEST}: {error}") from error
-            for name, entry in files.items():
-                if prefix + name in members:
-                    _unpack(archive, members[prefix + name], folder / name, entry.size_bytes)
-            used = {prefix + name for name in (MANIFEST, *files)}
-            return set(members) - used
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise BundleError(f"bundle {path}: not a readable .zip ({error}); get the bundle again") from error
-
-
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> None:
-    """Write one member; it may not hold more than ``limit`` bytes, whatever the archive says."""
-    with archive.open(member) as source, target.open("wb") as sink:
-        _copy_at_most(source, sink, limit, member.filename)
-
-
-def _copy_at_most(source: Any, sink: BinaryIO, limit: int, name: str) -> None:
-    left = limit
-    while chunk := source.read(_CHUNK):
-        left -= len(chunk)
-        if left < 0:
-            raise zipfile.BadZipFile(f"{name} holds more than the {limit} bytes it should")
-        sink.write(chunk)

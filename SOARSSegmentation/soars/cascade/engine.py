@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from soars.bundle.integrity import read_weights
 from soars.bundle.manifest import Bundle
 from soars.errors import EngineError
 from soars.networks.architecture import UNetArchitecture
@@ -95,14 +96,14 @@ def choose_engine(
 def open_engine(bundle: Bundle, branch: str, info: EngineInfo, threads: int | None = None) -> Engine:
     """The branch's network on the engine; raises `EngineError` or `BundleError` when its weights cannot be used."""
     spec = bundle.branches[branch]
-    path = bundle.weights(branch, WEIGHTS[info.engine])
+    weights = read_weights(bundle, branch, WEIGHTS[info.engine])
     if info.engine == "torch":
         from soars.cascade.torch_engine import TorchEngine
 
-        return TorchEngine(path, spec, device=info.device, precision=info.precision, threads=threads)
+        return TorchEngine(weights, spec, device=info.device, precision=info.precision, threads=threads)
     from soars.cascade.onnx_engine import OnnxEngine
 
-    return OnnxEngine(path, spec, device=info.device, threads=threads)
+    return OnnxEngine(weights, spec, device=info.device, threads=threads)
 
 
 def multiplications(architecture: UNetArchitecture) -> float:

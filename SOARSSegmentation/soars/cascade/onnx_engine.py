@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 
+from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point
 from soars.errors import BundleError, EngineError
+
+onnxruntime.disable_telemetry_events()  # besides the variable that `soars` sets, which older versions do not know
 
 
 class OnnxEngine:
@@ -19,17 +20,21 @@ class OnnxEngine:
     """
 
     def __init__(
-        self, path: Path, spec: BranchSpec, *, device: str = "cpu", threads: int | None = None
+        self, weights: Weights, spec: BranchSpec, *, device: str = "cpu", threads: int | None = None
     ) -> None:
         options = onnxruntime.SessionOptions()
         # Spinning worker threads slow down everything else in the process, also SimpleITK and numpy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Not the other format, whose references to files nobody has looked at.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         options.log_severity_level = 3
         if threads:
             options.intra_op_num_threads = threads
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+        path = weights.path
+        _give_files(options, weights)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(weights.data, options, providers=[provider])
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BundleError(
                 f"{path}: onnxruntime cannot load this network: {_first_line(error)}"
@@ -37,7 +42,8 @@ class OnnxEngine:
         if provider not in self._session.get_providers():
             raise EngineError(f"onnxruntime could not start on the device {device}; choose --device cpu")
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 5:
+        tensors = all(one.type.startswith("tensor(") for one in (*inputs, *outputs))
+        if len(inputs) != 1 or len(outputs) != 1 or not tensors or len(inputs[0].shape) != 5:
             raise BundleError(f"{path}: expected one input [batch, channel, z, y, x] and one output")
         channels = inputs[0].shape[1]
         if isinstance(channels, int) and channels != spec.architecture.in_channels:
@@ -74,6 +80,19 @@ def has_cuda() -> bool:
     except (AttributeError, RuntimeError):
         return True
     return any(device.ep_name == "CUDAExecutionProvider" for device in devices)
+
+
+def _give_files(options: onnxruntime.SessionOptions, weights: Weights) -> None:
+    """Let the session take the files that the graph refers to from memory, where their hashes were checked."""
+    if not weights.external:
+        return
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        raise EngineError(
+            f"{weights.path}: keeps weights in other files, for which this onnxruntime is too old; update it "
+            "(pip install --upgrade onnxruntime)"
+        )
+    names, contents = list(weights.external), list(weights.external.values())
+    options.add_external_initializers_from_files_in_memory(names, contents, [len(c) for c in contents])
 
 
 def _first_line(error: BaseException) -> str:

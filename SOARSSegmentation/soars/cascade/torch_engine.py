@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
+from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.errors import BundleError, EngineError
 from soars.networks.unet import UNet
@@ -30,7 +30,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        path: Path,
+        weights: Weights,
         spec: BranchSpec,
         *,
         device: str = "cpu",
@@ -43,12 +43,12 @@ class TorchEngine:
         with torch.device("meta"):
             network = UNet(spec.architecture)
         try:
-            network.load_state_dict(load_file(path), assign=True)
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"{path}: not a readable safetensors file: {error}") from error
+            network.load_state_dict(load(weights.data), assign=True)
+        except SafetensorError as error:
+            raise BundleError(f"{weights.path}: not a readable safetensors file: {error}") from error
         except RuntimeError as error:
             raise BundleError(
-                f"{path}: these weights are not those of branch {spec.name}: {_brief(error)}"
+                f"{weights.path}: these weights are not those of branch {spec.name}: {_brief(error)}"
             ) from error
         network.eval().requires_grad_(False)
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -1,4 +1,4 @@
-"""``soars bundle``: list, show, verify and import model bundles."""
+"""``soars bundle``: list, show, verify, import and remove model bundles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "bundle",
-        help="list, show, verify and import model bundles",
+        help="list, show, verify, import and remove model bundles",
         description="Model bundles: trained weights with a manifest and a model card, as a folder or a .zip. "
         "Imported bundles are kept in $SOARS_BUNDLES, by default the user's application data folder.",
     )
@@ -28,18 +28,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add.add_argument("path", metavar="PATH", help="a folder or a .zip")
     add.add_argument("--name", help="install it under this name (default: the name it has)")
     add.add_argument("--overwrite", action="store_true", help="replace an imported bundle of the same name")
+    gone = actions.add_parser("remove", help="remove an imported bundle")
+    gone.add_argument("name", metavar="NAME", help="the name under which it was imported")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action; errors are `soars.errors.BundleError`."""
-    return {"list": _list, "show": _show, "verify": _verify, "import": _import}[args.action](args)
+    actions = {"list": _list, "show": _show, "verify": _verify, "import": _import, "remove": _remove}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
     from soars.bundle.store import list_bundles, user_folder
 
     rows = []
-    for entry in list_bundles():
+    entries = list_bundles()
+    for entry in entries:
         where = "shipped" if entry.shipped else str(entry.folder)
         if entry.bundle is None:
             rows.append((entry.name, "-", "damaged", "-", "-", "-", where))
@@ -60,7 +64,7 @@ def _list(args: argparse.Namespace) -> int:
         print(_table(("name", "version", "organs", "branches", "licence", "size", "location"), rows))
     else:
         print(f"no bundles installed; import one with: soars bundle import PATH (kept in {user_folder()})")
-    for entry in list_bundles():
+    for entry in entries:
         if entry.problem:
             print(f"\n{entry.name}: {entry.problem}")
     return 0
@@ -110,10 +114,18 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from soars.bundle.store import import_bundle
+    from soars.bundle.install import import_bundle
 
     bundle = import_bundle(args.path, args.name, overwrite=args.overwrite)
     print(f"imported {bundle.folder.name} {bundle.version} ({_coverage(bundle)} organs) into {bundle.folder}")
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from soars.bundle.install import remove_bundle
+
+    folder = remove_bundle(args.name)
+    print(f"removed {args.name} (it was in {folder.parent})")
     return 0
 
 

@@ -11,6 +11,9 @@ from soars.errors import BundleError
 KERNELS = ("2d_k3", "2d_k5", "3d_k3", "3d_k5", "p3d_k3", "p3d_k5")
 """Kernel choices of a block: 2D in the axial plane, full 3D, or pseudo-3D (axial 2D, then 1D across slices)."""
 
+MOST_LEVELS, MOST_CHANNELS, MOST_STRIDE = 12, 16384, 16
+"""Bounds far above any network in use, so that a description cannot ask for all memory."""
+
 
 @dataclass(frozen=True)
 class UNetArchitecture:
@@ -34,7 +37,13 @@ class UNetArchitecture:
         levels = len(self.features)
         if levels < 1 or min((self.in_channels, self.out_channels, *self.features)) < 1:
             raise BundleError(f"architecture: channel counts must be positive, got {self}")
-        if len(self.strides) != levels - 1 or any(len(s) != 3 or min(s) < 1 for s in self.strides):
+        if levels > MOST_LEVELS or max((self.in_channels, self.out_channels, *self.features)) > MOST_CHANNELS:
+            raise BundleError(
+                f"architecture: more than {MOST_LEVELS} levels or {MOST_CHANNELS} channels fit no computer"
+            )
+        if len(self.strides) != levels - 1 or any(
+            len(s) != 3 or min(s) < 1 or max(s) > MOST_STRIDE for s in self.strides
+        ):
             raise BundleError(
                 f"architecture: {levels} levels need {levels - 1} strides (z, y, x), got {self.strides}"
             )
@@ -87,5 +96,5 @@ class UNetArchitecture:
                 strides=tuple((int(z), int(y), int(x)) for z, y, x in data["strides"]),
                 blocks=tuple(str(b) for b in data["blocks"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"architecture description is not valid: {error!r}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BundleError(f"architecture description is not valid: {repr(error)[:200]}") from error
