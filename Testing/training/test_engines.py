@@ -64,10 +64,23 @@ def test_float32_engines_agree_to_rounding(bundle: Bundle, window: np.ndarray) -
     ours = open_engine(bundle, "anchor", info("torch", "fp32"), 1)
     theirs = open_engine(bundle, "anchor", info("onnxruntime", "fp32"), 1)
     np.testing.assert_allclose(ours.run(window), theirs.run(window), atol=2e-4)
-    unit = 60000
-    a, b = (e.run_fixed(window, unit).astype(float) / unit for e in (ours, theirs))
+    units = np.random.default_rng(0).uniform(30000, 60000, window.shape[2:]).astype(np.float32)
+    a, b = (e.run_fixed(window, units) / units for e in (ours, theirs))
     assert a.shape == (5, 16, 32, 32)
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_an_error_not_an_empty_scan(
+    bundle: Bundle, window: np.ndarray, engine: str, value: float
+) -> None:
+    network = open_engine(bundle, "anchor", info(engine, "fp32"), 1)
+    broken = window.copy()
+    broken[0, 1, 3, 4, 5] = value
+    for run in (network.run, lambda w: network.run_fixed(w, np.ones(w.shape[2:], np.float32))):
+        with pytest.raises(EngineError, match=r"anchor network gave values that are no numbers"):
+            run(broken)
 
 
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has no bfloat16 units")

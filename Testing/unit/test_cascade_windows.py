@@ -16,12 +16,16 @@ from soars.cascade.placement import place_sigmoid, place_softmax
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import (
     AIR,
+    CLOSE_STRIDE,
+    STRIDE,
     CtChannel,
     Foreground,
     ProbabilityMap,
     slide,
+    stride_for,
+    window_corners,
     window_shape,
-    window_starts,
+    window_weights,
 )
 from soars.networks.architecture import UNetArchitecture
 from soars.structures import Geometry
@@ -45,10 +49,11 @@ class Recorder:
     def run(self, window: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
         self.windows.append(window)
         p = np.clip(window[0, :1] + self.rng.normal(0, self.noise, window.shape[2:]), 0, 1)
-        return np.concatenate([(1 - p) * unit, *[p / self.classes * unit] * self.classes]).astype(np.uint16)
+        parts = np.concatenate([(1 - p) * units, *[p / self.classes * units] * self.classes])
+        return (parts + 0.5).astype(np.uint16)
 
 
 def grid_of(shape: tuple[int, int, int]) -> Grid:
@@ -59,20 +64,74 @@ def no_step(done: int, of: int) -> None:
     pass
 
 
-@pytest.mark.parametrize("extent", [1, 63, 64, 65, 100, 128, 129, 200, 333])
-@pytest.mark.parametrize("stride", [0.5, 0.75])
-def test_windows_cover_every_voxel_without_leaving_the_grid(extent: int, stride: float) -> None:
-    starts = window_starts(extent, 64, stride)
-    seen = np.zeros(max(extent, 64), int)
-    for start in starts:
-        seen[start : start + 64] += 1
-    assert (seen[:extent] >= 1).all() and len(seen) == max(extent, 64)
-    assert max(np.diff([*starts, starts[-1]])) <= 64 * stride
+def covered(
+    corners: list[tuple[int, int, int]], window: tuple[int, int, int], shape: tuple[int, ...]
+) -> np.ndarray:
+    seen = np.zeros(shape, int)
+    for corner in corners:
+        assert all(0 <= a and a + min(w, n) <= n for a, w, n in zip(corner, window, shape, strict=True))
+        seen[tuple(slice(a, a + w) for a, w in zip(corner, window, strict=True))] += 1
+    return seen
 
 
-def test_the_papers_window_moves_by_96_96_32() -> None:
-    assert window_starts(128 + 96 * 2, 128, 0.75) == [0, 96, 192]
-    assert window_starts(64 + 32 * 3, 64, 0.5) == [0, 32, 64, 96]
+def neck_and_shoulders(shape: tuple[int, int, int] = (90, 60, 140)) -> np.ndarray:
+    body = np.zeros(shape, bool)
+    body[45:, 10:50, 50:90] = True
+    body[:45, 5:55, 2:138] = True
+    return body
+
+
+@pytest.mark.parametrize("window", [(16, 16, 16), (32, 48, 48), (64, 64, 64), (96, 64, 160)])
+@pytest.mark.parametrize("stride", [0.25, 0.375, 0.5, 0.75])
+def test_windows_cover_the_body_without_leaving_the_grid(window: tuple[int, int, int], stride: float) -> None:
+    body = neck_and_shoulders()
+    corners = window_corners(body, window, stride)
+    assert len(set(corners)) == len(corners)
+    assert (covered(corners, window, body.shape)[body] >= 1).all()
+
+
+@pytest.mark.parametrize("extent", [64, 65, 96, 97, 128, 200, 333])
+def test_windows_over_a_solid_block_are_at_most_a_stride_apart(extent: int) -> None:
+    for z, y, x in ((extent, 64, 64), (64, extent, 64), (64, 64, extent)):
+        corners = window_corners(np.ones((z, y, x), bool), (64, 64, 64), 0.5)
+        assert len(corners) == 1 + math.ceil((extent - 64) / 32)
+        along = sorted(max(corner) for corner in corners)
+        assert along[0] == 0 and along[-1] == extent - 64 and max(np.diff(along), default=0) <= 32
+
+
+def test_shoulders_cost_no_window_at_the_head() -> None:
+    corners = window_corners(neck_and_shoulders(), (32, 64, 64), 0.5)
+    assert [x for z, _, x in corners if z == 58] == [38], "one window, its middle at the neck's (70)"
+    assert len([x for z, _, x in corners if z == 0]) > 1
+    assert window_corners(np.zeros((90, 60, 140), bool), (32, 64, 64), 0.5) == []
+
+
+def test_windows_follow_the_body_wherever_it_lies_on_the_grid() -> None:
+    """Air around the patient, and more of the chest below, move none of the windows at the head."""
+    window = (32, 48, 48)
+    body = neck_and_shoulders()
+    corners = window_corners(body, window, 0.5)
+    padded = np.pad(body, ((0, 0), (60, 70), (51, 80)))
+    assert window_corners(padded, window, 0.5) == [(z, y + 60, x + 51) for z, y, x in corners]
+    longer = np.concatenate([np.repeat(body[:1], 37, axis=0), body])
+    at_the_head = [(z + 37, y, x) for z, y, x in corners if z >= 45]
+    assert at_the_head and [c for c in window_corners(longer, window, 0.5) if c[0] >= 45 + 37] == at_the_head
+
+
+def test_a_windows_weight_falls_towards_its_rim_and_never_to_nothing() -> None:
+    weights = window_weights((16, 32, 64))
+    assert weights.min() > 0 and weights.max() == pytest.approx(1, abs=0.1)
+    sd = 0.125 * 64
+    assert weights[8, 16, 32 + 8] / weights[8, 16, 32] == pytest.approx(
+        math.exp(-(8.5**2 - 0.5**2) / (2 * sd**2)), rel=1e-5
+    )
+
+
+def test_a_small_network_gets_closer_windows() -> None:
+    assert stride_for(spec_of(1, 1, (64, 64, 64))) == CLOSE_STRIDE < STRIDE
+    large = UNetArchitecture.plain(1, 43, (32, 64, 128, 256, 320, 320))
+    spec = BranchSpec("anchor", ("ct",), ("a",), "softmax", (1.0, 1.0, 1.0), (64, 64, 64), large, {})
+    assert stride_for(spec) == STRIDE
 
 
 def test_a_short_axis_gets_a_window_of_a_multiple_of_the_divisor() -> None:
@@ -83,19 +142,39 @@ def test_averaged_probabilities_are_those_of_the_windows() -> None:
     rng = np.random.default_rng(3)
     ct = rng.uniform(0, 1, (30, 50, 41)).astype(np.float32)
     result = slide(Recorder(), spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step)
-    assert result.counts.max() > 1
     np.testing.assert_allclose(result.probability(1), ct, atol=2e-3)
     np.testing.assert_allclose(result.probability(0), 1 - ct, atol=2e-3)
-    np.testing.assert_array_equal(result.labels() == 1, result.sums[1] > result.sums[0])
+    np.testing.assert_allclose(result.values.sum(axis=0) / result.unit, 1, atol=2e-3)
+    np.testing.assert_array_equal(result.labels() == 1, result.values[1] > result.values[0])
 
 
-def test_different_windows_are_averaged_not_overwritten() -> None:
-    ct = np.full((40, 40, 40), 0.5, np.float32)
-    result = slide(
-        Recorder(noise=0.2), spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step
-    )
-    spread = [result.probability(1)[result.counts == n].std() for n in (1, 8)]
-    assert spread[1] == pytest.approx(spread[0] / math.sqrt(8), rel=0.1)
+class Rimless(Recorder):
+    """A network that knows nothing in the outer quarter of its window: there is an organ, and it says there is none."""
+
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+        middle = np.zeros_like(window)
+        middle[:, :, 4:-4, 4:-4, 4:-4] = 1
+        return super().run_fixed(window * middle, units)
+
+
+def test_no_windows_border_shows_where_networks_know_nothing_at_their_rim() -> None:
+    """An organ is whole although each window sees it only in its middle: plain averaging notches it at the borders."""
+    ct = np.full((60, 60, 60), 0.9, np.float32)
+    result = slide(Rimless(), spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step)
+    assert (result.labels()[8:-8, 8:-8, 8:-8] == 1).all()
+
+
+def test_windows_that_differ_are_averaged_without_a_step_between_neighbours() -> None:
+    """Windows that each say something else over all of their box: the sum goes from one to the next in small steps."""
+
+    class Opinionated(Recorder):
+        def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+            return super().run_fixed(np.full_like(window, self.rng.uniform(0, 1)), units)
+
+    ct = np.full((64, 64, 192), 0.5, np.float32)
+    result = slide(Opinionated(), spec_of(1, 1, (64, 64, 64)), grid_of(ct.shape), [CtChannel(ct)], no_step)
+    line = result.probability(1)[32, 32]
+    assert np.ptp(line) > 0.1 and np.abs(np.diff(line)).max() < 0.15 * np.ptp(line)
 
 
 def test_windows_without_body_are_skipped_and_are_background() -> None:
@@ -109,8 +188,8 @@ def test_windows_without_body_are_skipped_and_are_background() -> None:
 
 def test_what_a_network_sees_in_air_far_from_the_body_is_background() -> None:
     class Everywhere(Recorder):
-        def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
-            return super().run_fixed(np.ones_like(window), unit)
+        def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+            return super().run_fixed(np.ones_like(window), units)
 
     ct = np.full((16, 16, 64), AIR, np.float32)
     ct[:, :, :10] = 0.3
@@ -124,9 +203,7 @@ def test_what_a_network_sees_in_air_far_from_the_body_is_background() -> None:
 def test_a_volume_smaller_than_a_window_is_padded_with_air_and_no_organ() -> None:
     engine = Recorder()
     ct = np.full((5, 7, 9), 0.25, np.float32)
-    guide = ProbabilityMap(
-        grid_of(ct.shape), np.full((2, *ct.shape), 100, np.uint16), np.ones(ct.shape, np.uint8), 200, True
-    )
+    guide = ProbabilityMap(grid_of(ct.shape), np.full((2, *ct.shape), 100, np.uint16), 200, True)
     result = slide(
         engine, spec_of(2, 1, (64, 64, 64)), grid_of(ct.shape), [CtChannel(ct), Foreground(guide)], no_step
     )
@@ -139,12 +216,13 @@ def test_a_volume_smaller_than_a_window_is_padded_with_air_and_no_organ() -> Non
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "heatmap"])
 def test_fixed_point_is_the_activation(activation: str) -> None:
     logits = np.random.default_rng(1).normal(0, 3, (4, 2, 3, 5)).astype(np.float32)
+    units = np.random.default_rng(2).uniform(2047, 65000, logits.shape[1:]).astype(np.float32)
     e = np.exp(logits.astype(float))
     expected = {
         "softmax": e / e.sum(0), "sigmoid": 1 / (1 + 1 / e), "heatmap": np.clip(logits, 0, 1)
     }[activation]  # fmt: skip
     np.testing.assert_allclose(
-        fixed_point(logits.copy(), activation, 2047) / 2047, expected, atol=0.5001 / 2047
+        fixed_point(logits.copy(), activation, units) / units, expected, atol=0.5001 / 2047
     )
 
 
@@ -155,7 +233,7 @@ def test_a_ramp_comes_back_in_the_same_place(direction: str) -> None:
     x = np.arange(20) * 3.0 - 20.0
     p = np.broadcast_to(np.clip(0.5 + (x - 10.3) / 60, 0, 1), grid.shape)
     sums = np.rint(np.stack([1 - p, p]) * 60000).astype(np.uint16)
-    map = ProbabilityMap(grid, sums, np.ones(grid.shape, np.uint8), 60000, True)
+    map = ProbabilityMap(grid, sums, 60000, True)
     image = sitk.Image(50, 30, 25, sitk.sitkInt16)
     image.SetSpacing((0.7, 0.9, 1.1))
     image.SetOrigin((-5.0, -13.0, -11.0))
@@ -193,8 +271,8 @@ def test_a_sphere_keeps_centre_and_volume(radius: float) -> None:
     p = 1 / (1 + np.exp((distance - radius) / 2.0))
     sums = np.rint(np.stack([1 - p, p]) * 65535).astype(np.uint16)
     geometry = Geometry((80, 78, 30), (1.0, 1.0, 2.5), (-40.0, -39.0, -36.0))
-    map = ProbabilityMap(grid, sums, np.ones(grid.shape, np.uint8), 65535, True)
-    sigmoid = ProbabilityMap(grid, sums, np.ones(grid.shape, np.uint8), 65535, False)
+    map = ProbabilityMap(grid, sums, 65535, True)
+    sigmoid = ProbabilityMap(grid, sums, 65535, False)
     both = place_softmax(map, ("organ",), geometry, ("organ",))["organ"], place_sigmoid(sigmoid, 1, geometry)
     for found in both:
         assert found is not None
@@ -215,7 +293,7 @@ def test_only_what_is_asked_for_is_returned_and_it_is_the_same() -> None:
     )
     grid = grid_of((9, 10, 11))
     map = ProbabilityMap(
-        grid, fixed_point(logits, "softmax", 65535), np.ones(grid.shape, np.uint8), 65535, True
+        grid, fixed_point(logits, "softmax", np.full(grid.shape, 65535, np.float32)), 65535, True
     )
     geometry = Geometry((22, 20, 18), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
     names = tuple("abcde")
@@ -235,8 +313,8 @@ def test_memory_stays_bounded_with_43_classes() -> None:
     """43 classes everywhere on a 160 x 160 x 80 CT: far below a float32 volume a class (350 MB)."""
     grid = Grid((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (60, 60, 60))
     logits = np.random.default_rng(0).normal(0, 1, (43, 60, 60, 60)).astype(np.float32)
-    values = fixed_point(logits, "softmax", 65535)
-    map = ProbabilityMap(grid, values, np.ones(grid.shape, np.uint8), 65535, True)
+    values = fixed_point(logits, "softmax", np.full(grid.shape, 65535, np.float32))
+    map = ProbabilityMap(grid, values, 65535, True)
     geometry = Geometry((160, 160, 80), (1.1, 1.1, 2.2), (0.0, 0.0, 0.0))
     tracemalloc.start()
     total = sum(

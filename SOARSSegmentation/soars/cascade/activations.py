@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
+from soars.errors import EngineError
 
-def fixed_point(logits: np.ndarray, activation: str, unit: int) -> np.ndarray:
-    """Apply the activation to logits [channel, z, y, x] (overwritten) and round to uint16 multiples of 1 / `unit`."""
+
+def no_numbers(branch: str, device: str, precision: str) -> EngineError:
+    """The error of a network that gives NaN or infinity: taken as probabilities they would be "no organ here"."""
+    advice = (
+        "the weights are damaged"
+        if precision == "fp32"
+        else "the weights are damaged, or overflow; choose --device cpu"
+    )
+    return EngineError(
+        f"the {branch} network gave values that are no numbers (NaN or infinity) on {device} in {precision}: {advice}"
+    )
+
+
+def fixed_point(logits: np.ndarray, activation: str, units: np.ndarray) -> np.ndarray:
+    """Apply the activation to logits [channel, z, y, x] (overwritten), multiply by `units`, float32 [z, y, x], and
+    round to uint16."""
     if activation == "softmax":
         logits -= logits.max(axis=0)
         np.exp(logits, out=logits)
-        logits *= np.float32(unit) / logits.sum(axis=0)
+        logits *= units / logits.sum(axis=0)
     elif activation == "sigmoid":
         np.clip(logits, -30, 30, out=logits)
         np.negative(logits, out=logits)
         np.exp(logits, out=logits)
         logits += 1
-        np.divide(np.float32(unit), logits, out=logits)
+        np.divide(units, logits, out=logits)
     else:
         np.clip(logits, 0, 1, out=logits)
-        logits *= np.float32(unit)
+        logits *= units
     logits += np.float32(0.5)
     return logits.astype(np.uint16)

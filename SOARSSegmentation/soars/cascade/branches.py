@@ -20,7 +20,7 @@ from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
 from soars.cascade.preprocess import Body, Grid, network_input
 from soars.cascade.sides import Midline, side_sign
-from soars.cascade.windows import CtChannel, Foreground, ProbabilityMap, Source, Step, slide
+from soars.cascade.windows import UNIT, CtChannel, Foreground, ProbabilityMap, Source, Step, slide
 from soars.catalogue import CATALOGUE
 from soars.structures import Geometry
 
@@ -137,10 +137,9 @@ def segment_vois(
                 channels.append(Foreground(anchors.resampled(grid)).window((slice(None),) * 3))
             else:
                 channels.append(heatmaps[0].interpolated(heatmaps[1].index(detection.group), grid)[None])
-        unit = 65535
-        values = engine.run_fixed(np.concatenate(channels)[None], unit)
+        values = engine.run_fixed(np.concatenate(channels)[None], np.full(grid.shape, UNIT, np.float32))
         background = spec.activation == "softmax"
-        voi = ProbabilityMap(grid, values, np.ones(grid.shape, np.uint8), unit, background)
+        voi = ProbabilityMap(grid, values, UNIT, background)
         organs = [o for o in organs_of(detection.group, spec) if o in wanted]
         if background:
             placed.update(place_softmax(voi, spec.classes, scan.geometry, organs))

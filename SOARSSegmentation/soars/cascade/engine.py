@@ -51,8 +51,15 @@ class Engine(Protocol):
     def run(self, window: np.ndarray) -> np.ndarray:
         """Logits or heat maps, float32 [out_channels, z, y, x], of a window, float32 [1, in_channels, z, y, x]."""
 
-    def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
-        """Probabilities (or heat maps, cut to [0, 1]) as uint16 multiples of 1 / `unit`, [out_channels, z, y, x]."""
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """Probabilities (or heat maps, cut to [0, 1]) times `units`, rounded: uint16 [out_channels, z, y, x].
+
+        Args:
+            window: as for `run`.
+            units: float32 [z, y, x], what a probability of 1 counts at each voxel; at most 65535.
+
+        Both raise `EngineError` when the network fails or gives values that are no numbers.
+        """
 
 
 def choose_engine(

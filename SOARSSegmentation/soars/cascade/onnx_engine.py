@@ -7,7 +7,7 @@ import onnxruntime
 
 from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
-from soars.cascade.activations import fixed_point
+from soars.cascade.activations import fixed_point, no_numbers
 from soars.errors import BundleError, EngineError
 
 onnxruntime.disable_telemetry_events()  # besides the variable that `soars` sets, which older versions do not know
@@ -64,11 +64,14 @@ class OnnxEngine:
         expected = (1, self._spec.architecture.out_channels, *window.shape[2:])
         if output.shape != expected:
             raise BundleError(f"{self._path}: gave an output of shape {output.shape}, expected {expected}")
-        return np.asarray(output[0], dtype=np.float32)
+        result = np.asarray(output[0], dtype=np.float32)
+        if not np.isfinite(result.sum(dtype=np.float64)):
+            raise no_numbers(self._spec.name, self._device, "fp32")
+        return result
 
-    def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run_fixed`."""
-        return fixed_point(self.run(window), self._spec.activation, unit)
+        return fixed_point(self.run(window), self._spec.activation, units)
 
 
 def has_cuda() -> bool:

@@ -98,7 +98,7 @@ def place_sigmoid(
     map: ProbabilityMap, channel: int, geometry: Geometry
 ) -> tuple[tuple[int, int, int], np.ndarray] | None:
     """The mask of one channel where its probability is above one half; None when that is nowhere."""
-    inside = map.sums[channel] > map.counts.astype(np.uint32) * map.unit // 2
+    inside = map.values[channel] > map.unit // 2
     if not inside.any():
         return None
     slices = scipy.ndimage.find_objects(inside.astype(np.uint8))[0]

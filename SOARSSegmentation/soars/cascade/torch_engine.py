@@ -11,6 +11,7 @@ from safetensors.torch import load
 
 from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
+from soars.cascade.activations import no_numbers
 from soars.errors import BundleError, EngineError
 from soars.networks.unet import UNet
 
@@ -66,19 +67,24 @@ class TorchEngine:
 
     def run(self, window: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run`."""
-        return self._run(window, torch.float32, lambda logits: logits)
+        return self._run(window, torch.float32, lambda logits, _slices: logits)
 
-    def run_fixed(self, window: np.ndarray, unit: int) -> np.ndarray:
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run_fixed`."""
         activation = {
             "softmax": lambda logits: torch.softmax(logits, dim=1),
             "sigmoid": torch.sigmoid_,
             "heatmap": lambda logits: logits.clamp_(0, 1),
         }[self._spec.activation]
-        return self._run(window, torch.uint16, lambda logits: activation(logits).mul_(unit).add_(0.5))
+        scale = torch.from_numpy(units).to(self._device)
+
+        def fixed(logits: torch.Tensor, slices: slice) -> torch.Tensor:
+            return activation(logits).mul_(scale[slices].reshape(-1, 1)).add_(0.5)
+
+        return self._run(window, torch.uint16, fixed)
 
     def _run(
-        self, window: np.ndarray, dtype: torch.dtype, activate: Callable[[torch.Tensor], torch.Tensor]
+        self, window: np.ndarray, dtype: torch.dtype, activate: Callable[[torch.Tensor, slice], torch.Tensor]
     ) -> np.ndarray:
         """The network without its last layer, then that layer and the activation some slices at a time."""
         array = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32))
@@ -90,10 +96,13 @@ class TorchEngine:
                 out = torch.empty((channels, *window.shape[2:]), dtype=dtype, device=self._device)
                 slices = max(1, _CHUNK // (plane[0] * plane[1]))
                 for start in range(0, depth, slices):
-                    part = features[start : start + slices]
+                    some = slice(start, start + slices)
+                    part = features[some]
                     logits = torch.addmm(self._bias, part.reshape(-1, part.shape[-1]).float(), self._weight)
-                    values = activate(logits).to(dtype).t()
-                    out[:, start : start + slices] = values.reshape(channels, *part.shape[:3])
+                    if not torch.isfinite(logits.sum()):
+                        raise no_numbers(self._spec.name, self._device.type, self._precision)
+                    values = activate(logits, some).to(dtype).t()
+                    out[:, some] = values.reshape(channels, *part.shape[:3])
                 return out.cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise EngineError(
