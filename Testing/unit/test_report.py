@@ -1,106 +1,36 @@
-"""The report shows every organ, rightly placed and proportioned, is one inert file, and runs nothing it was given."""
+"""The report shows every organ, rightly placed and proportioned, is one file, and runs nothing but its own scripts."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 from dataclasses import replace
-from functools import lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from report_scene import BALLS, CENTRE, record_of, scene
 
 from soars.errors import InputError
 from soars.report.isolines import isolines
 from soars.report.page import render_report, write_report
-from soars.report.pictures import AXIS, Plane, Style, choose_planes, draw, plane_through, png
+from soars.report.pictures import Style, draw, png
+from soars.report.planes import AXIS, Plane, choose_planes, plane_through
 from soars.report.record import (
     ABSENT,
     NOT_COVERED,
     PRESENT,
     RESEARCH_NOTICE,
-    BundleRecord,
-    CtRecord,
     EngineRecord,
     OrganRecord,
-    RunRecord,
     orientation_of,
     read_run,
 )
-from soars.structures import Geometry, StructureSet
-
-CENTRE = np.array([10.0, -20.0, 300.0])
-BALLS = {  # name: place relative to the centre and radius, LPS mm
-    "SpinalCord": ((0, 30, -10), 8),
-    "Parotid_L": ((40, 0, 0), 12),
-    "Parotid_R": ((-40, 0, 6), 12),
-    "Lens_L": ((25, -45, 30), 5),
-}
-STRATA = {"SpinalCord": "anchor", "Lens_L": "small_hard"}
-
-
-@lru_cache
-def scene(code: str = "LPS", tilt_deg: float = 0.0) -> tuple[sitk.Image, StructureSet]:
-    """A ball of tissue with four organs, the same in space whatever the orientation of the image."""
-    size, spacing = np.array([90, 90, 42]), np.array([2.0, 2.0, 4.0])
-    c, s = np.cos(np.radians(tilt_deg)), np.sin(np.radians(tilt_deg))
-    direction = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    image = sitk.Image(size.tolist(), sitk.sitkInt16)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection(direction.ravel().tolist())
-    image.SetOrigin((CENTRE - direction @ (spacing * (size - 1) / 2)).tolist())
-    if code != "LPS":
-        image = sitk.DICOMOrient(image, code)
-    geometry = Geometry.of(image)
-    places = geometry.to_physical(np.stack(np.indices(geometry.shape), axis=-1))
-    body = ((places - CENTRE) ** 2).sum(-1) < 75**2
-    ct = sitk.GetImageFromArray(np.where(body, 40, -1000).astype(np.int16))
-    ct.CopyInformation(image)
-    structures = StructureSet(geometry)
-    for name, (offset, radius) in BALLS.items():
-        structures.add(name, ((places - CENTRE - offset) ** 2).sum(-1) <= radius**2)
-    return ct, structures
-
-
-def record_of(structures: StructureSet, **changes: object) -> RunRecord:
-    organs = tuple(
-        OrganRecord(
-            name,
-            f"Label of {name}",
-            STRATA.get(name, "mid_level"),
-            PRESENT,
-            (200, 80, 10 * i),
-            structures.voxels(name),
-            structures.volume_cc(name),
-        )
-        for i, name in enumerate(structures)
-    )
-    geometry = structures.geometry
-    record = RunRecord(
-        ct=CtRecord(
-            "case1",
-            geometry.size,
-            geometry.spacing,
-            geometry.origin,
-            geometry.direction,
-            orientation_of(geometry.direction),
-            "HEAD AND NECK",
-            "1.2.3.4",
-        ),
-        bundle=BundleRecord(
-            "starter", "1.2.0", "ab" * 32, 1, "MIT", "Eight organs", {"Trained on": "170 CTs"}
-        ),
-        organs=organs,
-        engine=EngineRecord("onnxruntime 1.20", "cpu", "fp32"),
-        timings_s={"read": 0.5, "anchor": 12.25},
-        started_utc="2026-01-02T03:04:05Z",
-        finished_utc="2026-01-02T03:05:05Z",
-        libraries={"numpy": "2.0"},
-    )
-    return replace(record, **changes)  # type: ignore[arg-type]
+from soars.structures import StructureSet
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +57,15 @@ def box_of(svg: str, label: str) -> np.ndarray:
 class Page(HTMLParser):
     """Checks that tags close in order, and keeps what matters."""
 
-    EMPTY = {"meta", "br", "image"}
+    EMPTY = {"meta", "br", "image", "input"}
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text: list[str] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.styles: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -150,21 +82,54 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        if self.open and self.open[-1] == "script":
+            self.scripts.append((self.tags[-1][1].get("type"), data))
+        elif self.open and self.open[-1] == "style":
+            self.styles.append(data)
+        else:
+            self.text.append(data)
+
+    @property
+    def policy(self) -> dict[str, str]:
+        """The directives of the content policy."""
+        (text,) = [
+            a["content"]
+            for t, a in self.tags
+            if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+        ]
+        return {
+            name: values
+            for name, _, values in (part.strip().partition(" ") for part in (text or "").split(";"))
+        }
 
 
-def test_report_is_one_inert_file(usual):
+def sha256_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_report_is_one_file_that_fetches_nothing(usual):
     text = render_report(record_of(usual[1]), *usual)
     page = Page(text)
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "iframe", "link", "object", "embed", "form", "base"}
+    assert not names & {"iframe", "link", "object", "embed", "form", "base"}
     for _, attributes in page.tags:
-        assert not [name for name in attributes if name.startswith("on")]
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
         for name in ("src", "href", "xlink:href", "action"):
             assert (attributes.get(name) or "data:").startswith("data:")
     assert "url(" not in text and "@import" not in text
     assert len(text) < 3_000_000
     assert page.tags[0][1]["lang"] == "en"
+
+
+def test_policy_allows_the_scripts_and_the_style_of_the_page_and_nothing_else(usual):
+    page = Page(render_report(record_of(usual[1]), *usual))
+    run = [script for kind, script in page.scripts if kind is None]
+    assert len(run) == 3 and len(page.styles) == 1
+    policy = page.policy
+    assert policy["script-src"].split() == [sha256_source(script) for script in run]
+    assert policy["style-src"].split() == [sha256_source(style) for style in page.styles]
+    assert (policy["default-src"], policy["img-src"]) == ("'none'", "data:")
+    assert "unsafe" not in "".join(policy.values()) and "eval(" not in "".join(run)
 
 
 def test_report_says_what_was_done_with_what(usual):
@@ -193,7 +158,12 @@ def test_texts_of_others_are_shown_not_run(usual):
     )
     text = render_report(record, *usual)
     page = Page(text)
-    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img"})
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert [kind for kind, _ in page.scripts] == ["application/json", "text/plain", None, None, None]
+    assert page.policy == Page(render_report(record_of(usual[1]), *usual)).policy, (
+        "no script is new or changed"
+    )
+    assert json.loads(page.scripts[0][1])["organs"][0]["label"] == evil
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert evil in "".join(page.text)
 
@@ -261,7 +231,10 @@ def test_pictures_have_texts_for_those_who_cannot_see_them(usual):
     page = Page(render_report(record_of(usual[1]), *usual))
     pictures = [attributes for tag, attributes in page.tags if tag == "svg" and "viewbox" in attributes]
     assert pictures and all(attributes.get("role") == "img" for attributes in pictures)
-    assert any(re.match(r"Axial CT slice with organ contours at S \d+\.\d mm", text) for text in page.text)
+    assert any(
+        re.match(r"Axial CT slice with organ contours at slice \d+ of 42, S \d+\.\d mm", text)
+        for text in page.text
+    )
 
 
 def test_report_appears_whole_or_not_at_all(usual, tmp_path, monkeypatch):

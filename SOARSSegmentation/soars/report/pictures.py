@@ -1,4 +1,4 @@
-"""Pictures of contours on a CT: which planes show every organ, and each plane as one inline SVG.
+"""Pictures of contours on a CT: each plane as one inline SVG.
 
 The CT slice is an 8-bit PNG inside the SVG and the contours are paths over it, so that they stay sharp when
 enlarged or printed and name themselves under the pointer. Planes are axis-aligned in patient space (LPS) whatever
@@ -21,13 +21,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from soars.report.isolines import isolines
+from soars.report.planes import AXIS, Plane
 from soars.structures import Geometry, Mask, StructureSet
 
 WINDOW_HU = (-160.0, 240.0)
 """Width 400, level 40: the usual soft-tissue window for the head and neck."""
-
-AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""The LPS axis along which a view's planes are stacked."""
 
 _SIDES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
 """Letters at the left, right, upper and lower edge."""
@@ -37,18 +35,6 @@ _BODY_HU = -300.0
 _MARGIN_MM = 10.0
 _MOST_MM = 280.0
 """A picture is not larger than this unless the organs are: shoulders and chest would make them small."""
-_WELL_SEEN = 0.6
-"""An organ counts as shown by a plane when its area there is at least this part of its largest."""
-_APART_MM = 8.0
-"""Closer planes look alike, so that another is rather taken."""
-
-
-@dataclass(frozen=True)
-class Plane:
-    """An axis-aligned plane: its view and its place on the LPS axis across it, in mm."""
-
-    view: str
-    position_mm: float
 
 
 @dataclass(frozen=True)
@@ -74,91 +60,6 @@ class Style:
         return "#{:02x}{:02x}{:02x}".format(*self.colour)
 
 
-# Which planes
-
-
-def choose_planes(
-    image: sitk.Image,
-    structures: StructureSet,
-    names: Sequence[str],
-    view: str,
-    *,
-    least: int = 0,
-    most: int = 8,
-    everybody: bool = True,
-) -> list[Plane]:
-    """The few planes of `view` that together show each of the organs `names`, in patient order.
-
-    Greedy set cover: always the plane that shows most organs not shown yet, the areas deciding a tie. At most
-    `most` planes show organs near their largest area; with `everybody` an organ that none of them meets gets one
-    more. Planes between the chosen ones are added until there are `least`.
-    """
-    axis = AXIS[view]
-    step, offset = _plane_grid(image, axis)
-    areas = {name: _areas(structures.crop(name), structures, axis, step, offset) for name in names}
-    areas = {name: area for name, area in areas.items() if area}
-    if not areas:
-        return []
-    relative = {name: _relative(area) for name, area in areas.items()}
-    chosen: list[int] = []
-    waiting = set(areas)
-
-    def gain(index: int) -> float:
-        shown = sum(1.0 for name in waiting if relative[name].get(index, 0.0) >= _WELL_SEEN)
-        beside = any(abs(index - other) * step < _APART_MM for other in chosen)
-        return (
-            shown + 0.01 * sum(part.get(index, 0.0) for part in relative.values()) - (0.5 if beside else 0.0)
-        )
-
-    indices = sorted({index for area in areas.values() for index in area})
-    while waiting and len(chosen) < most:
-        best = max(indices, key=gain)
-        chosen.append(best)
-        waiting -= {name for name in waiting if relative[name].get(best, 0.0) >= _WELL_SEEN}
-    for area in areas.values() if everybody else ():
-        if not any(index in area for index in chosen):
-            chosen.append(max(area, key=lambda index: area[index]))
-    while len(chosen) < min(least, len(indices)):
-        chosen.append(max(indices, key=lambda index: min(abs(index - other) for other in chosen)))
-    order = sorted(set(chosen), reverse=axis == 2)
-    return [Plane(view, offset + index * step) for index in order]
-
-
-def plane_through(image: sitk.Image, structures: StructureSet, name: str, view: str) -> Plane | None:
-    """The plane of `view` in which the organ `name` is largest; None when it is empty."""
-    axis = AXIS[view]
-    step, offset = _plane_grid(image, axis)
-    area = _areas(structures.crop(name), structures, axis, step, offset)
-    if not area:
-        return None
-    return Plane(view, offset + max(area, key=lambda index: area[index]) * step)
-
-
-def _plane_grid(image: sitk.Image, axis: int) -> tuple[float, float]:
-    """Distance and origin of the planes across `axis`: the image's own slices where it is not tilted."""
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    column = int(np.argmax(np.abs(direction[axis])))
-    return float(image.GetSpacing()[column]), float(image.GetOrigin()[axis])
-
-
-def _areas(mask: Mask, structures: StructureSet, axis: int, step: float, offset: float) -> dict[int, int]:
-    """Voxels of the mask by plane index."""
-    places = np.argwhere(mask.array)
-    if not len(places):
-        return {}
-    along = structures.geometry.to_physical(places + np.array(mask.start))[:, axis]
-    indices, counts = np.unique(np.rint((along - offset) / step).astype(int), return_counts=True)
-    return dict(zip(indices.tolist(), counts.tolist(), strict=True))
-
-
-def _relative(area: Mapping[int, int]) -> dict[int, float]:
-    largest = max(area.values())
-    return {index: count / largest for index, count in area.items()}
-
-
-# One plane
-
-
 def draw(
     image: sitk.Image,
     structures: StructureSet,
@@ -167,6 +68,7 @@ def draw(
     *,
     title: str,
     close_up_of: Iterable[str] = (),
+    mark_lps_mm: Sequence[float] | None = None,
     pixel_mm: float = 0.9,
 ) -> Picture:
     """Draw the contours of the organs in `styles` on one plane of the CT.
@@ -175,16 +77,17 @@ def draw(
         image: the CT in HU, of any orientation.
         title: what the picture shows, for people who cannot see it.
         close_up_of: when given, the picture is cropped to these organs, otherwise to the body.
+        mark_lps_mm: a place to ring; a close-up shows it, too.
         pixel_mm: size of the picture's pixels, the same in both directions whatever the voxels are.
     """
     close_up_of = tuple(close_up_of)
     outlines = {name: _outlines(structures, name, plane) for name in styles if name in structures}
     outlines = {name: lines for name, lines in outlines.items() if lines}
     box = _image_box(image, plane)
+    mark = _on_picture(mark_lps_mm, plane.view) if mark_lps_mm is not None else None
     if close_up_of:
-        wanted = [line for name in close_up_of for line in outlines.get(name, [])] or sum(
-            outlines.values(), []
-        )
+        wanted = [line for name in close_up_of for line in outlines.get(name, [])]
+        wanted = [*wanted, mark[np.newaxis]] if mark is not None else wanted or sum(outlines.values(), [])
         box = _close_up_box(wanted, box) if wanted else box
         pixels = _ct_pixels(image, plane, box, pixel_mm)
     else:
@@ -221,6 +124,11 @@ def _picture_axes(view: str) -> tuple[tuple[int, float], tuple[int, float]]:
         "coronal": ((0, 1.0), (2, -1.0)),
         "sagittal": ((1, 1.0), (2, -1.0)),
     }[view]
+
+
+def _on_picture(point_lps_mm: Sequence[float], view: str) -> NDArray[np.float64]:
+    (column, column_sign), (row, row_sign) = _picture_axes(view)
+    return np.array([point_lps_mm[column] * column_sign, point_lps_mm[row] * row_sign])
 
 
 def _image_box(image: sitk.Image, plane: Plane) -> Box:
@@ -391,12 +299,17 @@ def _letters(view: str, width: float, height: float) -> str:
     )
 
 
+def _ring(at: NDArray[np.float64], radius_mm: float = 6.0) -> str:
+    return f'<circle class="mark" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius_mm:g}"/>'
+
+
 def _scale_bar(width: float, height: float) -> str:
     length = 50 if width >= 110 else 10
     size = 0.03 * max(width, height)
     x, y, tick = size, height - size, 0.4 * size
+    bar = f"M{x:.1f} {y - tick:.1f}v{tick:.1f}h{length}v{-tick:.1f}"
     return (
-        f'<g class="scale"><path d="M{x:.1f} {y - tick:.1f}v{tick:.1f}h{length}v{-tick:.1f}"/>'
+        f'<g class="scale"><path class="edge" d="{bar}"/><path d="{bar}"/>'
         f'<text x="{x + length / 2:.1f}" y="{y - 1.5 * tick:.1f}" font-size="{size:.1f}">'
         f"{length // 10} cm</text></g>"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from soars.report.record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
+from soars.report.words import volume_cc
 
 WHAT_IS_IN = {
     "segmentation.seg.nrrd": "contours, to edit in 3D Slicer",
@@ -56,10 +57,10 @@ def organ_notes(organ: OrganRecord) -> list[str]:
 
 
 def format_volume(organ: OrganRecord) -> str:
-    """Two or three digits that mean something: 0.05, 1.2, 31.4."""
+    """The volume in cc, or a dash where there is none."""
     if organ.state != PRESENT:
         return "-"
-    return f"{organ.volume_cc:.2f}" if organ.volume_cc < 10 else f"{organ.volume_cc:.1f}"
+    return volume_cc(organ.volume_cc)
 
 
 def output_paths(folder: Path, names: Iterable[str]) -> str:
