@@ -4,74 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from clinics import Clinic, make_clinic
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from soars.ct.series import CtSeries, read_series
-from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
+from soars.dicom.rtstruct import read_rtstruct
 from soars.errors import InputError
 from soars.formats.reading import read_structures
-from soars.structures import Geometry, StructureSet
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Clinic:
-    """A CT of 6 slices, 16 rows, 20 columns, and an RTSTRUCT with two ROIs on it, to be edited."""
-
-    rtstruct: Path
-    geometry: Geometry
-    series: CtSeries
-
-    def read(self, **options: bool) -> StructureSet:
-        return read_rtstruct(self.rtstruct, self.geometry, self.series, **options)
-
-    def edit(self, edit: Callable[[Dataset], object]) -> Clinic:
-        dataset = pydicom.dcmread(self.rtstruct)
-        edit(dataset)
-        dataset.save_as(self.rtstruct)
-        return self
-
-    def draw(self, *contours: Dataset) -> Clinic:
-        """These contours, and no others, for the first ROI."""
-
-        def edit(dataset: Dataset) -> None:
-            dataset.ROIContourSequence[0].ContourSequence = list(contours)
-            dataset.ROIContourSequence[1].pop("ContourSequence", None)  # an organ without contours has none
-
-        return self.edit(edit)
-
-    def contour(self, z: float, *points: tuple[float, float], kind: str = "CLOSED_PLANAR") -> Dataset:
-        """A contour through points (x, y) in voxels on slice z."""
-        item = Dataset()
-        item.ContourGeometricType = kind
-        item.NumberOfContourPoints = len(points)
-        corners = self.geometry.to_physical([(z, y, x) for x, y in points])
-        item.ContourData = [f"{v:.6g}" for v in corners.ravel()]
-        return item
-
-    def box(self, z: float, box: Box, kind: str = "CLOSED_PLANAR") -> Dataset:
-        """A rectangle x0, y0, x1, y1; halves lie between voxel centres."""
-        x0, y0, x1, y1 = box
-        return self.contour(z, (x0, y0), (x1, y0), (x1, y1), (x0, y1), kind=kind)
 
 
 @pytest.fixture
 def clinic(ct_series: Callable[..., list[Path]], tmp_path: Path) -> Clinic:
-    ct_series(tmp_path / "ct")
-    image, series, _ = read_series(tmp_path / "ct")
-    structures = StructureSet(Geometry.of(image))
-    structures.add_crop("Brainstem", (1, 2, 3), np.ones((2, 3, 4), dtype=bool))
-    structures.add_crop("Parotid_L", (2, 8, 9), np.ones((2, 3, 4), dtype=bool))
-    write_rtstruct(structures, tmp_path / "rt.dcm", series)
-    return Clinic(tmp_path / "rt.dcm", structures.geometry, series)
+    return make_clinic(tmp_path, ct_series)
 
 
 OUTER, INNER, CORE = (
@@ -180,19 +130,34 @@ def test_contours_of_no_roi_are_told(clinic: Clinic) -> None:
         dataset.ROIContourSequence[1].ReferencedROINumber = 9
 
     read = clinic.edit(edit).read()
-    assert any("no ROI of number 9; its 2 contours had no part" in warning for warning in read.warnings)
+    assert any("no ROI of number 9; its 2 contours were ignored" in warning for warning in read.warnings)
 
 
-@pytest.mark.parametrize("sequence", ["StructureSetROISequence", "ROIContourSequence"])
-def test_an_roi_without_a_number_is_refused(sequence: str, clinic: Clinic) -> None:
-    keyword = "ROINumber" if sequence == "StructureSetROISequence" else "ReferencedROINumber"
-    with pytest.raises(InputError, match="an ROI has no number"):
-        clinic.edit(lambda d: d[sequence].value[0].__delattr__(keyword)).read()
+def test_an_roi_without_a_number_costs_itself(clinic: Clinic) -> None:
+    read = clinic.edit(lambda d: d.StructureSetROISequence[0].__delattr__("ROINumber")).read()
+    assert read.names == ("Parotid_L",) and read.voxels("Parotid_L") == 24
+    assert any("'Brainstem' was left out: it has no number" in w for w in read.warnings)
 
 
-def test_two_rois_of_one_number_are_refused(clinic: Clinic) -> None:
-    with pytest.raises(InputError, match="two ROIs have the number 1"):
-        clinic.edit(lambda d: setattr(d.StructureSetROISequence[1], "ROINumber", 1)).read()
+def test_contours_without_the_number_of_their_roi_are_ignored_aloud(clinic: Clinic) -> None:
+    read = clinic.edit(lambda d: d.ROIContourSequence[0].__delattr__("ReferencedROINumber")).read()
+    assert read.voxels("Parotid_L") == 24 and read.is_empty("Brainstem")
+    assert any("2 contours without the number of an ROI were ignored" in w for w in read.warnings)
+
+
+def test_rois_that_share_a_number_cost_themselves(clinic: Clinic) -> None:
+    def edit(dataset: Dataset) -> None:
+        third = Dataset()
+        third.ROINumber, third.ROIName = 1, "Lens_L"
+        third.ReferencedFrameOfReferenceUID = dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+        dataset.StructureSetROISequence.append(third)
+
+    read = clinic.edit(edit).read()
+    assert read.names == ("Parotid_L",) and read.voxels("Parotid_L") == 24
+    assert any("'Brainstem', 'Lens_L' were left out: all have the number 1" in w for w in read.warnings)
+    clinic.edit(lambda d: setattr(d.StructureSetROISequence[1], "ROINumber", 1))
+    with pytest.raises(InputError, match="has no contours.*all have the number 1"):
+        clinic.read()
 
 
 # --- whose it is ---------------------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ def test_interpolated_slices_are_nearer_to_eclipse_than_whole_ones(shared: Path)
 def test_dose_in_centigray_is_recognised_by_its_size(tmp_path: Path) -> None:
     path = tmp_path / "dose.nrrd"
     sitk.WriteImage(_ramp(offset=6000.0), str(path))
-    with pytest.raises(InputError, match="is it in cGy"):
+    with pytest.raises(InputError, match="if it is in cGy, say --dose-unit cGy"):
         read_dose(path)
 
 

@@ -43,6 +43,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="add all RTDOSEs in the folder that --dose names: of the beams of one plan, or of several plans",
     )
     parser.add_argument(
+        "--dose-unit",
+        choices=("Gy", "cGy"),
+        help="what the dose is in, where its file does not say (images: Gy) or says it wrongly",
+    )
+    parser.add_argument(
         "--reference", metavar="S", type=Path, required=True, help="the organs as they should be"
     )
     parser.add_argument(
@@ -101,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.plot:
         check_figure_path(args.plot)
-    options = DoseOptions(organ_names(args.organs), args.sampling)
+    options = DoseOptions(organ_names(args.organs), args.sampling, args.dose_unit)
     found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct, add=args.sum)
     with reporting(args.progress) as report:
         cases = compare_cases(found, options, processes=processes(args.processes), progress=report)

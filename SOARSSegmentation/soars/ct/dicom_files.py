@@ -162,6 +162,24 @@ def is_dicom(path: Path) -> bool:
     return old and vr_or_length
 
 
+def read_dataset(path: Path, **options: Any) -> Dataset:
+    """A DICOM file by pydicom, whether it has a preamble and file meta information or, as Elekta XiO and Monaco write
+    RTSTRUCTs and RTDOSEs, neither; its transfer syntax is in the file meta information in any case.
+
+    ``options`` are those of `pydicom.dcmread`. Raises `InputError` for what is no DICOM file, `OSError`, and whatever
+    pydicom raises over damage.
+    """
+    if not is_dicom(path):
+        raise InputError(f"{path} is not a DICOM file")
+    dataset = pydicom.dcmread(path, force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(
+            "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1" if little else BIG_ENDIAN
+        )
+    return dataset
+
+
 def read_header(path: Path) -> Header:
     """The header of one DICOM file. Raises `InputError` when it is damaged."""
     try:

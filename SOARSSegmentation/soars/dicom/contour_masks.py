@@ -22,8 +22,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from soars.dicom.contour_overlap import area_of_overlapping
 from soars.dicom.contours import Contour, fill
-from soars.errors import InputError
 from soars.structures.model import Geometry, Mask, tight_mask
 
 BoolArray = npt.NDArray[np.bool_]
@@ -31,13 +31,19 @@ BoolArray = npt.NDArray[np.bool_]
 OFF_SLICE = 0.4
 OUT_OF_PLANE = 0.1
 SAME_PLANE = 0.02
-#: A contour is within another when this part of its voxels is: holes are drawn to the outline, and a bit over it.
-WITHIN = 0.9
 #: A vertex runs through a voxel's centre when it is this near, in voxels.
 THROUGH_CENTRES = 0.01
 CONTOUR_DATA = Tag(0x3006, 0x0050)
 _XOR = "CLOSEDPLANAR_XOR"
 _CLOSED = ("CLOSED_PLANAR", _XOR)
+_BETWEEN, _BEYOND = "halfway between slices", "above or below the CT"
+_ELSEWHERE = {_BETWEEN, _BEYOND}
+"""Reasons of contours that are as they should be, but not on the slices of this CT: their ROI is there, and empty."""
+_VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+
+
+class _Unusable(Exception):
+    """Why a contour is left out."""
 
 
 def contours_to_mask(
@@ -48,8 +54,8 @@ def contours_to_mask(
     warnings: list[str],
     *,
     lines_inside: bool = False,
-) -> Mask:
-    """The voxels whose centres the contours enclose.
+) -> Mask | None:
+    """The voxels whose centres the contours enclose; None when not one of the contours is of a kind that encloses any.
 
     Args:
         items: of an ROI's Contour Sequence.
@@ -58,11 +64,12 @@ def contours_to_mask(
         warnings: what is odd is added.
         lines_inside: voxels belong to the organ whose centres contours run through, as rt-utils means it.
 
-    Raises `InputError` for points that are no numbers and contours that are not parallel to the slices.
+    A contour that cannot be used (points that are no numbers, not parallel to the slices, open, a point) is left out,
+    with one warning for each reason.
     """
     left_out: Counter[str] = Counter()
-    least = 1 if lines_inside else 3
-    on_slice = _placed(items, geometry, f"{path}: a contour of {name!r}", left_out, least)
+    noted: Counter[str] = Counter()
+    on_slice = _placed(items, geometry, left_out, noted, 1 if lines_inside else 3)
     what = f"{path.name}: {name!r}"
     whole: list[Contour] = []
     patches: list[tuple[tuple[int, int, int], BoolArray]] = []
@@ -70,7 +77,7 @@ def contours_to_mask(
     for z, found in on_slice.items():
         distinct = list({_key(contour): (contour, xor) for contour, xor in found}.values())
         copies += len(found) - len(distinct)
-        patch = _union(distinct, geometry) if len(distinct) > 1 else None
+        patch = area_of_overlapping(distinct, geometry.shape[1:]) if len(distinct) > 1 else None
         if patch is None:
             whole += [contour for contour, _ in distinct]
         else:
@@ -78,6 +85,8 @@ def contours_to_mask(
             patches.append(((z, *patch[0]), patch[1][None]))
     for kind, count in left_out.items():
         warnings.append(f"{path.name}: {count} contour{'s' * (count > 1)} of {name!r} left out: {kind}")
+    for kind, count in noted.items():
+        warnings.append(f"{what}: {count} contour{'s' * (count > 1)} {kind}")
     if copies:
         warnings.append(f"{what}: {copies} contour{'s' * (copies > 1)} drawn twice, counted once")
     if overlapping:
@@ -85,7 +94,8 @@ def contours_to_mask(
             f"{what}: contours overlap in part on {overlapping} slice{'s' * (overlapping > 1)}; read as one area there"
         )
     if not on_slice:
-        return tight_mask(np.zeros((0, 0, 0), dtype=bool))
+        elsewhere = _ELSEWHERE & left_out.keys()
+        return tight_mask(np.zeros((0, 0, 0), dtype=bool)) if elsewhere or not items else None
     if whole:
         patches.append(fill(whole, geometry.shape[1:]))
     if lines_inside:
@@ -104,33 +114,24 @@ def contours_to_mask(
 
 
 def _placed(
-    items: Sequence[Dataset], geometry: Geometry, what: str, left_out: Counter[str], least: int
+    items: Sequence[Dataset], geometry: Geometry, left_out: Counter[str], noted: Counter[str], least: int
 ) -> dict[int, list[tuple[Contour, bool]]]:
-    """The closed contours of at least so many points, by slice, each with whether it is CLOSEDPLANAR_XOR."""
+    """The closed contours of at least so many points, by slice, each with whether it is CLOSEDPLANAR_XOR.
+
+    What cannot be used is counted in ``left_out`` by its reason, what is odd in ``noted``.
+    """
     found: dict[int, list[tuple[float, Contour, bool]]] = {}
     for item in items:
-        kind = str(item.get("ContourGeometricType") or "").strip()
-        points = _points(what, item) if kind in _CLOSED else np.zeros((0, 3))
-        if len(points) < least:
-            left_out[
-                f"fewer than {least} point{'s' * (least > 1)}"
-                if kind in _CLOSED
-                else f"{kind or 'no type'}, not CLOSED_PLANAR"
-            ] += 1
-            continue
-        index = geometry.to_index(points)
-        level = float(np.median(index[:, 0]))
-        if np.abs(index[:, 0] - level).max() > OUT_OF_PLANE:
-            raise InputError(
-                f"{what} is not parallel to the slices of the CT; convert it to contours on this CT first"
-            )
-        z = round(level)
-        if abs(level - z) > OFF_SLICE:
-            left_out["halfway between slices"] += 1
-        elif not 0 <= z < geometry.size[2]:
-            left_out["above or below the CT"] += 1
+        try:
+            kind = str(item.get("ContourGeometricType") or "").strip()
+            points = _points(item, noted) if kind in _CLOSED else None
+            level, contour = _on_slice(kind, points, geometry, least)
+        except _Unusable as reason:
+            left_out[str(reason)] += 1
+        except _VALUE_ERRORS:  # pydicom converts a value when it is asked for
+            left_out["one of its values is damaged"] += 1
         else:
-            found.setdefault(z, []).append((level, Contour(z, index[:, :0:-1]), kind == _XOR))
+            found.setdefault(contour.z, []).append((level, contour, kind == _XOR))
     placed = {}
     for z, several in found.items():
         # of several planes that come to lie on one slice the nearest counts: together they would cancel each other
@@ -141,20 +142,54 @@ def _placed(
     return placed
 
 
-def _points(what: str, item: Dataset) -> npt.NDArray[np.float64]:
-    """LPS mm, shape (n, 3)."""
+def _on_slice(
+    kind: str, points: npt.NDArray[np.float64] | None, geometry: Geometry, least: int
+) -> tuple[float, Contour]:
+    """Where along the slices a contour lies, in slices, and its points on the slice that is nearest."""
+    if points is None:
+        raise _Unusable(f"{kind or 'no type'}, not CLOSED_PLANAR")
+    if len(points) < least:
+        raise _Unusable(f"fewer than {least} point{'s' * (least > 1)}")
+    index = geometry.to_index(points)
+    level = float(np.median(index[:, 0]))
+    if np.abs(index[:, 0] - level).max() > OUT_OF_PLANE:
+        raise _Unusable("not parallel to the slices of the CT")
+    z = round(level)
+    if abs(level - z) > OFF_SLICE:
+        raise _Unusable(_BETWEEN)
+    if not 0 <= z < geometry.size[2]:
+        raise _Unusable(_BEYOND)
+    return level, Contour(z, index[:, :0:-1])
+
+
+def _points(item: Dataset, noted: Counter[str]) -> npt.NDArray[np.float64]:
+    """LPS mm, shape (n, 3), moved by the Contour Offset Vector where there is one: the contour of a slab lies in its
+    middle, which the vector leads to (PS3.3 C.8.8.6 until 2003, retired since)."""
+    element = item.get_item(CONTOUR_DATA)
+    value = element.value if element is not None else b""
     try:
-        element = item.get_item(CONTOUR_DATA)
-        value = element.value if element is not None else b""
         if isinstance(value, bytes):  # not yet parsed by pydicom
             numbers = np.array(value.rstrip(b" \0").split(b"\\") if value.strip() else [], dtype=np.float64)
         else:
             numbers = np.array([float(v) for v in value or []], dtype=np.float64)
-        points = numbers.reshape(-1, 3)
-        if not np.isfinite(points).all():
-            raise ValueError("not a number")
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{what} has damaged points ({error})") from error
+    except (ValueError, TypeError):
+        raise _Unusable("points that are no numbers") from None
+    if not np.isfinite(numbers).all():
+        raise _Unusable("points that are no numbers")
+    if len(numbers) % 3:
+        raise _Unusable(f"{len(numbers)} numbers, which are not points of three")
+    points = numbers.reshape(-1, 3)
+    said = item.get("NumberOfContourPoints")
+    if said is not None and str(said).strip() and int(said) != len(points):
+        noted["with another number of points than said"] += 1
+    offset = item.get("ContourOffsetVector")
+    if offset:
+        vector = np.array([float(v) for v in offset])
+        if vector.shape != (3,) or not np.isfinite(vector).all():
+            raise _Unusable("a Contour Offset Vector that is none")
+        if vector.any():
+            points = points + vector
+            noted["moved by the Contour Offset Vector"] += 1
     return points
 
 
@@ -162,41 +197,6 @@ def _key(contour: Contour) -> bytes:
     """The same for contours through the same points, wherever they begin and whichever way they run."""
     points = np.round(contour.points, 4) + 0.0
     return bytes(points[np.lexsort(points.T)].tobytes())
-
-
-def _union(
-    contours: Sequence[tuple[Contour, bool]], geometry: Geometry
-) -> tuple[tuple[int, int], BoolArray] | None:
-    """(first voxel (y, x), area) of a slice on which CLOSED_PLANAR contours overlap in part, None when none do."""
-    boxes = [(c.points.min(axis=0), c.points.max(axis=0)) for c, _ in contours]
-    pairs = [
-        (a, b)
-        for a in range(len(contours))
-        for b in range(a)
-        if not (contours[a][1] or contours[b][1])
-        and (boxes[a][0] <= boxes[b][1]).all()
-        and (boxes[b][0] <= boxes[a][1]).all()
-    ]
-    if not pairs:
-        return None
-    low = np.clip(np.floor(np.min([box[0] for box in boxes], axis=0)).astype(int), 0, None)
-    high = np.ceil(np.max([box[1] for box in boxes], axis=0)) + 1
-    size = np.clip(np.minimum(high, geometry.size[:2]).astype(int) - low, 0, None)
-    areas = []
-    for contour, _ in contours:
-        start, box = fill([contour], geometry.shape[1:])
-        areas.append(tight_mask(box, (0, *start[1:])).box((0, low[1], low[0]), (1, size[1], size[0]))[0])
-    group = list(range(len(contours)))
-    for a, b in pairs:
-        common = np.count_nonzero(areas[a] & areas[b])
-        if 0 < common < WITHIN * min(np.count_nonzero(areas[a]), np.count_nonzero(areas[b])):
-            group = [group[b] if g == group[a] else g for g in group]
-    if len(set(group)) == len(group):
-        return None
-    area = np.zeros(areas[0].shape, dtype=bool)
-    for g in set(group):
-        area ^= np.any([areas[k] for k in range(len(areas)) if group[k] == g], axis=0)
-    return (int(low[1]), int(low[0])), area
 
 
 def _lines(contours: Sequence[Contour], geometry: Geometry) -> list[tuple[tuple[int, int, int], BoolArray]]:

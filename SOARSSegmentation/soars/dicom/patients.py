@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.uid import RTStructureSetStorage
 
-from soars.ct.dicom_files import CT_IMAGE, MOST_FILES, is_dicom, read_header
+from soars.ct.dicom_files import CT_IMAGE, MOST_FILES, is_dicom, read_dataset, read_header
 from soars.errors import InputError
 
 
@@ -87,7 +86,7 @@ def _look_into(folder: Path) -> PatientFolder:
 def _referenced_series(path: Path) -> str:
     """Series Instance UID of the CT that an RTSTRUCT references, "" where it names none (PS3.3 C.8.8.5)."""
     try:
-        dataset: Any = pydicom.dcmread(path, specific_tags=["ReferencedFrameOfReferenceSequence"])
+        dataset: Any = read_dataset(path, specific_tags=["ReferencedFrameOfReferenceSequence"])
         for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
             for study in frame.get("RTReferencedStudySequence") or ():
                 for series in study.get("RTReferencedSeriesSequence") or ():

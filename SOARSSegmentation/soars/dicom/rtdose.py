@@ -19,13 +19,20 @@ from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from soars.ct.decode import LOSSY_SYNTAXES, stored_frames
+from soars.ct.dicom_files import check_complete, read_dataset, read_header
 from soars.ct.series import CtSeries
+from soars.ct.stack import UNEVEN_LIMIT_MM, UNEVEN_WARNING_MM
 from soars.errors import InputError
 from soars.structures.model import Geometry
 
 RT_DOSE_STORAGE = "1.2.840.10008.5.1.4.1.1.481.2"
-#: Frames may be this far, in mm, from evenly spaced.
-EVEN_MM = 0.01
+#: Gy per unit in which a file's dose may be.
+UNITS = {"Gy": 1.0, "cGy": 0.01}
+#: No plan gives a patient more; centigray do.
+MOST_GY = 1000.0
+#: Frames that are nearer to each other, in mm, are at the same place.
+SAME_MM = 0.01
 #: Direction cosines may miss a right angle by this much.
 ORIENTATION_TOLERANCE = 1e-3
 #: What is not the dose of a whole plan.
@@ -49,15 +56,18 @@ class RtDose:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_rtdose(path: Path | str) -> RtDose:
-    """Read one RTDOSE file; `InputError`, with the file, for what is damaged, not understood, or no absorbed dose
-    in Gy."""
+def read_rtdose(path: Path | str, unit: str | None = None) -> RtDose:
+    """Read one RTDOSE file, with a preamble or without, compressed or not.
+
+    ``unit``, one of `UNITS`, is what its values are in when the file does not say, or says it wrongly. `InputError`,
+    with the file, for what is damaged, not understood, or no absorbed dose.
+    """
     path = Path(path)
     dataset = _read(path)
     try:
         with python_warnings.catch_warnings(), pydicom_config.disable_value_validation():
             python_warnings.simplefilter("ignore")
-            return _dose(dataset, path)
+            return _dose(dataset, path, unit)
     except (
         ArithmeticError,
         AttributeError,
@@ -70,15 +80,20 @@ def read_rtdose(path: Path | str) -> RtDose:
         raise InputError(f"{path}: one of its values is damaged; export it again") from error
 
 
-def _dose(dataset: Dataset, path: Path) -> RtDose:
+def _dose(dataset: Dataset, path: Path, unit: str | None) -> RtDose:
     warnings: list[str] = []
     _check_kind(dataset, path, warnings)
+    _check_whole(path)
+    factor = _gy_of_unit(dataset, path, unit, warnings)
     scaling = _number(dataset, "DoseGridScaling", path)
     if not np.isfinite(scaling) or scaling <= 0:
         raise InputError(f"{path}: its Dose Grid Scaling is {scaling:g}, so its values mean nothing")
-    origin, direction, spacing, order = _grid(dataset, path)
-    stored = _pixels(dataset, path)[order]
-    values = (stored.astype(np.float64) * scaling).astype(np.float32)
+    origin, direction, spacing, order = _grid(dataset, path, warnings)
+    stored = stored_frames(dataset, path)[order]
+    if str(dataset.file_meta.TransferSyntaxUID) in LOSSY_SYNTAXES:
+        warnings.append(f"{path.name} was compressed with loss: its dose is not what was computed")
+    values = (stored.astype(np.float64) * (scaling * factor)).astype(np.float32)
+    check_height(float(values.max()), path)
     if values.min() < 0:
         warnings.append(f"{path.name} holds negative dose (down to {values.min():g} Gy)")
     image = sitk.GetImageFromArray(values)
@@ -150,23 +165,23 @@ def _read(path: Path) -> Dataset:
     try:
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")
-            return pydicom.dcmread(path)
+            return read_dataset(path)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # pydicom raises whatever the damage leads to
-        raise InputError(f"{path}: is not a DICOM file, or damaged; export it again") from error
+        raise InputError(f"{path}: is damaged or cut off; export it again") from error
 
 
 def _check_kind(dataset: Dataset, path: Path, warnings: list[str]) -> None:
     modality = str(dataset.get("Modality") or "")
+    if not modality and not dataset.get("SOPClassUID"):
+        raise InputError(f"{path}: does not say what it is: cut off or damaged; an RTDOSE is needed")
     if modality != "RTDOSE" and str(dataset.get("SOPClassUID") or "") != RT_DOSE_STORAGE:
         raise InputError(
             f"{path}: is a DICOM file of another kind ({modality or 'unknown'}); an RTDOSE is needed"
         )
-    units = str(dataset.get("DoseUnits") or "").upper()
-    if units != "GY":
-        what = {"RELATIVE": "relative, not in Gy", "": "without a unit"}.get(units, f"in {units}, not in Gy")
-        raise InputError(f"{path}: its dose is {what}; export the absolute dose")
     if str(dataset.get("DoseType") or "").upper() == "ERROR":
         raise InputError(f"{path}: holds differences of doses (Dose Type ERROR), not a dose")
     if str(dataset.get("DoseType") or "").upper() == "EFFECTIVE":
@@ -176,7 +191,52 @@ def _check_kind(dataset: Dataset, path: Path, warnings: list[str]) -> None:
         warnings.append(f"{path.name} is the dose of a part ({summation}){_OF_A_PART}")
 
 
-def _grid(dataset: Dataset, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _check_whole(path: Path) -> None:
+    """Refuse a file that ends before its pixels do: decoders fill up what is missing without a word."""
+    header = read_header(path)
+    try:
+        if header.pixels_at >= 0:
+            check_complete(header)
+            return
+    except InputError:
+        pass
+    raise InputError(f"{path}: its pixels are missing, damaged or cut off; export it again")
+
+
+def _gy_of_unit(dataset: Dataset, path: Path, unit: str | None, warnings: list[str]) -> float:
+    """Gy per unit of the file's dose; what was asked for comes before what the file says."""
+    said = str(dataset.get("DoseUnits") or "").strip().upper()
+    if said == "RELATIVE":
+        raise InputError(f"{path}: its dose is relative, not in Gy; export the absolute dose")
+    if unit is not None:
+        if said and said != unit.upper():
+            warnings.append(
+                f"{path.name}: its dose was read in {unit}, as asked, though the file says {said}"
+            )
+        return UNITS[unit]
+    for name, factor in UNITS.items():
+        if said == name.upper():
+            if name != "Gy":
+                warnings.append(f"{path.name}: its dose is in {name}, which is not DICOM's; it was read so")
+            return factor
+    what = f"in {said}, not in Gy" if said else "without a unit"
+    raise InputError(
+        f"{path}: its dose is {what}; export the absolute dose, or say with --dose-unit which of "
+        f"{', '.join(UNITS)} it is in"
+    )
+
+
+def check_height(most_gy: float, path: Path) -> None:
+    """Raise `InputError` for a dose that no plan gives."""
+    if most_gy > MOST_GY:
+        raise InputError(
+            f"{path}: its highest value is {most_gy:g}, too much for Gy; if it is in cGy, say --dose-unit cGy"
+        )
+
+
+def _grid(
+    dataset: Dataset, path: Path, warnings: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Origin (3,), direction (3, 3; columns are x, y, z), spacing (x, y, z), and the order of frames that makes
     them ascend along row x column."""
     origin = _numbers(dataset, "ImagePositionPatient", path, 3)
@@ -194,13 +254,18 @@ def _grid(dataset: Dataset, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndar
     offsets = _offsets(_numbers(dataset, "GridFrameOffsetVector", path, frames), origin, normal, path)
     order = np.argsort(offsets, kind="stable")
     steps = np.diff(offsets[order])
-    if steps.min() <= EVEN_MM:
+    if steps.min() <= SAME_MM:
         raise InputError(f"{path}: two of its frames are at the same place (Grid Frame Offset Vector)")
     step = float(steps.mean())
-    if np.abs(offsets[order] - offsets[order][0] - step * np.arange(frames)).max() > EVEN_MM:
+    off = float(np.abs(offsets[order] - offsets[order][0] - step * np.arange(frames)).max())
+    if off > UNEVEN_LIMIT_MM:
         raise InputError(
             f"{path}: its frames are not evenly spaced ({steps.min():g} to {steps.max():g} mm); "
             "export the dose on a regular grid"
+        )
+    if off > UNEVEN_WARNING_MM:
+        warnings.append(
+            f"{path.name}: its frames are not quite evenly spaced: up to {off:.2f} mm from a regular {step:.4g} mm grid"
         )
     first = origin + offsets[order][0] * normal
     return (
@@ -217,27 +282,15 @@ def _offsets(vector: np.ndarray, origin: np.ndarray, normal: np.ndarray, path: P
     PS3.3 C.8.8.3.2 knows two ways: a vector that begins with 0 counts from the position; one that begins with the
     position's z, on an axial grid, holds z coordinates.
     """
-    if abs(vector[0]) <= EVEN_MM:
+    if abs(vector[0]) <= SAME_MM:
         return vector
     axial = abs(abs(normal[2]) - 1) <= ORIENTATION_TOLERANCE
-    if axial and abs(vector[0] - origin[2]) <= EVEN_MM:
+    if axial and abs(vector[0] - origin[2]) <= UNEVEN_LIMIT_MM:
         return (vector - origin[2]) * np.sign(normal[2])
     raise InputError(
         f"{path}: its Grid Frame Offset Vector begins with {vector[0]:g}, which is neither 0 nor the z of its position "
         f"({origin[2]:g}); where its frames lie cannot be told"
     )
-
-
-def _pixels(dataset: Dataset, path: Path) -> np.ndarray:
-    try:
-        with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore")
-            values = dataset.pixel_array
-    except Exception as error:  # pydicom raises whatever the damage leads to
-        raise InputError(f"{path}: its pixels are missing, damaged or cut off; export it again") from error
-    if values.ndim != 3:
-        raise InputError(f"{path}: is not a volume of single values (shape {values.shape})")
-    return np.asarray(values)
 
 
 def _value(dataset: Dataset, keyword: str, path: Path) -> Any:

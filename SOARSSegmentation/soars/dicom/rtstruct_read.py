@@ -20,6 +20,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
+from soars.ct.dicom_files import read_dataset
 from soars.ct.series import CtSeries
 from soars.dicom.contour_masks import contours_to_mask
 from soars.dicom.rtstruct_write import GENERATION_ALGORITHMS, GENERATION_TAG
@@ -27,6 +28,8 @@ from soars.errors import InputError
 from soars.structures.model import Geometry, StructureSet
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+#: How many of the reasons that were gathered an error names.
+MOST_REASONS = 3
 
 
 @dataclass
@@ -61,8 +64,9 @@ def read_rtstruct(
             was de-identified, and the frame of reference.
         any_frame: read contours of another frame of reference, or of none, as if it were the CT's.
 
-    ROIs without contours are kept, empty; ROIs of one name are numbered. What is odd (points, open contours,
-    contours between slices, gaps) is told in ``.warnings``. Raises `InputError`, with the file, when it is
+    ROIs without contours are kept, empty; ROIs of one name are numbered. A contour or an ROI that cannot be used
+    (points, open contours, not parallel to the slices, damaged numbers) is left out alone; this and what is odd is in
+    ``.warnings``. Raises `InputError`, with the file, when it is
     damaged, no RTSTRUCT, has no contours at all, belongs to another patient, to another frame of reference or to
     none, or lies wholly outside the CT.
     """
@@ -82,23 +86,35 @@ def read_rtstruct(
             name, copy = f"{roi.name}_{copy}", copy + 1
         if name != roi.name:
             out.warnings.append(f"{path.name}: two ROIs are called {roi.name!r}; one is now {name!r}")
+        total += len(roi.contours)
+        before = len(out.warnings)
         with _damage_told(path):
             mask = contours_to_mask(
                 roi.contours, geometry, path, name, out.warnings, lines_inside=drawn_by_rt_utils
             )
-        total += len(roi.contours)
+        if mask is None:
+            reasons = [w.rpartition("left out: ")[2] for w in out.warnings[before:]]
+            out.warnings[before:] = [f"{path.name}: the ROI {name!r} was left out: {'; '.join(reasons)}"]
+            continue
         info: dict[str, Any] = {"colour": roi.colour} if roi.colour else {}
         if roi.algorithm in GENERATION_ALGORITHMS:
             info["tags"] = {GENERATION_TAG: roi.algorithm}
         out.add_mask(name, mask, info)
     if not total:
-        raise InputError(f"{path} has no contours")
+        raise InputError(f"{path} has no contours" + _because(out.warnings))
     if all(out.is_empty(name) for name in out):
-        reason = out.warnings[-1] if out.warnings else "its contours enclose no voxel"
         raise InputError(
-            f"{path}: no contour lies within the CT ({reason}); is it the CT they were drawn on?"
+            f"{path}: no contour lies within the CT{_because(out.warnings)}; is it the CT they were drawn on?"
         )
     return out
+
+
+def _because(warnings: list[str]) -> str:
+    """The reasons that were gathered, a few of them, for an error."""
+    if not warnings:
+        return ""
+    more = f"; and {len(warnings) - MOST_REASONS} more" if len(warnings) > MOST_REASONS else ""
+    return f" ({'; '.join(warnings[-MOST_REASONS:])}{more})"
 
 
 @contextmanager
@@ -110,8 +126,6 @@ def _damage_told(path: Path) -> Iterator[None]:
             yield
     except InputError:
         raise
-    except pydicom.errors.InvalidDicomError as error:
-        raise InputError(f"{path} is not a DICOM file") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (
@@ -132,8 +146,7 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> Dataset:
     with _damage_told(path):
-        dataset = pydicom.dcmread(path)
-        dataset.file_meta.get("TransferSyntaxUID")
+        dataset = read_dataset(path)
         for element in dataset.elements():
             # pydicom reads a file that ends early without complaint
             if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
@@ -151,38 +164,63 @@ def _read(path: Path) -> Dataset:
 
 
 def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
-    """The ROIs in the file's order, each with its contours."""
+    """The ROIs in the file's order, each with its contours. What is wrong with one costs that one."""
     rois: dict[int, _Roi] = {}
+    doubtful: dict[int, list[str]] = {}
     for item in dataset.StructureSetROISequence:
-        number = _number(path, item, "ROINumber")
-        if number in rois:
-            raise InputError(
-                f"{path}: two ROIs have the number {number}, so whose the contours are is not known"
-            )
-        rois[number] = _Roi(
+        number = _number(item, "ROINumber")
+        if number is None:
+            name = _plain(item.get("ROIName")) or "without a name"
+            warnings.append(f"{path.name}: the ROI {name!r} was left out: it has no number that can be read")
+            continue
+        roi = _Roi(
             number,
             _name(item.get("ROIName"), number, path, warnings),
             _plain(item.get("ReferencedFrameOfReferenceUID")),
             _plain(item.get("ROIGenerationAlgorithm")).upper(),
         )
+        if number in rois:
+            doubtful.setdefault(number, [rois[number].name]).append(roi.name)
+        rois[number] = roi
+    _add_contours(path, dataset, rois, warnings)
+    for number, names in doubtful.items():
+        del rois[number]
+        warnings.append(
+            f"{path.name}: the ROIs {', '.join(map(repr, names))} were left out: all have the number {number}, so "
+            f"whose the contours are is not known"
+        )
+    return list(rois.values())
+
+
+def _add_contours(path: Path, dataset: Dataset, rois: dict[int, _Roi], warnings: list[str]) -> None:
+    """Give every ROI its contours and its colour."""
     for item in dataset.ROIContourSequence:
-        number = _number(path, item, "ReferencedROINumber")
         contours = list(item.get("ContourSequence") or [])
         if any(_in_disorder(part) for part in (item, *contours)):
             raise InputError(f"{path} is damaged among its contours; copy or export it again")
+        count = f"{len(contours)} contour{'s' * (len(contours) != 1)}"
+        number = _number(item, "ReferencedROINumber")
+        if number is None:
+            warnings.append(f"{path.name}: {count} without the number of an ROI were ignored")
+            continue
         if number not in rois:
-            count = f"{len(contours)} contour{'s' * (len(contours) != 1)}"
-            warnings.append(f"{path.name}: there is no ROI of number {number}; its {count} had no part")
+            warnings.append(f"{path.name}: there is no ROI of number {number}; its {count} were ignored")
             continue
         if (
             "ContourSequence" in item and not contours
         ):  # PS3.3 C.8.8.6: one or more items, or no sequence at all
             warnings.append(f"{path.name}: the list of contours of {rois[number].name!r} is there, but empty")
         rois[number].contours += contours
+        rois[number].colour = _colour(item) or rois[number].colour
+
+
+def _colour(item: Dataset) -> tuple[int, ...]:
+    """ROI Display Color, () when it is missing or none."""
+    try:
         colour = tuple(int(c) for c in item.get("ROIDisplayColor") or ())
-        if len(colour) == 3 and all(0 <= c <= 255 for c in colour):
-            rois[number].colour = colour
-    return list(rois.values())
+    except (TypeError, ValueError):
+        return ()
+    return colour if len(colour) == 3 and all(0 <= c <= 255 for c in colour) else ()
 
 
 def _in_disorder(item: Dataset) -> bool:
@@ -191,11 +229,12 @@ def _in_disorder(item: Dataset) -> bool:
     return any(not (tag.is_private or tag.element == 0 or dictionary_has_tag(tag)) for tag in item.keys())
 
 
-def _number(path: Path, item: Dataset, keyword: str) -> int:
-    value = item.get(keyword)
-    if value is None or str(value).strip() == "":
-        raise InputError(f"{path}: an ROI has no number, so whose the contours are is not known")
-    return int(value)
+def _number(item: Dataset, keyword: str) -> int | None:
+    """The number of an ROI, None when it is missing or none."""
+    try:
+        return int(item.get(keyword))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _name(value: object, number: int, path: Path, warnings: list[str]) -> str:

@@ -32,10 +32,12 @@ class DoseCase:
 
 @dataclass(frozen=True)
 class DoseOptions:
-    """Which organs (all of the reference when None), and how the dose is sampled (`soars.dose.sampling`)."""
+    """Which organs (all of the reference when None), how the dose is sampled (`soars.dose.sampling`), and the unit it
+    is in where its file does not say ("Gy" or "cGy")."""
 
     organs: tuple[str, ...] | None = None
     sampling: str = DEFAULT_SAMPLING
+    unit: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,8 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
     warnings: list[str] = []
     first = case.pairs[0][1]
     series = read_ct(first.ct).series if first.ct else None
-    dose = add_doses(case.dose, series) if case.dose.is_dir() else read_dose(case.dose, series)
+    read = add_doses if case.dose.is_dir() else read_dose
+    dose = read(case.dose, series, options.unit)
     warnings += dose.warnings
     for name, pair in case.pairs:
         substitute, reference = read_pair(pair)

@@ -16,9 +16,6 @@ from soars.errors import InputError
 if TYPE_CHECKING:
     from soars.dicom.rtdose import RtDose
 
-#: No plan gives a patient more; centigray do.
-MOST_GY = 1000.0
-
 
 @dataclass
 class Dose:
@@ -29,20 +26,21 @@ class Dose:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_dose(path: Path | str, reference: CtSeries | None = None) -> Dose:
-    """Read an RTDOSE (checked against the CT's frame of reference, if given), or a NRRD, NIfTI or MHA file in Gy.
+def read_dose(path: Path | str, reference: CtSeries | None = None, unit: str | None = None) -> Dose:
+    """Read an RTDOSE (checked against the CT's frame of reference, if given), or a NRRD, NIfTI or MHA file.
 
+    ``unit``, "Gy" or "cGy", is what the values are in when the file does not say (an image: Gy), or says it wrongly.
     Raises `InputError`, with the file, for what cannot be used.
     """
     path = Path(path)
     if is_image_name(path):
-        image, warnings = _read_image(path)
+        image, warnings = _read_image(path, unit)
         return Dose(image, path, warnings)
-    found = _read_rtdose(path, reference)
+    found = _read_rtdose(path, reference, unit)
     return Dose(found.image, path, found.warnings)
 
 
-def add_doses(folder: Path, reference: CtSeries | None = None) -> Dose:
+def add_doses(folder: Path, reference: CtSeries | None = None, unit: str | None = None) -> Dose:
     """The sum of all RTDOSEs in a folder, each checked as `read_dose` does. `InputError` when there are none, or they
     cannot be added (`soars.dicom.rtdose.add_rtdoses`)."""
     from soars.dicom.rtdose import add_rtdoses
@@ -50,7 +48,7 @@ def add_doses(folder: Path, reference: CtSeries | None = None) -> Dose:
     paths = rtdoses_in(folder)
     if not paths:
         raise InputError(f"{folder}: there is no RTDOSE in it")
-    total = add_rtdoses([_read_rtdose(path, reference) for path in paths])
+    total = add_rtdoses([_read_rtdose(path, reference, unit) for path in paths])
     return Dose(total.image, folder, total.warnings)
 
 
@@ -68,21 +66,23 @@ def rtdoses_in(folder: Path) -> list[Path]:
     return found
 
 
-def _read_rtdose(path: Path, reference: CtSeries | None) -> RtDose:
+def _read_rtdose(path: Path, reference: CtSeries | None, unit: str | None) -> RtDose:
     """Read, and checked against the CT's frame of reference."""
     from soars.dicom.rtdose import check_belongs, read_rtdose
 
-    found = read_rtdose(path)
+    found = read_rtdose(path, unit)
     if reference is not None:
         check_belongs(found, reference)
     return found
 
 
-def _read_image(path: Path) -> tuple[sitk.Image, list[str]]:
+def _read_image(path: Path, unit: str | None) -> tuple[sitk.Image, list[str]]:
+    from soars.dicom.rtdose import UNITS, check_height
+
     image, warnings = read_image_file(path, "a dose")
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are no numbers")
-    if values.max() > MOST_GY:
-        raise InputError(f"{path}: its highest value is {values.max():g}, too much for Gy; is it in cGy?")
-    return sitk.Cast(image, sitk.sitkFloat32), warnings
+    dose = sitk.Cast(image, sitk.sitkFloat32) * UNITS[unit or "Gy"]
+    check_height(float(sitk.GetArrayViewFromImage(dose).max()), path)
+    return dose, warnings

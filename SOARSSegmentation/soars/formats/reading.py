@@ -91,10 +91,10 @@ def _read(path: Path, geometry: Geometry | None, reference: CtSeries | None, any
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark."""
+    """Whether the file is DICOM by its content, with a preamble or without."""
+    from soars.ct.dicom_files import is_dicom as looks_like_dicom
+
     try:
-        with path.open("rb") as file:
-            file.seek(128)
-            return file.read(4) == b"DICM"
+        return looks_like_dicom(path)
     except OSError:
         return False

@@ -1,0 +1,124 @@
+"""Stored pixel values of any DICOM file, compressed or not, as they are in the file: no rescaling, nothing inverted.
+
+GDCM (inside SimpleITK) decodes what is compressed, but what it returns is what is to be shown: it inverts MONOCHROME1
+and applies some scales. Each frame is therefore handed to it as a plain MONOCHROME2 image of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings as python_warnings
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
+
+from soars.ct.itk_messages import itk_messages
+from soars.errors import InputError
+
+_SYNTAX = "1.2.840.10008.1.2"
+_NATIVE = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
+#: Transfer syntaxes that GDCM, inside SimpleITK, decodes: native, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
+LOSSLESS_SYNTAXES = _NATIVE | {f"{_SYNTAX}.{s}" for s in ("4.57", "4.70", "4.80", "4.90", "5")}
+LOSSY_SYNTAXES = {f"{_SYNTAX}.{s}" for s in ("4.50", "4.51", "4.81", "4.91")}
+FRAMES_AT_ONCE = 32
+_PIXEL_MODULE = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+
+
+def check_syntax(syntax: str, path: Path) -> None:
+    """Raise `InputError`, with the name, for a compression that nothing here decodes."""
+    if syntax not in LOSSLESS_SYNTAXES | LOSSY_SYNTAXES:
+        name = UID(syntax).name
+        raise InputError(f"{path}: is compressed as {name}, which is not read here; export it uncompressed")
+
+
+def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
+    """All frames as stored integers, shape (frames, rows, columns).
+
+    Raises `InputError` for a compression that is not read, and for pixels that are missing, damaged or cut off.
+    """
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    check_syntax(syntax, path)
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            if syntax in _NATIVE or syntax == RLELossless:
+                values = _within_bits(np.asarray(dataset.pixel_array), dataset)
+            else:
+                values = np.concatenate(list(_decoded(dataset, path)))
+    except InputError:
+        raise
+    except Exception as error:  # pydicom raises whatever the damage leads to
+        raise InputError(f"{path}: its pixels are missing, damaged or cut off; export it again") from error
+    if values.ndim == 2:
+        values = values[None]
+    wanted = (int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns))
+    if values.shape != wanted:
+        raise InputError(f"{path}: is not a volume of single values (shape {values.shape}, not {wanted})")
+    return values
+
+
+def _within_bits(values: npt.NDArray[np.integer], dataset: Dataset) -> npt.NDArray[np.integer]:
+    """Without what is in the bits above those that are stored, which may be anything (PS3.5, 8.1.1)."""
+    unused = values.dtype.itemsize * 8 - int(dataset.BitsStored)
+    if unused <= 0 or int(dataset.HighBit) != int(dataset.BitsStored) - 1 or values.dtype.kind not in "iu":
+        return values
+    shifted = np.left_shift(values, unused)
+    return np.right_shift(shifted, unused, out=shifted)  # brings the sign down where there is one
+
+
+def _decoded(dataset: Dataset, path: Path) -> Iterator[npt.NDArray[np.integer]]:
+    """Frames by GDCM, some at a time, shape (n, rows, columns)."""
+    count = int(dataset.get("NumberOfFrames") or 1)
+    frames = generate_frames(dataset.PixelData, number_of_frames=count)
+    with tempfile.TemporaryDirectory(prefix="soars-") as folder:
+        while some := list(islice(frames, FRAMES_AT_ONCE)):
+            files = [
+                _single(frame, dataset, Path(folder) / f"{k:02d}.dcm", k) for k, frame in enumerate(some)
+            ]
+            yield _read_by_gdcm(files, path)
+
+
+def _single(frame: bytes, dataset: Dataset, target: Path, number: int) -> Path:
+    """One compressed frame as a file of its own."""
+    single = Dataset()
+    single.file_meta = FileMetaDataset()
+    single.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    single.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    single.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{number + 1}")
+    single.SOPClassUID = SecondaryCaptureImageStorage
+    single.SOPInstanceUID = single.file_meta.MediaStorageSOPInstanceUID
+    for keyword in _PIXEL_MODULE:
+        setattr(single, keyword, dataset[keyword].value)
+    single.PhotometricInterpretation = "MONOCHROME2"
+    single.PixelData = encapsulate([frame])
+    single["PixelData"].VR = "OB"
+    single["PixelData"].is_undefined_length = True
+    single.save_as(target, enforce_file_format=True)
+    return target
+
+
+def _read_by_gdcm(files: Sequence[Path], path: Path) -> npt.NDArray[np.integer]:
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(file) for file in files])
+    reader.SetOutputPixelType(sitk.sitkInt32)
+    try:
+        with itk_messages():
+            return sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise InputError(f"{path}: its pixels cannot be decoded; copy or export it again") from error

@@ -1,0 +1,216 @@
+"""One contour, or one ROI, that cannot be used costs itself; thousands of contours on a slice cost little."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from clinics import Clinic, make_clinic
+from pydicom.dataset import Dataset
+
+from soars.dicom.contour_overlap import area_of_overlapping
+from soars.dicom.contours import Contour, fill
+from soars.errors import InputError
+from soars.formats.reading import read_structures
+
+VOXELS = 24
+"""Of each of the clinic's two ROIs."""
+
+
+@pytest.fixture
+def clinic(ct_series: Callable[..., list[Path]], tmp_path: Path) -> Clinic:
+    return make_clinic(tmp_path, ct_series)
+
+
+def sagittal(clinic: Clinic) -> Dataset:
+    item = clinic.box(1, (2.5, 2.5, 6.5, 6.5))
+    corners = clinic.geometry.to_physical([(1, 2, 5), (1, 6, 5), (4, 6, 5), (4, 2, 5)])
+    item.ContourData = [f"{v:.6g}" for v in corners.ravel()]
+    return item
+
+
+def eight_numbers(clinic: Clinic) -> Dataset:
+    item = clinic.box(1, (2.5, 2.5, 6.5, 6.5))
+    item.ContourData = item.ContourData[:8]
+    return item
+
+
+def no_numbers(clinic: Clinic) -> Dataset:
+    item = clinic.box(1, (2.5, 2.5, 6.5, 6.5))
+    raw = b"1\\2\\x\\4\\5\\6\\7\\8\\9 "
+    item["ContourData"] = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag("ContourData"), "DS", len(raw), raw, 0, True, True
+    )
+    return item
+
+
+def of_kind(kind: str) -> Callable[[Clinic], Dataset]:
+    return lambda clinic: clinic.box(1, (2.5, 2.5, 6.5, 6.5), kind=kind)
+
+
+def without_type(clinic: Clinic) -> Dataset:
+    item = clinic.box(1, (2.5, 2.5, 6.5, 6.5))
+    del item.ContourGeometricType
+    return item
+
+
+UNUSABLE = {
+    "sagittal": (sagittal, "not parallel to the slices"),
+    "eight numbers": (eight_numbers, "8 numbers, which are not points of three"),
+    "no numbers": (no_numbers, "points that are no numbers"),
+    "POINT": (of_kind("POINT"), "POINT, not CLOSED_PLANAR"),
+    "OPEN_PLANAR": (of_kind("OPEN_PLANAR"), "OPEN_PLANAR, not CLOSED_PLANAR"),
+    "OPEN_NONPLANAR": (of_kind("OPEN_NONPLANAR"), "OPEN_NONPLANAR, not CLOSED_PLANAR"),
+    "without a type": (without_type, "no type, not CLOSED_PLANAR"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_roi_costs_itself_and_says_why(clinic: Clinic, name: str) -> None:
+    make, reason = UNUSABLE[name]
+
+    def edit(dataset: Dataset) -> None:
+        dataset.ROIContourSequence[1].ContourSequence = [make(clinic)]
+
+    read = clinic.edit(edit).read()
+    assert read.names == ("Brainstem",) and read.voxels("Brainstem") == VOXELS
+    (warning,) = [w for w in read.warnings if "'Parotid_L' was left out" in w]
+    assert reason in warning
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_contour_costs_its_slice_at_most(clinic: Clinic, name: str) -> None:
+    """Beside two contours of 12 voxels each, which stay."""
+    make, reason = UNUSABLE[name]
+    clinic.edit(lambda d: d.ROIContourSequence[1].ContourSequence.append(make(clinic)))
+    read = clinic.read()
+    assert read.voxels("Brainstem") == read.voxels("Parotid_L") == VOXELS
+    assert any(f"1 contour of 'Parotid_L' left out: {reason}" in w for w in read.warnings)
+
+
+def test_a_file_of_unusable_rois_only_is_refused_with_the_reasons(clinic: Clinic) -> None:
+    clinic.draw(sagittal(clinic))
+    with pytest.raises(InputError, match="'Brainstem' was left out: not parallel to the slices of the CT"):
+        clinic.read()
+
+
+def test_one_warning_for_each_kind_of_contour(clinic: Clinic) -> None:
+    many = [of_kind("POINT")(clinic) for _ in range(300)] + [sagittal(clinic) for _ in range(200)]
+    clinic.edit(lambda d: d.ROIContourSequence[1].ContourSequence.extend(many))
+    warnings = clinic.read().warnings
+    assert len(warnings) == 2
+    assert any(w.startswith("rt.dcm: 300 contours") for w in warnings)
+    assert any(w.startswith("rt.dcm: 200 contours") for w in warnings)
+
+
+# --- what several contours on a slice mean ------------------------------------------------------------------------
+def test_xor_contours_take_away_where_they_overlap(clinic: Clinic) -> None:
+    """PS3.3 C.8.8.6.3: 6 x 6 and 6 x 6 voxels that share 3 x 6 leave 2 x 18."""
+    boxes = ((1.5, 1.5, 7.5, 7.5), (4.5, 1.5, 10.5, 7.5))
+    clinic.draw(*(clinic.box(2, box, kind="CLOSEDPLANAR_XOR") for box in boxes))
+    assert clinic.read().voxels("Brainstem") == 36
+    clinic.draw(*(clinic.box(2, box) for box in boxes))
+    assert clinic.read().voxels("Brainstem") == 54
+
+
+def test_a_keyhole_is_a_hole(clinic: Clinic) -> None:
+    outline = [(1.5, 1.5), (9.5, 1.5), (9.5, 9.5), (1.5, 9.5), (1.5, 5.5)]
+    hole = [(3.5, 5.5), (3.5, 3.5), (7.5, 3.5), (7.5, 7.5), (3.5, 7.5), (3.5, 5.5)]
+    clinic.draw(clinic.contour(2, *outline, *hole, (1.5, 5.5)))
+    assert clinic.read().voxels("Brainstem") == 64 - 16
+
+
+def test_a_contour_offset_vector_moves_the_contour(clinic: Clinic) -> None:
+    """From the plane that is written, a slice above, to the middle of the slab."""
+    item = clinic.box(3, (2.5, 2.5, 6.5, 6.5))
+    item.add_new(0x30060045, "DS", [0, 0, -clinic.geometry.spacing[2]])
+    read = clinic.draw(item).read()
+    assert read.crop("Brainstem").start == (2, 3, 3) and read.voxels("Brainstem") == 16
+    assert any("1 contour moved by the Contour Offset Vector" in w for w in read.warnings)
+
+
+def test_a_count_of_points_that_is_not_theirs_is_noted(clinic: Clinic) -> None:
+    clinic.edit(lambda d: setattr(d.ROIContourSequence[0].ContourSequence[0], "NumberOfContourPoints", 99))
+    read = clinic.read()
+    assert read.voxels("Brainstem") == VOXELS
+    assert any("1 contour with another number of points than said" in w for w in read.warnings)
+
+
+# --- files without preamble ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["bare.dcm", "bare", "RS.1.2.840.113704"])
+def test_without_preamble_file_meta_information_or_ending(clinic: Clinic, name: str) -> None:
+    """As Elekta XiO and Monaco write them; the group 0002 ends where its length says."""
+    raw = clinic.rtstruct.read_bytes()
+    bare = clinic.rtstruct.with_name(name)
+    bare.write_bytes(raw[144 + int.from_bytes(raw[140:144], "little") :])
+    read = read_structures(bare, clinic.geometry, reference=clinic.series)
+    assert read.names == ("Brainstem", "Parotid_L") and read.voxels("Brainstem") == VOXELS
+
+
+# --- many contours ------------------------------------------------------------------------------------------------
+def islands(count: int, step: float, size: float) -> list[tuple[Contour, bool]]:
+    """Squares in rows of a hundred."""
+    square = np.array([(0, 0), (size, 0), (size, size), (0, size)])
+    places = [(0.3 + step * (k % 100), 0.3 + step * (k // 100)) for k in range(count)]
+    return [(Contour(0, square + place), False) for place in places]
+
+
+def seconds(contours: list[tuple[Contour, bool]]) -> float:
+    start = time.process_time()
+    area_of_overlapping(contours, (1024, 1024))
+    return time.process_time() - start
+
+
+def test_time_grows_with_the_contours_not_with_their_pairs() -> None:
+    """Ten thousand islands, apart or each touching its neighbours: pairs in a loop took minutes."""
+    for size in (4.0, 12.0):
+        assert area_of_overlapping(islands(100, 10.0, size), (1024, 1024)) is None or size > 10
+        assert seconds(islands(10000, 10.0, size)) < 5
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_area_is_that_of_pairs_compared_one_by_one(seed: int) -> None:
+    """Against the rule written out: contours that share some, but less than 90 % of the smaller, are one; even-odd."""
+    rng = np.random.default_rng(seed)
+    shape = (40, 50)
+    contours = []
+    for _ in range(rng.integers(2, 12)):
+        centre, radius = rng.uniform(-2, 45, 2), rng.uniform(1, 12)
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+        points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        contours.append((Contour(0, points), bool(rng.random() < 0.2)))
+    wanted = pair_by_pair(contours, shape)
+    found = area_of_overlapping(contours, shape)
+    if found is None:
+        assert wanted is None
+    else:
+        (y, x), area = found
+        whole = np.zeros(shape, bool)
+        whole[y : y + area.shape[0], x : x + area.shape[1]] = area
+        np.testing.assert_array_equal(whole, wanted)
+
+
+def pair_by_pair(contours: list[tuple[Contour, bool]], shape: tuple[int, int]) -> np.ndarray | None:
+    areas = []
+    for contour, _ in contours:
+        area = np.zeros(shape, bool)
+        (_, y, x), box = fill([contour], shape)
+        area[y : y + box.shape[1], x : x + box.shape[2]] = box[0]
+        areas.append(area)
+    group = list(range(len(contours)))
+    for a in range(len(contours)):
+        for b in range(a):
+            common = np.count_nonzero(areas[a] & areas[b])
+            smaller = min(np.count_nonzero(areas[a]), np.count_nonzero(areas[b]))
+            if not (contours[a][1] or contours[b][1]) and 0 < common < 0.9 * smaller:
+                group = [group[b] if g == group[a] else g for g in group]
+    if len(set(group)) == len(group):
+        return None
+    out = np.zeros(shape, bool)
+    for g in set(group):
+        out ^= np.any([area for area, of in zip(areas, group, strict=True) if of == g], axis=0)
+    return out
