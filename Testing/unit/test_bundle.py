@@ -20,7 +20,7 @@ import pytest
 import soars.bundle.store
 from soars.bundle.card import CARD_SECTIONS, check_card
 from soars.bundle.install import import_bundle
-from soars.bundle.manifest import BranchSpec
+from soars.bundle.manifest import FORMAT_VERSION, BranchSpec
 from soars.bundle.store import (
     list_bundles,
     load_bundle,
@@ -199,8 +199,55 @@ class TestDamage:
         refused(tmp_path, "has no manifest.json")
 
     def test_a_newer_format_says_to_update(self, folder: Path) -> None:
-        change_manifest(folder, lambda m: m.update(format_version=2, something_new={}))
+        change_manifest(folder, lambda m: m.update(format_version=FORMAT_VERSION + 1, something_new={}))
         refused(folder, "made for a newer version of soars .*update soars")
+
+
+class TestOtherSystems:
+    """Format 2: a bundle may name another system than the cascade."""
+
+    FIELDS: dict[str, Any] = {
+        "name": "other",
+        "version": "1",
+        "description": "a model of another kind",
+        "licence": "CC-BY-4.0",
+        "system": "nnunet",
+        "organs": ["Brainstem", "Parotid_L"],
+        "settings": {"anything": [1, 2]},
+    }
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Path:
+        (tmp_path / "card.md").write_text(CARD)
+        (tmp_path / "weights.bin").write_bytes(b"weights")
+        write_manifest(tmp_path, self.FIELDS)
+        return tmp_path
+
+    def test_it_says_what_it_gives_and_keeps_its_settings(self, other: Path) -> None:
+        bundle = load_bundle(other)
+        assert (bundle.format_version, bundle.system) == (2, "nnunet")
+        assert bundle.organs == ("Brainstem", "Parotid_L") and bundle.settings == {"anything": [1, 2]}
+        assert set(bundle.files) == {"card.md", "weights.bin"}
+
+    def test_a_cascade_is_still_written_in_format_1(self, folder: Path) -> None:
+        bundle = load_bundle(folder)
+        assert (bundle.format_version, bundle.system) == (1, "cascade")
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"system": "cascade"}, "system: a bundle of the cascade has branches"),
+            ({"system": ""}, "system is empty"),
+            ({"organs": ["Brainstem", "Liver"]}, "organs: unknown organ 'Liver'"),
+            ({"organs": []}, "organs must be a list of names with at least one"),
+            ({"settings": []}, "settings must be an object"),
+            ({"window_hu": [-500, 1000]}, "unknown key 'window_hu'"),
+            ({"format_version": 1}, "system: belongs to format 2"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, other: Path, change: dict[str, Any], reason: str) -> None:
+        change_manifest(other, lambda m: m.update(change))
+        refused(other, reason)
 
 
 def at(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:

@@ -38,9 +38,9 @@ def read_weights(bundle: Bundle, branch: str, kind: str) -> Weights:
     refers to a file that the manifest does not list.
     """
     path = bundle.weights(branch, kind)
-    data = _read_checked(bundle, path.name)
+    data = read_checked(bundle, path.name)
     names = _external_names(bundle, path, data) if kind == "onnx" else ()
-    return Weights(path, data, {name: _read_checked(bundle, name) for name in names})
+    return Weights(path, data, {name: read_checked(bundle, name) for name in names})
 
 
 def verify_files(bundle: Bundle) -> None:
@@ -98,7 +98,8 @@ def changeable_by_all(bundle: Bundle) -> list[str]:
     ]
 
 
-def _read_checked(bundle: Bundle, name: str) -> bytes:
+def read_checked(bundle: Bundle, name: str) -> bytes:
+    """One of the bundle's files, read once and compared with its hash; raises `BundleError` when it is another."""
     path, entry = bundle.folder / name, bundle.files[name]
     if not path.is_file():
         raise BundleError(f"bundle {bundle.folder}: {name} is missing; get the bundle again")

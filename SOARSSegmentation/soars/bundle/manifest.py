@@ -1,7 +1,7 @@
 """What a model bundle's ``manifest.json`` says, as dataclasses, and the checks that it makes sense.
 
-The manifest, format version 1, is one JSON object. Every key is required; an unknown key is an error, since
-it is most often a mistyped one::
+The manifest is one JSON object. Every key is required; an unknown key is an error, since it is most often a mistyped
+one. Format version 1::
 
     {
       "format_version": 1,
@@ -25,6 +25,13 @@ it is most often a mistyped one::
       "card": "card.md",                   the model card; see `soars.bundle.card.CARD_SECTIONS`
       "files": {"card.md": {"sha256": "...", "bytes": 123}, ...}       every file but the manifest
     }
+
+Format version 2 adds bundles of other systems than the cascade (see `soars.systems`). They have name, version,
+description, licence, card and files as above, and instead of window, branches and VOIs::
+
+      "system": "nnunet",                  which system reads the settings
+      "organs": ["Brainstem", ...],        catalogue names of all organs that it can give
+      "settings": {...}                    the system's own
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +59,10 @@ from soars.bundle.fields import (
 from soars.errors import BundleError
 from soars.networks.architecture import UNetArchitecture
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read; a bundle is written in the oldest that can say what it says."""
+CASCADE = "cascade"
+"""The system of a bundle that names none."""
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 << 20
 """Bytes; what is longer is refused unread."""
@@ -129,6 +139,9 @@ class Bundle:
         card: the model card's text (Markdown).
         files: every file of the bundle except the manifest.
         sha256: of the manifest, which holds the hash of every other file: it identifies the bundle.
+        system: what makes organs of it; "cascade", or another of `soars.systems`.
+        settings: of a system other than the cascade, as the manifest has them: the system checks them.
+        covers: catalogue names of what a system other than the cascade gives.
         warnings: what is odd, for the report; empty unless read by `soars.bundle.store.load_bundle`.
     """
 
@@ -144,12 +157,17 @@ class Bundle:
     card: str
     files: Mapping[str, FileEntry]
     sha256: str
+    system: str = CASCADE
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    covers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     _keep_alive: object = field(default=None, repr=False, compare=False)
 
     @property
     def organs(self) -> tuple[str, ...]:
         """Catalogue names of all organs the bundle segments, in the order of the cascade."""
+        if self.system != CASCADE:
+            return self.covers
         return tuple(c for b in self.branches.values() if b.name != "detection" for c in b.classes)
 
     @property
@@ -171,6 +189,16 @@ class Bundle:
                 "choose the engine that reads those"
             )
         return self.folder / files[kind]
+
+
+_COMMON_KEYS = ("format_version", "name", "version", "description", "licence", "card", "files")
+CASCADE_KEYS = ("window_hu", "branches", "voi_mm")
+SYSTEM_KEYS = ("system", "organs", "settings")
+
+
+def needed_format(fields: Mapping[str, Any]) -> int:
+    """The oldest format version that can say what these fields of a manifest say."""
+    return 2 if "system" in fields else 1
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
@@ -220,23 +248,54 @@ def read_files_table(manifest: Mapping[str, Any]) -> dict[str, FileEntry]:
 
 
 def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str, sha256: str) -> Bundle:
-    """Check every field and their agreement with one another; raises `BundleError` naming the field."""
-    keys = (
-        "format_version",
-        "name",
-        "version",
-        "description",
-        "licence",
-        "window_hu",
-        "branches",
-        "voi_mm",
-        "card",
-    )
-    check_keys(manifest, (*keys, "files"), "")
+    """Check every field and their agreement with one another; raises `BundleError` naming the field.
+
+    The settings of a system other than the cascade are that system's to check.
+    """
+    further = SYSTEM_KEYS if "system" in manifest else CASCADE_KEYS
+    check_keys(manifest, (*_COMMON_KEYS, *further), "")
+    version = get_field(manifest, "format_version", int, "")
+    if "system" in manifest and version < 2:
+        raise BundleError(f"system: belongs to format 2, but format_version is {version}")
     files = read_files_table(manifest)
     name = get_text(manifest, "name", "")
     if not PLAIN_NAME.fullmatch(name):
         raise BundleError(f"name: {name!r} is not allowed (letters, digits and ._- only)")
+    card_name = get_text(manifest, "card", "")
+    if card_name not in files:
+        raise BundleError(f"card: {card_name!r} is not listed in files")
+    bundle = Bundle(
+        name=name,
+        version=get_text(manifest, "version", ""),
+        format_version=version,
+        folder=folder,
+        description=get_text(manifest, "description", ""),
+        licence=get_text(manifest, "licence", ""),
+        window_hu=(0.0, 1.0),
+        branches={},
+        voi_mm={},
+        card=card,
+        files=files,
+        sha256=sha256,
+    )
+    return _of_cascade(bundle, manifest) if "system" not in manifest else _of_other(bundle, manifest)
+
+
+def _of_other(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
+    from soars.catalogue import CATALOGUE
+
+    system = get_text(manifest, "system", "")
+    if system == CASCADE:
+        raise BundleError(f"system: a bundle of the {CASCADE} has branches and names no system")
+    organs = get_names(manifest, "organs", "")
+    unknown = [organ for organ in organs if organ not in CATALOGUE]
+    if unknown:
+        raise BundleError(f"organs: unknown organ {unknown[0]!r}; names are the catalogue's (TG-263)")
+    settings = get_field(manifest, "settings", dict, "")
+    return replace(bundle, system=system, covers=organs, settings=settings)
+
+
+def _of_cascade(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
     window = get_numbers(manifest, "window_hu", 2, "")
     if window[0] >= window[1]:
         raise BundleError(f"window_hu: lower limit {window[0]:g} is not below upper limit {window[1]:g}")
@@ -251,28 +310,11 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
         extent = within(get_numbers(vois, group, 3, "voi_mm"), VOI_MM, f"voi_mm.{group}")
         voi_mm[group] = (extent[0], extent[1], extent[2])
     check_agreement(branches, voi_mm)
-    referenced = {"card": get_text(manifest, "card", "")}
     for branch in branches.values():
-        referenced.update(
-            {f"branches.{branch.name}.files.{kind}": file for kind, file in branch.files.items()}
-        )
-    for where, file in referenced.items():
-        if file not in files:
-            raise BundleError(f"{where}: {file!r} is not listed in files")
-    return Bundle(
-        name=name,
-        version=get_text(manifest, "version", ""),
-        format_version=get_field(manifest, "format_version", int, ""),
-        folder=folder,
-        description=get_text(manifest, "description", ""),
-        licence=get_text(manifest, "licence", ""),
-        window_hu=(window[0], window[1]),
-        branches=branches,
-        voi_mm=voi_mm,
-        card=card,
-        files=files,
-        sha256=sha256,
-    )
+        for kind, file in branch.files.items():
+            if file not in bundle.files:
+                raise BundleError(f"branches.{branch.name}.files.{kind}: {file!r} is not listed in files")
+    return replace(bundle, window_hu=(window[0], window[1]), branches=branches, voi_mm=voi_mm)
 
 
 def _branch(name: str, entry: Any) -> BranchSpec:

@@ -35,6 +35,7 @@ from soars.bundle.manifest import (
     Bundle,
     FileEntry,
     bundle_from_manifest,
+    needed_format,
     parse_manifest,
 )
 from soars.bundle.zipped import unzip
@@ -138,9 +139,10 @@ def verify(bundle: Bundle) -> list[str]:
 def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) -> Bundle:
     """Make a folder with weights and a ``card.md`` a bundle: hash all its files and write ``manifest.json``.
 
-    ``fields``: the manifest's name, version, description, licence, window_hu, branches (name ->
-    `BranchSpec.to_dict`) and voi_mm. Every file in the folder becomes part of the bundle. The manifest
-    appears only when everything is valid, the model card's sections included; else `BundleError`.
+    ``fields``: the manifest's name, version, description and licence, with window_hu, branches (name ->
+    `BranchSpec.to_dict`) and voi_mm, or with system, organs and settings. Every file in the folder becomes part of the
+    bundle. The manifest appears only when everything is valid, the model card's sections included; else
+    `BundleError`.
     """
     folder = Path(folder)
     problems = check_card(_read_card(folder))
@@ -152,7 +154,7 @@ def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) ->
             if not path.is_file():
                 raise BundleError(f"{path}: a bundle holds files only")
             files[path.name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-    manifest = {"format_version": FORMAT_VERSION, **fields, "card": "card.md", "files": files}
+    manifest = {"format_version": needed_format(fields), **fields, "card": "card.md", "files": files}
     data = (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     bundle_from_manifest(parse_manifest(data), folder=folder, card="", sha256="")
     handle, temporary = tempfile.mkstemp(prefix=".manifest-", dir=folder)
