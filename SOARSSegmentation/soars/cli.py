@@ -13,6 +13,7 @@ from types import ModuleType
 import soars
 from soars.commands import bundle, catalogue, convert, demo, dose, evaluate, network, segment
 from soars.commands.program import program_parser, run_program
+from soars.supervise import supervised
 
 COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, evaluate, dose, network, bundle, catalogue)
 """Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports what is heavy inside ``run``."""
@@ -32,7 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; ``argv`` without the program's name."""
+    """Run one command and return its exit code.
+
+    ``argv``: the arguments without the program's name. None for those of this process, which is then nothing but the
+    command and may be split in two; see `soars.supervise`.
+    """
+    if argv is None:
+        return supervised(lambda: run_program("soars", build_parser, _run))
     return run_program("soars", build_parser, _run, argv)
 
 

@@ -10,16 +10,14 @@ import errno
 import json
 import os
 import shutil
-import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from soars.errors import InputError, SoarsError
+from soars.staging import KEPT, REPLACED, staging_file, staging_folder
 
-STAGING_PREFIX = ".soars-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
@@ -47,9 +45,7 @@ def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterato
     """
     for path in paths:
         check_output_file(path, overwrite=overwrite)
-    temporary = {
-        path: path.parent / f"{STAGING_PREFIX}{uuid.uuid4().hex[:12]}-{path.name[-80:]}" for path in paths
-    }
+    temporary = {path: staging_file(path) for path in paths}
     try:
         try:
             yield temporary
@@ -145,7 +141,7 @@ def staged_folder(
             home = folder if folder.is_dir() else folder.parent
             made = _missing_folders(home)
             home.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=home))
+            staging = staging_folder(home, beside=home != folder)
             staging.chmod(0o777 & ~_umask())
         except OSError as error:
             raise _cannot_write(folder, error) from error
@@ -215,7 +211,7 @@ def _place_all(temporary: dict[Path, Path], overwrite: bool) -> None:
     try:
         for path, file in temporary.items():
             if len(temporary) > 1 and overwrite and path.exists():
-                kept[path] = file.with_name(f"{file.name}.old")
+                kept[path] = file.with_name(f"{file.name}{KEPT}")
                 _link(path, kept[path])
             if overwrite:
                 os.replace(file, path)
@@ -274,7 +270,7 @@ def _publish(staging: Path, folder: Path, names: Sequence[str], overwrite: bool)
 
 
 def _swap(staging: Path, folder: Path, names: Sequence[str]) -> None:
-    old = staging / ".replaced"
+    old = staging / REPLACED
     old.mkdir()
     saved: list[str] = []
     placed: list[str] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
@@ -28,7 +30,7 @@ def in_processes(
         return
     # Fresh interpreters: to fork a process that runs threads, as SimpleITK does, may hang it.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(items)), mp_context=context, initializer=_quiet)
+    pool = ProcessPoolExecutor(min(processes, len(items)), mp_context=context, initializer=_begin)
     try:
         futures = {pool.submit(work, item): index for index, item in enumerate(items)}
         for future in as_completed(futures):
@@ -43,6 +45,16 @@ def available_processors() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _quiet() -> None:
+def _begin() -> None:
+    """What a worker does first."""
+    threading.Thread(target=_end_with_parent, name="soars-parent-watch", daemon=True).start()
     logging.getLogger("soars").addHandler(logging.NullHandler())
     logging.getLogger("soars").propagate = False
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, also when that was killed and could say nothing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

@@ -357,6 +357,6 @@ def test_unwritable_folders_are_refused(no_work, nrrd, tmp_path, monkeypatch, ca
         raise PermissionError(errno.EACCES, "Permission denied")
 
     # Not a folder's mode, which does not keep root out, and CI may be root.
-    monkeypatch.setattr("soars.files.tempfile.mkdtemp", forbidden)
+    monkeypatch.setattr("soars.staging.tempfile.mkdtemp", forbidden)
     assert run(nrrd, "--output", tmp_path / "out") == 2
     assert "no permission" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,8 +100,17 @@ def choose_engine(
     return chosen
 
 
-def open_engine(bundle: Bundle, branch: str, info: EngineInfo, threads: int | None = None) -> Engine:
-    """The branch's network on the engine; raises `EngineError` or `BundleError` when its weights cannot be used."""
+def open_engine(
+    bundle: Bundle,
+    branch: str,
+    info: EngineInfo,
+    threads: int | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Engine:
+    """The branch's network on the engine; raises `EngineError` or `BundleError` when its weights cannot be used.
+
+    ``cancelled`` is asked while a window is computed, where the engine can stop in the middle of one (onnxruntime).
+    """
     spec = bundle.branches[branch]
     weights = read_weights(bundle, branch, WEIGHTS[info.engine])
     if info.engine == "torch":
@@ -110,7 +119,7 @@ def open_engine(bundle: Bundle, branch: str, info: EngineInfo, threads: int | No
         return TorchEngine(weights, spec, device=info.device, precision=info.precision, threads=threads)
     from soars.cascade.onnx_engine import OnnxEngine
 
-    return OnnxEngine(weights, spec, device=info.device, threads=threads)
+    return OnnxEngine(weights, spec, device=info.device, threads=threads, cancelled=cancelled)
 
 
 def multiplications(architecture: UNetArchitecture) -> float:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from typing import Any
+
 import numpy as np
 import onnxruntime
 
 from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point, no_numbers
-from soars.errors import BundleError, EngineError
+from soars.errors import BundleError, CancelledError, EngineError
 
 onnxruntime.disable_telemetry_events()  # besides the variable that `soars` sets, which older versions do not know
+
+_FATAL = 4
+"""What is less than fatal is raised as an exception as well, and need not be printed too."""
+POLL_S = 0.1
+"""How often a running network is asked whether it is still wanted."""
 
 
 class OnnxEngine:
@@ -20,14 +30,20 @@ class OnnxEngine:
     """
 
     def __init__(
-        self, weights: Weights, spec: BranchSpec, *, device: str = "cpu", threads: int | None = None
+        self,
+        weights: Weights,
+        spec: BranchSpec,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         options = onnxruntime.SessionOptions()
         # Spinning worker threads slow down everything else in the process, also SimpleITK and numpy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Not the other format, whose references to files nobody has looked at.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.log_severity_level = 3
+        options.log_severity_level = _FATAL
         if threads:
             options.intra_op_num_threads = threads
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
@@ -52,11 +68,15 @@ class OnnxEngine:
             )
         self._spec, self._path, self._device = spec, path, device
         self._input = inputs[0].name
+        self._cancelled = cancelled
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="soars-onnx")
 
     def run(self, window: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run`."""
         try:
-            output = self._session.run(None, {self._input: np.ascontiguousarray(window, dtype=np.float32)})[0]
+            output = self._run_stoppable({self._input: np.ascontiguousarray(window, dtype=np.float32)})
+        except CancelledError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"onnxruntime failed on branch {self._spec.name} ({self._device}): {_first_line(error)}"
@@ -68,6 +88,23 @@ class OnnxEngine:
         if not np.isfinite(result.sum(dtype=np.float64)):
             raise no_numbers(self._spec.name, self._device, "fp32")
         return result
+
+    def _run_stoppable(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        """The network's output, computed on another thread: a cancel, or a signal to this one, stops it at the next
+        operator, also within a loop of the graph that would never end."""
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _FATAL
+        future = self._worker.submit(self._session.run, None, inputs, options)
+        try:
+            while True:
+                try:
+                    return future.result(timeout=POLL_S)[0]
+                except NotYet:
+                    if self._cancelled():
+                        raise CancelledError("cancelled; nothing was written") from None
+        except BaseException:
+            options.terminate = True
+            raise
 
     def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run_fixed`."""

@@ -66,7 +66,7 @@ class Run:
     def engine(self, branch: str) -> Engine:
         """Open the branch's network, as a stage of its own."""
         with self.stage("load", f"loading the {branch} network"):
-            return open_engine(self.bundle, branch, self.info, self.threads)
+            return open_engine(self.bundle, branch, self.info, self.threads, self.cancelled)
 
 
 def needed_branches(bundle: Bundle, organs: Collection[str]) -> tuple[str, ...]:

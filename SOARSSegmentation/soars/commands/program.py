@@ -10,18 +10,15 @@ import argparse
 import errno
 import logging
 import os
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any, NoReturn
 
 from soars.errors import InputError, SoarsError
-
-CANCELLED = 130
+from soars.supervise import CANCELLED, interrupted_once
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,9 +51,10 @@ def run_program(
     code. Every error ends in one line on standard error."""
     argv = sys.argv[1:] if argv is None else list(argv)
     _use_utf8()
+    interrupted: list[int] = []
     debug = "--debug" in argv
     try:
-        with _terminate_like_interrupt(), _warnings_for_people(name, debug):
+        with interrupted_once(interrupted), _warnings_for_people(name, debug):
             parser = build_parser()
             _accept_debug_everywhere(parser)
             code = run(parser.parse_args(argv))
@@ -65,7 +63,8 @@ def run_program(
     except SystemExit as end:  # --help and --version
         return end.code if isinstance(end.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # every fault ends in one line and an exit code
-        return _report(name, error, debug)
+        # What is in the middle of an import, or in native code, may make an error of its own of an interruption.
+        return _report(name, KeyboardInterrupt() if interrupted else error, debug)
     finally:
         _flush_stdout()
 
@@ -164,26 +163,3 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{self._program}: {record.levelname.lower()}: {super().format(record)}"
-
-
-@contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
-    """SIGTERM (and Ctrl-Break on Windows) raise KeyboardInterrupt, once, so that all clean-up runs."""
-
-    def cancel(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {}
-    try:
-        for name in ("SIGTERM", "SIGBREAK"):
-            if hasattr(signal, name):
-                number = getattr(signal, name)
-                before[number] = signal.signal(number, cancel)
-    except ValueError:
-        pass  # not the main thread: whoever called us handles signals
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,154 @@
+"""Temporary names of results that are being written, and what to do with those of a process that was killed.
+
+Each name says whose it is: host, process and when that process began. So the next run in the same folder can tell what
+was left behind (its owner is gone) from what somebody is writing just now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import uuid
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+PREFIX = ".soars-"
+REPLACED = ".replaced"
+"""Folder in a staging folder that keeps what was in the way while the new results take their names."""
+KEPT = ".soars-kept"
+"""Ending of the second name that a file keeps while several files are replaced together."""
+_NAME = re.compile(r"\.soars-([0-9a-f]{8})\.(\d+)\.(\d+)-[0-9a-z_]+(-.*)?", re.DOTALL)
+_NAME_KEPT = 80
+"""Characters of a file's own name, its ending among them, that its temporary name carries."""
+_announce_to: int | None = None
+_swept: set[Path] = set()
+
+
+def staging_file(path: Path) -> Path:
+    """A temporary name beside `path` with the same ending; nothing is made."""
+    _begin_in(path.parent)
+    return path.parent / f"{_owner()}-{uuid.uuid4().hex[:12]}-{path.name[-_NAME_KEPT:]}"
+
+
+def staging_folder(home: Path, *, beside: bool = False) -> Path:
+    """A new folder in `home` that only this user can look into; ``beside`` when the results do not go into `home`."""
+    _begin_in(home)
+    return Path(tempfile.mkdtemp(prefix=f"{_owner()}-", suffix="-beside" if beside else "", dir=home))
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what processes that are gone have left in a folder; returns what was found.
+
+    Only what this user owns is touched. Old results that such a process had moved out of the way, and not replaced
+    completely, get their names back first. What cannot be removed stays.
+    """
+    try:
+        left = [Path(entry) for entry in os.scandir(folder) if _is_abandoned(entry)]
+    except OSError:
+        return []
+    files = [path for path in left if not path.is_dir()]
+    unfinished = {_owner_of(path) for path in files if not path.name.endswith(KEPT)}
+    for path in files:
+        with suppress(OSError):
+            if path.name.endswith(KEPT) and _owner_of(path) in unfinished:
+                _rename_back(path)
+            else:
+                path.unlink()
+    for path in set(left) - set(files):
+        with suppress(OSError):
+            if _put_back(path):
+                shutil.rmtree(path, ignore_errors=True)
+    return left
+
+
+def announce_to(descriptor: int) -> None:
+    """Write to this pipe, a line each, the folders in which this process stages results from now on."""
+    global _announce_to
+    _announce_to = descriptor
+
+
+def _begin_in(folder: Path) -> None:
+    folder = folder.resolve()
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    if _announce_to is not None:
+        with suppress(OSError):
+            os.write(_announce_to, os.fsencode(folder) + b"\n")
+    sweep(folder)
+
+
+def _rename_back(kept: Path) -> None:
+    """Give a file its own name again; a name that was too long to be kept whole is not guessed."""
+    name = kept.name.split("-", 3)[3].removesuffix(KEPT)
+    if len(name) < _NAME_KEPT:
+        os.replace(kept, kept.with_name(name))
+
+
+def _put_back(staging: Path) -> bool:
+    """Undo a swap that was cut short in the middle (`soars.files.staged_folder`); False when it is not known where."""
+    old = staging / REPLACED
+    if not old.is_dir():
+        return True
+    for path in list(old.iterdir()):
+        if staging.name.endswith("-beside"):
+            return False
+        place = staging.parent / path.name
+        if os.path.lexists(place):
+            os.rename(place, staging / path.name)
+        os.rename(path, place)
+    return True
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    found = _NAME.fullmatch(entry.name)
+    if found is None or found[1] != _host() or entry.is_symlink():
+        return False
+    if hasattr(os, "geteuid") and entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+        return False
+    process, began = int(found[2]), int(found[3])
+    return process != os.getpid() and (not _is_alive(process) or _began(process) not in (0, began))
+
+
+def _owner_of(path: Path) -> str:
+    return "-".join(path.name.split("-", 2)[:2])
+
+
+def _owner() -> str:
+    process = os.getpid()
+    return f"{PREFIX}{_host()}.{process}.{_began(process)}"
+
+
+@cache
+def _host() -> str:
+    """Eight digits for this computer and, in a container, for its own numbering of processes."""
+    try:
+        numbering = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbering = ""
+    return hashlib.sha256(f"{socket.gethostname()} {numbering}".encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # there is no way to ask that could not end the process; nothing is swept
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _began(process: int) -> int:
+    """When a process began, in clock ticks since the computer did; 0 where the system does not say."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

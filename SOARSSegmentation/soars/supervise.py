@@ -1,0 +1,158 @@
+"""Running a command in a child process that can be ended whatever it is doing.
+
+Python runs no signal handler while native code computes, reads or loops without end, and a crash there ends the process
+without a word. So on Linux the command line forks before anything heavy is imported: the child does the work, the
+parent waits, passes on what it is asked (SIGTERM, SIGINT, SIGHUP), ends the child if it does not end by itself, removes
+what it was writing, and says in one sentence what happened. The child dies with its parent. Elsewhere the work is done
+in place: there a step in native code has to end before the command does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from soars.staging import announce_to, sweep
+
+GRACE_S = 1.5
+"""Time for the child to end by itself when it is asked to."""
+CANCELLED = 130
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
+"""What asks a command to end: the keyboard, a parent process, a closed terminal, Ctrl-Break on Windows."""
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.2
+
+
+def supervised(work: Callable[[], int]) -> int:
+    """``work()`` in a child process; returns its exit code, 130 when it was ended on request.
+
+    Returns in both processes, in the child with the value of ``work``. Call it once, at the process's beginning.
+    """
+    if not sys.platform.startswith("linux") or threading.active_count() > 1:
+        return work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    with _requests() as requests:
+        child = os.fork()
+        if child:
+            os.close(writing)
+            return _wait(child, reading, requests)
+    os.close(reading)
+    _die_with(parent)
+    announce_to(writing)
+    return work()
+
+
+def _wait(child: int, reading: int, requests: list[int]) -> int:
+    """Pass requests on until the child has ended, and make sure that it does; its exit code."""
+    told = b""
+    passed_on = 0
+    asked_at: float | None = None
+    while True:
+        if len(requests) > passed_on:
+            os.kill(child, requests[passed_on])
+            passed_on += 1
+            asked_at = time.monotonic() if asked_at is None else asked_at
+        if asked_at is not None and time.monotonic() - asked_at > GRACE_S:
+            os.kill(child, signal.SIGKILL)
+        if reading in select.select([reading], [], [], _POLL_S)[0]:
+            chunk = os.read(reading, 65536)
+            told += chunk
+            if not chunk:
+                time.sleep(0.001)  # the child has closed everything and is about to end
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+    os.close(reading)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        for folder in told.splitlines():
+            sweep(Path(os.fsdecode(folder)))
+        return _killed(-code, asked=bool(requests))
+    return CANCELLED if requests and code else code
+
+
+def _killed(number: int, *, asked: bool) -> int:
+    """What is to be said of a child that a signal has ended, and the exit code."""
+    if asked or number in SIGNALS:
+        print("soars: error: cancelled", file=sys.stderr)
+        return CANCELLED
+    if number == signal.SIGKILL:
+        print(
+            "soars: error: the system ended the program, most likely because memory ran out; close other programs or "
+            "use a smaller CT",
+            file=sys.stderr,
+        )
+        return 2
+    name = signal.Signals(number).name
+    print(
+        f"soars: internal error: native code crashed ({name}); a damaged file can cause that; please report it, with "
+        "the file if it may be shared",
+        file=sys.stderr,
+    )
+    return 1
+
+
+@contextmanager
+def interrupted_once(interrupted: list[int]) -> Iterator[None]:
+    """The first of `SIGNALS` raises KeyboardInterrupt, so that all clean-up runs, and later ones cannot disturb that;
+    from then on `interrupted` holds its number."""
+    before: dict[int, Any] = {}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
+    except ValueError:
+        pass  # not the main thread: whoever called us handles signals
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _requests() -> Iterator[list[int]]:
+    """Signals that arrive meanwhile, in a list, instead of what they would do."""
+    requests: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        requests.append(number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup, or a shell's background job
+                signal.signal(number, note)
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was faster
+        os._exit(CANCELLED)
