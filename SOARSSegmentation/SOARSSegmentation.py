@@ -149,10 +149,11 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
         """
         from soars.errors import SoarsError
         from SOARSSegmentationLib.run import dependencies, results
-        from SOARSSegmentationLib.run.runner import Runner, RunOptions, find_python
-        from SOARSSegmentationLib.scene import scene
+        from SOARSSegmentationLib.run.process import find_python
+        from SOARSSegmentationLib.run.runner import Runner, RunOptions
+        from SOARSSegmentationLib.scene.ct import check_volume, ct_file
 
-        scene.check_volume(volumeNode)
+        check_volume(volumeNode)
         missing = dependencies.missing(device, dependencies.find_gpu())
         if missing:
             names = ", ".join(one.specifier for one in missing)
@@ -169,7 +170,7 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
             on_finished=lambda folder: made.append(results.add_result(slicer.mrmlScene, volumeNode, folder)),
             on_failed=failures.append,
         )
-        runner.start(lambda folder: scene.ct_file(volumeNode, folder), RunOptions(bundle, device, organs))
+        runner.start(lambda folder: ct_file(volumeNode, folder), RunOptions(bundle, device, organs))
         try:
             while runner.running:
                 runner.poll()
@@ -210,15 +211,16 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
 
     def test_logic(self) -> None:
         """A CT becomes a segmentation by the command line in a child process."""
-        from SOARSSegmentationLib.scene import scene
+        from SOARSSegmentationLib.scene.reading import organ_mask, volume_of
+        from SOARSSegmentationLib.scene.segments import segment_ids, tag_of
 
         ct = self.makeCT()
         node = SOARSSegmentationLogic().segment(ct, self.BUNDLE, "cpu", (self.ORGAN,))
-        self.assertIs(scene.volume_of(node), ct)
-        segment_id = scene.segment_ids(node)[self.ORGAN]
+        self.assertIs(volume_of(node), ct)
+        segment_id = segment_ids(node)[self.ORGAN]
         segment = node.GetSegmentation().GetSegment(segment_id)
-        self.assertIn("~", scene.tag_of(segment, segment.GetTerminologyEntryTagName()))
-        self.assertGreater(scene.organ_mask(node, segment_id, ct).voxels, 0)
+        self.assertIn("~", tag_of(segment, segment.GetTerminologyEntryTagName()))
+        self.assertGreater(organ_mask(node, segment_id, ct).voxels, 0)
 
     def test_window(self) -> None:
         """Choose, apply, edit, undo, accept, finish and export, by the calls that the buttons make."""
@@ -230,23 +232,24 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
     def review(self, folder: Path) -> None:
         from soars.effort.log import read_log, session_logs
         from soars.formats.segnrrd import read_seg_nrrd
-        from SOARSSegmentationLib.export import export
+        from SOARSSegmentationLib.export.seg_nrrd import export_seg_nrrd
+        from SOARSSegmentationLib.export.session_log import export_log
 
         ct = self.makeCT()
         window = slicer.util.getModuleWidget("SOARSSegmentation").window
         window.enter()
-        window.inputs.volume.setCurrentNode(ct)
-        window.inputs.bundle.currentIndex = window.inputs.bundle.findData(self.BUNDLE)
-        self.assertIs(window.parameters.volume, ct)
-        self.assertTrue(window.inputs.apply.enabled, window.inputs.apply.toolTip)
+        window.propose.panel.volume.setCurrentNode(ct)
+        window.propose.panel.bundle.currentIndex = window.propose.panel.bundle.findData(self.BUNDLE)
+        self.assertIs(window.desk.parameters.volume, ct)
+        self.assertTrue(window.propose.panel.apply.enabled, window.propose.panel.apply.toolTip)
 
         self.delayDisplay("Segmenting it")
-        window.apply()
-        while window.running:
+        window.propose.apply()
+        while window.desk.running:
             slicer.app.processEvents()
             time.sleep(0.02)
-        node = window.parameters.segmentation
-        self.assertIsNotNone(node, window.inputs.notice.text)
+        node = window.desk.parameters.segmentation
+        self.assertIsNotNone(node, window.propose.panel.notice.text)
 
         self.delayDisplay("Reviewing it")
         for name, value in (
@@ -255,52 +258,53 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
             ("reader", "nobody"),
             ("arm", "revise"),
         ):
-            setattr(window.parameters, name, value)
-        window.session_root = lambda: folder / "sessions"
+            setattr(window.desk.parameters, name, value)
+        window.timing.session_root = lambda: folder / "sessions"
         try:
-            window.start_session()
+            window.timing.start()
         finally:
-            del window.session_root
-        session = window.control.session
-        self.assertTrue(window.control.running, window.session_panel.notice.text)
+            del window.timing.session_root
+        session = window.timing.control.session
+        self.assertTrue(window.timing.control.running, window.timing.panel.notice.text)
         try:
-            window.select(self.ORGAN)
+            window.review.select(self.ORGAN)
             self.assertEqual(session.organ, self.ORGAN)
             window.editor.save_for_undo()
             self.takeTopSliceAway(node, ct)
             window.editor.editor.undo()
             self.settle()
-            window.accept()
+            window.review.accept()
             self.assertEqual(session.changes()[self.ORGAN].voxels_removed, 0)
-            window.select(self.ORGAN)
+            window.review.select(self.ORGAN)
             removed = self.takeTopSliceAway(node, ct)
             self.settle()
-            window.accept()
+            window.review.accept()
             self.assertEqual(session.states()[self.ORGAN], "accepted")
             self.assertEqual(session.changes()[self.ORGAN].voxels_removed, removed)
         finally:
-            window.control.finish()
+            window.timing.control.finish()
         log = read_log(session_logs(session.folder)[-1])
         self.assertTrue(log.complete)
         kinds = [event.kind for event in log.events]
         self.assertEqual((kinds.count("undo"), kinds.count("accept")), (1, 2))
 
         self.delayDisplay("Exporting it")
-        path = export.export_seg_nrrd(node, folder / "organs.seg.nrrd").path
+        path = export_seg_nrrd(node, folder / "organs.seg.nrrd").path
         before = read_seg_nrrd(session.folder / "proposal.seg.nrrd").voxels(self.ORGAN)
         self.assertEqual(read_seg_nrrd(path).voxels(self.ORGAN), before - removed)
-        export.export_log(session.folder, folder / "log")
+        export_log(session.folder, folder / "log")
         self.assertTrue(session_logs(folder / "log"))
 
     def takeTopSliceAway(self, node, ct) -> int:
         """From the organ, by the call that the editor's effects end in; returns the number of its voxels."""
         from soars.structures import tight_mask
-        from SOARSSegmentationLib.scene import scene
-        from SOARSSegmentationLib.scene.contents import grid_of
+        from SOARSSegmentationLib.scene.grids import grid_of
         from SOARSSegmentationLib.scene.label_maps import label_map_of
+        from SOARSSegmentationLib.scene.reading import organ_mask
+        from SOARSSegmentationLib.scene.segments import segment_ids
 
-        segment_id = scene.segment_ids(node)[self.ORGAN]
-        mask = scene.organ_mask(node, segment_id, ct)
+        segment_id = segment_ids(node)[self.ORGAN]
+        mask = organ_mask(node, segment_id, ct)
         rest = tight_mask(mask.array[:-1], mask.start)
         image = label_map_of(grid_of(ct), rest)
         logic = slicer.vtkSlicerSegmentationsModuleLogic

@@ -6,6 +6,7 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 from soars.commands.segment import DEFAULT_BUNDLE
+from soars.effort.records import REVISE
 from soars.effort.timing import IDLE_S
 from SOARSSegmentationLib.protocols import ALL
 
@@ -26,6 +27,6 @@ class Parameters:
     study: str = ""
     case: str = ""
     reader: str = ""
-    arm: str = "revise"
+    arm: str = REVISE
     idle_s: float = IDLE_S
     session_folder: str = ""

@@ -20,7 +20,12 @@ from structures_memory import SHAPE, make_organs
 from soars.formats.segnrrd import write_seg_nrrd
 from soars.structures import Geometry
 from soars.structures.naming import use_catalogue_names
-from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.scene import proposal
+from SOARSSegmentationLib.scene.building import add_segmentation
+from SOARSSegmentationLib.scene.ct import ct_file
+from SOARSSegmentationLib.scene.outlines import show_outline
+from SOARSSegmentationLib.scene.reading import organ_mask, structures_of
+from SOARSSegmentationLib.scene.seg_file import write_by_slicer
 
 GOAL_S = 3.0
 
@@ -46,17 +51,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         file, again = Path(folder, "organs.seg.nrrd"), Path(folder, "again.seg.nrrd")
         write_seg_nrrd(structures, file)
-        node = timed("structures to node", scene.add_segmentation, core.scene, volume, structures, "organs")
-        back = timed("node to structures", scene.structures_of, node)
-        timed("one organ's mask", scene.organ_mask, node, "Lens_L")
+        node = timed("structures to node", add_segmentation, core.scene, volume, structures, "organs")
+        back = timed("node to structures", structures_of, node)
+        timed("one organ's mask", organ_mask, node, "Lens_L")
         assert all(back.crop(name).equals(structures.crop(name)) for name in structures)
-        timed("file to node", scene.add_segmentation, core.scene, volume, file, "organs")
+        timed("file to node", add_segmentation, core.scene, volume, file, "organs")
         timed("proposal kept", proposal.keep_proposal, node)
         timed("proposal read", proposal.proposal_of, node)
         timed("one organ restored", proposal.restore, node, "Lens_L")
-        timed("proposal outlined", proposal.show_outline, node, "Brainstem", True)
-        timed("node to file, by Slicer", scene.write_seg_nrrd, node, again)
-        timed("CT to file", scene.ct_file, volume, Path(folder))
+        timed("proposal outlined", show_outline, node, "Brainstem", True)
+        timed("node to file, by Slicer", write_by_slicer, node, again)
+        timed("CT to file", ct_file, volume, Path(folder))
     core.close()
     total = seconds["structures to node"] + seconds["node to structures"]
     print(f"{'to the node and back':<36}{total:8.3f} s, goal {GOAL_S} s")

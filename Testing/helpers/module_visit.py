@@ -69,33 +69,33 @@ class Visit:
 
     # --- doing ---------------------------------------------------------------------------------------------------
     def choose_ct(self) -> None:
-        self.window.inputs.volume.setCurrentNode(self.ct)
+        self.window.propose.panel.volume.setCurrentNode(self.ct)
 
     def press_apply(self) -> None:
-        self.window.inputs.apply.click()
+        self.window.propose.panel.apply.click()
 
     def propose(self) -> None:
         """Choose the CT, press Apply, and wait for the result."""
         self.choose_ct()
         self.press_apply()
-        self.until(lambda: not self.window.running)
-        assert self.segmentation is not None, self.window.inputs.notice.text
+        self.until(lambda: not self.window.desk.running)
+        assert self.segmentation is not None, self.window.propose.panel.notice.text
 
     def write_names(self, case: str = "case-01", reader: str = "R1", study: str = "pilot") -> None:
         for name, text in (("case", case), ("reader", reader), ("study", study)):
-            line = getattr(self.window.session_panel, name)
+            line = getattr(self.window.timing.panel, name)
             line.text = text
             line.editingFinished.emit()
 
     def start(self) -> None:
         """A session on the proposal."""
         self.write_names()
-        self.window.session_panel.start.click()
-        assert self.window.control.running, self.window.session_panel.notice.text
+        self.window.timing.panel.start.click()
+        assert self.window.timing.control.running, self.window.timing.panel.notice.text
 
     def click(self, organ: str) -> None:
         """In the review table."""
-        table = self.window.review.table
+        table = self.window.review.panel.table
         table.widget.setCurrentItem(table._items[organ])
 
     def paint(self, box: Box = FREE, *, erase: bool = False) -> None:
@@ -120,17 +120,17 @@ class Visit:
     # --- seeing --------------------------------------------------------------------------------------------------
     @property
     def segmentation(self) -> Any:
-        return self.window.parameters.segmentation
+        return self.window.desk.parameters.segmentation
 
     @property
     def session(self) -> Any:
-        return self.window.control.session
+        return self.window.timing.control.session
 
     def row(self, organ: str) -> Any:
-        return self.window.review.table.row(organ)
+        return self.window.review.panel.table.row(organ)
 
     def cell(self, organ: str, column: int) -> str:
-        return str(self.window.review.table._items[organ].text(column))
+        return str(self.window.review.panel.table._items[organ].text(column))
 
     def nodes(self) -> list[str]:
         """What is in the scene and would be saved with it, but for the module's own settings."""

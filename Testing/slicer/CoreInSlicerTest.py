@@ -19,7 +19,7 @@ class CoreInSlicerTest(unittest.TestCase):
         self.assertEqual(main(["--version"]), 0)
 
     def test_the_python_of_the_child_process_is_found(self) -> None:
-        from SOARSSegmentationLib.run.runner import find_python
+        from SOARSSegmentationLib.run.process import find_python
 
         self.assertIn("PythonSlicer", find_python())
 

@@ -13,7 +13,9 @@ from reading_desk import ReadingDesk, blocks
 
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
-from SOARSSegmentationLib.scene.contents import Contents, grid_of, no_voxels
+from SOARSSegmentationLib.scene.contents import Contents
+from SOARSSegmentationLib.scene.grids import grid_of
+from SOARSSegmentationLib.scene.label_maps import no_voxels
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],

@@ -59,16 +59,27 @@ class Reading:
         self.clock = HandClock()
         self.heard = 0
         self.folder = folder
-        self.session = EditingSession(
+        self._header = header
+        self._real_time = real_time
+        self._session: EditingSession | None = None
+
+    def start(self) -> EditingSession:
+        self._session = EditingSession.begin(
             self.desk.segmentation,
             self.desk.volume,
             {organ: self.structures.crop(organ) for organ in self.structures},
-            folder,
-            header,
+            self.folder,
+            self._header,
             editor_node=self.desk.editor,
-            on_changed=lambda session: setattr(self, "heard", self.heard + 1),
-            clock=time.monotonic_ns if real_time else self.clock,
+            on_changed=lambda what: setattr(self, "heard", self.heard + 1),
+            clock=time.monotonic_ns if self._real_time else self.clock,
         )
+        return self._session
+
+    @property
+    def session(self) -> EditingSession:
+        assert self._session is not None, "it was not started"
+        return self._session
 
     def click(self, organ: str | None) -> None:
         """In the review table."""
@@ -88,8 +99,8 @@ class Reading:
         ]
 
     def close(self) -> None:
-        if self.session.running:
-            self.session.finish()
+        if self._session is not None and self._session.running:
+            self._session.finish()
         self.desk.close()
 
 
@@ -113,7 +124,7 @@ def open_reading() -> Iterator[Open]:
 @pytest.fixture
 def reading(tmp_path: Path, open_reading: Open) -> Reading:
     reading = open_reading(tmp_path / "session")
-    reading.session.start()
+    reading.start()
     return reading
 
 
@@ -146,14 +157,16 @@ def test_a_scripted_session_has_the_times_and_categories_of_the_script(
     tmp_path: Path, patient: StructureSet, open_reading: Open
 ) -> None:
     reading = open_reading(tmp_path / "session", patient, header=replace(HEADER, organs=patient.names))
-    desk, session, clock = reading.desk, reading.session, reading.clock
+    desk, clock = reading.desk, reading.clock
     assert len(patient.names) == 42
     begin = clock.ns
+    session = reading.start()
     voxels = {organ: desk.voxels(organ) for organ in patient.names}
 
     def at(seconds: float) -> None:
         clock.ns = begin + round(seconds * 1000) * MS
-        session.tick() if session.running else None
+        if session.running:
+            session.tick()
 
     def wait_until(seconds: float) -> None:
         """As the window's timer would: a tick every quarter second."""
@@ -173,10 +186,9 @@ def test_a_scripted_session_has_the_times_and_categories_of_the_script(
         end = clock.ns + round(seconds * 1000) * MS
         while clock.ns < end:
             wait_until((clock.ns - begin) / 1e9 + 1.0)
-            session.recorder.interaction("move")  # type: ignore[union-attr]
+            session.recorder.interaction("move")
         assert clock.ns == begin + round(until * 1000) * MS
 
-    session.start()
     wait_until(3.0)  # 3 s before anything: nobody's
     reading.click("Brainstem")
     work("Brainstem", 40.0, until=43.0)
@@ -204,9 +216,9 @@ def test_a_scripted_session_has_the_times_and_categories_of_the_script(
     reading.click("SpinalCord")
     desk.paint(grown("SpinalCord"))
     wait_until(500.0)  # 75 s without a touch: 30 active, 45 idle
-    session.recorder.interaction("wheel")  # type: ignore[union-attr]
+    session.recorder.interaction("wheel")
     wait_until(510.0)
-    with session.recorder.busy("smoothing"):  # type: ignore[union-attr]
+    with session.recorder.busy("smoothing"):
         clock.step(8.0)  # 510 to 518
     wait_until(520.0)
     # Over the border to a neighbour, which gets no event of its own.
@@ -414,7 +426,7 @@ def test_drawing_from_nothing(tmp_path: Path, open_reading: Open) -> None:
     reading = open_reading(
         tmp_path / "s", empty, header=replace(HEADER, arm="scratch", bundle=None, bundle_sha256=None)
     )
-    reading.session.start()
+    reading.start()
     assert set(reading.session.states().values()) == {"not_reviewed"}
     reading.click("Eye_L")
     reading.desk.paint(FREE)
@@ -430,7 +442,7 @@ def test_an_organ_without_a_proposal_is_absent_until_it_is_drawn_or_its_absence_
 ) -> None:
     structures = blocks({**ORGANS, "Lens_L": np.s_[0:0, 0:0, 0:0]})
     reading = open_reading(tmp_path / "s", structures, header=replace(HEADER, organs=(*ORGANS, "Cochlea_L")))
-    reading.session.start()
+    reading.start()
     states = reading.session.states()
     assert (states["Lens_L"], states["Cochlea_L"], states["Eye_L"]) == ("absent", "absent", "not_reviewed")
     reading.session.accept("Cochlea_L")
@@ -449,10 +461,9 @@ def test_a_session_that_was_interrupted_goes_on_in_a_new_file(reading: Reading, 
     reading.session.accept("Eye_L")
     reading.click("Brainstem")
     reading.session.tick()
-    assert reading.session.recorder is not None
     reading.session.recorder.writer.close()  # as after a crash: no end, and the system lets go of the folder
     again = open_reading(reading.folder, reading.structures, desk=reading.desk)
-    again.session.start()
+    again.start()
     assert again.session.states() == {
         "Brainstem": "in_progress", "Parotid_L": "not_reviewed", "Eye_L": "accepted", "Lens_L": "not_reviewed",
     }  # fmt: skip
@@ -474,7 +485,7 @@ def test_another_readers_folder_is_refused(reading: Reading, open_reading: Open)
     before = sorted(reading.folder.iterdir())
     other = open_reading(reading.folder, header=replace(HEADER, reader="R2"))
     with pytest.raises(InputError, match="another reader"):
-        other.session.start()
+        other.start()
     assert sorted(reading.folder.iterdir()) == before
 
 
@@ -483,7 +494,7 @@ def test_a_segmentation_without_the_organs_is_refused_and_nothing_is_begun(
 ) -> None:
     reading = open_reading(tmp_path / "s", blocks({"Tumour": FREE}))
     with pytest.raises(InputError, match="none of the session's organs"):
-        reading.session.start()
+        reading.start()
     assert not (tmp_path / "s").exists()
 
 
@@ -492,7 +503,7 @@ def test_a_segmentation_of_surfaces_is_refused_with_the_way_out(tmp_path: Path, 
     reading.desk.segmentation.CreateClosedSurfaceRepresentation()
     reading.desk.segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
     with pytest.raises(InputError, match="closed surfaces, which have no voxels"):
-        reading.session.start()
+        reading.start()
     assert not (tmp_path / "s").exists()
 
 
@@ -520,7 +531,7 @@ def test_without_the_packages_of_our_writer_slicers_own_is_used(
     written: list[tuple[Any, Path]] = []
     monkeypatch.setattr("soars.formats.segnrrd.write_seg_nrrd", not_installed)
     monkeypatch.setattr(
-        "SOARSSegmentationLib.scene.scene.write_seg_nrrd", lambda node, path: written.append((node, path))
+        "SOARSSegmentationLib.scene.seg_file.write_by_slicer", lambda node, path: written.append((node, path))
     )
     reading.session.finish()
     assert written == [(reading.desk.segmentation, reading.folder / "result.seg.nrrd")]
@@ -553,7 +564,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[2])))
 from test_editing import ORGANS, Reading, FREE, ALSO_FREE
 reading = Reading(Path(sys.argv[1]), real_time=True)
-reading.session.start()
+reading.start()
 strokes = 0
 while True:
     for organ in ORGANS:
@@ -587,6 +598,6 @@ def test_kill_9_in_the_middle_of_editing_loses_no_stroke(
     assert not log.complete
     # And it goes on.
     again = open_reading(folder)
-    again.session.start()
+    again.start()
     again.session.finish()
     assert read_session(session_logs(folder)).complete

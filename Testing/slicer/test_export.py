@@ -25,9 +25,12 @@ from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.formats.segnrrd import read_seg_nrrd
 from soars.structures import Geometry, StructureSet
-from SOARSSegmentationLib.export import export
-from SOARSSegmentationLib.export.export import LOG, RTSTRUCT, SEG_NRRD, SLICERRT
-from SOARSSegmentationLib.scene import scene
+from SOARSSegmentationLib.export.routes import LOG, RTSTRUCT, SEG_NRRD, SLICERRT, Route, routes
+from SOARSSegmentationLib.export.rtstruct import export_rtstruct
+from SOARSSegmentationLib.export.seg_nrrd import export_seg_nrrd
+from SOARSSegmentationLib.export.session_log import export_log
+from SOARSSegmentationLib.export.slicerrt import SLICERRT_PLUGIN, export_by_slicerrt
+from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],
@@ -57,7 +60,7 @@ class Clinic:
         uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in self.files]
         self.ct.SetAttribute("DICOM.instanceUIDs", " ".join(uids))
         self.known = dict(zip(uids, self.files, strict=True))
-        self.node = scene.add_segmentation(core.scene, self.ct, self.structures, "organs")
+        self.node = add_segmentation(core.scene, self.ct, self.structures, "organs")
 
 
 @pytest.fixture
@@ -68,8 +71,12 @@ def clinic(core: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clinic
     return clinic
 
 
-def route(volume: Any, key: str, session: Path | None = None) -> export.Route:
-    return next(one for one in export.routes(volume, session) if one.key == key)
+SOME_CONTOURS = object()
+"""Whether a route is open depends on whether there are any, not on what they are."""
+
+
+def route(volume: Any, key: str, session: Path | None = None) -> Route:
+    return next(one for one in routes(SOME_CONTOURS, volume, session) if one.key == key)
 
 
 def same(one: StructureSet, other: StructureSet, names: Iterable[str] = DRAWN) -> bool:
@@ -79,7 +86,7 @@ def same(one: StructureSet, other: StructureSet, names: Iterable[str] = DRAWN) -
 # --- RTSTRUCT on the original CT ---------------------------------------------------------------------------------
 def test_an_rtstruct_lies_on_the_original_ct(clinic: Clinic, tmp_path: Path) -> None:
     assert route(clinic.ct, RTSTRUCT).available
-    exported = export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rtstruct.dcm")
+    exported = export_rtstruct(clinic.node, clinic.ct, tmp_path / "rtstruct.dcm")
     assert (
         "3 organs" in exported.what
         and str(exported.path) in exported.what
@@ -102,9 +109,7 @@ def test_an_rtstruct_lies_on_the_original_ct(clinic: Clinic, tmp_path: Path) -> 
 
 
 def test_some_organs_only(clinic: Clinic, tmp_path: Path) -> None:
-    path = export.export_rtstruct(
-        clinic.node, clinic.ct, tmp_path / "rt.dcm", organs=["Lens_L", "Brainstem"]
-    ).path
+    path = export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", organs=["Lens_L", "Brainstem"]).path
     assert [str(roi.ROIName) for roi in pydicom.dcmread(path).StructureSetROISequence] == [
         "Lens_L",
         "Brainstem",
@@ -119,13 +124,13 @@ def test_files_may_lie_anywhere_among_others(clinic: Clinic, tmp_path: Path) -> 
         folder = tmp_path / f"{number % 3}"
         folder.mkdir(exist_ok=True)
         moved.append(shutil.move(file, folder / "same name.dcm" if number < 3 else folder / Path(file).name))
-    export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=[str(path) for path in moved])
+    export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=[str(path) for path in moved])
     assert (tmp_path / "rt.dcm").is_file()
 
 
 def test_a_ct_stored_from_the_other_end_is_the_same_ct(core: Any, tmp_path: Path) -> None:
     clinic = Clinic(core, tmp_path, flipped=True)
-    exported = export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files)
+    exported = export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files)
     image, series, _ = read_series(clinic.dicom)
     assert same(read_rtstruct(exported.path, Geometry.of(image), series), blocks(ORGANS))
     assert "put onto" not in exported.what
@@ -136,8 +141,8 @@ def test_a_resampled_ct_is_said_to_be_one(core: Any, tmp_path: Path) -> None:
     g = clinic.structures.geometry
     finer = Geometry((80, 60, 20), (0.5, 0.75, 2.0), (g.origin[0] - 0.25, g.origin[1] - 0.375, g.origin[2]))
     ct = core.add_ct(finer, name="finer")
-    node = scene.add_segmentation(core.scene, ct, clinic.structures.resample(finer, nearest=True), "finer")
-    exported = export.export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
+    node = add_segmentation(core.scene, ct, clinic.structures.resample(finer, nearest=True), "finer")
+    exported = export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
     assert "put onto its voxels" in exported.what
     image, series, _ = read_series(clinic.dicom)
     assert same(read_rtstruct(exported.path, Geometry.of(image), series), clinic.structures)
@@ -148,9 +153,9 @@ def test_a_ct_that_is_elsewhere_is_refused(core: Any, tmp_path: Path) -> None:
     g = clinic.structures.geometry
     moved = Geometry(g.size, g.spacing, (g.origin[0] + 500, g.origin[1], g.origin[2]))
     ct = core.add_ct(moved, name="moved")
-    node = scene.add_segmentation(core.scene, ct, clinic.structures.on(moved), "moved")
+    node = add_segmentation(core.scene, ct, clinic.structures.on(moved), "moved")
     with pytest.raises(InputError, match="not where its DICOM files say"):
-        export.export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
+        export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
     assert not (tmp_path / "rt.dcm").exists()
 
 
@@ -160,21 +165,21 @@ def test_what_an_rtstruct_lacks_is_said_before_and_after(core: Any, clinic: Clin
         found = route(volume, RTSTRUCT)
         assert not found.available and words in found.why_not
     with pytest.raises(InputError, match="not loaded from DICOM"):
-        export.export_rtstruct(clinic.node, plain, tmp_path / "rt.dcm")
-    empty = scene.empty_segmentation(core.scene, clinic.ct, ["Eye_L"], "empty")
+        export_rtstruct(clinic.node, plain, tmp_path / "rt.dcm")
+    empty = empty_segmentation(core.scene, clinic.ct, ["Eye_L"], "empty")
     with pytest.raises(InputError, match="no organ has voxels"):
-        export.export_rtstruct(empty, clinic.ct, tmp_path / "rt.dcm")
+        export_rtstruct(empty, clinic.ct, tmp_path / "rt.dcm")
     (tmp_path / "file").touch()
     with pytest.raises(InputError):
-        export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "file" / "rt.dcm")
+        export_rtstruct(clinic.node, clinic.ct, tmp_path / "file" / "rt.dcm")
     os.unlink(clinic.files[3])
     assert "not all in Slicer's DICOM database" in route(clinic.ct, RTSTRUCT).why_not
     with pytest.raises(InputError, match="not all in Slicer's DICOM database"):
-        export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm")
+        export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm")
     with pytest.raises(InputError, match="1 of the CT's 20 DICOM files are gone"):
-        export.export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files)
+        export_rtstruct(clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files)
     with pytest.raises(InputError, match="cannot be referred to"):  # a gap in the CT
-        export.export_rtstruct(
+        export_rtstruct(
             clinic.node, clinic.ct, tmp_path / "rt.dcm", files=clinic.files[:3] + clinic.files[4:]
         )
     assert not (tmp_path / "rt.dcm").exists()
@@ -183,7 +188,7 @@ def test_what_an_rtstruct_lacks_is_said_before_and_after(core: Any, clinic: Clin
 # --- Slicer's own file, and the log ------------------------------------------------------------------------------
 def test_a_segmentation_file_holds_everything(clinic: Clinic, tmp_path: Path) -> None:
     assert route(clinic.ct, SEG_NRRD).available
-    exported = export.export_seg_nrrd(clinic.node, tmp_path / "organs.seg.nrrd")
+    exported = export_seg_nrrd(clinic.node, tmp_path / "organs.seg.nrrd")
     back = read_seg_nrrd(exported.path).resample(clinic.structures.geometry, nearest=True)
     assert back.names == tuple(ORGANS) and same(back, clinic.structures, ORGANS)
     assert "4 segments" in exported.what
@@ -194,11 +199,11 @@ def test_a_session_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
     session.mkdir()
     assert not route(None, LOG, session).available
     with pytest.raises(InputError, match="no effort log"):
-        export.export_log(session, target)
+        export_log(session, target)
     for name in ("1.effort.jsonl", "2.effort.jsonl", "result.seg.nrrd", "notes.txt"):
         (session / name).write_text(name)
     assert route(None, LOG, session).available
-    exported = export.export_log(session, target)
+    exported = export_log(session, target)
     assert sorted(path.name for path in target.iterdir()) == [
         "1.effort.jsonl",
         "2.effort.jsonl",
@@ -206,7 +211,7 @@ def test_a_session_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
     ]
     assert "3 files" in exported.what
     with pytest.raises(InputError, match="already holds"):
-        export.export_log(session, target)
+        export_log(session, target)
 
 
 # --- by SlicerRT -------------------------------------------------------------------------------------------------
@@ -248,9 +253,9 @@ class SlicerRT:
 @pytest.fixture
 def slicerrt(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> SlicerRT:
     plugin = SlicerRT(clinic)
-    module = ModuleType(export.SLICERRT_PLUGIN)
+    module = ModuleType(SLICERRT_PLUGIN)
     module.DicomRtImportExportPluginClass = lambda: plugin  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, export.SLICERRT_PLUGIN, module)
+    monkeypatch.setitem(sys.modules, SLICERRT_PLUGIN, module)
     monkeypatch.setattr(slicer.modules, "dicomrtimportexport", SimpleNamespace(), raising=False)
     return plugin
 
@@ -258,7 +263,7 @@ def slicerrt(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> SlicerRT:
 def test_without_slicerrt_its_route_is_closed(clinic: Clinic, tmp_path: Path) -> None:
     assert "Extensions Manager" in route(clinic.ct, SLICERRT).why_not
     with pytest.raises(InputError, match="not installed"):
-        export.export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
+        export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
     assert not (tmp_path / "rt").exists()
 
 
@@ -271,7 +276,7 @@ def test_slicerrt_gets_both_items_of_one_study_with_the_patients_tags(
     hierarchy.SetItemUID(study, "DICOM", "1.2.3")
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(clinic.node), hierarchy.GetSceneItemID())
     assert route(clinic.ct, SLICERRT).available
-    exported = export.export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
+    exported = export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
     items = [hierarchy.GetItemByDataNode(node) for node in (clinic.ct, clinic.node)]
     assert [e.subjectHierarchyItemID for e in slicerrt.exported] == items
     assert [hierarchy.GetItemParent(item) for item in items] == [study, study]
@@ -315,5 +320,5 @@ def test_what_slicerrt_does_wrong_is_said_and_leaves_no_file(
         (folder / "CT_0001.dcm").touch()
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError, match=words[fault]):
-        export.export_by_slicerrt(clinic.node, clinic.ct, folder)
+        export_by_slicerrt(clinic.node, clinic.ct, folder)
     assert sorted(folder.rglob("*")) == before

@@ -25,10 +25,12 @@ from soars.effort.timing import session_timing
 from soars.errors import InputError
 from soars.formats.segnrrd import read_seg_nrrd
 from soars.structures import Geometry
-from SOARSSegmentationLib.export import export
+from SOARSSegmentationLib.export.rtstruct import export_rtstruct
+from SOARSSegmentationLib.export.session_log import export_log
 from SOARSSegmentationLib.run import results
 from SOARSSegmentationLib.run.runner import Runner, RunOptions
-from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.scene import proposal
+from SOARSSegmentationLib.scene.ct import ct_file
 from SOARSSegmentationLib.session.editing import ABSENT as ABSENT_STATE
 from SOARSSegmentationLib.session.editing import EditingSession
 
@@ -49,7 +51,7 @@ def segmented(core: Any, ct: Any, folder: Path) -> results.Result:
         on_failed=lambda failure: pytest.fail(failure.report),
     )
     bundle = write_tiny_bundle(folder / "tiny")
-    runner.start(lambda temporary: scene.ct_file(ct, temporary), RunOptions(str(bundle), "cpu"))
+    runner.start(lambda temporary: ct_file(ct, temporary), RunOptions(str(bundle), "cpu"))
     while runner.running:
         runner.poll()
         time.sleep(0.02)
@@ -67,10 +69,9 @@ def test_from_a_ct_to_a_reviewed_structure_set(core: Any, tmp_path: Path, ct_fil
     header = Header(
         "pilot", "case-1", "R1", "revise", organs, "tiny", result.record.bundle.sha256, {"soars": "0"}
     )
-    session = EditingSession(
+    session = EditingSession.begin(
         node, ct, result.proposal.masks, tmp_path / "session", header, editor_node=desk.editor
     )
-    session.start()
     assert session.states()[ABSENT] == ABSENT_STATE
     for organ in ("Brainstem", ABSENT):
         session.select(session.segment_ids[organ])
@@ -90,16 +91,14 @@ def test_from_a_ct_to_a_reviewed_structure_set(core: Any, tmp_path: Path, ct_fil
 
     # One organ goes back to what was proposed; all go to the planning system, on the original CT.
     proposal.restore(node, "Brainstem")
-    exported = export.export_rtstruct(
-        node, ct, tmp_path / "rtstruct.dcm", files=[str(file) for file in ct_files]
-    )
+    exported = export_rtstruct(node, ct, tmp_path / "rtstruct.dcm", files=[str(file) for file in ct_files])
     back = read_rtstruct(exported.path, Geometry.of(image), series)
     assert set(back.names) == set(organs)
     for organ in FOUND:
         assert back.crop(organ).equals(result.proposal.masks[organ])
     assert back.voxels(ABSENT) == 3 * 4 * 4
     assert pydicom.dcmread(exported.path).StudyInstanceUID == series.study_uid
-    export.export_log(tmp_path / "session", tmp_path / "copy")
+    export_log(tmp_path / "session", tmp_path / "copy")
     names = sorted(path.name for path in (tmp_path / "copy").iterdir())
     assert names == ["1.effort.jsonl", "proposal.seg.nrrd", "result.seg.nrrd"]
     desk.close()
@@ -124,7 +123,7 @@ def test_a_result_that_cannot_be_kept_leaves_the_scene_as_it_was(
         on_failed=lambda failure: said.append(failure.message),
     )
     bundle = write_tiny_bundle(tmp_path / "tiny")
-    runner.start(lambda folder: scene.ct_file(ct, folder), RunOptions(str(bundle), "cpu"))
+    runner.start(lambda folder: ct_file(ct, folder), RunOptions(str(bundle), "cpu"))
     while runner.running:
         runner.poll()
         time.sleep(0.02)

@@ -16,7 +16,12 @@ from reading_desk import ReadingDesk, blocks
 
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet, tight_mask
-from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.scene import proposal
+from SOARSSegmentationLib.scene.building import add_segmentation
+from SOARSSegmentationLib.scene.outlines import OUTLINE_ATTRIBUTE, outlined, remove_outlines, show_outline
+from SOARSSegmentationLib.scene.reading import organ_mask, structures_of, volume_of
+from SOARSSegmentationLib.scene.seg_file import write_by_slicer
+from SOARSSegmentationLib.scene.segments import segment_ids, tag_of
 from SOARSSegmentationLib.session.segment_events import SegmentEvents
 
 ORGANS = {
@@ -37,7 +42,7 @@ def structures() -> StructureSet:
 
 def kept(core: Any, structures: StructureSet) -> Any:
     """A segmentation with its proposal, in a scene."""
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
     proposal.keep_proposal(node)
     return node
 
@@ -48,12 +53,12 @@ def holds(node: Any, structures: StructureSet) -> bool:
 
 
 def test_a_segmentation_without_a_proposal_says_so(core: Any, structures: StructureSet) -> None:
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
     assert proposal.proposal_of(node) is None
     with pytest.raises(InputError, match="nothing to restore"):
         proposal.restore(node, "Brainstem")
     with pytest.raises(InputError, match="nothing to show"):
-        proposal.show_outline(node, "Brainstem", True)
+        show_outline(node, "Brainstem", True)
 
 
 def test_the_proposal_is_what_the_organs_were(core: Any, structures: StructureSet) -> None:
@@ -68,7 +73,7 @@ def test_the_proposal_is_what_the_organs_were(core: Any, structures: StructureSe
 
 def test_it_survives_the_segmentations_own_file(core: Any, structures: StructureSet, tmp_path: Path) -> None:
     node = kept(core, structures)
-    scene.write_seg_nrrd(node, tmp_path / "organs.seg.nrrd")
+    write_by_slicer(node, tmp_path / "organs.seg.nrrd")
     core.scene.Clear(False)
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(tmp_path / "organs.seg.nrrd"))
@@ -80,7 +85,7 @@ def test_it_survives_the_segmentations_own_file(core: Any, structures: Structure
 
 def test_it_survives_saving_the_scene(core: Any, structures: StructureSet, tmp_path: Path) -> None:
     node = kept(core, structures)
-    proposal.show_outline(node, "Brainstem", True)
+    show_outline(node, "Brainstem", True)
     (tmp_path / "root").mkdir()
     core.scene.SetRootDirectory(str(tmp_path / "root"))
     node.AddDefaultStorageNode()
@@ -88,8 +93,8 @@ def test_it_survives_saving_the_scene(core: Any, structures: StructureSet, tmp_p
     core.open_mrb(tmp_path / "scene.mrb", tmp_path)
     again = core.scene.GetFirstNodeByName("organs")
     assert again is not node and holds(again, structures)
-    assert scene.volume_of(again).GetName() == "CT"
-    assert proposal.outlined(again) == ()  # a way of looking, not saved
+    assert volume_of(again).GetName() == "CT"
+    assert outlined(again) == ()  # a way of looking, not saved
 
 
 def test_restoring_an_organ_leaves_the_others_alone(structures: StructureSet) -> None:
@@ -102,14 +107,14 @@ def test_restoring_an_organ_leaves_the_others_alone(structures: StructureSet) ->
     events = SegmentEvents(desk.segmentation.GetSegmentation(), heard.append, lambda: None)
     proposal.restore(desk.segmentation, "Parotid_L")
     events.flush()
-    assert heard == [scene.segment_ids(desk.segmentation)["Parotid_L"]]  # one edit, and of the right organ
-    now = scene.structures_of(desk.segmentation)
+    assert heard == [segment_ids(desk.segmentation)["Parotid_L"]]  # one edit, and of the right organ
+    now = structures_of(desk.segmentation)
     assert now.crop("Parotid_L").equals(structures.crop("Parotid_L"))
     assert now.voxels("Brainstem") == structures.voxels("Brainstem") + 32 + 8
     for organ in ("Eye_L", "Lens_L", "Pituitary"):
         assert now.crop(organ).equals(structures.crop(organ))
     proposal.restore(desk.segmentation, "Brainstem")
-    assert scene.structures_of(desk.segmentation).crop("Brainstem").equals(structures.crop("Brainstem"))
+    assert structures_of(desk.segmentation).crop("Brainstem").equals(structures.crop("Brainstem"))
     events.stop()
     desk.close()
 
@@ -119,9 +124,9 @@ def test_an_organ_that_was_not_found_is_restored_to_nothing(structures: Structur
     proposal.keep_proposal(desk.segmentation)
     desk.turn_to("Pituitary")
     desk.paint(FREE)
-    assert scene.structures_of(desk.segmentation).voxels("Pituitary") == 32
+    assert structures_of(desk.segmentation).voxels("Pituitary") == 32
     proposal.restore(desk.segmentation, "Pituitary")
-    now = scene.structures_of(desk.segmentation)
+    now = structures_of(desk.segmentation)
     assert all(now.crop(organ).equals(structures.crop(organ)) for organ in structures)
     desk.close()
 
@@ -133,30 +138,30 @@ def test_a_removed_segment_comes_back_from_the_proposal_in_hand(core: Any, struc
     with pytest.raises(InputError, match="nothing to restore"):
         proposal.restore(node, "Lens_L")
     proposal.restore(node, "Lens_L", known)
-    assert scene.structures_of(node, ["Lens_L"]).crop("Lens_L").equals(structures.crop("Lens_L"))
+    assert structures_of(node, ["Lens_L"]).crop("Lens_L").equals(structures.crop("Lens_L"))
     assert holds(node, structures)
 
 
 def test_a_proposal_can_be_seen_as_a_line(core: Any, structures: StructureSet) -> None:
     node = kept(core, structures)
     nodes = core.scene.GetNumberOfNodes()
-    proposal.show_outline(node, "Brainstem", True)
-    proposal.show_outline(node, "Lens_L", True)
-    assert proposal.outlined(node) == ("Brainstem", "Lens_L")
+    show_outline(node, "Brainstem", True)
+    show_outline(node, "Lens_L", True)
+    assert outlined(node) == ("Brainstem", "Lens_L")
     (outlines,) = (
         n
         for n in (core.scene.GetNthNode(i) for i in range(core.scene.GetNumberOfNodes()))
-        if n.GetAttribute(proposal.OUTLINE_ATTRIBUTE)
+        if n.GetAttribute(OUTLINE_ATTRIBUTE)
     )
     display = outlines.GetDisplayNode()
     assert (display.GetVisibility2DFill(), display.GetVisibility2DOutline()) == (False, True)
     assert outlines.GetHideFromEditors() and not outlines.GetSaveWithScene()
-    assert scene.organ_mask(outlines, "Lens_L", scene.volume_of(node)).equals(structures.crop("Lens_L"))
-    proposal.show_outline(node, "Brainstem", False)
-    proposal.show_outline(node, "Eye_L", False)  # was not shown
-    assert proposal.outlined(node) == ("Lens_L",)
-    proposal.hide_outlines(node)
-    assert core.scene.GetNumberOfNodes() == nodes and proposal.outlined(node) == ()
+    assert organ_mask(outlines, "Lens_L", volume_of(node)).equals(structures.crop("Lens_L"))
+    show_outline(node, "Brainstem", False)
+    show_outline(node, "Eye_L", False)  # was not shown
+    assert outlined(node) == ("Lens_L",)
+    remove_outlines(node)
+    assert core.scene.GetNumberOfNodes() == nodes and outlined(node) == ()
 
 
 def test_it_is_small(core: Any) -> None:
@@ -205,7 +210,7 @@ def test_any_mask_and_grid_comes_back_from_its_text(
 def test_a_damaged_proposal_is_said_to_be_damaged(core: Any, structures: StructureSet, damage: Any) -> None:
     node = kept(core, structures)
     segment = node.GetSegmentation().GetSegment("Brainstem")
-    text = scene.tag_of(segment, proposal.PROPOSAL_TAG)
+    text = tag_of(segment, proposal.PROPOSAL_TAG)
     assert damage(text) != text
     segment.SetTag(proposal.PROPOSAL_TAG, damage(text))
     with pytest.raises(InputError, match="Brainstem"):
@@ -215,6 +220,6 @@ def test_a_damaged_proposal_is_said_to_be_damaged(core: Any, structures: Structu
 def test_a_newer_version_is_named_as_such(core: Any, structures: StructureSet) -> None:
     node = kept(core, structures)
     segment = node.GetSegmentation().GetSegment("Brainstem")
-    segment.SetTag(proposal.PROPOSAL_TAG, "2" + scene.tag_of(segment, proposal.PROPOSAL_TAG)[1:])
+    segment.SetTag(proposal.PROPOSAL_TAG, "2" + tag_of(segment, proposal.PROPOSAL_TAG)[1:])
     with pytest.raises(InputError, match="newer"):
         proposal.proposal_of(node)

@@ -23,8 +23,12 @@ from soars.errors import InputError
 from soars.progress import Progress
 from soars.structures import Geometry
 from SOARSSegmentationLib.run import results, runner
-from SOARSSegmentationLib.run.runner import Failure, Runner, RunOptions, find_python, parse_progress
-from SOARSSegmentationLib.scene import proposal, scene
+from SOARSSegmentationLib.run.process import find_python
+from SOARSSegmentationLib.run.runner import Failure, Runner, RunOptions, parse_progress
+from SOARSSegmentationLib.scene import proposal
+from SOARSSegmentationLib.scene.ct import ct_file
+from SOARSSegmentationLib.scene.reading import structures_of
+from SOARSSegmentationLib.scene.segments import BUNDLE_HASH_TAG, BUNDLE_TAG, WARNING_TAG, tag_of
 
 HEAD = """
 import json, os, pathlib, signal, subprocess, sys, time
@@ -337,12 +341,12 @@ def test_a_ct_becomes_a_segmentation_in_the_scene(core: Any, tmp_path: Path, bun
     made: list[results.Result] = []
     run = Run(tmp_path)
     run.on_finished = lambda folder: made.append(results.add_result(core.scene, ct, folder))
-    run.runner.start(lambda folder: scene.ct_file(ct, folder), RunOptions(str(bundle), "cpu"))
+    run.runner.start(lambda folder: ct_file(ct, folder), RunOptions(str(bundle), "cpu"))
     run.to_its_end()
     assert run.failed == []
     (result,) = made
     node = result.segmentation_node
-    found = scene.structures_of(node)
+    found = structures_of(node)
     assert set(found.names) == {*FOUND, ABSENT} and found.is_empty(ABSENT)
     for name, sphere in FOUND.items():
         # Its network takes the voxels that are nearly all sphere, so it misses up to half a voxel around.
@@ -353,9 +357,9 @@ def test_a_ct_becomes_a_segmentation_in_the_scene(core: Any, tmp_path: Path, bun
     known = proposal.proposal_of(node)
     assert known is not None and set(known.masks) == {*FOUND, ABSENT}
     segment = node.GetSegmentation().GetSegment("Brainstem")
-    assert scene.tag_of(segment, results.BUNDLE_TAG) == "tiny 1"
-    assert scene.tag_of(segment, results.BUNDLE_HASH_TAG) == result.record.bundle.sha256 != ""
-    assert results.warning_of(node.GetSegmentation().GetSegment(ABSENT))
+    assert tag_of(segment, BUNDLE_TAG) == "tiny 1"
+    assert tag_of(segment, BUNDLE_HASH_TAG) == result.record.bundle.sha256 != ""
+    assert tag_of(node.GetSegmentation().GetSegment(ABSENT), WARNING_TAG)
     assert {p.stage for p in run.progress} >= {"read", "anchor", "contours", "write", "done"}
     assert run.traces() == []
 
@@ -392,7 +396,7 @@ def test_a_ct_deleted_during_the_run_leaves_the_scene_as_it_was(
     ct = core.add_ct(Geometry.of(scan.image), sitk.GetArrayFromImage(scan.image), study=False)
     run = Run(tmp_path)
     run.on_finished = lambda folder: results.add_result(core.scene, ct, folder)
-    run.runner.start(lambda folder: scene.ct_file(ct, folder), RunOptions(str(bundle), "cpu"))
+    run.runner.start(lambda folder: ct_file(ct, folder), RunOptions(str(bundle), "cpu"))
     core.scene.RemoveNode(ct)
     before = core.scene.GetNumberOfNodes()
     (failure,) = run.to_its_end().failed

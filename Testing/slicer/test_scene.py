@@ -22,7 +22,11 @@ from soars.catalogue.slicer_terms import terminology_entry
 from soars.errors import InputError
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
 from soars.structures import Geometry, StructureSet
-from SOARSSegmentationLib.scene import scene
+from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation
+from SOARSSegmentationLib.scene.ct import ct_file, dicom_files
+from SOARSSegmentationLib.scene.reading import organ_mask, structures_of, volume_of
+from SOARSSegmentationLib.scene.seg_file import write_by_slicer
+from SOARSSegmentationLib.scene.segments import organ_of, segment_ids, tag_of
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],
@@ -55,7 +59,7 @@ def same(one: StructureSet, other: StructureSet) -> bool:
 # --- the CT ------------------------------------------------------------------------------------------------------
 def test_a_ct_is_written_as_it_is_in_the_scene(core: Any, tmp_path: Path) -> None:
     hu = np.random.default_rng(1).integers(-1000, 2000, OBLIQUE.shape).astype(np.int16)
-    file = scene.ct_file(core.add_ct(OBLIQUE, hu), tmp_path)
+    file = ct_file(core.add_ct(OBLIQUE, hu), tmp_path)
     image = sitk.ReadImage(str(file))
     assert np.array_equal(sitk.GetArrayFromImage(image), hu)
     assert Geometry.of(image).same_as(OBLIQUE, 1e-6)
@@ -78,18 +82,18 @@ def test_what_is_no_ct_is_refused(core: Any, tmp_path: Path) -> None:
         (colour, "is not a CT"),
     ):
         with pytest.raises(InputError, match=words):
-            scene.ct_file(node, tmp_path)
+            ct_file(node, tmp_path)
     moved = core.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
     ct.SetAndObserveTransformNodeID(moved.GetID())
     with pytest.raises(InputError, match="harden"):
-        scene.ct_file(ct, tmp_path)
+        ct_file(ct, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_takes_no_file_is_said(core: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="could not be written"):
-        scene.ct_file(core.add_ct(OBLIQUE), tmp_path / "file")
+        ct_file(core.add_ct(OBLIQUE), tmp_path / "file")
 
 
 def test_a_full_disk_is_said_before_writing(
@@ -97,22 +101,22 @@ def test_a_full_disk_is_said_before_writing(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="full"):
-        scene.ct_file(core.add_ct(OBLIQUE), tmp_path)
+        ct_file(core.add_ct(OBLIQUE), tmp_path)
 
 
 def test_dicom_files_are_those_of_the_database_or_none(core: Any, tmp_path: Path) -> None:
     ct = core.add_ct(OBLIQUE)
-    assert scene.dicom_files(ct) == []
+    assert dicom_files(ct) == []
     files = {uid: str(tmp_path / uid) for uid in ("1.2.3", "1.2.4")}
     for file in files.values():
         Path(file).touch()
     ct.SetAttribute("DICOM.instanceUIDs", "1.2.3 1.2.4")
-    assert scene.dicom_files(ct, lambda uid: files.get(uid, "")) == list(files.values())
+    assert dicom_files(ct, lambda uid: files.get(uid, "")) == list(files.values())
     ct.SetAttribute("DICOM.instanceUIDs", "1.2.3 1.2.5")
-    assert scene.dicom_files(ct, lambda uid: files.get(uid, "")) == []  # half a CT is none
+    assert dicom_files(ct, lambda uid: files.get(uid, "")) == []  # half a CT is none
     Path(files["1.2.3"]).unlink()
     ct.SetAttribute("DICOM.instanceUIDs", "1.2.3")
-    assert scene.dicom_files(ct, lambda uid: files.get(uid, "")) == []
+    assert dicom_files(ct, lambda uid: files.get(uid, "")) == []
 
 
 # --- there and back ----------------------------------------------------------------------------------------------
@@ -121,17 +125,17 @@ def test_dicom_files_are_those_of_the_database_or_none(core: Any, tmp_path: Path
 )
 def test_structures_come_back_voxel_by_voxel(core: Any, structures: StructureSet) -> None:
     ct = core.add_ct(structures.geometry)
-    node = scene.add_segmentation(core.scene, ct, structures, "organs")
-    back = scene.structures_of(node)
+    node = add_segmentation(core.scene, ct, structures, "organs")
+    back = structures_of(node)
     assert same(back, structures)
     assert back.geometry.same_as(structures.geometry, 1e-6)
-    for name, segment_id in scene.segment_ids(node).items():
-        assert scene.organ_mask(node, segment_id).equals(structures.crop(name))
+    for name, segment_id in segment_ids(node).items():
+        assert organ_mask(node, segment_id).equals(structures.crop(name))
 
 
 def test_slicer_places_the_voxels_where_the_core_does(core: Any) -> None:
     structures = random_structures(OBLIQUE)
-    node = scene.add_segmentation(core.scene, core.add_ct(OBLIQUE), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(OBLIQUE), structures, "organs")
     image = slicer.vtkOrientedImageData()
     node.GetBinaryLabelmapRepresentation("Brainstem", image)  # Slicer's own way out
     to_world = vtk.vtkMatrix4x4()
@@ -149,8 +153,8 @@ def test_slicer_places_the_voxels_where_the_core_does(core: Any) -> None:
 
 def test_some_organs_may_be_asked_for(core: Any) -> None:
     structures = blocks(ORGANS)
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
-    some = scene.structures_of(node, ["Lens_L", "Cerebellum"])
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    some = structures_of(node, ["Lens_L", "Cerebellum"])
     assert some.names == ("Lens_L", "Cerebellum")
     assert some.crop("Lens_L").equals(structures.crop("Lens_L")) and some.is_empty("Cerebellum")
 
@@ -158,8 +162,8 @@ def test_some_organs_may_be_asked_for(core: Any) -> None:
 def test_a_file_comes_in_like_structures(core: Any, tmp_path: Path) -> None:
     structures = random_structures(OBLIQUE)
     write_seg_nrrd(structures, tmp_path / "organs.seg.nrrd")
-    node = scene.add_segmentation(core.scene, core.add_ct(OBLIQUE), tmp_path / "organs.seg.nrrd", "organs")
-    assert same(scene.structures_of(node), structures)
+    node = add_segmentation(core.scene, core.add_ct(OBLIQUE), tmp_path / "organs.seg.nrrd", "organs")
+    assert same(structures_of(node), structures)
 
 
 def test_a_file_that_cannot_be_read_leaves_the_scene_as_it_was(core: Any, tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_a_file_that_cannot_be_read_leaves_the_scene_as_it_was(core: Any, tmp_pa
     before = core.scene.GetNumberOfNodes()
     (tmp_path / "organs.seg.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
     with pytest.raises(InputError, match="organs.seg.nrrd"):
-        scene.add_segmentation(core.scene, ct, tmp_path / "organs.seg.nrrd", "organs")
+        add_segmentation(core.scene, ct, tmp_path / "organs.seg.nrrd", "organs")
     assert core.scene.GetNumberOfNodes() == before
 
 
@@ -176,8 +180,8 @@ def test_structures_of_another_grid_come_onto_the_cts(core: Any) -> None:
     coarse = Geometry((20, 20, 20), (2.0, 2.0, 2.0), (0.5, 0.5, 0.5))
     structures = StructureSet(coarse)
     structures.add("Brainstem", np.pad(np.ones((6, 6, 6), bool), 7))
-    node = scene.add_segmentation(core.scene, core.add_ct(grid), structures, "organs")
-    back = scene.structures_of(node)
+    node = add_segmentation(core.scene, core.add_ct(grid), structures, "organs")
+    back = structures_of(node)
     assert back.geometry.same_as(grid, 1e-6)
     assert back.bounding_box("Brainstem") == ((14, 14, 14), (26, 26, 26))
 
@@ -185,13 +189,13 @@ def test_structures_of_another_grid_come_onto_the_cts(core: Any) -> None:
 def test_a_segment_on_other_voxels_is_resampled_as_slicer_does(core: Any) -> None:
     structures = blocks(ORGANS)
     ct = core.add_ct(structures.geometry)
-    node = scene.add_segmentation(core.scene, ct, structures, "organs")
+    node = add_segmentation(core.scene, ct, structures, "organs")
     finer = Geometry((80, 60, 40), (0.5, 0.75, 1.0), (-10.25, -20.375, 4.5))
     fine = StructureSet(finer)
     fine.add("Cerebellum", np.pad(np.ones((8, 10, 12), bool), ((2, 30), (20, 30), (40, 28))))
-    other = scene.add_segmentation(core.scene, core.add_ct(finer, name="finer"), fine, "fine")
+    other = add_segmentation(core.scene, core.add_ct(finer, name="finer"), fine, "fine")
     node.GetSegmentation().CopySegmentFromSegmentation(other.GetSegmentation(), "Cerebellum")
-    back = scene.structures_of(node)
+    back = structures_of(node)
     assert back.geometry.same_as(structures.geometry)
     assert back.bounding_box("Cerebellum") == ((1, 10, 20), (5, 15, 26))
     assert same(back.subset(structures.names), structures)
@@ -205,64 +209,64 @@ def test_all_42_have_names_colours_and_terminology(core: Any) -> None:
         full[:, :, index] = True
         structures.add(name, full)
     ct = core.add_ct(structures.geometry)
-    node = scene.add_segmentation(core.scene, ct, structures, "organs", tags={"SOARS.bundle": "tiny 1"})
+    node = add_segmentation(core.scene, ct, structures, "organs", tags={"SOARS.bundle": "tiny 1"})
     segmentation = node.GetSegmentation()
     assert segmentation.GetNumberOfSegments() == 42 and segmentation.GetNumberOfLayers() == 1
     for index, name in enumerate(SOARS42):
         segment, oar = segmentation.GetNthSegment(index), CATALOGUE[name]
         assert (segment.GetName(), segmentation.GetNthSegmentID(index)) == (name, name)
         assert [round(255 * c) for c in segment.GetColor()] == list(oar.colour)
-        assert scene.tag_of(segment, segment.GetTerminologyEntryTagName()) == terminology_entry(oar)
-        assert scene.tag_of(segment, "SOARS.bundle") == "tiny 1"
-        assert scene.tag_of(segment, "SOARS.Label") == oar.label
-        assert scene.organ_of(segment) == name
+        assert tag_of(segment, segment.GetTerminologyEntryTagName()) == terminology_entry(oar)
+        assert tag_of(segment, "SOARS.bundle") == "tiny 1"
+        assert tag_of(segment, "SOARS.Label") == oar.label
+        assert organ_of(segment) == name
 
 
 def test_it_refers_to_its_ct_and_lies_in_its_study(core: Any) -> None:
     structures = blocks(ORGANS)
     ct = core.add_ct(structures.geometry)
-    node = scene.add_segmentation(core.scene, ct, structures, "organs")
-    assert scene.volume_of(node) is ct
+    node = add_segmentation(core.scene, ct, structures, "organs")
+    assert volume_of(node) is ct
     hierarchy = core.subject_hierarchy
     item, ct_item = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(ct)
     assert hierarchy.GetItemName(hierarchy.GetItemParent(item)) == "Study"
     assert hierarchy.GetItemParent(item) == hierarchy.GetItemParent(ct_item)
-    assert scene.add_segmentation(core.scene, ct, structures, "organs").GetName() != node.GetName()
+    assert add_segmentation(core.scene, ct, structures, "organs").GetName() != node.GetName()
 
 
 def test_an_organ_is_known_after_it_was_renamed_and_by_other_spellings(core: Any) -> None:
     structures = blocks(ORGANS)
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
     segmentation = node.GetSegmentation()
     segmentation.GetSegment("Eye_L").SetName("the one on the left")
-    assert scene.organ_of(segmentation.GetSegment("Eye_L")) == "Eye_L"
+    assert organ_of(segmentation.GetSegment("Eye_L")) == "Eye_L"
     for name, organ in (("LeftParotid", "Parotid_L"), ("GTV", None), ("Brain Stem", "Brainstem"), ("", None)):
         segment = slicer.vtkSegment()
         segment.SetName(name)
-        assert scene.organ_of(segment) == organ
+        assert organ_of(segment) == organ
 
 
 def test_two_segments_of_one_organ_keep_apart(core: Any) -> None:
     structures = blocks(ORGANS)
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
     node.GetSegmentation().AddEmptySegment("another", "Left eye")
     node.GetSegmentation().AddEmptySegment("tumour", "GTV")
-    assert scene.segment_ids(node)["Eye_L"] == "Eye_L"
-    assert scene.structures_of(node).names == (*ORGANS, "Left eye", "GTV")
+    assert segment_ids(node)["Eye_L"] == "Eye_L"
+    assert structures_of(node).names == (*ORGANS, "Left eye", "GTV")
 
 
 # --- drawing and saving ------------------------------------------------------------------------------------------
 def test_organs_to_draw_from_nothing_can_be_drawn(core: Any) -> None:
     geometry = blocks(ORGANS).geometry
     ct = core.add_ct(geometry)
-    node = scene.empty_segmentation(core.scene, ct, ORGANS, "from scratch", tags={"SOARS.arm": "scratch"})
-    assert scene.structures_of(node).names == tuple(ORGANS)
-    assert all(scene.structures_of(node).is_empty(name) for name in ORGANS)
+    node = empty_segmentation(core.scene, ct, ORGANS, "from scratch", tags={"SOARS.arm": "scratch"})
+    assert structures_of(node).names == tuple(ORGANS)
+    assert all(structures_of(node).is_empty(name) for name in ORGANS)
     desk = CoreDesk(core, ct, node)
     for organ in ("Eye_L", "Brainstem"):
         desk.turn_to(organ)
         desk.paint(ORGANS[organ])
-    back = scene.structures_of(node)
+    back = structures_of(node)
     assert back.bounding_box("Eye_L") == ((2, 15, 10), (9, 25, 20))
     assert back.bounding_box("Brainstem") == ((5, 5, 5), (12, 12, 12))
     assert back.is_empty("Lens_L")
@@ -272,12 +276,12 @@ def test_organs_to_draw_from_nothing_can_be_drawn(core: Any) -> None:
 def test_organs_can_be_drawn_beyond_the_label_map_they_came_in(core: Any) -> None:
     structures = blocks(ORGANS)
     ct = core.add_ct(structures.geometry)
-    node = scene.add_segmentation(core.scene, ct, structures, "organs")
+    node = add_segmentation(core.scene, ct, structures, "organs")
     desk = CoreDesk(core, ct, node)
     for organ in ("Pituitary", "Brainstem"):  # one that had no voxels, one that had
         desk.turn_to(organ)
         desk.paint(np.s_[15:20, 25:30, 30:40])
-        back = scene.structures_of(node)
+        back = structures_of(node)
         assert back.bounding_box(organ)[1] == (20, 30, 40)
         assert back.crop("Lens_L").equals(structures.crop("Lens_L"))
     desk.close()
@@ -285,10 +289,10 @@ def test_organs_can_be_drawn_beyond_the_label_map_they_came_in(core: Any) -> Non
 
 def test_slicers_writer_keeps_everything_and_changes_nothing(core: Any, tmp_path: Path) -> None:
     structures = blocks(ORGANS)
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
     node.GetSegmentation().GetSegment("Eye_L").SetTag("reviewed", "yes")
     before = [node.GetSegmentation().GetNthSegment(i).GetRepresentation("Binary labelmap") for i in range(5)]
-    scene.write_seg_nrrd(node, tmp_path / "new" / "organs.seg.nrrd")
+    write_by_slicer(node, tmp_path / "new" / "organs.seg.nrrd")
     after = [node.GetSegmentation().GetNthSegment(i).GetRepresentation("Binary labelmap") for i in range(5)]
     assert before == after
     back = read_seg_nrrd(tmp_path / "new" / "organs.seg.nrrd")
@@ -299,35 +303,35 @@ def test_slicers_writer_keeps_everything_and_changes_nothing(core: Any, tmp_path
 
 def test_a_file_that_cannot_be_written_is_said(core: Any, tmp_path: Path) -> None:
     structures = blocks(ORGANS)
-    node = scene.add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
+    node = add_segmentation(core.scene, core.add_ct(structures.geometry), structures, "organs")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
-        scene.write_seg_nrrd(node, tmp_path / "file" / "organs.seg.nrrd")
+        write_by_slicer(node, tmp_path / "file" / "organs.seg.nrrd")
 
 
 def test_what_cannot_be_read_is_refused_with_what_to_do(core: Any) -> None:
     structures = blocks(ORGANS)
     ct = core.add_ct(structures.geometry)
-    node = scene.add_segmentation(core.scene, ct, structures, "organs")
+    node = add_segmentation(core.scene, ct, structures, "organs")
     moved = core.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
     moved.SetMatrixTransformToParent(matrix_of(np.eye(4)))
     node.SetAndObserveTransformNodeID(moved.GetID())
     with pytest.raises(InputError, match="harden"):
-        scene.structures_of(node)
+        structures_of(node)
     node.SetAndObserveTransformNodeID(None)
     core.scene.RemoveNode(ct)  # what it remembers of the grid is enough
-    assert same(scene.structures_of(node), structures)
+    assert same(structures_of(node), structures)
     with pytest.raises(InputError, match="no segment"):
-        scene.organ_mask(node, "gone")
+        organ_mask(node, "gone")
     node.GetSegmentation().CreateRepresentation("Closed surface")
     node.GetSegmentation().SetSourceRepresentationName("Closed surface")
     with pytest.raises(InputError, match="Segmentations module"):
-        scene.structures_of(node)
+        structures_of(node)
     with pytest.raises(InputError, match="no segmentation"):
-        scene.structures_of(None)
+        structures_of(None)
 
 
 def test_a_node_of_no_known_grid_is_refused(core: Any) -> None:
     node = core.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "stray")
     with pytest.raises(InputError, match="refers to no CT"):
-        scene.structures_of(node)
+        structures_of(node)

@@ -11,6 +11,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 
 from soars.catalogue import CATALOGUE
+from soars.catalogue.slicer_terms import COLOUR_FILE
 from SOARSSegmentationLib.scene import terminology
 
 
@@ -21,12 +22,11 @@ def test_slicer_loads_the_terminology_once(tmp_path: Path) -> None:
     assert logic.IsTerminologyContextLoaded(terminology.CONTEXT_NAME)
 
 
-def test_slicer_loads_the_colour_table(core: Any, tmp_path: Path) -> None:
+def test_slicer_loads_the_colour_table(core: Any) -> None:
     logic = slicer.vtkSlicerColorLogic()
     logic.SetMRMLApplicationLogic(core.application)
     logic.SetMRMLScene(core.scene)
-    assert terminology.load_colours(logic, tmp_path) is None
-    node = terminology.load_colours(logic)
+    node = logic.LoadColorFile(str(terminology.RESOURCES / COLOUR_FILE), "SOARS organs at risk")
     for value, oar in enumerate(CATALOGUE.values(), start=1):
         rgba = [0.0] * 4
         assert node.GetColorName(value) == oar.name and node.GetColor(value, rgba)

@@ -35,7 +35,7 @@ def files_of_runs(visit: Any) -> list[Path]:
 
 
 def test_apply_waits_for_a_ct(visit: Any) -> None:
-    apply = visit.window.inputs.apply
+    apply = visit.window.propose.panel.apply
     assert not apply.enabled and "CT" in apply.toolTip
     visit.picture("1_empty")
     visit.choose_ct()
@@ -46,7 +46,7 @@ def test_apply_waits_for_a_ct(visit: Any) -> None:
 
 def test_the_model_and_where_it_will_run_are_said_before_the_run(visit: Any) -> None:
     visit.choose_ct()
-    inputs = visit.window.inputs
+    inputs = visit.window.propose.panel
     assert "tester 1.0.0" in inputs.card.widget.text and "2 of 42 organs" in inputs.card.widget.text
     assert "Will run on" in inputs.device_label.text
     from SOARSSegmentationLib.panels.bundle_card import card_dialog, section_of
@@ -62,19 +62,24 @@ def test_progress_is_shown_stage_by_stage_and_cancel_leaves_nothing(visit: Any) 
     visit.plays(WAITS)
     visit.press_apply()
     window = visit.window
-    visit.until(lambda: window.run.stages.current is not None and window.run.stages.current.name == "anchor")
-    assert window.inputs.apply.text == "Cancel"
-    assert not window.inputs.volume.enabled
-    assert [(s.name, s.state) for s in window.run.stages.all] == [
+    visit.until(
+        lambda: (
+            window.propose.run.stages.current is not None
+            and window.propose.run.stages.current.name == "anchor"
+        )
+    )
+    assert window.propose.panel.apply.text == "Cancel"
+    assert not window.propose.panel.volume.enabled
+    assert [(s.name, s.state) for s in window.propose.run.stages.all] == [
         ("read", "done"), ("anchor", "running"), ("write", "to_come"),
     ]  # fmt: skip
-    assert window.run.stages.current.share == 3 / 8
+    assert window.propose.run.stages.current.share == 3 / 8
     visit.picture("3_running")
     assert children() and files_of_runs(visit)
     visit.press_apply()
     assert not children() and not files_of_runs(visit)
-    assert window.inputs.apply.text == "Apply" and window.inputs.apply.enabled
-    assert window.inputs.notice.text == "Cancelled. Nothing was changed."
+    assert window.propose.panel.apply.text == "Apply" and window.propose.panel.apply.enabled
+    assert window.propose.panel.notice.text == "Cancelled. Nothing was changed."
     assert visit.nodes() == before
     visit.picture("4_cancelled")
 
@@ -84,8 +89,8 @@ def test_a_failure_is_one_sentence_with_a_report_to_copy(visit: Any) -> None:
     before = visit.nodes()
     visit.plays(FAILS)
     visit.press_apply()
-    visit.until(lambda: not visit.window.running)
-    notice = visit.window.inputs.notice
+    visit.until(lambda: not visit.window.desk.running)
+    notice = visit.window.propose.panel.notice
     assert notice.text == "The CT has gaps."
     visit.picture("5_failed")
     notice.copy_button.click()
@@ -101,15 +106,15 @@ def test_a_failure_is_one_sentence_with_a_report_to_copy(visit: Any) -> None:
 def test_a_result_becomes_a_segmentation_to_review(visit: Any) -> None:
     visit.propose()
     window = visit.window
-    assert [row.organ for row in window.review.table.rows] == list(SOARS42)
-    assert "4 organs were contoured" in window.review.notice.text
-    assert window.inputs.widget.collapsed and not window.review.widget.collapsed
-    assert window.session_panel.segmentation.currentNode() is visit.segmentation
+    assert [row.organ for row in window.review.panel.table.rows] == list(SOARS42)
+    assert "4 organs were contoured" in window.review.panel.notice.text
+    assert window.propose.widget.collapsed and not window.review.widget.collapsed
+    assert window.timing.panel.segmentation.currentNode() is visit.segmentation
     assert window.editor.editor.segmentationNode() is visit.segmentation
     assert visit.row("Brainstem").volume_cc == pytest.approx(7**3 * 3 / 1000)
     assert (visit.row("Brainstem").state, visit.row("Cochlea_L").state) == ("not_reviewed", "absent")
     assert "not found" in visit.row("Cochlea_L").warning
-    assert not window.review.accept.enabled, "there is no session yet"
+    assert not window.review.panel.accept.enabled, "there is no session yet"
     visit.picture("6_proposal")
     assert not files_of_runs(visit)
 
@@ -117,27 +122,29 @@ def test_a_result_becomes_a_segmentation_to_review(visit: Any) -> None:
 def test_organs_that_the_model_does_not_cover_are_rows_without_a_segment(visit: Any) -> None:
     visit.plays(visit.results("few", covered=("Brainstem", "Eye_L")))
     visit.propose()
-    assert len(visit.window.review.table.rows) == 42
+    assert len(visit.window.review.panel.table.rows) == 42
     row = visit.row("Cochlea_L")
     assert (row.segment_id, row.state) == (None, "absent")
 
 
 def test_only_the_organs_of_the_protocol_are_asked_for_and_shown(visit: Any) -> None:
     visit.choose_ct()
-    organs = visit.window.inputs.organs
+    organs = visit.window.propose.panel.organs
     organs.currentIndex = organs.findData("anchor")
     visit.plays(
         "assert sys.argv[sys.argv.index('--organs') + 1] == 'Brainstem,Eye_L', sys.argv\n" + visit.results()
     )
     visit.propose()
-    assert {row.stratum for row in visit.window.review.table.rows} == {"anchor"}
+    assert {row.stratum for row in visit.window.review.panel.table.rows} == {"anchor"}
 
 
 def test_a_choice_of_organs_can_be_saved_and_forgotten(visit: Any) -> None:
     from SOARSSegmentationLib.panels.organs_dialog import OrgansDialog
 
     window = visit.window
-    dialog = OrgansDialog(window.protocols, window.protocols.find("all"), window.inputs.covered)
+    dialog = OrgansDialog(
+        window.desk.protocols, window.desk.protocols.find("all"), window.propose.panel.covered
+    )
     dialog.tick([])
     dialog.name.text = "Hearing"
     dialog.save()
@@ -148,12 +155,12 @@ def test_a_choice_of_organs_can_be_saved_and_forgotten(visit: Any) -> None:
     dialog.widget.grab().save(str(visit.pictures / "organs.png"))
     dialog.save()
     assert dialog.protocol is not None
-    window.inputs.show(window.parameters, None)
-    organs = window.inputs.organs
+    window.propose.panel.show(window.desk.parameters, None)
+    organs = window.propose.panel.organs
     organs.currentIndex = organs.findData("Hearing")
-    assert window.parameters.protocol == "Hearing" and not window.inputs.remove_organs.isHidden()
-    window.inputs.remove_organs.click()
-    assert window.parameters.protocol == "all" and organs.findData("Hearing") == -1
+    assert window.desk.parameters.protocol == "Hearing" and not window.propose.panel.remove_organs.isHidden()
+    window.propose.panel.remove_organs.click()
+    assert window.desk.parameters.protocol == "all" and organs.findData("Hearing") == -1
 
 
 # --- what may go wrong meanwhile ---------------------------------------------------------------------------------
@@ -162,10 +169,10 @@ def test_a_child_killed_from_outside_is_said_in_one_message(visit: Any) -> None:
     before = visit.nodes()
     visit.plays(WAITS)
     visit.press_apply()
-    visit.until(lambda: visit.window.run.stages.current is not None)
+    visit.until(lambda: visit.window.propose.run.stages.current is not None)
     os.kill(children()[0].pid, signal.SIGKILL)
-    visit.until(lambda: not visit.window.running)
-    assert "ended from outside (SIGKILL)" in visit.window.inputs.notice.text
+    visit.until(lambda: not visit.window.desk.running)
+    assert "ended from outside (SIGKILL)" in visit.window.propose.panel.notice.text
     assert visit.nodes() == before and not files_of_runs(visit)
 
 
@@ -175,7 +182,7 @@ def test_a_full_disk_is_said_before_anything_is_started(visit: Any, monkeypatch:
     visit.choose_ct()
     before = visit.nodes()
     visit.press_apply()
-    assert "full" in visit.window.inputs.notice.text and not visit.window.running
+    assert "full" in visit.window.propose.panel.notice.text and not visit.window.desk.running
     assert visit.nodes() == before and not files_of_runs(visit)
 
 
@@ -183,12 +190,14 @@ def test_a_ct_that_is_deleted_during_the_run_ends_it(visit: Any) -> None:
     visit.choose_ct()
     visit.plays(WAITS)
     visit.press_apply()
-    visit.until(lambda: visit.window.run.stages.current is not None)
+    visit.until(lambda: visit.window.propose.run.stages.current is not None)
     slicer.mrmlScene.RemoveNode(visit.ct)
-    assert not visit.window.running and not children() and not files_of_runs(visit)
-    assert visit.window.inputs.notice.text == "The CT was removed from the scene: the run was cancelled."
+    assert not visit.window.desk.running and not children() and not files_of_runs(visit)
+    assert (
+        visit.window.propose.panel.notice.text == "The CT was removed from the scene: the run was cancelled."
+    )
     visit.application.settle()
-    assert not visit.window.inputs.apply.enabled
+    assert not visit.window.propose.panel.apply.enabled
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
 
 
@@ -196,12 +205,12 @@ def test_a_scene_that_is_closed_during_the_run_ends_it(visit: Any) -> None:
     visit.choose_ct()
     visit.plays(WAITS)
     visit.press_apply()
-    visit.until(lambda: visit.window.run.stages.current is not None)
+    visit.until(lambda: visit.window.propose.run.stages.current is not None)
     slicer.mrmlScene.Clear(False)
-    assert not visit.window.running and not children() and not files_of_runs(visit)
+    assert not visit.window.desk.running and not children() and not files_of_runs(visit)
     visit.application.settle()
-    assert visit.window.parameters is not None and visit.window.parameters.volume is None
-    assert not visit.window.inputs.apply.enabled
+    assert visit.window.desk.parameters is not None and visit.window.desk.parameters.volume is None
+    assert not visit.window.propose.panel.apply.enabled
 
 
 def test_a_bundle_that_vanishes_is_said_in_one_message(visit: Any) -> None:
@@ -213,8 +222,8 @@ def test_a_bundle_that_vanishes_is_said_in_one_message(visit: Any) -> None:
     folder = real_child(visit.folder / "real")
     visit.monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     visit.press_apply()
-    visit.until(lambda: not visit.window.running, 60)
-    text = visit.window.inputs.notice.text
+    visit.until(lambda: not visit.window.desk.running, 60)
+    text = visit.window.propose.panel.notice.text
     assert "tester" in text and "\n" not in text
     assert visit.nodes() == before and not files_of_runs(visit)
 
@@ -235,22 +244,22 @@ def test_packages_that_are_missing_are_asked_for_and_declining_is_no_fault(
     visit.choose_ct()
     visit.press_apply()
     assert len(questions) == 1 and "30 MB" in questions[0]
-    assert "not installed" in visit.window.inputs.notice.text and not visit.window.running
+    assert "not installed" in visit.window.propose.panel.notice.text and not visit.window.desk.running
 
 
 # --- what is remembered ------------------------------------------------------------------------------------------
 def test_choices_are_remembered_in_the_scene_and_beyond_it(visit: Any) -> None:
     window = visit.window
     visit.choose_ct()
-    window.inputs.device.currentIndex = window.inputs.device.findData("cpu")
+    window.propose.panel.device.currentIndex = window.propose.panel.device.findData("cpu")
     visit.write_names(reader="R7", study="trial-2", case="case-09")
     window.leave()
     window.enter()
-    assert window.parameters.device == "cpu" and window.parameters.volume is visit.ct
+    assert window.desk.parameters.device == "cpu" and window.desk.parameters.volume is visit.ct
     slicer.mrmlScene.Clear(False)
     visit.application.settle()
-    parameters = window.parameters
+    parameters = window.desk.parameters
     assert (parameters.device, parameters.bundle) == ("cpu", "tester")
     assert (parameters.reader, parameters.study) == ("R7", "trial-2")
     assert parameters.case == "" and parameters.volume is None, "a new scene is another case"
-    assert window.session_panel.reader.text == "R7"
+    assert window.timing.panel.reader.text == "R7"

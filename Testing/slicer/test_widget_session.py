@@ -39,24 +39,26 @@ def slice_centres() -> list[tuple[float, ...]]:
 # --- beginning ---------------------------------------------------------------------------------------------------
 def test_a_session_needs_names_that_name_nobody(visit: Any) -> None:
     visit.propose()
-    panel = visit.window.session_panel
+    panel = visit.window.timing.panel
     panel.start.click()
-    assert not visit.window.control.running and panel.notice.text.startswith("Study is empty")
+    assert not visit.window.timing.control.running and panel.notice.text.startswith("Study is empty")
     visit.write_names(case="Mustermann, Erika")
     panel.start.click()
-    assert not visit.window.control.running
+    assert not visit.window.timing.control.running
     assert "Mustermann" in panel.notice.text and "letters" in panel.notice.text
     visit.write_names()
     panel.start.click()
-    assert visit.window.control.running and panel.notice.text == ""
+    assert visit.window.timing.control.running and panel.notice.text == ""
 
 
 def test_a_session_turns_to_the_first_organ_and_has_a_segment_for_every_one(reading: Any) -> None:
-    assert reading.window.review.table.organ == "Brainstem"
+    assert reading.window.review.panel.table.organ == "Brainstem"
     assert reading.session.organ == "Brainstem"
-    assert all(row.segment_id for row in reading.window.review.table.rows)
-    assert reading.window.session_panel.who.text == "case-01 \N{MIDDLE DOT} R1 \N{MIDDLE DOT} revising"
-    assert not reading.window.inputs.apply.enabled, "the proposal is not to be replaced under the reader"
+    assert all(row.segment_id for row in reading.window.review.panel.table.rows)
+    assert reading.window.timing.panel.who.text == "case-01 \N{MIDDLE DOT} R1 \N{MIDDLE DOT} revising"
+    assert not reading.window.propose.panel.apply.enabled, (
+        "the proposal is not to be replaced under the reader"
+    )
     header = reading.log().header
     assert (header.study, header.case, header.reader, header.arm) == ("pilot", "case-01", "R1", "revise")
     assert header.organs == SOARS42 and header.bundle == "phantom 1.0.0" and header.bundle_sha256 == "ab" * 32
@@ -75,12 +77,12 @@ def test_a_click_selects_the_segment_centres_the_views_and_starts_the_clock(read
     lps = reading.structures.geometry.to_physical((z, y, x))
     assert slice_centres() == [pytest.approx((-lps[0], -lps[1], lps[2]))]
     assert slice_node is not None
-    assert reading.window.review.in_hand.text == "<b>Left eye</b>"
+    assert reading.window.review.panel.in_hand.text == "<b>Left eye</b>"
 
 
 def test_an_organ_selected_in_slicers_own_editor_is_shown_in_the_table(reading: Any) -> None:
     reading.window.editor.node.SetSelectedSegmentID(reading.row("Parotid_L").segment_id)
-    assert reading.window.review.table.organ == "Parotid_L"
+    assert reading.window.review.panel.table.organ == "Parotid_L"
     assert reading.session.organ == "Parotid_L"
     assert reading.row("Parotid_L").state == "in_progress"
 
@@ -96,14 +98,14 @@ def test_paint_undo_accept_and_reopen_are_seen_and_logged(reading: Any) -> None:
     assert reading.cell("Parotid_L", CHANGE) == ""
     reading.click("Brainstem")
     reading.paint(erase=True, box=np.s_[5:7, 5:12, 5:12])
-    reading.window.review.accept.click()
+    reading.window.review.panel.accept.click()
     assert "accepted" in reading.cell("Brainstem", STATE)
     assert reading.cell("Brainstem", CHANGE) == "\N{MINUS SIGN}0.29"
-    assert reading.window.review.table.organ == "Eye_L", "on to the next organ that is open"
+    assert reading.window.review.panel.table.organ == "Eye_L", "on to the next organ that is open"
     reading.picture("8_editing")
     reading.click("Brainstem")
-    assert reading.window.review.accept.text == "Reopen"
-    reading.window.review.accept.click()
+    assert reading.window.review.panel.accept.text == "Reopen"
+    reading.window.review.panel.accept.click()
     assert reading.row("Brainstem").state == "in_progress"
     assert reading.kinds() == [
         "select Brainstem", "select Parotid_L", "edit Parotid_L", "select Eye_L", "select Parotid_L", "undo",
@@ -114,7 +116,7 @@ def test_paint_undo_accept_and_reopen_are_seen_and_logged(reading: Any) -> None:
 
 def test_a_neighbour_that_was_overwritten_is_no_longer_accepted(reading: Any) -> None:
     reading.click("Parotid_L")
-    reading.window.review.accept.click()
+    reading.window.review.panel.accept.click()
     reading.click("Brainstem")
     reading.paint(np.s_[6:8, 6:8, 10:14])  # 8 of its own voxels, 8 of the parotid
     reading.click("Eye_L")
@@ -132,7 +134,7 @@ def test_keys_do_what_the_buttons_do(reading: Any) -> None:
         QTest.keyClick(window, key, Qt.KeyboardModifier.ControlModifier)
         reading.application.settle()
 
-    table = reading.window.review.table
+    table = reading.window.review.panel.table
     reading.until(lambda: reading.application.main_window.isActiveWindow, 5)
     press(Qt.Key.Key_Down)
     assert table.organ == "Cerebellum"
@@ -164,18 +166,18 @@ def test_mouse_wheel_and_keys_anywhere_in_the_window_are_input(reading: Any) -> 
 
 
 def test_the_proposal_is_shown_as_an_outline_and_restored(reading: Any) -> None:
-    from SOARSSegmentationLib.scene import proposal
+    from SOARSSegmentationLib.scene.outlines import outlined
 
     reading.click("Parotid_L")
     reading.paint()
-    review_panel = reading.window.review
+    review_panel = reading.window.review.panel
     review_panel.outline.checked = True
-    assert proposal.outlined(reading.segmentation) == ("Parotid_L",)
+    assert outlined(reading.segmentation) == ("Parotid_L",)
     reading.click("Eye_L")
-    assert proposal.outlined(reading.segmentation) == ("Eye_L",), "it goes with the organ in hand"
+    assert outlined(reading.segmentation) == ("Eye_L",), "it goes with the organ in hand"
     reading.click("Parotid_L")
     review_panel.outline.checked = False
-    assert proposal.outlined(reading.segmentation) == ()
+    assert outlined(reading.segmentation) == ()
     review_panel.restore.click()
     reading.click("Eye_L")
     assert reading.cell("Parotid_L", CHANGE) == ""
@@ -186,7 +188,7 @@ def test_the_proposal_is_shown_as_an_outline_and_restored(reading: Any) -> None:
 
 # --- the clock ---------------------------------------------------------------------------------------------------
 def test_pause_stops_the_clock_and_says_so(reading: Any) -> None:
-    panel = reading.window.session_panel
+    panel = reading.window.timing.panel
     panel.pause.click()
     assert panel.pause.text == "Continue" and panel.notice.text == "Paused: the clock stands still."
     before = reading.session.active_s("Brainstem")
@@ -200,29 +202,29 @@ def test_pause_stops_the_clock_and_says_so(reading: Any) -> None:
 
 def test_the_organs_time_runs_in_the_table(reading: Any) -> None:
     reading.until(lambda: reading.cell("Brainstem", TIME) == "0:01", 3)
-    assert "organ 0:01" in reading.window.session_panel.clock.text
+    assert "organ 0:01" in reading.window.timing.panel.clock.text
 
 
 def test_the_session_goes_on_while_another_module_is_shown(reading: Any) -> None:
     reading.widget.exit()
     reading.window.editor.node.SetSelectedSegmentID(reading.row("Eye_L").segment_id)
-    assert reading.session.organ == "Eye_L" and reading.window.control.timer.active
+    assert reading.session.organ == "Eye_L" and reading.window.timing.control.timer.active
     reading.widget.enter()
-    assert reading.window.review.table.organ == "Eye_L"
+    assert reading.window.review.panel.table.organ == "Eye_L"
 
 
 # --- the end -----------------------------------------------------------------------------------------------------
 def test_finishing_asks_when_organs_are_open_and_sums_up(reading: Any) -> None:
     reading.click("Parotid_L")
     reading.paint()
-    reading.window.review.accept.click()
-    panel = reading.window.session_panel
+    reading.window.review.panel.accept.click()
+    panel = reading.window.timing.panel
     reading.answer = False
     panel.finish.click()
-    assert reading.window.control.running and "3 organs" in reading.asked[0]
+    assert reading.window.timing.control.running and "3 organs" in reading.asked[0]
     reading.answer = True
     panel.finish.click()
-    assert not reading.window.control.running
+    assert not reading.window.timing.control.running
     assert "1 of 42 organs accepted, 1 changed. Revisions: 1 minor." in panel.notice.text
     assert reading.log().complete
     assert (
@@ -231,7 +233,7 @@ def test_finishing_asks_when_organs_are_open_and_sums_up(reading: Any) -> None:
     times = reading.cell("Parotid_L", TIME), reading.session.active_s("Parotid_L")
     reading.application.settle(0.3)
     assert (reading.cell("Parotid_L", TIME), reading.session.active_s("Parotid_L")) == times
-    assert reading.window.inputs.apply.enabled
+    assert reading.window.propose.panel.apply.enabled
     reading.picture("10_finished")
 
 
@@ -244,8 +246,8 @@ def test_closing_the_scene_ends_the_session_whole(reading: Any) -> None:
     log = read_log(session_logs(session.folder)[-1])
     assert log.complete and log.events[-1].cause == "scene_closed"
     assert review(log)["Parotid_L"].change.voxels_added == 32
-    assert reading.window.review.table.rows == ()
-    assert not reading.window.control.timer.active
+    assert reading.window.review.panel.table.rows == ()
+    assert not reading.window.timing.control.timer.active
 
 
 def test_removing_the_segmentation_ends_the_session_and_empties_the_window(reading: Any) -> None:
@@ -253,7 +255,7 @@ def test_removing_the_segmentation_ends_the_session_and_empties_the_window(readi
     slicer.mrmlScene.RemoveNode(reading.segmentation)
     reading.application.settle()
     assert read_log(session_logs(session.folder)[-1]).events[-1].cause == "node_removed"
-    assert reading.window.review.table.rows == () and reading.segmentation is None
+    assert reading.window.review.panel.table.rows == () and reading.segmentation is None
 
 
 def test_quitting_the_application_ends_the_session(reading: Any) -> None:
@@ -267,61 +269,61 @@ def test_a_session_that_crashed_is_offered_and_goes_on(visit: Any) -> None:
     visit.start()
     visit.click("Parotid_L")
     visit.paint()
-    visit.window.review.accept.click()
+    visit.window.review.panel.accept.click()
     folder = visit.session.folder
     visit.session.recorder.writer._abandon()  # as after kill -9: no end, nothing more is written
-    visit.session._stop_listening()
-    visit.window.control.timer.stop()
-    visit.window.control.session = None
+    visit.session.stop_listening()
+    visit.window.timing.control.timer.stop()
+    visit.window.timing.control.session = visit.window.desk.session = None
     slicer.mrmlScene.Clear(False)
     visit.application.settle()
     visit.ct = visit.application.core.add_ct(visit.structures.geometry, name="Planning CT")
     visit.choose_ct()
     visit.write_names()
-    notice = visit.window.session_panel.notice
+    notice = visit.window.timing.panel.notice
     assert "was interrupted" in notice.text and notice.action_button.text == "Resume it"
     visit.picture("11_resume")
     notice.action_button.click()
-    assert visit.window.control.running, notice.text
+    assert visit.window.timing.control.running, notice.text
     assert visit.session.folder == folder and len(session_logs(folder)) == 2
     assert visit.row("Parotid_L").state == "accepted"
     assert visit.cell("Parotid_L", CHANGE) == "+0.10"
     assert visit.row("Brainstem").state == "in_progress"
-    visit.window.session_panel.finish.click()
+    visit.window.timing.panel.finish.click()
     assert visit.log().complete
 
 
 # --- from scratch ------------------------------------------------------------------------------------------------
 def test_drawing_from_scratch_is_the_same_window(visit: Any) -> None:
     visit.choose_ct()
-    panel = visit.window.session_panel
+    panel = visit.window.timing.panel
     assert not panel.start.enabled
     panel.arm.currentIndex = panel.arm.findData("scratch")
     assert panel.start.enabled
     visit.start()
-    assert len(visit.window.review.table.rows) == 42
+    assert len(visit.window.review.panel.table.rows) == 42
     assert visit.row("Brainstem").state == "in_progress", "empty is where it begins"
-    assert not visit.window.review.outline.enabled
+    assert not visit.window.review.panel.outline.enabled
     visit.paint(FREE)
-    visit.window.review.accept.click()
+    visit.window.review.panel.accept.click()
     assert visit.cell("Brainstem", VOLUME) == "0.10" and "accepted" in visit.cell("Brainstem", STATE)
     assert visit.log().header.arm == "scratch" and visit.log().header.bundle is None
     visit.picture("12_scratch")
 
 
 def test_another_segmentation_can_be_chosen_for_review(visit: Any) -> None:
-    from SOARSSegmentationLib.scene import scene
+    from SOARSSegmentationLib.scene.building import empty_segmentation
 
     visit.propose()
-    other = scene.empty_segmentation(slicer.mrmlScene, visit.ct, ["Brainstem", "Hippocampus_L"], "Other")
-    visit.window.session_panel.segmentation.setCurrentNode(other)
+    other = empty_segmentation(slicer.mrmlScene, visit.ct, ["Brainstem", "Hippocampus_L"], "Other")
+    visit.window.timing.panel.segmentation.setCurrentNode(other)
     assert visit.segmentation is other
-    assert "Hippocampus_L" in [row.organ for row in visit.window.review.table.rows]
+    assert "Hippocampus_L" in [row.organ for row in visit.window.review.panel.table.rows]
 
 
 # --- exporting ---------------------------------------------------------------------------------------------------
 def test_routes_that_are_not_there_say_why(reading: Any) -> None:
-    panel = reading.window.exporting
+    panel = reading.window.export.panel
     panel.widget.collapsed = False
     assert not panel.button("rtstruct").enabled and "not loaded from DICOM" in panel.why_not.text
     assert not panel.button("slicerrt").enabled and "SlicerRT is not installed" in panel.why_not.text
@@ -335,8 +337,8 @@ def test_export_writes_where_the_user_says(
     path.parent.mkdir()
     monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *a: (str(path), ""))
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *a: str(folder))
-    reading.window.session_panel.finish.click()
-    panel = reading.window.exporting
+    reading.window.timing.panel.finish.click()
+    panel = reading.window.export.panel
     panel.button("seg_nrrd").click()
     assert str(path) in panel.notice.text
     assert read_seg_nrrd(path).crop("Brainstem").voxels == 7**3
@@ -375,7 +377,7 @@ def test_an_rtstruct_refers_to_the_ct_of_slicers_database(
     visit.propose()
     path = tmp_path / "organs.dcm"
     monkeypatch.setattr(visit.qt.QFileDialog, "getSaveFileName", lambda *a: str(path))
-    visit.window.exporting.button("rtstruct").click()
-    assert "4 organs on the original CT" in visit.window.exporting.notice.text
+    visit.window.export.panel.button("rtstruct").click()
+    assert "4 organs on the original CT" in visit.window.export.panel.notice.text
     written = pydicom.dcmread(path)
     assert {str(roi.ROIName) for roi in written.StructureSetROISequence} == set(ORGANS)

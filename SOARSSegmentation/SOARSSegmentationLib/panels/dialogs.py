@@ -1,37 +1,16 @@
-"""Questions for files and folders, and the pointer that says that the application is busy."""
+"""Questions for files and folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import qt
 import slicer
 
-from SOARSSegmentationLib.export import export
+from SOARSSegmentationLib.desktop import documents
+from SOARSSegmentationLib.export.routes import RTSTRUCT, SEG_NRRD
 from SOARSSegmentationLib.memory import recall, remember
 from SOARSSegmentationLib.translation import _
-
-
-@contextmanager
-def waiting() -> Iterator[None]:
-    """The pointer says that the application is busy."""
-    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
-    try:
-        yield
-    finally:
-        qt.QApplication.restoreOverrideCursor()
-
-
-def documents() -> str:
-    """The user's folder of documents."""
-    return str(qt.QStandardPaths.writableLocation(qt.QStandardPaths.DocumentsLocation))
-
-
-def open_folder(folder: Path) -> None:
-    """Show a folder in the desktop's file manager."""
-    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
 
 
 def ask_file(title: str, start: str, kind: str) -> str:
@@ -48,8 +27,8 @@ def ask_folder(title: str, start: str) -> str:
 def ask_export(key: str, name: str) -> Path | None:
     """Where one of `export`'s routes is to write; a file named after ``name``, or a folder. None: not at all."""
     start = recall("ExportFolder") or documents()
-    if key in (export.SEG_NRRD, export.RTSTRUCT):
-        suffix, kind = (".seg.nrrd", "*.seg.nrrd") if key == export.SEG_NRRD else (".dcm", "*.dcm")
+    if key in (SEG_NRRD, RTSTRUCT):
+        suffix, kind = (".seg.nrrd", "*.seg.nrrd") if key == SEG_NRRD else (".dcm", "*.dcm")
         answer = ask_file(_("Export"), str(Path(start, name.replace("/", "_") + suffix)), kind)
         folder = str(Path(answer).parent)
     else:

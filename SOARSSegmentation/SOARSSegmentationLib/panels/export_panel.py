@@ -11,7 +11,7 @@ from SOARSSegmentationLib.panels.parts import Notice, section, sentence, small_l
 from SOARSSegmentationLib.translation import _
 
 if TYPE_CHECKING:
-    from SOARSSegmentationLib.export.export import Route
+    from SOARSSegmentationLib.export.routes import Route
 
 
 class ExportPanel:

@@ -9,8 +9,8 @@ import qt
 from soars.effort.review import ACCEPTED
 from SOARSSegmentationLib import shortcuts
 from SOARSSegmentationLib.panels.parts import Notice, escaped, section, sentence
-from SOARSSegmentationLib.panels.review_rows import Row
 from SOARSSegmentationLib.panels.review_table import ReviewTable
+from SOARSSegmentationLib.review.rows import Row
 from SOARSSegmentationLib.translation import _
 
 
@@ -61,10 +61,12 @@ class ReviewPanel:
         self.outline.toggled.connect(lambda on: on_outline(bool(on)))
         self.restore.clicked.connect(lambda *_arguments: on_restore())
 
-    def show(self, rows: Sequence[Row], *, reviewing: bool, has_proposal: bool) -> None:
-        """``reviewing``: a session is running, so organs can be accepted."""
+    def show(self, rows: Sequence[Row], organ: str | None, *, reviewing: bool, has_proposal: bool) -> None:
+        """``organ`` is the one in hand; ``reviewing``: a session is running, so organs can be accepted."""
         self.table.show(rows)
-        row = self.table.row(self.table.organ)
+        if self.table.organ != organ:
+            self.table.select(organ)
+        row = self.table.row(organ)
         for button in (self.previous, self.next):
             button.enabled = bool(rows)
         accepted = row is not None and row.state == ACCEPTED
@@ -80,11 +82,6 @@ class ReviewPanel:
             )
         self.outline.enabled = self.restore.enabled = has_proposal and row is not None
         self._describe(row)
-
-    def select(self, organ: str | None) -> None:
-        """Show an organ as the one in hand."""
-        self.table.select(organ)
-        self._describe(self.table.row(organ))
 
     def step(self, offset: int) -> None:
         """Go on to the next (1) or previous (-1) organ."""

@@ -8,7 +8,8 @@ from typing import Any
 import qt
 
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
-from SOARSSegmentationLib.panels.review_rows import ABSENT, Row, change_text, clock_text, volume_text
+from soars.report.record import ABSENT
+from SOARSSegmentationLib.review.rows import Row, change_text, clock_text, volume_text
 from SOARSSegmentationLib.translation import _
 
 ORGAN, STATE, VOLUME, CHANGE, TIME, WARNING = range(6)
@@ -128,6 +129,12 @@ class ReviewTable:
         if self.organ is None:
             return organs[0 if offset > 0 else -1]
         return organs[min(max(organs.index(self.organ) + offset, 0), len(organs) - 1)]
+
+    def first_open(self) -> str | None:
+        """The first organ that nobody has looked at; where there is none, the first. None of an empty table."""
+        organs = [row.organ for row in self._rows]
+        untouched = (row.organ for row in self._rows if row.state == NOT_REVIEWED)
+        return next(untouched, organs[0] if organs else None)
 
     def next_open(self) -> str | None:
         """The next organ after the one in hand, round the end, that has not been accepted; None when all are."""

@@ -9,8 +9,9 @@ from typing import Any
 import qt
 import slicer
 
+from soars.effort.records import REVISE, SCRATCH
 from SOARSSegmentationLib.panels.parts import Notice, escaped, narrow_combo_box, section, small_label
-from SOARSSegmentationLib.panels.review_rows import clock_text
+from SOARSSegmentationLib.review.rows import clock_text
 from SOARSSegmentationLib.translation import _
 
 
@@ -57,8 +58,8 @@ class SessionPanel:
         row.addWidget(self.study, 2)
         form.addRow(_("Case:"), row)
         self.arm = narrow_combo_box()
-        self.arm.addItem(_("Revise the proposal"), "revise")
-        self.arm.addItem(_("Draw from scratch, without the proposal"), "scratch")
+        self.arm.addItem(_("Revise the proposal"), REVISE)
+        self.arm.addItem(_("Draw from scratch, without the proposal"), SCRATCH)
         form.addRow(_("Task:"), self.arm)
         self.start = qt.QPushButton(_("Start session"))
         self.start.setMinimumHeight(28)

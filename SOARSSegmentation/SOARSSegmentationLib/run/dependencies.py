@@ -14,9 +14,9 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -25,8 +25,8 @@ from soars.errors import InputError
 from SOARSSegmentationLib.translation import _
 
 REQUESTER = "SOARS Segmentation"
-OLDEST_PYTHON = (3, 10)
-"""Slicer 5.10 brings Python 3.12; 5.8 had 3.9."""
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
+"""The oldest version of each package that will do; what `pip install soars-segmentation` asks for as well."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,29 @@ class Gpu:
 
 def always() -> tuple[Requirement, ...]:
     """What every run needs. Slicer brings numpy, scipy, SimpleITK and pydicom itself."""
-    return (
-        Requirement("slicerio", "1.1", _("reads and writes segmentation files"), 2),
-        Requirement("pydicom", "3.0", _("reads and writes DICOM"), 3),
-    )
+    return (_requirement("slicerio", _("reads and writes segmentation files"), 2),)
 
 
 def on_cpu() -> tuple[Requirement, ...]:
-    return (Requirement("onnxruntime", "1.17", _("runs the networks on the processor"), 30),)
+    return (_requirement("onnxruntime", _("runs the networks on the processor"), 30),)
 
 
 def on_gpu() -> tuple[Requirement, ...]:
     return (
-        Requirement("torch", "2.4", _("runs the networks on the graphics card"), 2800),
-        Requirement("safetensors", "0.4", _("reads the networks' weights for PyTorch"), 1),
+        _requirement("torch", _("runs the networks on the graphics card"), 2800),
+        _requirement("safetensors", _("reads the networks' weights for PyTorch"), 1),
     )
+
+
+def _requirement(name: str, why: str, size_mb: int) -> Requirement:
+    return Requirement(name, _oldest_versions()[name], why, size_mb)
+
+
+@functools.cache
+def _oldest_versions() -> dict[str, str]:
+    """Of each package in `REQUIREMENTS`, whose lines are comments or ``name>=version``."""
+    lines = (line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines())
+    return {name: version for name, _sign, version in (line.partition(">=") for line in lines if line)}
 
 
 # --- what is there -----------------------------------------------------------------------------------------------
@@ -123,15 +131,6 @@ def missing(device: str, gpu: Gpu | None = None) -> list[Requirement]:
     """What a run on this device needs and is not installed, or is too old."""
     needed = (*always(), *(on_gpu() if wants_gpu(device, gpu) else on_cpu()))
     return [one for one in needed if not _at_least(version_of(one.name), one.oldest)]
-
-
-def too_old() -> str | None:
-    """Why this application cannot run the module at all, in a sentence, or None."""
-    if sys.version_info[:2] >= OLDEST_PYTHON:
-        return None
-    return _("SOARS Segmentation needs Slicer 5.10 or newer (Python {oldest}, this one has {found}).").format(
-        oldest=".".join(map(str, OLDEST_PYTHON)), found=".".join(map(str, sys.version_info[:2]))
-    )
 
 
 def device_sentence(device: str, gpu: Gpu | None = None) -> str:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.errors import InputError
-from SOARSSegmentationLib.scene import proposal, scene
-from SOARSSegmentationLib.scene.contents import no_voxels
+from SOARSSegmentationLib.scene import proposal
+from SOARSSegmentationLib.scene.building import add_segmentation, remove_segmentation
+from SOARSSegmentationLib.scene.label_maps import no_voxels
+from SOARSSegmentationLib.scene.segments import BUNDLE_HASH_TAG, BUNDLE_TAG, STATUS_TAG, WARNING_TAG
 
 if TYPE_CHECKING:
     from soars.report.record import RunRecord
-
-WARNING_TAG = "SOARS.warning"
-BUNDLE_TAG = "SOARS.bundle"
-BUNDLE_HASH_TAG = "SOARS.bundle_sha256"
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,17 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
         BUNDLE_HASH_TAG: record.bundle.sha256,
         "SOARS.version": record.soars_version,
         "SOARS.made_utc": record.finished_utc.replace(":", ""),
-        scene.STATUS_TAG: "notstarted",
+        STATUS_TAG: "notstarted",
     }
-    node = scene.add_segmentation(
+    node = add_segmentation(
         mrml_scene, volume_node, structures, name or f"{volume_node.GetName()} organs at risk", tags=tags
     )
     try:
         kept = proposal.keep_proposal(node, volume_node=volume_node)
     except BaseException:
-        scene.remove_segmentation(node)
+        remove_segmentation(node)
         raise
     return Result(node, kept, record)
-
-
-def warning_of(segment: Any) -> str:
-    """What the run found odd about an organ; "" when nothing."""
-    return scene.tag_of(segment, WARNING_TAG)
 
 
 def _plain(text: str) -> str:

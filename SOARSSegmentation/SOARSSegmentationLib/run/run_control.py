@@ -10,11 +10,12 @@ import qt
 import slicer
 
 from soars.progress import Progress
-from SOARSSegmentationLib.panels.dialogs import waiting
+from SOARSSegmentationLib.desktop import waiting
 from SOARSSegmentationLib.run import results
-from SOARSSegmentationLib.run.runner import POLL_MS, Failure, Runner, RunOptions, find_python
+from SOARSSegmentationLib.run.process import find_python
+from SOARSSegmentationLib.run.runner import POLL_MS, Failure, Runner, RunOptions
 from SOARSSegmentationLib.run.stages import Stages
-from SOARSSegmentationLib.scene import scene
+from SOARSSegmentationLib.scene.ct import ct_file
 
 
 class RunControl:
@@ -56,7 +57,7 @@ class RunControl:
             on_failed=self._failed,
         )
         with waiting():
-            runner.start(lambda folder: scene.ct_file(volume_node, folder), options)
+            runner.start(lambda folder: ct_file(volume_node, folder), options)
         self._runner, self.volume = runner, volume_node
         self.stages = Stages(branches)
         self._on_progress()

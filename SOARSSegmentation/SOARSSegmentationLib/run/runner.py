@@ -32,6 +32,7 @@ import soars
 from soars.commands.segment import DEFAULT_BUNDLE
 from soars.errors import InputError, SoarsError
 from soars.progress import Progress
+from SOARSSegmentationLib.run.process import WINDOWS, child_environment, end_group, end_windows_tree
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
 """Where the package `soars` lies: the child is started there, so that it finds it."""
@@ -45,7 +46,6 @@ GRACE_S = 0.6
 """Time for the child to end by itself when it is asked to, before it is killed."""
 LEFTOVER_AGE_S = 2 * 24 * 3600.0
 TAIL_LINES = 200
-_WINDOWS = os.name == "nt"
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Runner:
         environment = dict(child_environment() if self._environment is None else self._environment)
         environment.update(PYTHONUTF8="1", PYTHONUNBUFFERED="1")
         options: dict[str, Any] = {"start_new_session": True}
-        if _WINDOWS:
+        if WINDOWS:
             flags = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
             options = {"creationflags": sum(getattr(subprocess, flag, 0) for flag in flags)}
         self._process = subprocess.Popen(
@@ -272,10 +272,10 @@ class Runner:
         process = self._process
         if process is None:
             return
-        if _WINDOWS:
-            _end_windows_tree(process)
+        if WINDOWS:
+            end_windows_tree(process)
         else:
-            _end_group(process, grace_s)
+            end_group(process, grace_s)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1.0)
 
@@ -346,27 +346,6 @@ class Runner:
             time.sleep(0.05)
 
 
-def find_python() -> str:
-    """Slicer's Python, as a program. `InputError` when it is not found."""
-    found = shutil.which("PythonSlicer")
-    home = getattr(getattr(slicer, "app", None), "slicerHome", None)
-    if found is None and home:
-        found = shutil.which("PythonSlicer", path=str(Path(home) / "bin"))
-    if found is None:
-        raise InputError(
-            "PythonSlicer, the program that runs the segmentation, was not found in this installation of Slicer: "
-            "install Slicer again"
-        )
-    return found
-
-
-def child_environment() -> dict[str, str]:
-    """The environment in which Slicer itself was started: PythonSlicer adds its own paths again."""
-    if getattr(slicer, "app", None) is None:
-        return dict(os.environ)
-    return dict(slicer.util.startupEnvironment())
-
-
 def parse_progress(line: str) -> Progress | None:
     """A line of ``--progress json``; None when it is anything else."""
     try:
@@ -390,45 +369,6 @@ def _read(stream: IO[str], kind: str, said: queue.SimpleQueue[tuple[str, str]]) 
     with contextlib.suppress(OSError, ValueError):  # closed meanwhile
         for line in stream:
             said.put((kind, line))
-
-
-def _end_group(process: subprocess.Popen[str], grace_s: float) -> None:
-    """POSIX: the child leads a group, which has its number even after the child itself has gone."""
-    if grace_s > 0 and _signal_group(process.pid, signal.SIGTERM):
-        until = time.monotonic() + grace_s
-        while time.monotonic() < until:
-            process.poll()  # takes the ended child off the list of processes
-            if not _signal_group(process.pid, 0):
-                return
-            time.sleep(0.02)
-    _signal_group(process.pid, signal.SIGKILL)
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Whether there was anybody to take the signal."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # macOS, when only ended processes are left
-        return False
-    return True
-
-
-def _end_windows_tree(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                ["taskkill", "/T", "/F", "/PID", str(process.pid)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-                timeout=1.5,
-                check=False,
-            )
-    if process.poll() is None:
-        process.kill()
 
 
 def _message(code: int, tail: list[str]) -> str:

@@ -8,54 +8,17 @@ masks cropped to their bounding boxes are kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import vtk
-from vtk.util import numpy_support
 
 from soars.errors import InputError
+from SOARSSegmentationLib.scene.label_maps import LABEL_MAP, no_voxels, voxels_of
+from SOARSSegmentationLib.scene.layers import Layer, paste
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from soars.structures import Geometry, Mask
-
-LABEL_MAP = "Binary labelmap"
-SLAB_BYTES = 2_000_000
-"""Label maps are compared slab by slab, in pieces that fit into the processor's cache."""
-
-
-@dataclass
-class _Layer:
-    """A label map and the organs in it: ``voxels`` [z, y, x] begins at ``start`` (z, y, x) of the CT's grid."""
-
-    voxels: npt.NDArray[Any]
-    start: tuple[int, int, int]
-    labels: dict[str, int]
-
-    def reaches(self, mask: Mask) -> bool:
-        """Whether all of a mask lies within the label map."""
-        low, high = self.box_of(mask)
-        return bool(mask.is_empty or ((low >= 0).all() and (high <= self.voxels.shape).all()))
-
-    def box_of(self, mask: Mask) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
-        """A mask's first voxel and the first beyond it in the label map's own indices; of none, an empty box."""
-        if mask.is_empty:
-            return np.array(self.voxels.shape), np.zeros(3, dtype=int)
-        return np.subtract(mask.start, self.start), np.subtract(mask.stop, self.start)
-
-    def slabs(self) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]:
-        """First slice, voxels, and zeros of the same shape, which are used again for the next slab."""
-        depth, rows, columns = self.voxels.shape
-        step = min(depth, max(1, SLAB_BYTES // max(1, rows * columns * self.voxels.itemsize)))
-        buffer = np.empty((step, rows, columns), dtype=self.voxels.dtype)
-        for z in range(0, depth, step):
-            slab = self.voxels[z : z + step]
-            zeros = buffer[: len(slab)]
-            zeros[:] = 0
-            yield z, slab, zeros
+    from soars.structures import Mask
 
 
 class Contents:
@@ -100,7 +63,7 @@ class Contents:
             looked_at[image] = (image.GetMTime(), labels)
             if not thorough and looked_at[image] == self._looked_at.get(image):
                 continue
-            for organ, mask in self._differing(_Layer(voxels_of(image), self._start_of(image), labels)):
+            for organ, mask in self._differing(Layer(voxels_of(image), self._start_of(image), labels)):
                 if not mask.equals(self._masks[organ]):
                     self._masks[organ] = mask
                     changed.add(organ)
@@ -141,7 +104,7 @@ class Contents:
         x, y, z = (round(float(v)) for v in first)
         return (z, y, x)
 
-    def _differing(self, layer: _Layer) -> Iterator[tuple[str, Mask]]:
+    def _differing(self, layer: Layer) -> Iterator[tuple[str, Mask]]:
         """The organs of a label map whose voxels may differ from what is known, as they are now."""
         from soars.structures import tight_mask
 
@@ -152,7 +115,7 @@ class Contents:
         for z, slab, expected in layer.slabs():
             origin = (layer.start[0] + z, layer.start[1], layer.start[2])
             for organ, label in layer.labels.items():
-                if not _paste(expected, origin, self._masks[organ], label):
+                if not paste(expected, origin, self._masks[organ], label):
                     suspects.add(organ)  # two organs were known to have a voxel that now can be of one only
             difference = tight_mask(slab != expected)
             if difference.is_empty:
@@ -173,48 +136,3 @@ class Contents:
                 tuple(slice(a, max(a, b)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
             ]
             yield organ, tight_mask(part == layer.labels[organ], np.add(low, layer.start).tolist())
-
-
-def no_voxels() -> Mask:
-    """The mask of an empty organ."""
-    from soars.structures import tight_mask
-
-    return tight_mask(np.zeros((0, 0, 0), dtype=bool))
-
-
-def grid_of(volume_node: Any) -> Geometry:
-    """A CT node's grid, in LPS mm."""
-    from soars.structures import Geometry
-
-    matrix = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(matrix)
-    lps = np.diag([-1.0, -1.0, 1.0]) @ [
-        [matrix.GetElement(row, column) for column in range(4)] for row in range(3)
-    ]
-    spacing = np.linalg.norm(lps[:, :3], axis=0)
-    x, y, z = volume_node.GetImageData().GetDimensions()
-    direction = tuple((lps[:, :3] / spacing).ravel().tolist())
-    return Geometry((x, y, z), tuple(spacing.tolist()), tuple(lps[:, 3].tolist()), direction)
-
-
-def voxels_of(image: Any) -> npt.NDArray[Any]:
-    """A label map's voxels [z, y, x], which are the image's own, not a copy."""
-    x0, x1, y0, y1, z0, z1 = image.GetExtent()
-    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(
-        z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1
-    )
-
-
-def _paste(slab: npt.NDArray[Any], origin: tuple[int, int, int], mask: Mask, label: int) -> bool:
-    """Write a label into the voxels of a mask; False when some of them had one already."""
-    if mask.is_empty:
-        return True
-    low = [max(a, b) for a, b in zip(mask.start, origin, strict=True)]
-    high = [min(a, b + n) for a, b, n in zip(mask.stop, origin, slab.shape, strict=True)]
-    if any(a >= b for a, b in zip(low, high, strict=True)):
-        return True
-    into = slab[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True))]
-    voxels = mask.array[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, mask.start, strict=True))]
-    free = not into[voxels].any()
-    into[voxels] = label
-    return free

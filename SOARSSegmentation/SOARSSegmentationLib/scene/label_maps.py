@@ -15,16 +15,29 @@ import vtk
 from vtk.util import numpy_support
 
 from soars.errors import InputError
-from SOARSSegmentationLib.scene.contents import LABEL_MAP, no_voxels, voxels_of
+from SOARSSegmentationLib.scene.grids import GRID_TOLERANCE, LPS_TO_RAS, geometry_of_image, vtk_matrix
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from soars.structures import Geometry, Mask
 
-GRID_TOLERANCE = 0.05
-"""A label map whose corners lie within this many voxels of the CT's is on the CT's grid."""
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LABEL_MAP = "Binary labelmap"
+
+
+def no_voxels() -> Mask:
+    """The mask of an empty organ."""
+    from soars.structures import tight_mask
+
+    return tight_mask(np.zeros((0, 0, 0), dtype=bool))
+
+
+def voxels_of(image: Any) -> npt.NDArray[Any]:
+    """A label map's voxels [z, y, x], which are the image's own, not a copy."""
+    x0, x1, y0, y1, z0, z1 = image.GetExtent()
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(
+        z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1
+    )
 
 
 def label_map_of(geometry: Geometry, mask: Mask) -> Any:
@@ -38,7 +51,7 @@ def label_map_of(geometry: Geometry, mask: Mask) -> Any:
 def empty_label_map(geometry: Geometry, start: Sequence[int], shape: Sequence[int]) -> Any:
     """A label map of zeros (uint8) over a box (z, y, x) of a grid."""
     image = slicer.vtkOrientedImageData()
-    image.SetImageToWorldMatrix(_matrix(LPS_TO_RAS @ geometry.matrix))
+    image.SetImageToWorldMatrix(vtk_matrix(LPS_TO_RAS @ geometry.matrix))
     image.SetExtent([v for axis in (2, 1, 0) for v in (start[axis], start[axis] + shape[axis] - 1)])
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     scalars = image.GetPointData().GetScalars()
@@ -132,27 +145,3 @@ def _resampled(image: Any, segment: Any, geometry: Geometry) -> Mask:
         raise InputError(f"{segment.GetName()} could not be resampled to the CT's grid")
     extent = out.GetExtent()
     return tight_mask(voxels_of(out), (extent[4], extent[2], extent[0]))
-
-
-def geometry_of_image(image: Any) -> Geometry:
-    """A label map's grid in LPS mm; its voxel (0, 0, 0) is the first of the extent."""
-    from soars.structures import Geometry
-
-    to_world = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(to_world)
-    matrix = LPS_TO_RAS @ [[to_world.GetElement(row, column) for column in range(4)] for row in range(4)]
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    x0, x1, y0, y1, z0, z1 = image.GetExtent()
-    origin = matrix[:3] @ (x0, y0, z0, 1.0)
-    return Geometry(
-        (x1 - x0 + 1, y1 - y0 + 1, z1 - z0 + 1),
-        tuple(spacing.tolist()),
-        tuple(origin.tolist()),
-        tuple((matrix[:3, :3] / spacing).ravel().tolist()),
-    )
-
-
-def _matrix(array: npt.NDArray[np.float64]) -> vtk.vtkMatrix4x4:
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(array.ravel().tolist())
-    return matrix

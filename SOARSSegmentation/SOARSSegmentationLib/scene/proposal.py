@@ -23,15 +23,14 @@ import numpy as np
 import slicer
 
 from soars.errors import InputError
-from SOARSSegmentationLib.scene import scene
-from SOARSSegmentationLib.scene.contents import LABEL_MAP, no_voxels
-from SOARSSegmentationLib.scene.label_maps import label_map_of
+from SOARSSegmentationLib.scene.label_maps import label_map_of, no_voxels
+from SOARSSegmentationLib.scene.reading import geometry_of, structures_of
+from SOARSSegmentationLib.scene.segments import add_empty_segments, segment_ids, tag_of
 
 if TYPE_CHECKING:
     from soars.structures import Geometry, Mask
 
 PROPOSAL_TAG = "SOARS.proposal"
-OUTLINE_ATTRIBUTE = "SOARS.outlineOf"
 _VERSION = "1"
 _LARGEST = 1 << 31
 """A bounding box of more voxels is a mistake, or made to exhaust the memory."""
@@ -53,11 +52,11 @@ def keep_proposal(
 ) -> Proposal:
     """Keep a segmentation's organs (None: all), as they are now, as the proposal; replaces an earlier one of theirs.
 
-    `InputError` when they cannot be read (see `scene.structures_of`).
+    `InputError` when they cannot be read (see `structures_of`).
     """
-    ids = scene.segment_ids(segmentation_node)
+    ids = segment_ids(segmentation_node)
     chosen = list(ids) if organs is None else [organ for organ in organs if organ in ids]
-    structures = scene.structures_of(segmentation_node, chosen, volume_node)
+    structures = structures_of(segmentation_node, chosen, volume_node)
     segmentation = segmentation_node.GetSegmentation()
     for organ in chosen:
         text = _packed(structures.geometry, structures.crop(organ))
@@ -74,13 +73,13 @@ def proposal_of(segmentation_node: Any, volume_node: Any = None) -> Proposal | N
 
     segmentation = segmentation_node.GetSegmentation()
     kept: dict[str, tuple[Geometry, Mask]] = {}
-    for organ, segment_id in scene.segment_ids(segmentation_node).items():
-        text = scene.tag_of(segmentation.GetSegment(segment_id), PROPOSAL_TAG)
+    for organ, segment_id in segment_ids(segmentation_node).items():
+        text = tag_of(segmentation.GetSegment(segment_id), PROPOSAL_TAG)
         if text:
             kept[organ] = _unpacked(text, organ)
     if not kept:
         return None
-    geometry = scene.geometry_of(segmentation_node, volume_node)
+    geometry = geometry_of(segmentation_node, volume_node)
     masks: dict[str, Mask] = {}
     for organ, (grid, mask) in kept.items():
         if not grid.same_as(geometry, 1e-2):
@@ -103,10 +102,10 @@ def restore(segmentation_node: Any, organ: str, proposal: Proposal | None = None
             f"{segmentation_node.GetName()} keeps no proposal of {organ}: there is nothing to restore"
         )
     segmentation = segmentation_node.GetSegmentation()
-    segment_id = scene.segment_ids(segmentation_node).get(organ)
+    segment_id = segment_ids(segmentation_node).get(organ)
     if segment_id is None:
-        scene.add_empty_segments(segmentation_node, [organ])
-        segment_id = scene.segment_ids(segmentation_node)[organ]
+        add_empty_segments(segmentation_node, [organ])
+        segment_id = segment_ids(segmentation_node)[organ]
         text = _packed(known.geometry, known.masks[organ])
         segmentation.GetSegment(segment_id).SetTag(PROPOSAL_TAG, text)
     logic, mask = slicer.vtkSlicerSegmentationsModuleLogic, known.masks[organ]
@@ -119,94 +118,6 @@ def restore(segmentation_node: Any, organ: str, proposal: Proposal | None = None
         raise InputError(f"Slicer could not put the proposal of {organ} back")
 
 
-# --- as an outline -----------------------------------------------------------------------------------------------
-def show_outline(segmentation_node: Any, organ: str, visible: bool) -> None:
-    """Show or hide an organ's proposal as a pale line in the slice views.
-
-    `InputError` when it is to be shown and there is none.
-    """
-    outlines = _outlines(segmentation_node)
-    if visible:
-        if outlines is None:
-            outlines = _outlines_node(segmentation_node)
-        _draw(segmentation_node, outlines, organ)
-    elif organ in outlined(segmentation_node):
-        outlines.GetSegmentation().RemoveSegment(organ)
-
-
-def outlined(segmentation_node: Any) -> tuple[str, ...]:
-    """The organs whose proposal is shown."""
-    outlines = _outlines(segmentation_node)
-    if outlines is None:
-        return ()
-    segmentation = outlines.GetSegmentation()
-    return tuple(segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
-
-
-def hide_outlines(segmentation_node: Any) -> None:
-    """Take all outlines, and the node they are in, out of the scene."""
-    outlines = _outlines(segmentation_node)
-    if outlines is not None:
-        mrml_scene = segmentation_node.GetScene()
-        display = outlines.GetDisplayNode()
-        if display is not None:
-            mrml_scene.RemoveNode(display)
-        mrml_scene.RemoveNode(outlines)
-
-
-def _outlines_node(segmentation_node: Any) -> Any:
-    """A second segmentation: not in lists of nodes, not saved, drawn as lines only."""
-    mrml_scene = segmentation_node.GetScene()
-    node = slicer.vtkMRMLSegmentationNode()
-    node.SetName(f"{segmentation_node.GetName()} proposal")
-    node.SetHideFromEditors(True)
-    node.SetSaveWithScene(False)
-    node.SetAttribute(OUTLINE_ATTRIBUTE, segmentation_node.GetID())
-    node.GetSegmentation().SetSourceRepresentationName(LABEL_MAP)
-    mrml_scene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    if display is not None:
-        display.SetSaveWithScene(False)
-        display.SetVisibility2DFill(False)
-        display.SetVisibility2DOutline(True)
-        display.SetVisibility3D(False)
-        display.SetSliceIntersectionThickness(2)
-    node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
-    return node
-
-
-def _outlines(segmentation_node: Any) -> Any:
-    """The node of the outlines, or None. A node reference would be saved without its node, and might mean another one
-    when the scene is opened again."""
-    nodes = segmentation_node.GetScene().GetNodesByClass("vtkMRMLSegmentationNode")
-    nodes.UnRegister(None)
-    for index in range(nodes.GetNumberOfItems()):
-        node = nodes.GetItemAsObject(index)
-        if node.GetAttribute(OUTLINE_ATTRIBUTE) == segmentation_node.GetID():
-            return node
-    return None
-
-
-def _draw(segmentation_node: Any, outlines: Any, organ: str) -> None:
-    known = proposal_of(segmentation_node)
-    if known is None or organ not in known:
-        raise InputError(
-            f"{segmentation_node.GetName()} keeps no proposal of {organ}: there is nothing to show"
-        )
-    mask = known.masks[organ]
-    segment = slicer.vtkSegment()
-    segment.SetName(organ)
-    own = segmentation_node.GetSegmentation().GetSegment(scene.segment_ids(segmentation_node)[organ])
-    segment.SetColor([(1 + c) / 2 for c in own.GetColor()])
-    segment.SetTag(scene.ORGAN_TAG, organ)
-    segment.AddRepresentation(LABEL_MAP, label_map_of(known.geometry, mask))
-    if organ in outlined(segmentation_node):
-        outlines.GetSegmentation().RemoveSegment(organ)
-    outlines.GetSegmentation().AddSegment(segment, organ)
-
-
-# --- as text -----------------------------------------------------------------------------------------------------
 def _packed(geometry: Geometry, mask: Mask) -> str:
     grid = (geometry.size, geometry.spacing, geometry.origin, geometry.direction, mask.start, mask.shape)
     fields = (",".join(repr(v) for v in _numbers(field)) for field in grid)

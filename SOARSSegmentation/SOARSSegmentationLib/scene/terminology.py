@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from soars.catalogue.slicer_terms import COLOUR_FILE, CONTEXT_NAME, TERMINOLOGY_FILE
+from soars.catalogue.slicer_terms import CONTEXT_NAME, TERMINOLOGY_FILE
 
 RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
 
@@ -25,12 +25,3 @@ def load_terminology(terminologies_logic: Any, folder: Path = RESOURCES) -> bool
     file = folder / TERMINOLOGY_FILE
     # The method's answer differs between versions of Slicer: a name, or whether it went well.
     return file.is_file() and bool(terminologies_logic.LoadTerminologyFromFile(str(file)))
-
-
-def load_colours(colours_logic: Any, folder: Path = RESOURCES) -> Any:
-    """Add the colour table to the scene of ``slicer.modules.colors.logic()``; returns the node, or None.
-
-    A scene that is closed takes it along.
-    """
-    file = folder / COLOUR_FILE
-    return colours_logic.LoadColorFile(str(file), "SOARS organs at risk") if file.is_file() else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from SOARSSegmentationLib.scene.contents import grid_of
+from SOARSSegmentationLib.scene.grids import grid_of
 
 if TYPE_CHECKING:
     from soars.structures import Mask

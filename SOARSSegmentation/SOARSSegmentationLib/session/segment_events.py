@@ -15,7 +15,7 @@ from typing import Any
 
 import vtk
 
-from SOARSSegmentationLib.scene.contents import LABEL_MAP
+from SOARSSegmentationLib.scene.label_maps import LABEL_MAP
 
 
 class SegmentEvents:

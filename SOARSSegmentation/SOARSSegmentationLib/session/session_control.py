@@ -12,7 +12,7 @@ import slicer
 from soars.effort.records import Header
 from soars.errors import SoarsError
 from SOARSSegmentationLib.session import sessions
-from SOARSSegmentationLib.session.editing import TICK_MS, EditingSession
+from SOARSSegmentationLib.session.editing import TICK_MS, Changed, EditingSession
 from SOARSSegmentationLib.session.interactions import InteractionFilter
 
 _LOOK_FOR_WINDOWS_EVERY = 4
@@ -22,12 +22,15 @@ _LOOK_FOR_WINDOWS_EVERY = 4
 class SessionControl:
     """Holds the session, also while another module is shown.
 
-    ``on_changed()`` is called after anything in it changed, ``on_tick()`` several times a second, ``on_over()`` once it
-    has ended, whoever ended it.
+    ``on_changed(what)`` is called after something in it has changed, ``on_tick(session)`` several times a second,
+    ``on_over(session)`` once it has ended, whoever ended it.
     """
 
     def __init__(
-        self, on_changed: Callable[[], None], on_tick: Callable[[], None], on_over: Callable[[], None]
+        self,
+        on_changed: Callable[[Changed], None],
+        on_tick: Callable[[EditingSession], None],
+        on_over: Callable[[EditingSession], None],
     ) -> None:
         self._on_changed = on_changed
         self._on_tick = on_tick
@@ -48,16 +51,15 @@ class SessionControl:
         self, segmentation_node: Any, volume_node: Any, header: Header, root: Path, editor: Any, idle_s: float
     ) -> EditingSession:
         """A new session; `InputError` when it cannot begin."""
-        self.session = sessions.begin(
+        session = sessions.begin(
             segmentation_node,
             volume_node,
             header,
             root,
             editor_node=editor,
-            on_changed=self._changed,
             idle_s=idle_s,
         )
-        return self._began(self.session)
+        return self._began(session)
 
     def resume(
         self,
@@ -68,15 +70,14 @@ class SessionControl:
         idle_s: float,
     ) -> EditingSession:
         """Go on with one that was interrupted; `InputError` when that cannot be."""
-        self.session = sessions.resume(
+        session = sessions.resume(
             interrupted,
             segmentation_node,
             volume_node,
             editor_node=editor,
-            on_changed=self._changed,
             idle_s=idle_s,
         )
-        return self._began(self.session)
+        return self._began(session)
 
     def toggle_pause(self) -> None:
         if self.session is not None and self.session.running:
@@ -103,7 +104,8 @@ class SessionControl:
             self.session.expect_redo()
 
     def _began(self, session: EditingSession) -> EditingSession:
-        assert session.recorder is not None
+        self.session = session
+        session.on_changed = self._changed
         self._filter = InteractionFilter(session.recorder.interaction)
         self._filter.watch()
         self._ticks = 0
@@ -117,15 +119,14 @@ class SessionControl:
         self._ticks += 1
         if self._filter is not None and self._ticks % _LOOK_FOR_WINDOWS_EVERY == 0:
             self._filter.watch()
-        self._on_tick()
+        self._on_tick(self.session)
 
-    def _changed(self, session: EditingSession) -> None:
-        if session is not self.session:  # it calls while it starts
-            return
-        if not session.running and self.timer.active:
+    def _changed(self, what: Changed) -> None:
+        session = self.session
+        if session is not None and not session.running and self.timer.active:
             self.timer.stop()
             if self._filter is not None:
                 self._filter.stop()
                 self._filter = None
-            self._on_over()
-        self._on_changed()
+            self._on_over(session)
+        self._on_changed(what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,13 +15,22 @@ import slicer
 import soars
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.effort.log import interrupted_sessions, read_log, session_folder, session_logs
-from soars.effort.records import Header, validate
+from soars.effort.records import REVISE, Header, validate
 from soars.effort.review import ACCEPTED, IN_PROGRESS
 from soars.errors import InputError
 from SOARSSegmentationLib.protocols import Protocol
-from SOARSSegmentationLib.run.results import BUNDLE_HASH_TAG, BUNDLE_TAG
-from SOARSSegmentationLib.scene import proposal, scene
-from SOARSSegmentationLib.session.editing import PROPOSAL_FILE, RESULT_FILE, EditingSession
+from SOARSSegmentationLib.scene import proposal
+from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation, on_grid_of
+from SOARSSegmentationLib.scene.reading import structures_of
+from SOARSSegmentationLib.scene.segments import (
+    BUNDLE_HASH_TAG,
+    BUNDLE_TAG,
+    add_empty_segments,
+    segment_ids,
+    tag_of,
+)
+from SOARSSegmentationLib.session.editing import EditingSession
+from SOARSSegmentationLib.session.saving import PROPOSAL_FILE, RESULT_FILE
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ def organs_of(protocol: Protocol, segmentation_node: Any = None) -> tuple[str, .
     if protocol.organs is not None:
         wanted = set(protocol.organs)
     else:
-        there = scene.segment_ids(segmentation_node) if segmentation_node is not None else ()
+        there = segment_ids(segmentation_node) if segmentation_node is not None else ()
         wanted = {*SOARS42, *there}
     return tuple(organ for organ in CATALOGUE if organ in wanted)
 
@@ -46,7 +55,7 @@ def header_of(
     segmentation_node: Any, organs: Iterable[str], *, study: str, case: str, reader: str, arm: str
 ) -> Header:
     """The header of a session on a segmentation; `InputError` when a name cannot be one."""
-    name, sha256 = _bundle_of(segmentation_node) if arm == "revise" else (None, None)
+    name, sha256 = _bundle_of(segmentation_node) if arm == REVISE else (None, None)
     version = getattr(getattr(slicer, "app", None), "applicationVersion", None)
     header = Header(
         study=study,
@@ -77,7 +86,6 @@ def begin(
     root: Path,
     *,
     editor_node: Any,
-    on_changed: Callable[[EditingSession], None],
     idle_s: float,
 ) -> EditingSession:
     """Start a new session in a folder of its own below ``root``.
@@ -86,29 +94,26 @@ def begin(
     the session cannot begin.
     """
     known = None
-    if header.arm == "revise":
+    if not header.from_scratch:
         known = proposal.proposal_of(segmentation_node, volume_node)
         if known is None:
             known = proposal.keep_proposal(segmentation_node, volume_node=volume_node)
-    scene.add_empty_segments(segmentation_node, header.organs)
+    add_empty_segments(segmentation_node, header.organs)
     folder = session_folder(root, header)
-    session = EditingSession(
-        segmentation_node,
-        volume_node,
-        {organ: mask for organ, mask in known.masks.items() if organ in header.organs} if known else None,
-        folder,
-        header,
-        editor_node=editor_node,
-        on_changed=on_changed,
-        idle_s=idle_s,
-    )
     try:
-        session.start()
+        return EditingSession.begin(
+            segmentation_node,
+            volume_node,
+            {organ: mask for organ, mask in known.masks.items() if organ in header.organs} if known else None,
+            folder,
+            header,
+            editor_node=editor_node,
+            idle_s=idle_s,
+        )
     except BaseException:
         with suppress(OSError):  # what is in it stays
             folder.rmdir()
         raise
-    return session
 
 
 # --- after an interruption ---------------------------------------------------------------------------------------
@@ -134,15 +139,15 @@ def reload(interrupted: Interrupted, mrml_scene: Any, volume_node: Any) -> Any:
     name = f"{volume_node.GetName()} {header.case} resumed"
     tags = {BUNDLE_TAG: header.bundle or "", BUNDLE_HASH_TAG: header.bundle_sha256 or ""}
     proposed, result = folder / PROPOSAL_FILE, folder / RESULT_FILE
-    if header.arm == "scratch":
-        node = scene.empty_segmentation(mrml_scene, volume_node, header.organs, name)
+    if header.from_scratch:
+        node = empty_segmentation(mrml_scene, volume_node, header.organs, name)
     elif proposed.is_file():
-        node = scene.add_segmentation(mrml_scene, volume_node, proposed, name, tags=tags)
+        node = add_segmentation(mrml_scene, volume_node, proposed, name, tags=tags)
     else:
         raise InputError(f"the folder {folder} has no {PROPOSAL_FILE}: the session cannot be resumed")
     try:
-        scene.add_empty_segments(node, header.organs)
-        if header.arm == "revise":
+        add_empty_segments(node, header.organs)
+        if not header.from_scratch:
             proposal.keep_proposal(node, volume_node=volume_node)
         if result.is_file():
             _put_contents(node, volume_node, result)
@@ -158,25 +163,21 @@ def resume(
     volume_node: Any,
     *,
     editor_node: Any,
-    on_changed: Callable[[EditingSession], None],
     idle_s: float,
 ) -> EditingSession:
     """Go on with an interrupted session, on the segmentation that it was about."""
     known = (
-        proposal.proposal_of(segmentation_node, volume_node) if interrupted.header.arm == "revise" else None
+        proposal.proposal_of(segmentation_node, volume_node) if not interrupted.header.from_scratch else None
     )
-    session = EditingSession(
+    return EditingSession.begin(
         segmentation_node,
         volume_node,
         dict(known.masks) if known is not None else None,
         interrupted.folder,
         interrupted.header,
         editor_node=editor_node,
-        on_changed=on_changed,
         idle_s=idle_s,
     )
-    session.start()
-    return session
 
 
 def summary(session: EditingSession) -> dict[str, int]:
@@ -197,7 +198,7 @@ def _bundle_of(segmentation_node: Any) -> tuple[str | None, str | None]:
     segmentation = segmentation_node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
-        name, sha256 = scene.tag_of(segment, BUNDLE_TAG), scene.tag_of(segment, BUNDLE_HASH_TAG)
+        name, sha256 = tag_of(segment, BUNDLE_TAG), tag_of(segment, BUNDLE_HASH_TAG)
         if name:
             return name, sha256 or None
     return None, None
@@ -207,9 +208,9 @@ def _put_contents(segmentation_node: Any, volume_node: Any, path: Path) -> None:
     """Give each organ the voxels that it has in a file."""
     from soars.formats.segnrrd import read_seg_nrrd
 
-    saved = scene.on_grid_of(read_seg_nrrd(path), volume_node)
-    organs = [organ for organ in scene.segment_ids(segmentation_node) if organ in saved]
-    before = scene.structures_of(segmentation_node, organs, volume_node)
+    saved = on_grid_of(read_seg_nrrd(path), volume_node)
+    organs = [organ for organ in segment_ids(segmentation_node) if organ in saved]
+    before = structures_of(segmentation_node, organs, volume_node)
     contents = proposal.Proposal(saved.geometry, {organ: saved.crop(organ) for organ in organs})
     for organ in organs:
         if not contents.masks[organ].equals(before.crop(organ)):

@@ -88,7 +88,8 @@ from soars.effort.change import OrganChange, check_change
 from soars.errors import InputError
 
 SCHEMA_VERSION = 2
-ARMS = ("revise", "scratch")
+REVISE, SCRATCH = "revise", "scratch"
+ARMS = (REVISE, SCRATCH)
 """The arms of schema 1, and of sessions outside of studies."""
 PHASES = ("training", "main")
 PROPOSAL_SOURCES = ("bundle", "contours", "study", "none")
@@ -147,7 +148,7 @@ class Header:
     def from_scratch(self) -> bool:
         """Whether the reader began with empty organs."""
         if self.proposal_source is None:
-            return self.arm == "scratch"
+            return self.arm == SCRATCH
         return self.proposal_source == "none"
 
     def to_json(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import slicer
 import vtk
 
 from SOARSSegmentationLib.panels.parts import section
+from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
 
 EDITOR_TAG = "SegmentEditor"
@@ -17,7 +18,7 @@ EDITOR_TAG = "SegmentEditor"
 UNDO_STATES = 20
 
 
-class EditorSection:
+class EditorSection(Section):
     """``on_segment(segment_id)`` is called when another segment is selected, wherever that was done; ``on_redo()``
     before the redo button works."""
 
@@ -53,7 +54,7 @@ class EditorSection:
         self._use_node()
         return self._node
 
-    def show(self, segmentation_node: Any, volume_node: Any) -> None:
+    def edit(self, segmentation_node: Any, volume_node: Any) -> None:
         """Edit this segmentation (None: none) on this CT."""
         self._use_node()
         self.editor.setSegmentationNode(segmentation_node)

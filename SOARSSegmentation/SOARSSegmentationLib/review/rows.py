@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from soars import catalogue
-from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
-from SOARSSegmentationLib.run.results import warning_of
-from SOARSSegmentationLib.scene import scene
+from soars.effort.review import NOT_REVIEWED
+from soars.report.record import ABSENT
+from SOARSSegmentationLib.scene.segments import WARNING_TAG, segment_ids, tag_of
 
 if TYPE_CHECKING:
     from soars.structures import Mask
     from SOARSSegmentationLib.session.editing import EditingSession
-
-ABSENT = "absent"
-STATES = (NOT_REVIEWED, IN_PROGRESS, ACCEPTED, ABSENT)
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def rows_of(
     of ``masks``; a voxel has ``voxel_cc`` cubic centimetres.
     """
     wanted = set(organs)
-    ids = scene.segment_ids(segmentation_node) if segmentation_node is not None else {}
+    ids = segment_ids(segmentation_node) if segmentation_node is not None else {}
     states = session.states() if session is not None else {}
     changes = session.changes() if session is not None else {}
     rows = []
@@ -81,7 +78,7 @@ def rows_of(
                 removed_cc=change.voxels_removed * voxel_cc if change is not None else None,
                 dsc=change.dsc if change is not None else None,
                 active_s=session.active_s(oar.name) if session is not None else 0.0,
-                warning=warning_of(segment) if segment is not None else "",
+                warning=tag_of(segment, WARNING_TAG) if segment is not None else "",
             )
         )
     return rows

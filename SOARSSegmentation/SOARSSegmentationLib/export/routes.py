@@ -1,0 +1,46 @@
+"""The ways out of Slicer, and why one is not open.
+
+Two ways lead to an RTSTRUCT. Ours refers to the original CT's slices, which planning systems want; it needs the CT's
+DICOM files. SlicerRT's needs none: it writes a new copy of the CT, and contours that refer to the copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from SOARSSegmentationLib.export import rtstruct, session_log, slicerrt
+from SOARSSegmentationLib.translation import _
+
+SEG_NRRD, RTSTRUCT, SLICERRT, LOG = "seg_nrrd", "rtstruct", "slicerrt", "log"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way out: ``title`` for people; ``why_not`` says what it lacks when it is not ``available``."""
+
+    key: str
+    title: str
+    available: bool
+    why_not: str = ""
+
+
+def routes(segmentation_node: Any, volume_node: Any, session_folder: Path | None = None) -> list[Route]:
+    """Every way out, for these contours of this CT; asks whether files exist, and reads none."""
+    nothing = _("There are no contours yet.") if segmentation_node is None else ""
+    log = session_folder is not None and session_log.logs_of(session_folder)
+    return [
+        _route(SEG_NRRD, _("Slicer segmentation (.seg.nrrd)"), nothing),
+        _route(RTSTRUCT, _("RTSTRUCT on the original CT"), nothing or rtstruct.why_not(volume_node)),
+        _route(
+            SLICERRT,
+            _("RTSTRUCT and a copy of the CT, by SlicerRT"),
+            nothing or slicerrt.why_not(volume_node),
+        ),
+        _route(LOG, _("Log of the session"), "" if log else _("There is no session yet.")),
+    ]
+
+
+def _route(key: str, title: str, why_not: str) -> Route:
+    return Route(key, title, not why_not, why_not)

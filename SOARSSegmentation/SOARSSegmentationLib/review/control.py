@@ -1,0 +1,156 @@
+"""The review of one segmentation: its organs, the one in hand, and what a reader does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import slicer
+
+from soars.effort.review import ACCEPTED
+from SOARSSegmentationLib.review.rows import Row, rows_of
+from SOARSSegmentationLib.scene import outlines, proposal, views
+from SOARSSegmentationLib.scene.grids import grid_of
+from SOARSSegmentationLib.scene.reading import organ_mask, structures_of
+from SOARSSegmentationLib.scene.segments import segment_ids
+
+if TYPE_CHECKING:
+    from soars.structures import Mask
+    from SOARSSegmentationLib.session.editing import EditingSession
+
+
+class Editor(Protocol):
+    """The segment editor, as far as a review drives it."""
+
+    def select(self, segment_id: str) -> None: ...
+
+    def save_for_undo(self) -> None: ...
+
+
+class ReviewControl:
+    """Shows nothing itself. ``session()`` gives the session that is running or was the last, or None; ``on_changed()``
+    is called when another organ is in hand, or its voxels are others."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        session: Callable[[], EditingSession | None],
+        on_changed: Callable[[], None],
+    ) -> None:
+        self._editor = editor
+        self._session = session
+        self._on_changed = on_changed
+        self._node: Any = None
+        self._volume: Any = None
+        self._organs: tuple[str, ...] = ()
+        self._masks: Mapping[str, Mask] = {}
+        self._proposed: proposal.Proposal | None = None
+        self._selecting = False
+        self.organ: str | None = None
+        self.outlined = False
+
+    # --- what is reviewed ----------------------------------------------------------------------------------------
+    def take(self, segmentation_node: Any, volume_node: Any, organs: Iterable[str]) -> None:
+        """Review these organs of a segmentation (None: nothing) on its CT; no organ is in hand then.
+
+        `SoarsError` when its voxels or its proposal cannot be read: then they are not shown.
+        """
+        self._node, self._volume, self._organs = segmentation_node, volume_node, tuple(organs)
+        self._masks, self._proposed = {}, None
+        self.organ, self.outlined = None, False
+        if segmentation_node is not None and volume_node is not None:
+            self._proposed = proposal.proposal_of(segmentation_node, volume_node)
+            found = structures_of(segmentation_node, None, volume_node)
+            self._masks = {name: found.crop(name) for name in found}
+
+    def rows(self) -> list[Row]:
+        """What is known of each organ, in the catalogue's order."""
+        session = self._session()
+        if session is not None and session.segmentation_node is not self._node:
+            session = None  # of another segmentation
+        if self._node is None or self._volume is None or self._volume.GetImageData() is None:
+            return []
+        organs = session.header.organs if session is not None else self._organs
+        voxel_cc = grid_of(self._volume).voxel_cc
+        return rows_of(self._node, organs, voxel_cc, session=session, masks=self._masks)
+
+    @property
+    def has_proposal(self) -> bool:
+        """Of the organ in hand."""
+        return self.organ is not None and self._proposed is not None and self.organ in self._proposed
+
+    # --- what a reader does --------------------------------------------------------------------------------------
+    def select(self, organ: str) -> None:
+        """Turn to an organ: its segment in the editor, its clock, its outline, and the views."""
+        if self._selecting or self._node is None:
+            return
+        self._selecting = True
+        try:
+            segment_id = segment_ids(self._node).get(organ)
+            session = self._running_session()
+            if session is not None:
+                session.select(segment_id)
+            self._editor.select(segment_id or "")
+            self.organ = organ
+            self._draw_outline()
+            self._centre_on(organ, segment_id)
+        finally:
+            self._selecting = False
+        self._on_changed()
+
+    def selected_in_editor(self, segment_id: str) -> None:
+        """A segment was selected in the editor, by whomever."""
+        if self._selecting or self._node is None:
+            return
+        ids = segment_ids(self._node)
+        organ = next((organ for organ, one in ids.items() if one == segment_id), None)
+        if organ != self.organ:
+            self.organ = organ
+            self._draw_outline()
+            self._on_changed()
+
+    def accept(self) -> bool:
+        """Accept the organ in hand, or take its acceptance back; whether it is accepted now."""
+        session, organ = self._running_session(), self.organ
+        if session is None or organ is None:
+            return False
+        if session.states()[organ] == ACCEPTED:
+            session.reopen(organ)
+            self.select(organ)
+            return False
+        session.accept(organ)
+        return True
+
+    def show_outline(self, on: bool) -> None:
+        """Show or hide the proposal of the organ in hand, and of each that comes to hand."""
+        self.outlined = on
+        self._draw_outline()
+
+    def restore(self) -> None:
+        """Make the organ in hand what was proposed; the editor's undo takes it back."""
+        if self._node is None or self.organ is None:
+            return
+        self._editor.save_for_undo()
+        proposal.restore(self._node, self.organ, self._proposed)
+        self._on_changed()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+    def _running_session(self) -> EditingSession | None:
+        session = self._session()
+        return session if session is not None and session.running else None
+
+    def _draw_outline(self) -> None:
+        if self._node is None:
+            return
+        for other in outlines.outlined(self._node):
+            outlines.show_outline(self._node, other, False)
+        if self.outlined and self.has_proposal and self.organ is not None:
+            outlines.show_outline(self._node, self.organ, True, self._proposed)
+
+    def _centre_on(self, organ: str, segment_id: str | None) -> None:
+        mask = self._proposed.masks.get(organ) if self._proposed is not None else None
+        if (mask is None or mask.is_empty) and segment_id is not None:
+            mask = organ_mask(self._node, segment_id, self._volume)
+        point = views.centre_of(mask, self._volume) if mask is not None else None
+        if point is not None:
+            views.centre_views(slicer.mrmlScene, point)

@@ -1,0 +1,77 @@
+"""The CT: whether it can be segmented, its file for the child process, and its DICOM files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from soars.errors import InputError
+
+CT_FILE = "ct.nrrd"
+
+
+def check_volume(volume_node: Any) -> None:
+    """Raise `InputError` when a volume node cannot be segmented as it is."""
+    if volume_node is None:
+        raise InputError("no CT is chosen: load one and choose it")
+    name = volume_node.GetName()
+    image = volume_node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        raise InputError(f"{name} holds no image: load the CT again")
+    if not volume_node.IsA("vtkMRMLScalarVolumeNode") or image.GetNumberOfScalarComponents() != 1:
+        raise InputError(f"{name} is not a CT: it has {image.GetNumberOfScalarComponents()} values a voxel")
+    if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise InputError(f"{name} is a label map, not a CT: choose the CT")
+    if volume_node.GetParentTransformNode() is not None:
+        raise InputError(f"{name} is under a transform: harden it first, in the Transforms module")
+
+
+def ct_file(volume_node: Any, folder: Path) -> Path:
+    """Write a CT node, as it is in the scene, to an uncompressed NRRD in ``folder``; returns the file.
+
+    `InputError` when the node is no CT, is under a transform, or the file cannot be written.
+    """
+    check_volume(volume_node)
+    path = folder / CT_FILE
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    storage.SetScene(volume_node.GetScene())  # which collects what went wrong
+    image = volume_node.GetImageData()
+    expected = image.GetNumberOfPoints() * image.GetScalarSize()
+    if not _has_room(folder, expected):
+        raise InputError(
+            f"the disk of {folder} is full: the CT needs {expected / 1e6:.0f} MB there; free some space"
+        )
+    if not storage.WriteData(volume_node) or not path.is_file() or path.stat().st_size < expected:
+        raise InputError(
+            f"the CT could not be written into {folder}: check that the disk is not full and the folder may be written"
+        )
+    return path
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    try:
+        return shutil.disk_usage(folder).free > size + 1_000_000
+    except OSError:
+        return True  # not known: writing will tell
+
+
+def dicom_files(volume_node: Any, file_of: Callable[[str], str] | None = None) -> list[str]:
+    """The files of the DICOM CT that a volume node was loaded from; empty when they are not all known and there.
+
+    ``file_of`` gives the file of a SOP instance UID, "" when unknown; without it Slicer's DICOM database is asked.
+    """
+    uids = ((volume_node.GetAttribute("DICOM.instanceUIDs") if volume_node else None) or "").split()
+    if file_of is None:
+        database = getattr(slicer, "dicomDatabase", None)
+        if database is None or not uids:
+            return []
+        file_of = database.fileForInstance
+    files = [str(file_of(uid) or "") for uid in uids]
+    return files if all(file and os.path.isfile(file) for file in files) else []

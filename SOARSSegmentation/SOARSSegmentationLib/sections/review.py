@@ -1,0 +1,111 @@
+"""The third section at work, with the segment editor below it: organ by organ, looked at, corrected, accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from SOARSSegmentationLib.desktop import waiting
+from SOARSSegmentationLib.panels.review_panel import ReviewPanel
+from SOARSSegmentationLib.review.control import ReviewControl
+from SOARSSegmentationLib.scene.outlines import remove_outlines
+from SOARSSegmentationLib.sections.desk import Change, Desk, saying
+from SOARSSegmentationLib.sections.editor import EditorSection
+from SOARSSegmentationLib.sections.section import Section
+from SOARSSegmentationLib.session.editing import EditingSession
+from SOARSSegmentationLib.session.sessions import organs_of
+
+_TAKEN_BY = Change.SCENE | Change.CT | Change.CONTOURS
+_ROWS_OF = Change.ENTERED | Change.MODEL | Change.SESSION | Change.ORGANS
+
+
+class ReviewSection(Section):
+    stretch = 10
+
+    def __init__(self, desk: Desk, editor: EditorSection) -> None:
+        self._desk = desk
+        self._editor = editor
+        self._node: Any = None
+        self.control = ReviewControl(editor, lambda: desk.session, lambda: desk.tell(Change.ORGANS))
+        self.panel = ReviewPanel(self.select, self.accept, self.show_outline, self.restore)
+        self.widget = self.panel.widget
+        for section in (self, editor):
+            section.widget.collapsed = True  # there is nothing to review yet
+
+    # --- showing -------------------------------------------------------------------------------------------------
+    def show(self, change: Change) -> None:
+        if change & _TAKEN_BY:
+            self.take()
+        elif change & _ROWS_OF:
+            self._show_rows()
+
+    def take(self) -> None:
+        """Show the segmentation of the scene in the table and the editor."""
+        node, volume = self._desk.parameters.segmentation, self._desk.volume
+        self.panel.notice.clear()
+        with saying(self.panel.notice), waiting():
+            self.control.take(node, volume, self._organs(node))
+        self._editor.edit(node, volume)
+        if node is not self._node:
+            for section in (self, self._editor):
+                section.widget.collapsed = node is None
+        self._node = node
+        self.panel.outline.checked = False
+        self._show_rows()
+
+    def show_time(self, session: EditingSession) -> None:
+        """Only the clock of the organ in hand."""
+        if session.organ is not None:
+            self.panel.table.show_time(session.organ, session.active_s(session.organ))
+
+    def begin(self) -> None:
+        """A session has begun: the first organ that is open comes to hand."""
+        self.take()
+        first = self.panel.table.first_open()
+        if first is not None:
+            self.select(first)
+
+    def _organs(self, node: Any) -> tuple[str, ...]:
+        return organs_of(self._desk.protocols.find(self._desk.parameters.protocol), node)
+
+    def _show_rows(self) -> None:
+        self.panel.show(
+            self.control.rows(),
+            self.control.organ,
+            reviewing=self._desk.running_session is not None,
+            has_proposal=self.control.has_proposal,
+        )
+
+    # --- life ----------------------------------------------------------------------------------------------------
+    def node_leaves(self, node: Any) -> None:
+        if node is self._desk.parameters.segmentation:
+            remove_outlines(node)
+            self._desk.put("segmentation", None)
+
+    # --- what the reader does ------------------------------------------------------------------------------------
+    def select(self, organ: str) -> None:
+        with saying(self.panel.notice), self._desk.together():
+            self.control.select(organ)
+
+    def segment_selected(self, segment_id: str) -> None:
+        """In the segment editor, by whomever."""
+        with saying(self.panel.notice):
+            self.control.selected_in_editor(segment_id)
+
+    def step(self, offset: int) -> None:
+        self.panel.step(offset)
+
+    def accept(self) -> None:
+        """Accept the organ in hand and go on to the next one that is open; or take its acceptance back."""
+        with saying(self.panel.notice), waiting(), self._desk.together():
+            accepted = self.control.accept()
+            following = self.panel.table.next_open() if accepted else None
+            if following is not None:
+                self.control.select(following)
+
+    def show_outline(self, on: bool) -> None:
+        with saying(self.panel.notice):
+            self.control.show_outline(on)
+
+    def restore(self) -> None:
+        with saying(self.panel.notice), waiting():
+            self.control.restore()

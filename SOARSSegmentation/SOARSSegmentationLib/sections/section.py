@@ -1,0 +1,33 @@
+"""What every section of the window is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from SOARSSegmentationLib.sections.desk import Change
+
+
+class Section:
+    """``widget`` is put into the window, with ``stretch`` of its height; the window calls the rest. A section of
+    yours overrides what it needs, and is added to the list in `window.Window`."""
+
+    widget: Any
+    stretch = 0
+
+    def show(self, change: Change) -> None:
+        """Show again what depends on what has changed."""
+
+    def enter(self) -> None:
+        """The module is shown."""
+
+    def leave(self) -> None:
+        """Another module is shown; what runs goes on."""
+
+    def scene_closes(self) -> None:
+        """Before the nodes go."""
+
+    def node_leaves(self, node: Any) -> None:
+        """A node is about to be removed from the scene."""
+
+    def close(self) -> None:
+        """The module is unloaded, or the application ends: let go of everything that outlives the widgets."""
