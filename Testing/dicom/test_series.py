@@ -279,18 +279,13 @@ def test_mr_stored_as_ct_is_refused(tmp_path, ct_series):
     refused(tmp_path, "no CT", "MR")
 
 
-def test_enhanced_and_multi_frame_ct_are_refused_with_what_to_do(tmp_path, ct_series):
-    def enhanced(ds, k):
-        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = pydicom.uid.EnhancedCTImageStorage
-
+def test_a_multi_frame_file_that_is_no_enhanced_ct_is_refused_with_what_to_do(tmp_path, ct_series):
     def frames(ds, k):
         ds.NumberOfFrames = 2
         ds.PixelData = ds.PixelData * 2
 
-    ct_series(tmp_path / "e", edit=enhanced)
-    refused(tmp_path / "e", "enhanced multi-frame CT", "single-frame")
-    ct_series(tmp_path / "f", edit=frames)
-    refused(tmp_path / "f", "slice_00.dcm", "2 frames")
+    ct_series(tmp_path, edit=frames)
+    refused(tmp_path, "slice_00.dcm", "2 frames", "single-frame")
 
 
 # ---- geometry
@@ -327,7 +322,15 @@ def test_different_slices_at_one_place_are_refused(tmp_path, ct_series):
         ds.PixelData = bytes(reversed(ds.PixelData))
 
     ct_series(tmp_path, prefix="b", edit=second_phase)
-    refused(tmp_path, "a_00.dcm", "b_00.dcm", "at the same place", "different acquisitions")
+    refused(tmp_path, "2 scans", "Acquisition Number 2 (6 slices, 30 to 45 mm)", "--series 1.2.3.1/NUMBER")
+
+
+def test_different_slices_at_one_place_that_nothing_tells_apart_are_refused(tmp_path, ct_series):
+    ct_series(tmp_path, prefix="a")
+    ct_series(
+        tmp_path, prefix="b", edit=lambda ds, k: setattr(ds, "PixelData", bytes(reversed(ds.PixelData)))
+    )
+    refused(tmp_path, "a_00.dcm", "b_00.dcm", "at the same place", "keep only one volume")
 
 
 def shifted(k0: int, dz: float):

@@ -23,6 +23,8 @@ from soars.ct.quick_header import quick_header, wanted_tags
 from soars.errors import InputError
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+#: Enhanced CT Image Storage, and Legacy Converted Enhanced CT Image Storage.
+ENHANCED_CT = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")
 DICOM_DIRECTORY = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -57,6 +59,18 @@ _KEYWORDS = (
     "HighBit",
     "PixelRepresentation",
     "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ModalityLUTSequence",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "EchoNumbers",
+    "ConvolutionKernel",
+    "FilterType",
+    "KVP",
+    "ContrastBolusAgent",
+    "ReconstructionDiameter",
     "RescaleIntercept",
     "RescaleSlope",
     "RescaleType",
@@ -67,12 +81,15 @@ _WANTED = wanted_tags(_KEYWORDS)
 
 @dataclass(frozen=True)
 class Header:
-    """One file's header: the values of the attributes in use, and where its pixels begin (-1: there are none)."""
+    """One file's header: the values of the attributes in use, and where its pixels begin (-1: there are none).
+
+    Of a file with several frames each has a header, whose ``frame`` counts from 0."""
 
     path: Path
     values: dict[str, Any]
     transfer_syntax: str
     pixels_at: int
+    frame: int = 0
 
     def text(self, keyword: str) -> str:
         """The value as text, "" when it is missing or empty."""
@@ -218,6 +235,8 @@ def check_complete(header: Header) -> None:
         return
     cut_off = InputError(f"{header.path}: the file is cut off inside its pixels; copy it again")
     size = header.path.stat().st_size
+    if header.pixels_at < 0:
+        raise cut_off
     with header.path.open("rb") as file:
         file.seek(header.pixels_at)
         start = file.read(12)
@@ -229,7 +248,8 @@ def check_complete(header: Header) -> None:
         (length,) = struct.unpack(order, start[8:12] if explicit else start[4:8])
         if length != 0xFFFFFFFF:
             rows, columns, bits = (int(header.number(k) or 0) for k in ("Rows", "Columns", "BitsAllocated"))
-            if size < at + length or length < rows * columns * (bits // 8):
+            frames = int(header.number("NumberOfFrames") or 1)
+            if size < at + length or length < frames * rows * columns * (bits // 8):
                 raise cut_off
             return
         while True:  # items of compressed pixels (PS3.5 A.4), up to the delimiter
@@ -266,7 +286,7 @@ def _scan_files(found: FolderContents, paths: Iterable[Path]) -> None:
             continue
         if header.text("SOPClassUID") == DICOM_DIRECTORY or path.name.upper() == "DICOMDIR":
             continue
-        if header.pixels_at < 0 and header.text("SOPClassUID") in ("", CT_IMAGE):
+        if header.pixels_at < 0 and header.text("SOPClassUID") in ("", CT_IMAGE, *ENHANCED_CT):
             reason = "the file holds no pixels or is cut off before them; copy it again"
             found.damaged.append(DamagedFile(path, reason, header.text("SeriesInstanceUID")))
         else:

@@ -77,7 +77,7 @@ def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if dicom:
-        image, series, warnings = read_series(path.parent, series_uid or series_of_file(path))
+        image, series, warnings = read_series(path.parent, series_of_file(path, series_uid))
         return CtScan(image, path, series, warnings + _check_grid(image, path))
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")

@@ -71,7 +71,7 @@ def _parse(data: bytes, wanted: Mapping[int, tuple[str, str]]) -> tuple[dict[str
         last = tag
         vr, length, start = _element(data, at, implicit)
         if length == _UNDEFINED:
-            if not implicit and vr != b"SQ":
+            if tag in wanted or (not implicit and vr != b"SQ"):
                 raise _Doubtful
             at = _after_sequence(data, start, implicit, 0)
             continue

@@ -10,7 +10,7 @@ import logging
 import warnings as python_warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,11 @@ from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from soars.ct.decode import LOSSY_SYNTAXES, check_syntax
 from soars.ct.dicom_files import (
     CT_IMAGE,
+    DICOM_DIRECTORY,
+    ENHANCED_CT,
     FolderContents,
     Header,
     check_complete,
@@ -30,22 +33,17 @@ from soars.ct.dicom_files import (
     readable,
     scan_folder,
 )
+from soars.ct.enhanced import frames_of, is_enhanced
+from soars.ct.scans import chosen_scan, split_choice
 from soars.ct.stack import Plane, Stack, regular_stack, same_position
 from soars.ct.volume import count as _count
-from soars.ct.volume import read_files, read_volume
+from soars.ct.volume import read_volume, slice_hu
 from soars.errors import InputError
 
 __all__ = ["CtSeries", "SeriesSummary", "is_dicom", "list_series", "read_series", "series_of_file"]
 
 log = logging.getLogger(__name__)
 
-ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-#: Transfer syntaxes that GDCM, inside SimpleITK, decodes: native, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
-_SYNTAX = "1.2.840.10008.1.2"
-LOSSLESS_SYNTAXES = {_SYNTAX} | {
-    f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2", "4.57", "4.70", "4.80", "4.90", "5")
-}
-LOSSY_SYNTAXES = {f"{_SYNTAX}.{s}" for s in ("4.50", "4.51", "4.81", "4.91")}
 #: Pixel spacings of one series may differ by this much (decimal strings of different length).
 PIXEL_SPACING_TOLERANCE_MM = 1e-4
 #: When slices are further apart than this multiple of their thickness, tissue between them was not seen.
@@ -71,7 +69,8 @@ class CtSeries:
     """The DICOM side of a CT that was read: what an RTSTRUCT must reference.
 
     `files` and `sop_instance_uids` are in slice order: index z of the image is index z here. `header` is the first
-    file's dataset without pixels. UIDs that the files lack are "".
+    file's dataset without pixels. UIDs that the files lack are "". ``frame_numbers`` (from 1) are those of an enhanced
+    CT, whose slices are frames of one file; empty otherwise.
     """
 
     series_uid: str
@@ -82,6 +81,7 @@ class CtSeries:
     files: list[Path]
     sop_instance_uids: list[str]
     header: Dataset
+    frame_numbers: list[int] = field(default_factory=list)
 
 
 def list_series(folder: Path | str) -> list[SeriesSummary]:
@@ -93,16 +93,20 @@ def read_series(folder: Path | str, series_uid: str | None = None) -> tuple[sitk
     """Read the CT series of `folder` as int16 HU with LPS geometry, its slices in order along their normal.
 
     Without `series_uid` the folder must hold exactly one CT series; localizers and other kinds are left out with a
-    warning. Returns the image, its DICOM side, and warnings about what is odd. Raises `InputError` with one sentence
-    for everything that would make contours wrong.
+    warning. A series that holds several scans is refused with what is in it; "UID/2" chooses the second. Returns the
+    image, its DICOM side, and warnings about what is odd. Raises `InputError` with one sentence for everything that
+    would make contours wrong.
     """
     folder = Path(folder)
     warnings: list[str] = []
     contents = scan_folder(folder)
-    headers = _choose(contents, series_uid, warnings)
+    uid, number = split_choice(series_uid)
+    headers = _choose(contents, uid, warnings)
     _check_undamaged(contents, headers)
+    headers = [frame for h in headers for frame in (frames_of(h) if is_enhanced(h) else [h])]
     headers = _without_localizers(headers, warnings)
     _check_readable(headers)
+    headers = chosen_scan(folder, headers, number, warnings)
     _check_same(headers)
     headers = _without_duplicates(folder, headers, warnings)
     try:
@@ -116,9 +120,26 @@ def read_series(folder: Path | str, series_uid: str | None = None) -> tuple[sitk
     return image, _series(headers), warnings
 
 
-def series_of_file(path: Path) -> str:
-    """The series UID of one DICOM file. Raises `InputError` when the file cannot be read."""
-    return read_header(path).text("SeriesInstanceUID")
+def series_of_file(path: Path, chosen: str | None = None) -> str | None:
+    """The series that one DICOM file stands for: its own UID; what was ``chosen`` for a DICOMDIR, which stands for its
+    folder. ``chosen`` comes first; "/2" of it is the second scan of the file's series.
+
+    Raises `InputError` when the file cannot be read, or is something else than a CT.
+    """
+    header = read_header(path)
+    if header.text("SOPClassUID") == DICOM_DIRECTORY or path.name.upper() == "DICOMDIR":
+        return chosen
+    kind = _kind([header])
+    if kind != "CT" and not _is_localizer(header):
+        raise InputError(f"{path}: is {_with_article(kind)}, not a CT; give a slice of the CT, or its folder")
+    own = header.text("SeriesInstanceUID")
+    if chosen is None or chosen.startswith("/"):
+        return own + (chosen or "")
+    return chosen
+
+
+def _with_article(kind: str) -> str:
+    return f"an {kind}" if kind.startswith(("RT", "MR", "SR")) or kind[:1] in "AEIOaeio" else f"a {kind}"
 
 
 # ---- choosing the series
@@ -134,7 +155,8 @@ def _by_series(contents: FolderContents) -> list[tuple[str, list[Header]]]:
 
 def _is_ct_slice(header: Header) -> bool:
     kind = header.text("SOPClassUID")
-    return (kind == CT_IMAGE or (not kind and header.text("Modality") == "CT")) and not _is_localizer(header)
+    is_ct = kind == CT_IMAGE or kind in ENHANCED_CT or (not kind and header.text("Modality") == "CT")
+    return is_ct and not _is_localizer(header)
 
 
 def _is_localizer(header: Header) -> bool:
@@ -151,8 +173,6 @@ def _kind(headers: Sequence[Header]) -> str:
     if all(_is_localizer(h) for h in headers):
         return "localizer"
     classes = sorted({h.text("SOPClassUID") for h in headers})
-    if set(classes) & set(ENHANCED_CT):
-        return "enhanced multi-frame CT"
     modality = headers[0].text("Modality")
     if modality in ("", "CT"):
         return UID(classes[-1]).name.removesuffix(" Storage") if classes[-1] else "unknown kind"
@@ -196,20 +216,13 @@ def _choose(contents: FolderContents, series_uid: str | None, warnings: list[str
             warnings.append(f"another series in the folder was left out: {_listed(summary)}")
     if contents.others:
         n = len(contents.others)
-        warnings.append(
-            f"{_count(n, 'file')} in the folder {'is' if n == 1 else 'are'} not DICOM and had no part"
-        )
+        warnings.append(f"{_count(n, 'file')} in the folder {'is' if n == 1 else 'are'} not DICOM: ignored")
     return usable[0]
 
 
 def _refuse_unless_ct(folder: Path, summary: SeriesSummary) -> None:
     if summary.usable:
         return
-    if summary.kind == "enhanced multi-frame CT":
-        raise InputError(
-            f"{folder}: the series is an enhanced multi-frame CT, which is not read here; export it as single-frame "
-            f"CT images"
-        )
     raise InputError(f"{folder}: holds no CT but {_listed(summary)}; give a CT series")
 
 
@@ -228,7 +241,7 @@ def _without_localizers(headers: list[Header], warnings: list[str]) -> list[Head
     kept = [h for h in headers if _is_ct_slice(h)]
     left_out = len(headers) - len(kept)
     if left_out:
-        warnings.append(f"{_count(left_out, 'localizer or other image')} inside the CT series had no part")
+        warnings.append(f"{_count(left_out, 'localizer or other image')} inside the CT series: ignored")
     return kept
 
 
@@ -239,12 +252,8 @@ def _check_readable(headers: Sequence[Header]) -> None:
         for keyword in ("Rows", "Columns", "BitsAllocated"):
             if not header.number(keyword):
                 raise InputError(f"{path}: {readable(keyword)} is missing: the file is no complete CT image")
-        if header.transfer_syntax not in LOSSLESS_SYNTAXES | LOSSY_SYNTAXES:
-            name = UID(header.transfer_syntax).name
-            raise InputError(
-                f"{path}: is compressed as {name}, which is not read here; export it uncompressed"
-            )
-        if (header.number("NumberOfFrames") or 1) > 1:
+        check_syntax(header.transfer_syntax, path)
+        if (header.number("NumberOfFrames") or 1) > 1 and not is_enhanced(header):
             frames = header.text("NumberOfFrames")
             raise InputError(f"{path}: holds {frames} frames; export the CT as single-frame images")
         colour = header.text("PhotometricInterpretation")
@@ -252,7 +261,8 @@ def _check_readable(headers: Sequence[Header]) -> None:
             raise InputError(
                 f"{path}: is no grey image (Photometric Interpretation {colour or 'missing'}), so no CT"
             )
-        check_complete(header)
+        if header.frame == 0:
+            check_complete(header)
 
 
 def _check_same(headers: Sequence[Header]) -> None:
@@ -280,7 +290,8 @@ def _check_same(headers: Sequence[Header]) -> None:
 def _plane(header: Header) -> Plane:
     x, y, z = header.numbers("ImagePositionPatient", 3)
     a, b, c, d, e, f = header.numbers("ImageOrientationPatient", 6)
-    return Plane((x, y, z), (a, b, c, d, e, f), header.path.name)
+    frame = f" (frame {header.frame + 1})" if (header.number("NumberOfFrames") or 1) > 1 else ""
+    return Plane((x, y, z), (a, b, c, d, e, f), header.path.name + frame)
 
 
 def _without_duplicates(folder: Path, headers: list[Header], warnings: list[str]) -> list[Header]:
@@ -292,9 +303,9 @@ def _without_duplicates(folder: Path, headers: list[Header], warnings: list[str]
         raise InputError(f"{folder}: {error}") from None
     dropped: set[int] = set()
     for first, *others in groups:
-        pixels = sitk.GetArrayFromImage(read_files([headers[first].path], sitk.sitkFloat32))
+        pixels = slice_hu(headers[first])
         for other in others:
-            again = sitk.GetArrayFromImage(read_files([headers[other].path], sitk.sitkFloat32))
+            again = slice_hu(headers[other])
             moved = float(np.abs(np.subtract(planes[other].position, planes[first].position)).max())
             if moved > 0.1 or not np.array_equal(pixels, again):
                 acquisitions = {headers[i].text("AcquisitionNumber") for i in (first, other)}
@@ -305,7 +316,7 @@ def _without_duplicates(folder: Path, headers: list[Header], warnings: list[str]
                 )
             dropped.add(other)
     if dropped:
-        warnings.append(f"{_count(len(dropped), 'duplicate slice')} with the same pixels had no part")
+        warnings.append(f"{_count(len(dropped), 'duplicate slice')} with the same pixels: ignored")
     return [h for i, h in enumerate(headers) if i not in dropped]
 
 
@@ -318,7 +329,7 @@ def _note_oddities(headers: Sequence[Header], stack: Stack, warnings: list[str])
                 f"{readable(keyword)} is missing in {_count(missing, 'slice')}: an RTSTRUCT cannot reference this CT "
                 f"as it should"
             )
-    uids = {h.text("SOPInstanceUID") for h in headers} - {""}
+    uids = {(h.text("SOPInstanceUID"), h.frame) for h in headers if h.text("SOPInstanceUID")}
     if len(uids) < sum(bool(h.text("SOPInstanceUID")) for h in headers):
         warnings.append("several slices share one SOP Instance UID: an RTSTRUCT cannot tell them apart")
     if any(h.text("LossyImageCompression") == "01" or h.transfer_syntax in LOSSY_SYNTAXES for h in headers):
@@ -354,4 +365,5 @@ def _series(headers: Sequence[Header]) -> CtSeries:
         files=[h.path for h in headers],
         sop_instance_uids=[h.text("SOPInstanceUID") for h in headers],
         header=dataset,
+        frame_numbers=[h.frame + 1 for h in headers] if is_enhanced(first) else [],
     )

@@ -1,7 +1,9 @@
 """The pixels of a CT series as int16 HU.
 
-Uncompressed 16-bit slices, which nearly all planning CTs are, are read straight into their place; everything else by
-SimpleITK, whose GDCM decodes what is compressed and applies each file's own slope and intercept.
+Uncompressed 16-bit slices, which nearly all planning CTs are, are read straight into their place. Where GDCM, inside
+SimpleITK, would return what is to be shown and not what is stored (it inverts MONOCHROME1, and knows no Modality LUT),
+and where a file holds several frames, stored values are decoded first. Everything else is SimpleITK's, which applies
+each file's own slope and intercept. HU are stored value times slope plus intercept in every case (PS3.3, C.11.1.1.2).
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut
 
-from soars.ct.dicom_files import Header, readable
+from soars.ct.decode import stored_frames
+from soars.ct.dicom_files import Header, read_dataset, readable
 from soars.ct.hounsfield import HIGHEST_HU, LOWEST_HU, PADDING_ABOVE_HU, check_range, to_int16_hu
 from soars.ct.itk_messages import itk_messages
 from soars.ct.stack import Stack
@@ -44,7 +49,9 @@ class _Found:
 
 
 def _rescale(header: Header) -> tuple[float, float, bool]:
-    """Slope, intercept, and whether the file declares both."""
+    """Slope, intercept, and whether the file declares both (or a Modality LUT Sequence in their place)."""
+    if header.values.get("ModalityLUTSequence"):
+        return 1.0, 0.0, True
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         value, text = header.number(keyword), header.text(keyword)
         if text and (value is None or (keyword == "RescaleSlope" and value == 0)):
@@ -55,7 +62,7 @@ def _rescale(header: Header) -> tuple[float, float, bool]:
 
 
 def read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: list[str]) -> sitk.Image:
-    """All slices as one int16 HU image. GDCM applies each file's own slope and intercept."""
+    """All slices as one int16 HU image, each file's own slope and intercept applied."""
     rescale = [_rescale(h) for h in headers]
     declared = [r[2] for r in rescale]
     if not all(declared):
@@ -74,14 +81,7 @@ def read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: 
         )
     rows, columns = (int(headers[0].number(k) or 0) for k in ("Rows", "Columns"))
     values = np.empty((len(headers), rows, columns), np.int16)
-    plain = [_is_plain(h, r) for h, r in zip(headers, rescale, strict=True)]
-    found = _Found()
-    if all(plain):
-        with ThreadPoolExecutor(min(4, len(headers))) as pool:
-            for part in pool.map(_read_plain, headers, rescale, values):
-                found.add(part)
-    else:
-        _read_any(headers, rescale, values, found)
+    found = _read_slices(headers, rescale, values)
     padded, too_high = found.padded, found.too_high
     if padded:
         warnings.append(f"padding outside the field of view ({count(padded, 'voxel')}) was set to air")
@@ -96,6 +96,33 @@ def read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: 
     return result
 
 
+def slice_hu(header: Header) -> np.ndarray:
+    """One slice as int16 HU, shape (y, x)."""
+    shape = (1, *(int(header.number(k) or 0) for k in ("Rows", "Columns")))
+    values = np.empty(shape, np.int16)
+    _read_slices([header], [_rescale(header)], values)
+    return values[0]
+
+
+def _read_slices(headers: Sequence[Header], rescale: Sequence[Rescale], values: np.ndarray) -> _Found:
+    """All slices into ``values``, (z, y, x) int16, each by the way that its kind needs."""
+    found = _Found()
+    plain: list[int] = []
+    stored: list[int] = []
+    other: list[int] = []
+    for z, (header, scale) in enumerate(zip(headers, rescale, strict=True)):
+        (plain if _is_plain(header, scale) else stored if _is_special(header) else other).append(z)
+    if plain:
+        with ThreadPoolExecutor(min(4, len(plain))) as pool:
+            for part in pool.map(lambda z: _read_plain(headers[z], rescale[z], values[z]), plain):
+                found.add(part)
+    for path in dict.fromkeys(headers[z].path for z in stored):
+        found.add(_read_stored(headers, rescale, values, [z for z in stored if headers[z].path == path]))
+    if other:
+        _read_any(headers, rescale, values, other, found)
+    return found
+
+
 def _is_plain(header: Header, rescale: Rescale) -> bool:
     """Whether HU are the stored 16-bit integers plus a whole number."""
     slope, intercept, _ = rescale
@@ -106,10 +133,20 @@ def _is_plain(header: Header, rescale: Rescale) -> bool:
         and 8 < bits <= 16
         and header.number("HighBit") == bits - 1
         and header.number("PixelRepresentation") in (0, 1)
-        and header.text("PhotometricInterpretation") == "MONOCHROME2"
+        and header.text("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+        and not header.values.get("ModalityLUTSequence")
         and slope == 1
         and intercept.is_integer()
         and abs(intercept) <= HIGHEST_HU
+    )
+
+
+def _is_special(header: Header) -> bool:
+    """Whether SimpleITK would return something else than the stored values on their scale."""
+    return (
+        header.text("PhotometricInterpretation") != "MONOCHROME2"
+        or bool(header.values.get("ModalityLUTSequence"))
+        or (header.number("NumberOfFrames") or 1) > 1
     )
 
 
@@ -121,6 +158,7 @@ def _read_plain(header: Header, rescale: Rescale, out: np.ndarray) -> _Found:
             start = file.read(12)
             if start[4:6] not in (b"OW", b"OB") or header.transfer_syntax == _PLAIN_SYNTAXES[0]:
                 file.seek(header.pixels_at + 8)
+            file.seek(header.frame * out.nbytes, 1)
             if struct.unpack_from("<HH", start) != (0x7FE0, 0x0010) or file.readinto(out.data) != out.nbytes:
                 raise OSError(0, "it is cut off")
     except (OSError, struct.error) as error:
@@ -135,10 +173,10 @@ def _read_plain(header: Header, rescale: Rescale, out: np.ndarray) -> _Found:
     least, most, offset = int(stored.min()), int(stored.max()), int(intercept)
     found = _Found(least + offset, most + offset)
     padding = _padding_hu(header, slope, intercept)
-    tight = padding is not None and padding > LOWEST_HU
+    tight = padding is not None and padding[1] > LOWEST_HU
     if tight or found.high > HIGHEST_HU or found.low < -HIGHEST_HU - 1:
         hu = stored.astype(np.int32) + offset
-        found.padded = _replace_padding(hu, padding)
+        found.padded = _replace_padding(hu, padding, hu)
         found.low, found.high = float(hu.min()), float(hu.max())
         out[...], found.too_high, _ = to_int16_hu(hu)
         return found
@@ -149,44 +187,96 @@ def _read_plain(header: Header, rescale: Rescale, out: np.ndarray) -> _Found:
     return found
 
 
+def _read_stored(
+    headers: Sequence[Header], rescale: Sequence[Rescale], values: np.ndarray, chosen: Sequence[int]
+) -> _Found:
+    """The slices ``chosen``, all of one file, from its stored values."""
+    path, found = headers[chosen[0]].path, _Found()
+    try:
+        dataset = read_dataset(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    frames = stored_frames(dataset, path)
+    for z in chosen:
+        header, (slope, intercept, _) = headers[z], rescale[z]
+        stored = frames[header.frame]
+        if header.values.get("ModalityLUTSequence"):
+            hu = _through_lut(stored, dataset, path)
+            padding = _padding_stored(header)
+            compared = stored
+        else:
+            hu = stored * np.float64(slope) + intercept
+            padding, compared = _padding_hu(header, slope, intercept), hu
+        found.padded += _replace_padding(hu, padding, compared)
+        values[z], too_high, _ = to_int16_hu(hu)
+        found.add(_Found(float(hu.min()), float(hu.max()), too_high))
+    return found
+
+
+def _through_lut(stored: np.ndarray, dataset: Dataset, path: Path) -> np.ndarray:
+    """Stored values through the Modality LUT Sequence, which takes the place of slope and intercept (C.11.1)."""
+    try:
+        return np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
+    except Exception as error:  # pydicom raises whatever a bad table leads to
+        raise InputError(
+            f"{path}: its Modality LUT Sequence cannot be used; export it with slope and intercept"
+        ) from error
+
+
 def _read_any(
-    headers: Sequence[Header], rescale: Sequence[Rescale], values: np.ndarray, found: _Found
+    headers: Sequence[Header],
+    rescale: Sequence[Rescale],
+    values: np.ndarray,
+    chosen: Sequence[int],
+    found: _Found,
 ) -> None:
-    """Slices of any kind into ``values`` by SimpleITK."""
-    whole = all(slope.is_integer() and intercept.is_integer() for slope, intercept, _ in rescale)
-    for start in range(0, len(headers), SLICES_AT_ONCE):
-        part = headers[start : start + SLICES_AT_ONCE]
-        image = read_files([h.path for h in part], sitk.sitkInt32 if whole else sitk.sitkFloat32)
+    """The slices ``chosen``, of any kind, by SimpleITK."""
+    whole = all(rescale[z][0].is_integer() and rescale[z][1].is_integer() for z in chosen)
+    for start in range(0, len(chosen), SLICES_AT_ONCE):
+        part = chosen[start : start + SLICES_AT_ONCE]
+        image = read_files([headers[z].path for z in part], sitk.sitkInt32 if whole else sitk.sitkFloat32)
         hu = sitk.GetArrayFromImage(image)
         if hu.shape != (len(part), *values.shape[1:]):
-            raise InputError(f"{part[0].path}: its pixels have another size than its header says")
-        for i, header in enumerate(part):
-            slope, intercept, _ = rescale[start + i]
-            found.padded += _replace_padding(hu[i], _padding_hu(header, slope, intercept))
-        values[start : start + len(part)], too_high, _ = to_int16_hu(hu)
+            raise InputError(f"{headers[part[0]].path}: its pixels have another size than its header says")
+        for i, z in enumerate(part):
+            slope, intercept, _ = rescale[z]
+            found.padded += _replace_padding(hu[i], _padding_hu(headers[z], slope, intercept), hu[i])
+        values[list(part)], too_high, _ = to_int16_hu(hu)
         found.add(_Found(float(hu.min()), float(hu.max()), too_high))
 
 
-def _padding_hu(header: Header, slope: float, intercept: float) -> float | None:
-    """What the padding value becomes in HU; None without one."""
-    stored = header.number("PixelPaddingValue")
+def _padding_stored(header: Header) -> tuple[float, float] | None:
+    """The range of stored values that is padding, both ends included (C.7.5.1.1.2); None where there is none."""
+    ends = [header.number(k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if ends[0] is None:
+        return None
+    signed = header.number("PixelRepresentation") == 1
+    # written as unsigned, as many do, though the pixels are signed
+    found = [end - 0x10000 if signed and end >= 0x8000 else end for end in ends if end is not None]
+    return min(found), max(found)
+
+
+def _padding_hu(header: Header, slope: float, intercept: float) -> tuple[float, float] | None:
+    """The same range in HU."""
+    stored = _padding_stored(header)
     if stored is None:
         return None
-    if header.number("PixelRepresentation") == 1 and stored >= 0x8000:
-        stored -= 0x10000  # written as unsigned, as many do, though the pixels are signed
-    return stored * slope + intercept
+    low, high = sorted(v * slope + intercept for v in stored)
+    return low, high
 
 
-def _replace_padding(hu: np.ndarray, padding: float | None) -> int:
+def _replace_padding(hu: np.ndarray, padding: tuple[float, float] | None, compared: np.ndarray) -> int:
     """Set padding in one slice (changed in place) to air; returns how many voxels.
 
-    Below `LOWEST_HU` clipping does it. Above the HU of anything real every such voxel is padding. Between, the value
-    may be real too (0 is water), so only the regions that touch a corner are: padding surrounds a round field of view.
+    ``compared`` are the values that the range ``padding`` is about. Below `LOWEST_HU` clipping does it. Above the HU of
+    anything real every such voxel is padding. Between, the value may be real too (0 is water), so only the regions that
+    touch a corner are: padding surrounds a round field of view.
     """
-    if padding is None or padding <= LOWEST_HU:
+    if padding is None or (padding[1] <= LOWEST_HU and compared is hu):
         return 0
-    mask = np.abs(hu - padding) < 0.5
-    if padding < PADDING_ABOVE_HU:
+    low, high = padding
+    mask = (compared > low - 0.5) & (compared < high + 0.5)
+    if low < PADDING_ABOVE_HU or compared is not hu:
         if not mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
             return 0
         from scipy import ndimage

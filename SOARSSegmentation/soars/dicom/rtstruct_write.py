@@ -48,6 +48,8 @@ SLICE_TOLERANCE_MM = 0.5
 #: The tag of a structure (`StructureSet.info[name]["tags"]`) that says how it was made, and what it may say.
 GENERATION_TAG = "RTSTRUCT.ROIGenerationAlgorithm"
 GENERATION_ALGORITHMS = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
+Image = tuple[str, str, int | None]
+"""SOP class, SOP instance and frame number of a slice."""
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID")
@@ -123,7 +125,7 @@ def check_reference(geometry: Geometry, reference: CtSeries) -> None:
         raise InputError(
             f"{where} has no {', '.join(missing)}: an RTSTRUCT cannot reference it; export the CT again"
         )
-    if len(set(reference.sop_instance_uids)) < len(reference.sop_instance_uids):
+    if len(set(_instances(reference))) < len(reference.sop_instance_uids):
         raise InputError(f"{where}: slices share a SOP Instance UID: an RTSTRUCT cannot tell them apart")
     if len(reference.sop_instance_uids) != geometry.size[2]:
         raise InputError(
@@ -136,6 +138,8 @@ def _slice_origins(geometry: Geometry, reference: CtSeries) -> npt.NDArray[np.fl
     """LPS mm of the first pixel of every slice, shape (z, 3): as its file says, where it can be read."""
     grid = geometry.to_physical([(z, 0, 0) for z in range(geometry.size[2])])
     origins = grid.copy()
+    if reference.frame_numbers:
+        return grid  # the places of frames were read with them
     for z, file in enumerate(reference.files):
         try:
             with python_warnings.catch_warnings():
@@ -157,9 +161,7 @@ def _slice_origins(geometry: Geometry, reference: CtSeries) -> npt.NDArray[np.fl
     return origins
 
 
-def _document(
-    reference: CtSeries, images: Sequence[tuple[str, str]], label: str, pseudonym: str | None
-) -> Dataset:
+def _document(reference: CtSeries, images: Sequence[Image], label: str, pseudonym: str | None) -> Dataset:
     """Everything but the ROIs."""
     now = datetime.now()
     date, time = ("", "") if pseudonym is not None else (now.strftime("%Y%m%d"), now.strftime("%H%M%S"))
@@ -244,16 +246,24 @@ def _copied(header: Dataset, keyword: str) -> str:
         return ""
 
 
-def _image_references(reference: CtSeries) -> Iterator[tuple[str, str]]:
-    """SOP class and instance of every slice."""
+def _instances(reference: CtSeries) -> list[tuple[str, int | None]]:
+    """SOP instance of every slice, and its frame there where a file holds several."""
+    frames: Sequence[int | None] = reference.frame_numbers or [None] * len(reference.sop_instance_uids)
+    return list(zip(reference.sop_instance_uids, frames, strict=True))
+
+
+def _image_references(reference: CtSeries) -> Iterator[Image]:
+    """SOP class, instance and frame of every slice."""
     sop_class = _copied(reference.header, "SOPClassUID") or CT_IMAGE
-    return ((sop_class, uid) for uid in reference.sop_instance_uids)
+    return ((sop_class, uid, frame) for uid, frame in _instances(reference))
 
 
-def _image_item(sop_class: str, instance: str) -> Dataset:
+def _image_item(sop_class: str, instance: str, frame: int | None) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class
     item.ReferencedSOPInstanceUID = instance
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
     return item
 
 
@@ -311,7 +321,7 @@ def _contours(
     structures: StructureSet,
     name: str,
     origins: npt.NDArray[np.float64],
-    images: Sequence[tuple[str, str]],
+    images: Sequence[Image],
     level: float,
 ) -> list[Dataset]:
     mask = structures.crop(name)

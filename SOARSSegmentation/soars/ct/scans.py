@@ -1,0 +1,158 @@
+"""A DICOM series that holds more than one scan: phases, reconstructions or acquisitions that interleave.
+
+Slices of two kernels at every other place make a stack that is perfectly regular and belongs to nothing. So slices are
+told apart by what scanners write beside them, before they are put in order. Acquisitions that follow each other along
+the patient (step and shoot) are one scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soars.ct.dicom_files import Header, readable
+from soars.ct.stack import LEAST_SLICES, MISSING_SLICE_FACTOR, SAME_POSITION_MM
+from soars.errors import InputError
+
+#: What tells scans of one series apart, the most telling first.
+KEYS = (
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "AcquisitionNumber",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "EchoNumbers",
+    "ConvolutionKernel",
+    "FilterType",
+    "KVP",
+    "ContrastBolusAgent",
+    "ImageType",
+    "SliceThickness",
+    "ReconstructionDiameter",
+    "PixelSpacing",
+    "SeriesDescription",
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan of a series: its slices, and in what it differs from the others ("Convolution Kernel H30s")."""
+
+    headers: tuple[Header, ...]
+    differs_in: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        places = _along(self.headers)
+        where = f", {places.min():g} to {places.max():g} mm" if places is not None else ""
+        return f"{', '.join(self.differs_in)} ({len(self.headers)} slices{where})"
+
+
+def separate(headers: Sequence[Header]) -> list[Scan]:
+    """The scans of a series, in the order of what they differ in; one when nothing interleaves."""
+    for keyword in KEYS:
+        groups: dict[str, list[Header]] = {}
+        for header in headers:
+            groups.setdefault(_shown(header, keyword), []).append(header)
+        if len(groups) > 1 and _interleave(list(groups.values())):
+            scans: list[Scan] = []
+            for value in sorted(groups, key=_natural):
+                told = f"{readable(keyword)} {value or 'missing'}"
+                scans += [Scan(scan.headers, (told, *scan.differs_in)) for scan in separate(groups[value])]
+            return scans
+    return [Scan(tuple(headers))]
+
+
+def chosen_scan(
+    folder: Path, headers: Sequence[Header], number: int | None, warnings: list[str]
+) -> list[Header]:
+    """The slices of scan ``number`` (from 1), or of the only one.
+
+    Raises `InputError`, with all that there are, when the series holds several and none is chosen.
+    """
+    scans = separate(headers)
+    listed = "; ".join(f"{n}: {scan.describe()}" for n, scan in enumerate(scans, 1))
+    if number is None:
+        if len(scans) == 1:
+            return list(headers)
+        uid = headers[0].text("SeriesInstanceUID")
+        raise InputError(
+            f"{folder}: the series holds {len(scans)} scans at the same place; choose one by its number "
+            f"(--series {uid}/NUMBER): {listed}"
+        )
+    if not 1 <= number <= len(scans):
+        raise InputError(
+            f"{folder}: the series holds {len(scans)} scan{'s' * (len(scans) > 1)}, so there is no number {number}"
+            + (f"; there are {listed}" if len(scans) > 1 else "")
+        )
+    if len(scans) > 1:
+        warnings.append(
+            f"of {len(scans)} scans in the series number {number} was read: {scans[number - 1].describe()}"
+        )
+    return list(scans[number - 1].headers)
+
+
+def split_choice(series: str | None) -> tuple[str | None, int | None]:
+    """``UID/2`` as UID and number; the UID may be left out where there is one series only."""
+    if series is None or "/" not in series:
+        return series, None
+    uid, _, number = series.rpartition("/")
+    if not number.isdecimal():
+        raise InputError(f"--series {series}: after the slash stands the number of a scan, such as {uid}/1")
+    return uid or None, int(number)
+
+
+def _interleave(groups: Sequence[Sequence[Header]]) -> bool:
+    """Whether each group is a stack of its own and at least two cover the same stretch of the patient."""
+    ranges = []
+    for group in groups:
+        along = _along(group)
+        if along is None:
+            return False
+        places = np.sort(along)
+        places = places[np.diff(places, prepend=-np.inf) > SAME_POSITION_MM]
+        if len(places) < LEAST_SLICES:
+            return False
+        steps = np.diff(places)
+        if steps.max() > MISSING_SLICE_FACTOR * np.median(steps):
+            return False
+        ranges.append((float(places[0]), float(places[-1]), float(np.median(steps))))
+    ranges.sort()
+    return any(
+        min(a[1], b[1]) - b[0] > 0.5 * min(a[2], b[2]) for n, a in enumerate(ranges) for b in ranges[n + 1 :]
+    )
+
+
+def _along(headers: Sequence[Header]) -> np.ndarray | None:
+    """Places of slices along the first one's normal, mm; None where a header does not say."""
+    try:
+        row, column = np.reshape(headers[0].numbers("ImageOrientationPatient", 6), (2, 3))
+        positions = np.array([h.numbers("ImagePositionPatient", 3) for h in headers])
+    except InputError:
+        return None
+    return np.asarray(positions @ np.cross(row, column))
+
+
+def _shown(header: Header, keyword: str) -> str:
+    """The value as text; numbers alike whether they are written 120, 120.0 or 120.00001."""
+    value = header.values.get(keyword)
+    parts = (
+        list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [header.text(keyword)]
+    )
+    return "\\".join(_number(str(part).strip()) for part in parts)
+
+
+def _number(text: str) -> str:
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def _natural(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return float("inf"), text
