@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -410,6 +411,33 @@ def test_any_text_means_an_organ_or_is_refused(text: str) -> None:
         assert len(error.suggestions) <= 5 and set(error.suggestions) <= set(CATALOGUE)
     else:
         assert found is CATALOGUE[found.name]
+
+
+# --- colours ---------------------------------------------------------------------------------------------------
+
+
+def lab(colour: tuple[int, int, int]) -> np.ndarray:
+    """CIE L*a*b* (D65) of an sRGB colour, by the formulae of IEC 61966-2-1 and CIE 15."""
+    srgb = np.array(colour) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = matrix @ linear / [0.95047, 1, 1.08883]
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "least"),
+    [
+        *((name, name[:-1] + "R", 15) for name in CATALOGUE if name.endswith("_L")),
+        *((name, name[:-1] + "R", 30) for name in ("Bone_Mandible_L", "Glnd_Thyroid_L")),
+        ("Eye_AL", "Eye_PL", 30),
+        ("Eye_AR", "Eye_PR", 30),
+    ],
+)
+def test_left_and_right_are_told_apart_by_colour_and_halves_that_touch_at_a_glance(left, right, least):
+    # 2.3 is just noticeable side by side (Mahy, Color Research and Application 1994)
+    assert np.linalg.norm(lab(CATALOGUE[left].colour) - lab(CATALOGUE[right].colour)) >= least
 
 
 # --- the command ------------------------------------------------------------------------------------------------
