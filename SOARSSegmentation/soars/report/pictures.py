@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from soars.report.isolines import isolines
 from soars.report.planes import AXIS, Plane
-from soars.structures import Geometry, Mask, StructureSet
+from soars.structures import Geometry, StructureSet
 
 WINDOW_HU = (-160.0, 240.0)
 """Width 400, level 40: the usual soft-tissue window for the head and neck."""
@@ -173,13 +173,15 @@ def _ct_pixels(image: sitk.Image, plane: Plane, box: Box, pixel_mm: float) -> ND
 def _outlines(structures: StructureSet, name: str, plane: Plane) -> list[NDArray[np.float64]]:
     """The organ's outlines in the plane, each an array [n, 2] of picture coordinates (across, down) in mm."""
     mask = structures.crop(name)
-    if not mask.array.any():
+    if mask.is_empty:
         return []
-    image = _padded_image(mask, structures)
-    box = _image_box(image, plane)
-    across = Geometry.of(image).corners()[:, AXIS[plane.view]]
+    start, shape = [s - 1 for s in mask.start], [n + 2 for n in mask.shape]
+    around = structures.geometry.cropped(start, shape)
+    across = around.corners()[:, AXIS[plane.view]]
     if not across.min() <= plane.position_mm <= across.max():
         return []
+    image = around.place(sitk.GetImageFromArray(np.pad(mask.array, 1).astype(np.float32)))
+    box = _image_box(image, plane)
     pixel_mm = max(0.35, 0.7 * min(structures.geometry.spacing))
     box = (box[0] - pixel_mm, box[1] + pixel_mm, box[2] - pixel_mm, box[3] + pixel_mm)
     resampler = _grid(plane, box, pixel_mm)
@@ -187,12 +189,6 @@ def _outlines(structures: StructureSet, name: str, plane: Plane) -> list[NDArray
     lines = isolines(_resample(resampler, image, plane.view), 0.5)
     corner = np.array([box[0] + pixel_mm / 2, box[2] + pixel_mm / 2])
     return [_simplify(line * pixel_mm + corner) for line in lines]
-
-
-def _padded_image(mask: Mask, structures: StructureSet) -> sitk.Image:
-    geometry = structures.geometry
-    array = np.pad(mask.array, 1).astype(np.float32)
-    return geometry.cropped([s - 1 for s in mask.start], array.shape).place(sitk.GetImageFromArray(array))
 
 
 def _simplify(line: NDArray[np.float64], tolerance_mm: float = 0.08) -> NDArray[np.float64]:
