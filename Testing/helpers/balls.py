@@ -9,6 +9,7 @@ import numpy as np
 from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import EngineInfo
 from soars.ct.images import CtScan
+from soars.findings.finding import CHECK, Finding, Where
 from soars.networks.architecture import UNetArchitecture
 from soars.progress import Reporter
 from soars.run.segment import SegmentOptions, SegmentResult, wanted_organs
@@ -16,6 +17,14 @@ from soars.structures import Geometry, StructureSet
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R")
 FOUND = {"Brainstem": (0, 0, 10), "Parotid_L": (20, 0, 0), "Parotid_R": (-20, 0, 0)}
+UNUSUAL = Finding(
+    "Parotid_L",
+    "volume",
+    CHECK,
+    "its volume of 2.1 cc is unusual",
+    "Look at it.",
+    Where(3, "left", (1.0, 2.0, 3.0)),
+)
 CARD = "# Card\n\n## Trained on\n\nTen balls.\n\n## What it cannot do\n\n- patients\n"
 
 
@@ -54,8 +63,9 @@ def fake_segment(ct: CtScan, bundle: Bundle, options: SegmentOptions, progress: 
     return SegmentResult(
         structures,
         absent={name: "outside the scan" for name in wanted if name not in FOUND},
-        organ_warnings={"Parotid_L": ["its volume of 2.1 cc is unusual"]} if "Parotid_L" in wanted else {},
-        warnings=[*ct.warnings, "Parotid_L: its volume of 2.1 cc is unusual"],
+        findings=(UNUSUAL,) if "Parotid_L" in wanted else (),
+        look_order=wanted,
+        warnings=[*ct.warnings, f"Parotid_L: {UNUSUAL.sentence()}"],
         engine=EngineInfo("onnxruntime 1", "cpu", "fp32", "the only one installed"),
         timings_s={"prepare": 0.5, "anchor": 1.5, "total": 2.0},
     )

@@ -10,6 +10,7 @@ from soars.cascade.postprocess import settle
 from soars.cascade.preprocess import Body
 from soars.cascade.sides import find_midline, settle_sides
 from soars.catalogue import CATALOGUE
+from soars.findings.finding import CHECK, SERIOUS
 from soars.structures import Geometry, StructureSet
 
 GEOMETRY = Geometry((60, 50, 40), (3.0, 3.0, 3.0), (-100.0, -75.0, -60.0))
@@ -66,7 +67,7 @@ def test_without_organs_the_body_tells_the_middle_with_a_wide_margin() -> None:
 
 def test_organs_on_their_sides_are_left_alone(patient: StructureSet) -> None:
     before = {n: patient.crop(n) for n in patient.names}
-    assert settle_sides(patient, find_midline(patient, body())) == {}
+    assert settle_sides(patient, find_midline(patient, body())) == []
     assert all(patient.crop(n).equals(before[n]) for n in before)
 
 
@@ -74,8 +75,13 @@ def test_a_pair_the_wrong_way_round_is_exchanged(patient: StructureSet) -> None:
     left, right = patient.crop("Eye_L"), patient.crop("Eye_R")
     patient.add_mask("Eye_L", right)
     patient.add_mask("Eye_R", left)
-    notes = settle_sides(patient, find_midline(patient, body()))
-    assert set(notes) == {"Eye_L", "Eye_R"} and "exchanged" in notes["Eye_L"][0]
+    found = settle_sides(patient, find_midline(patient, body()))
+    assert [(f.organ, f.kind, f.severity) for f in found] == [
+        ("Eye_L", "sides_exchanged", SERIOUS),
+        ("Eye_R", "sides_exchanged", SERIOUS),
+    ]
+    assert found[0].where is not None and found[0].where.side == "left"
+    assert np.allclose(found[0].where.point_mm, (20, -50, 10), atol=2)
     assert patient.crop("Eye_L").equals(left) and patient.crop("Eye_R").equals(right)
 
 
@@ -88,9 +94,12 @@ def test_a_piece_on_the_wrong_side_that_touches_its_partner_joins_it(patient: St
     left = patient.full("Eye_L")
     patient.add("Eye_R", right & ~stolen)
     patient.add("Eye_L", left | stolen)
-    notes = settle_sides(patient, find_midline(patient, body()))
+    found = settle_sides(patient, find_midline(patient, body()))
     assert np.array_equal(patient.full("Eye_L"), left) and np.array_equal(patient.full("Eye_R"), right)
-    assert "Eye_L" in notes
+    assert [(f.organ, f.kind) for f in found] == [("Eye_L", "wrong_side")]
+    assert found[0].where is not None and found[0].where.side == "right", (
+        "the place of the part, not of the organ"
+    )
 
 
 def test_a_lone_piece_on_the_wrong_side_is_removed(patient: StructureSet) -> None:
@@ -102,10 +111,10 @@ def test_a_lone_piece_on_the_wrong_side_is_removed(patient: StructureSet) -> Non
 
 def test_an_organ_wholly_on_the_wrong_side_is_absent_with_a_warning(patient: StructureSet) -> None:
     add_ball(patient, "Parotid_L", (-60, 20, -30), 18)
-    findings = settle(patient, body())
+    findings = settle(patient, find_midline(patient, body()))
     assert "Parotid_L" in findings.absent and "Parotid_L" not in patient
     assert "Parotid_R" not in patient, "nothing is invented on the other side"
-    assert findings.warnings["Parotid_L"]
+    assert any(f.organ == "Parotid_L" and f.kind == "absent" for f in findings.findings)
 
 
 def test_halves_that_meet_in_the_middle_keep_their_border(patient: StructureSet) -> None:
@@ -123,14 +132,37 @@ def test_halves_that_meet_in_the_middle_keep_their_border(patient: StructureSet)
 def test_only_the_largest_piece_of_an_organ_stays(patient: StructureSet) -> None:
     whole = patient.full("Brainstem")
     add_ball(patient, "Brainstem", (-13, 20, -45), 6)
-    findings = settle(patient, body())
+    findings = settle(patient, find_midline(patient, body()))
     assert np.array_equal(patient.full("Brainstem"), whole)
     assert "Brainstem" not in findings.absent
 
 
+@pytest.mark.parametrize(("radius", "severity"), [(8.0, CHECK), (12.0, SERIOUS)])
+def test_a_large_piece_removed_is_a_finding_at_its_place(
+    patient: StructureSet, radius: float, severity: str
+) -> None:
+    add_ball(patient, "Brainstem", (-13, 20, -45), radius)
+    share = radius**3 / (radius**3 + 13**3)
+    settled = settle(patient, find_midline(patient, body()))
+    (found,) = [f for f in settled.findings if f.kind == "pieces"]
+    assert (found.organ, found.severity) == ("Brainstem", severity)
+    assert abs(float(found.text.split(" %")[0]) - 100 * share) < 3
+    assert found.where is not None and found.where.side == "midline"
+    assert np.allclose(found.where.point_mm, (-13, 20, -45), atol=3)
+    slice_of_point = patient.geometry.to_index(found.where.point_mm)[0]
+    assert found.where.slice_number == round(slice_of_point) + 1
+
+
+def test_an_organ_cut_by_the_edge_is_found_there(patient: StructureSet) -> None:
+    add_ball(patient, "Cavity_Oral", (-13, -68, -20), 14)  # the scan ends at y = -76.5
+    found = [f for f in settle(patient, find_midline(patient, body())).findings if f.kind == "cut_off"]
+    assert [f.organ for f in found] == ["Cavity_Oral"]
+    assert found[0].where is not None and np.allclose(found[0].where.point_mm, (-13, -75, -20), atol=3.1)
+
+
 def test_a_speck_is_no_organ(patient: StructureSet) -> None:
     add_ball(patient, "Parotid_L", (40, 20, -30), 2.0)
-    findings = settle(patient, body())
+    findings = settle(patient, find_midline(patient, body()))
     assert "too little" in findings.absent["Parotid_L"] and "Parotid_L" not in patient
 
 
@@ -139,5 +171,7 @@ def test_a_volume_far_from_the_usual_is_a_warning(patient: StructureSet) -> None
     assert usual is not None
     radius = (usual[1] * 1.3 * 1000 * 3 / 4 / np.pi) ** (1 / 3)
     add_ball(patient, "Parotid_L", (30, 20, -5), radius)
-    findings = settle(patient, body())
-    assert any("usual" in w for w in findings.warnings["Parotid_L"]) and "Parotid_L" in patient
+    findings = settle(patient, find_midline(patient, body()))
+    (found,) = [f for f in findings.findings if f.kind == "volume" and f.organ == "Parotid_L"]
+    assert "unusually large" in found.text and "Parotid_L" in patient
+    assert found.where is not None and np.allclose(found.where.point_mm, (30, 20, -5), atol=3)

@@ -112,7 +112,7 @@ def test_run_record_tells_the_run(dicom, tmp_path):
         run(dicom, "--output", out, "--organs", "brain stem,LeftParotid,spinal cord", "--device", "cpu") == 0
     )
     data = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert data["schema_version"] == 1 and data["notice"] == RESEARCH_NOTICE
+    assert data["schema_version"] == 2 and data["notice"] == RESEARCH_NOTICE
     assert data["bundle"]["name"] == "balls" and data["bundle"]["sha256"] == "cd" * 32
     assert data["bundle"]["notes"] == {"Trained on": "Ten balls.", "What it cannot do": "- patients"}
     assert data["ct"]["size"] == [44, 40, 16] and data["ct"]["spacing_mm"] == [2, 2, 4]
@@ -133,7 +133,14 @@ def test_run_record_tells_the_run(dicom, tmp_path):
     assert organs["Brainstem"]["voxels"] == structures.voxels("Brainstem") > 0
     assert organs["Brainstem"]["volume_cc"] == pytest.approx(structures.volume_cc("Brainstem"))
     assert organs["SpinalCord"]["reason"] == "outside the scan" and organs["SpinalCord"]["volume_cc"] == 0
-    assert organs["Parotid_L"]["warnings"] == ["its volume of 2.1 cc is unusual"]
+    finding = {
+        "organ": "Parotid_L", "kind": "volume", "severity": "check", "text": "its volume of 2.1 cc is unusual",
+        "advice": "Look at it.", "where": {"slice_number": 3, "side": "left", "point_mm": [1, 2, 3]},
+    }  # fmt: skip
+    assert data["findings"] == organs["Parotid_L"]["findings"] == [finding]
+    assert data["warnings"] == ["Left parotid gland: its volume of 2.1 cc is unusual (slice 3, left)"]
+    assert data["look_order"] == ["Brainstem", "SpinalCord", "Parotid_L"]
+    assert organs["Parotid_L"]["warnings"] == ["its volume of 2.1 cc is unusual (slice 3, left)"]
 
 
 @pytest.mark.parametrize("kind", ["nrrd", "dicom"])

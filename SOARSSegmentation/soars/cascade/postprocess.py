@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy
 
-from soars.cascade.preprocess import Body
-from soars.cascade.sides import find_midline, settle_sides
+from soars.cascade.sides import Midline, settle_sides
 from soars.catalogue import CATALOGUE, Oar
+from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Mask, StructureSet
 
 MIN_VOXELS = 3
@@ -18,45 +18,45 @@ ABSENT_BELOW = 0.1
 """A piece smaller than this share of the organ's smallest usual volume is no organ."""
 PIECE_NOTED = 0.1
 """Removing separate pieces is worth a warning when they make up more than this share of the organ."""
+PIECE_SERIOUS = 0.3
+"""And it is probably wrong when they make up more than this."""
 LONG_ORGANS = frozenset({"SpinalCord", "Esophagus", "BrachialPlex_L", "BrachialPlex_R", "Trachea"})
 """Organs that go on beyond any head-and-neck scan: that the scan cuts them is no news."""
 
 
-@dataclass
-class Findings:
-    """Per organ: warnings about it, and why it is absent."""
+@dataclass(frozen=True)
+class Settled:
+    """What was done to the masks, as findings, and why an organ was taken to be absent."""
 
-    warnings: dict[str, list[str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
 
-    def warn(self, organ: str, text: str) -> None:
-        self.warnings.setdefault(organ, []).append(text)
 
-
-def settle(structures: StructureSet, body: Body) -> Findings:
+def settle(structures: StructureSet, midline: Midline) -> Settled:
     """Put organs on their sides, keep one piece where anatomy has one, and judge volumes; changes `structures`.
 
     An organ of which nothing plausible is left is removed from `structures` and reported as absent.
     """
-    findings = Findings()
-    for name, notes in settle_sides(structures, find_midline(structures, body)).items():
-        for note in notes:
-            findings.warn(name, note)
+    locator = Locator(structures.geometry, midline.left_mm)
+    settled = Settled(settle_sides(structures, midline))
     for name in structures.names:
         oar = CATALOGUE[name]
         if oar.single_component:
-            _keep_largest(structures, name, findings)
+            settled.findings.extend(_keep_largest(structures, name, locator))
         reason = _implausible(structures, oar)
         if reason is not None:
             structures.remove(name)
-            findings.absent[name] = reason
-            findings.warn(name, f"reported as absent: {reason}")
+            settled.absent[name] = reason
+            advice = "Look whether the organ is in the scan, and draw it if it is."
+            settled.findings.append(
+                Finding(name, "absent", CHECK, f"it is reported as absent: {reason}", advice)
+            )
             continue
-        cut = _cut_by_scan(structures, name)
-        if cut and name not in LONG_ORGANS:
-            findings.warn(name, "it reaches the edge of the scan and is probably cut off")
-        _judge_volume(structures, oar, cut, findings)
-    return findings
+        cut = _cut_by_scan(structures, name, locator)
+        if cut is not None and name not in LONG_ORGANS:
+            settled.findings.append(cut)
+        settled.findings.extend(_judge_volume(structures, oar, cut is not None, locator))
+    return settled
 
 
 def largest_component(mask: Mask) -> tuple[np.ndarray, float]:
@@ -68,13 +68,26 @@ def largest_component(mask: Mask) -> tuple[np.ndarray, float]:
     return labels == 1 + int(sizes.argmax()), float(1 - sizes.max() / sizes.sum())
 
 
-def _keep_largest(structures: StructureSet, name: str, findings: Findings) -> None:
+def _keep_largest(structures: StructureSet, name: str, locator: Locator) -> list[Finding]:
+    """Keep the largest piece; a finding at the next largest when more than a tenth was removed."""
     mask = structures.crop(name)
     kept, removed = largest_component(mask)
-    if removed > 0:
-        structures.add_crop(name, mask.start, kept, structures.info.get(name))
-    if removed > PIECE_NOTED:
-        findings.warn(name, f"separate pieces making up {100 * removed:.0f} % of it were removed")
+    if removed == 0:
+        return []
+    structures.add_crop(name, mask.start, kept, structures.info.get(name))
+    if removed <= PIECE_NOTED:
+        return []
+    lost, _ = largest_component(Mask(mask.start, mask.array & ~kept))
+    return [
+        Finding(
+            name,
+            "pieces",
+            SERIOUS if removed > PIECE_SERIOUS else CHECK,
+            f"{100 * removed:.0f} % of what was found lay in separate pieces and was removed",
+            "Look at the place of the removed piece: if it is the organ, draw it; what is left may be incomplete.",
+            locator.in_mask(lost, mask.start),
+        )
+    ]
 
 
 def _implausible(structures: StructureSet, oar: Oar) -> str | None:
@@ -90,17 +103,42 @@ def _implausible(structures: StructureSet, oar: Oar) -> str | None:
     return None
 
 
-def _cut_by_scan(structures: StructureSet, name: str) -> bool:
-    mask = structures.crop(name)
-    return any(
-        a == 0 or b == n for a, b, n in zip(mask.start, mask.stop, structures.geometry.shape, strict=True)
+def _cut_by_scan(structures: StructureSet, name: str, locator: Locator) -> Finding | None:
+    """A finding when voxels lie at the edge of the scan, where most of them do."""
+    mask, shape = structures.crop(name), structures.geometry.shape
+    faces: list[tuple[np.ndarray, tuple[int, ...]]] = []
+    for axis in range(3):
+        if mask.start[axis] == 0:
+            faces.append((mask.array.take([0], axis), mask.start))
+        if mask.stop[axis] == shape[axis]:
+            last = tuple(s + (mask.shape[a] - 1) * (a == axis) for a, s in enumerate(mask.start))
+            faces.append((mask.array.take([-1], axis), last))
+    if not faces:
+        return None
+    voxels, start = max(faces, key=lambda face: int(face[0].sum()))
+    advice = "Do not use its volume or dose: a part of the organ lies outside the scan."
+    text = "it reaches the edge of the scan and is probably cut off"
+    return Finding(
+        name, "cut_off", CHECK, text, advice, locator.in_mask(voxels, (start[0], start[1], start[2]))
     )
 
 
-def _judge_volume(structures: StructureSet, oar: Oar, cut: bool, findings: Findings) -> None:
+def _judge_volume(structures: StructureSet, oar: Oar, cut: bool, locator: Locator) -> list[Finding]:
     if oar.usual_volume_cc is None:
-        return
+        return []
     low, high = oar.usual_volume_cc
     volume = structures.volume_cc(oar.name)
-    if volume > high or (volume < low and not (cut and oar.name not in LONG_ORGANS)):
-        findings.warn(oar.name, f"its volume, {volume:.3g} cc, is outside the usual {low:g} to {high:g} cc")
+    if low <= volume <= high or (volume < low and cut and oar.name not in LONG_ORGANS):
+        return []
+    mask = structures.crop(oar.name)
+    how, what = ("large", "more than the organ") if volume > high else ("small", "less than the organ")
+    return [
+        Finding(
+            oar.name,
+            "volume",
+            CHECK,
+            f"it is unusually {how}: {volume:.3g} cc, where {low:g} to {high:g} cc are usual",
+            f"Look in all slices whether the contour holds {what}.",
+            locator.in_mask(mask.array, mask.start),
+        )
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
 
 from soars.bundle.manifest import BRANCHES, Bundle
@@ -19,6 +20,7 @@ from soars.cascade.sides import find_midline
 from soars.cascade.windows import ProbabilityMap, Step
 from soars.catalogue import CATALOGUE
 from soars.errors import CancelledError
+from soars.findings.finding import CHECK, Finding, Locator
 from soars.progress import Progress, Reporter
 from soars.structures import StructureSet
 
@@ -31,7 +33,7 @@ class CascadeResult:
 
     structures: StructureSet
     absent: dict[str, str] = field(default_factory=dict)
-    organ_warnings: dict[str, list[str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
     detections: list[Detection] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
 
@@ -126,8 +128,9 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
         del mid_level
 
     with run.stage("check", "checking sides and volumes"):
-        findings = postprocess.settle(structures, scan.body)
-        _conclude(result, organs, findings)
+        midline = find_midline(structures, scan.body)
+        settled = postprocess.settle(structures, midline)
+        _conclude(result, organs, settled, Locator(scan.geometry, midline.left_mm))
     return result
 
 
@@ -147,20 +150,24 @@ def _add(structures: StructureSet, placed: Placed) -> None:
         structures.add_crop(name, start, mask)
 
 
-def _conclude(result: CascadeResult, organs: Collection[str], findings: postprocess.Findings) -> None:
+def _conclude(
+    result: CascadeResult, organs: Collection[str], settled: postprocess.Settled, locator: Locator
+) -> None:
     """Leave what was asked for, in the catalogue's order, and give every organ that is missing its reason."""
     by_group = {d.group: d for d in result.detections}
     order = [name for name in CATALOGUE if name in organs]
+    result.findings = [finding for finding in settled.findings if finding.organ in organs]
     for name in order:
         detection = by_group.get(CATALOGUE[name].detection_group)
         if name in result.structures:
             if detection is not None and detection.note is not None:
-                findings.warn(name, detection.note)
-        elif name in findings.absent:
-            result.absent[name] = findings.absent[name]
+                where = locator.at_point(np.asarray(detection.centre_mm))
+                advice = "Look whether this is the organ of this side."
+                result.findings.append(Finding(name, "detection", CHECK, detection.note, advice, where))
+        elif name in settled.absent:
+            result.absent[name] = settled.absent[name]
         else:
             result.absent[name] = (
                 detection.absent if detection is not None and detection.absent else NOT_FOUND
             )
     result.structures = result.structures.subset(name for name in order if name in result.structures)
-    result.organ_warnings = {name: notes for name, notes in findings.warnings.items() if name in organs}

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from soars.cascade.preprocess import Body
 from soars.catalogue import CATALOGUE
+from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Geometry, Mask, StructureSet
 
 MIDLINE_ORGANS = ("Brainstem", "Cerebellum", "SpinalCord", "Larynx", "Cavity_Oral", "Glnd_Thyroid")
@@ -22,6 +23,8 @@ MARGIN_MM = 5.0
 """How far beyond a plane through the organs a voxel must lie to be on the wrong side."""
 BODY_MARGIN_MM = 20.0
 """The same where only the body's outline tells where the middle is."""
+WRONG_SIDE_NOTED = 0.02
+"""A part on the wrong side is worth a finding when it makes up more than this share of the organ."""
 _TILT_MM = 40.0
 """The plane tilts as points that spread this far ask for; nearer ones hardly tilt it."""
 
@@ -64,26 +67,24 @@ def find_midline(structures: StructureSet, body: Body) -> Midline:
     return fit
 
 
-def settle_sides(structures: StructureSet, midline: Midline) -> dict[str, list[str]]:
-    """Put every part of a paired organ on its side, in place; returns what was done, in words, per organ.
+def settle_sides(structures: StructureSet, midline: Midline) -> list[Finding]:
+    """Put every part of a paired organ on its side, in place; returns what was done.
 
     A pair whose halves lie the wrong way round is exchanged. A piece beyond the midline that touches the organ of that
     side joins it; any other such piece is removed.
     """
-    notes: dict[str, list[str]] = {}
+    locator = Locator(structures.geometry, midline.left_mm)
+    findings = []
     for left, right in pairs(structures.names):
         if left in structures and right in structures and _exchanged(structures, left, right, midline):
             mask = structures.crop(left)
             structures.add_mask(left, structures.crop(right))
             structures.add_mask(right, mask)
-            for name in (left, right):
-                notes.setdefault(name, []).append(
-                    "left and right were exchanged: the network had them the wrong way round"
-                )
+            findings += [_exchange(structures, name, locator) for name in (left, right)]
         for name, other, sign in ((left, right, 1.0), (right, left, -1.0)):
             if name in structures:
-                _settle(structures, name, other, sign, midline, notes)
-    return notes
+                findings += _settle(structures, name, other, sign, midline, locator)
+    return findings
 
 
 def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -160,20 +161,22 @@ def _exchanged(structures: StructureSet, left: str, right: str, midline: Midline
     return bool(at[0] < -midline.margin_mm and at[1] > midline.margin_mm)
 
 
+def _exchange(structures: StructureSet, name: str, locator: Locator) -> Finding:
+    mask = structures.crop(name)
+    text = "left and right were exchanged: the network had them the wrong way round"
+    advice = "Look whether the scan's left and right are the patient's, and whether this is the organ of this side."
+    return Finding(name, "sides_exchanged", SERIOUS, text, advice, locator.in_mask(mask.array, mask.start))
+
+
 def _settle(
-    structures: StructureSet,
-    name: str,
-    other: str,
-    sign: float,
-    midline: Midline,
-    notes: dict[str, list[str]],
-) -> None:
+    structures: StructureSet, name: str, other: str, sign: float, midline: Midline, locator: Locator
+) -> list[Finding]:
     mask = structures.crop(name)
     if mask.is_empty:
-        return
+        return []
     wrong = mask.array & (sign * _left_mm(structures.geometry, mask, midline) < -midline.margin_mm)
     if not wrong.any():
-        return
+        return []
     pieces, count = scipy.ndimage.label(wrong, np.ones((3, 3, 3)))
     near = (
         scipy.ndimage.binary_dilation(structures.crop(other).box(mask.start, mask.shape), np.ones((3, 3, 3)))
@@ -193,15 +196,15 @@ def _settle(
             tuple(slice(s - a, s - a + n) for s, a, n in zip(mask.start, lo, mask.shape, strict=True))
         ] |= joins
         structures.add_crop(other, tuple(lo.tolist()), joined, structures.info.get(other))
-    if share > 0.02:
-        what = (
-            "was given to the other side's organ"
-            if joins.any() and not (wrong & ~joins).any()
-            else "was removed"
-        )
-        notes.setdefault(name, []).append(
-            f"{100 * share:.0f} % of it lay on the wrong side of the patient and {what}"
-        )
+    if share <= WRONG_SIDE_NOTED:
+        return []
+    all_join = bool(joins.any()) and not (wrong & ~joins).any()
+    text = f"{100 * share:.0f} % of it lay on the wrong side of the patient and " + (
+        "was given to the other side's organ" if all_join else "was removed"
+    )
+    severity = SERIOUS if share > 0.3 else CHECK
+    advice = "Look at both organs of the pair there."
+    return [Finding(name, "wrong_side", severity, text, advice, locator.in_mask(wrong, mask.start))]
 
 
 def _left_mm(geometry: Geometry, mask: Mask, midline: Midline) -> np.ndarray:

@@ -19,9 +19,13 @@ from typing import Any
 
 from soars import __version__
 from soars.errors import InputError
+from soars.findings.finding import CHECK, ExpectedDsc, Finding
 
-SCHEMA_VERSION = 1
-"""Grows when a field changes its meaning or disappears; new fields alone do not change it."""
+SCHEMA_VERSION = 2
+"""Grows when a field changes its meaning or disappears; new fields alone do not change it.
+
+2: findings, expected DSC and the order to look in; the warnings of organs stand among the run's own too.
+"""
 
 RESEARCH_NOTICE = (
     "For research. Not a medical device. Every contour must be reviewed and corrected by a qualified person "
@@ -38,7 +42,8 @@ LIBRARIES = ("numpy", "scipy", "SimpleITK", "pydicom", "torch", "onnxruntime", "
 @dataclass(frozen=True)
 class OrganRecord:
     """One organ of a run. ``name`` is the TG-263 name, ``label`` the readable one, ``volume_cc`` in cm3 (0 if
-    absent), ``reason`` why it is absent, ``warnings`` what is odd about it."""
+    absent), ``reason`` why it is absent. ``findings`` is what the checks found, the most severe first, ``warnings`` the
+    same as sentences. ``expected_dsc`` is None where the bundle holds no calibration for the organ."""
 
     name: str
     label: str
@@ -49,6 +54,8 @@ class OrganRecord:
     volume_cc: float = 0.0
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    expected_dsc: ExpectedDsc | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,12 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything a reader of the contours may want to know about how they were made."""
+    """Everything a reader of the contours may want to know about how they were made.
+
+    ``warnings`` are all of them as sentences: the CT's, the bundle's, then the organs', each with its organ's label.
+    ``findings`` are the organs', and ``look_order`` the organs' names that were looked for, both with the organ first
+    that most needs a look.
+    """
 
     ct: CtRecord
     bundle: BundleRecord
@@ -101,6 +113,8 @@ class RunRecord:
     options: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    look_order: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     started_utc: str = ""
     finished_utc: str = ""
@@ -112,6 +126,12 @@ class RunRecord:
 
     def in_state(self, state: str) -> tuple[OrganRecord, ...]:
         return tuple(organ for organ in self.organs if organ.state == state)
+
+    @property
+    def general_warnings(self) -> tuple[str, ...]:
+        """The warnings that are not about an organ: the CT's and the bundle's."""
+        about_organs = {f"{organ.label}: {text}" for organ in self.organs for text in organ.warnings}
+        return tuple(text for text in self.warnings if text not in about_organs)
 
     def to_json(self) -> str:
         """The text of `run.json`: JSON without NaN, keys in the order of the fields."""
@@ -132,16 +152,18 @@ def read_run(path: Path) -> RunRecord:
     if version > SCHEMA_VERSION:
         raise InputError(f"{path}: run record version {version} is newer than this soars knows; update soars")
     try:
-        organs = tuple(_from_dict(OrganRecord, organ) for organ in data["organs"])
+        organs = tuple(_organ(organ) for organ in data["organs"])
+        findings = [Finding.from_dict(f) for f in data["findings"]] if version > 1 else _findings_of(organs)
         return _from_dict(
             RunRecord,
             data,
+            findings=tuple(findings),
             ct=_from_dict(CtRecord, data["ct"]),
             bundle=_from_dict(BundleRecord, data["bundle"]),
             engine=_from_dict(EngineRecord, data["engine"]),
             organs=organs,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: run record is incomplete: {error!r}") from error
 
 
@@ -191,6 +213,27 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
+
+
+def _organ(data: dict[str, Any]) -> OrganRecord:
+    """An organ of a record; one of version 1 had its findings as sentences alone."""
+    if "findings" in data:
+        findings = [Finding.from_dict(finding) for finding in data["findings"]]
+    else:
+        advice = "Look at the whole organ."
+        findings = [Finding(data["name"], "other", CHECK, text, advice) for text in data.get("warnings", ())]
+    expected = data.get("expected_dsc")
+    organ: OrganRecord = _from_dict(
+        OrganRecord,
+        data,
+        findings=tuple(findings),
+        expected_dsc=None if expected is None else ExpectedDsc(**expected),
+    )
+    return organ
+
+
+def _findings_of(organs: Iterable[OrganRecord]) -> list[Finding]:
+    return [finding for organ in organs for finding in organ.findings]
 
 
 def _from_dict(kind: Any, data: dict[str, Any], **replaced: Any) -> Any:

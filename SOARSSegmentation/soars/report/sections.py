@@ -30,7 +30,7 @@ def subtitle(record: RunRecord) -> str:
 
 def warnings(record: RunRecord) -> str:
     """What is odd about the scan or the run, and what is missing; what is odd about an organ stands with the organ."""
-    lines = list(record.warnings)
+    lines = list(record.general_warnings)
     absent = [organ.label for organ in record.in_state(ABSENT)]
     if absent:
         lines.append(f"Not contoured, see the table for why: {listed(absent)}")

@@ -18,14 +18,15 @@ WHAT_IS_IN = {
 
 
 def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> str:
-    """The organs that were looked for, one a line; the others are only counted. `dice` adds a column with DSC."""
+    """The organs that were looked for, one a line, the one first that most needs a look; the others are only counted.
+
+    `dice` adds a column with DSC.
+    """
     header = (
         ["organ", "name", "volume cc", "state"] + (["DSC"] if dice is not None else []) + ["look here first"]
     )
     rows = []
-    for organ in record.organs:
-        if organ.state not in (PRESENT, ABSENT):
-            continue
+    for organ in in_look_order(record):
         row = [organ.label, organ.name, format_volume(organ), organ.state]
         if dice is not None:
             row.append(f"{dice[organ.name]:.2f}" if organ.name in dice else "")
@@ -46,8 +47,15 @@ def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> s
             lines.append(
                 f"{count} organs {text} {record.bundle.name}" if state == NOT_COVERED else f"{count} {text}"
             )
-    lines += [f"warning: {text}" for text in record.warnings]
+    lines += [f"warning: {text}" for text in record.general_warnings]
     return "\n".join(lines)
+
+
+def in_look_order(record: RunRecord) -> list[OrganRecord]:
+    """The organs that were looked for, the one first that most needs a look."""
+    place = {name: number for number, name in enumerate(record.look_order)}
+    looked_for = [organ for organ in record.organs if organ.state in (PRESENT, ABSENT)]
+    return sorted(looked_for, key=lambda organ: place.get(organ.name, len(place)))
 
 
 def organ_notes(organ: OrganRecord) -> list[str]:

@@ -125,7 +125,12 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
             "organs": list(wanted) if request.organs is not None else None,
             "series": request.series,
         },
-        warnings=tuple(_without_folder(text, request.ct) for text in (*ct.warnings, *bundle.warnings)),
+        warnings=(
+            *(_without_folder(text, request.ct) for text in (*ct.warnings, *bundle.warnings)),
+            *(f"{CATALOGUE[finding.organ].label}: {finding.sentence()}" for finding in result.findings),
+        ),
+        findings=result.findings,
+        look_order=result.look_order,
         outputs=tuple(outputs),
         started_utc=started,
         libraries=library_versions(),
@@ -206,6 +211,7 @@ def _organ_record(name: str, bundle: Bundle, wanted: tuple[str, ...], result: Se
     oar = CATALOGUE[name]
     structures = result.structures
     present = name in structures and not structures.is_empty(name)
+    findings = tuple(finding for finding in result.findings if finding.organ == name)
     if name not in bundle.organs:
         state = NOT_COVERED
     elif name not in wanted:
@@ -221,7 +227,9 @@ def _organ_record(name: str, bundle: Bundle, wanted: tuple[str, ...], result: Se
         voxels=structures.voxels(name) if present else 0,
         volume_cc=structures.volume_cc(name) if present else 0.0,
         reason=result.absent.get(name, "") if state == ABSENT else "",
-        warnings=tuple(result.organ_warnings.get(name, ())) if state in (PRESENT, ABSENT) else (),
+        warnings=tuple(finding.sentence() for finding in findings),
+        findings=findings,
+        expected_dsc=result.expected_dsc.get(name),
     )
 
 

@@ -24,6 +24,8 @@ from soars.cascade.run import Run, needed_branches, run_cascade
 from soars.catalogue import CATALOGUE, resolve
 from soars.ct.images import CtScan
 from soars.errors import InputError
+from soars.findings.finding import ExpectedDsc, Finding
+from soars.findings.order import by_need, in_order
 from soars.parallel import available_processors
 from soars.progress import Reporter, ignore
 from soars.structures import StructureSet
@@ -57,7 +59,9 @@ class SegmentResult:
     Attributes:
         structures: the organs found, on the CT's own grid, in the catalogue's order, with label and colour in `info`.
         absent: organs looked for and not there -> why.
-        organ_warnings: organ -> what is odd about it (absent organs too).
+        findings: what the checks found (absent organs too), the organ first that most needs a look.
+        expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
+        look_order: the organs looked for, the one first that most needs a look.
         warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
         engine: what ran the networks, and why that.
         timings_s: seconds per stage: prepare, load, anchor, detection, small_hard, mid_level, contours, check; total.
@@ -66,10 +70,12 @@ class SegmentResult:
 
     structures: StructureSet
     absent: dict[str, str]
-    organ_warnings: dict[str, list[str]]
+    findings: tuple[Finding, ...]
+    look_order: tuple[str, ...]
     warnings: list[str]
     engine: EngineInfo
     timings_s: dict[str, float]
+    expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
 
 
@@ -99,13 +105,16 @@ def segment(
         oar = CATALOGUE[name]
         result.structures.info.setdefault(name, {}).update(label=oar.label, colour=oar.colour)
     warnings = [*ct.warnings, *bundle.warnings]
-    warnings += [f"{name}: {text}" for name, texts in result.organ_warnings.items() for text in texts]
+    order = by_need([n for n in CATALOGUE if n in organs], result.findings, {})
+    findings = in_order(result.findings, order)
+    warnings += [f"{finding.organ}: {finding.sentence()}" for finding in findings]
     for warning in warnings:
         log.info("%s", warning)
     return SegmentResult(
         structures=result.structures,
         absent=result.absent,
-        organ_warnings=result.organ_warnings,
+        findings=findings,
+        look_order=order,
         warnings=warnings,
         engine=engine,
         timings_s={**result.timings_s, "total": time.perf_counter() - start},
