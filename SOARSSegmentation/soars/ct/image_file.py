@@ -14,6 +14,8 @@ from soars.ct.axes import square_image
 from soars.ct.itk_messages import itk_messages
 from soars.ct.nifti import is_nifti, read_nifti
 from soars.errors import InputError
+from soars.headers.metaimage import read_metaimage
+from soars.headers.nrrd import check_nrrd
 
 #: File names that are read as an image, besides DICOM.
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
@@ -40,12 +42,16 @@ def read_image_file(path: Path, kind: str = "a CT") -> tuple[sitk.Image, list[st
         if path.name.lower().endswith(_NIFTI_SUFFIXES) or is_nifti(path):
             return read_nifti(path, kind)
         _check_mark(path)
-        image = _read_by_itk(path, kind)
+        if path.name.lower().endswith((".mha", ".mhd")):
+            image, warnings = read_metaimage(path, kind)
+        else:
+            warnings = check_nrrd(path)
+            image = _read_by_itk(path, kind)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
         raise InputError(f"{path}: there is not enough memory to read it") from error
-    return image, square_image(image, path)
+    return image, warnings + square_image(image, path)
 
 
 def _check_mark(path: Path) -> None:
@@ -62,7 +68,7 @@ def _read_by_itk(path: Path, kind: str) -> sitk.Image:
     reader.SetFileName(str(path))
     damaged = f"{path}: cannot be read as an image: damaged or cut off; copy or export it again"
     try:
-        with itk_messages() as said:
+        with itk_messages():
             reader.ReadImageInformation()
             _check_kind(reader, path, kind)
             size = list(reader.GetSize())
@@ -78,8 +84,6 @@ def _read_by_itk(path: Path, kind: str) -> sitk.Image:
         if "allocate" in text or "bad_alloc" in text:
             raise InputError(f"{path}: there is not enough memory to read it") from error
         raise InputError(damaged) from error
-    if said and path.name.lower().endswith((".mha", ".mhd")):
-        raise InputError(damaged)  # MetaIO says "Uncompress failed" and goes on
     geometry = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
     if not np.isfinite(geometry).all():
         raise InputError(f"{path}: its spacing, origin or direction is no number; export the image again")

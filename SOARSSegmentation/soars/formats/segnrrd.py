@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from soars.errors import InputError
 from soars.files import replacing_file
+from soars.headers.nrrd import LONGEST_HEADER, check_nrrd
 from soars.structures.model import Geometry, Mask, StructureSet, tight_mask
 from soars.structures.naming import describe
 
@@ -200,6 +201,7 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
 
     path = Path(path)
     header, offset = _read_head(path)
+    odd = check_nrrd(path)
     try:
         segmentation = slicerio.read_segmentation(str(path), skip_voxels=True)
     except Exception as error:  # slicerio and pynrrd raise many kinds for a bad header
@@ -210,6 +212,7 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
     count = sizes[0] if len(sizes) == 4 else 1
     size = (sizes[-3], sizes[-2], sizes[-1])
     structures = StructureSet(_geometry(path, size, segmentation["ijkToLPS"]))
+    structures.warnings = odd
 
     names: dict[tuple[int, int], str] = {}
     indices = sorted({int(m[1]) for key in header if (m := re.match(r"Segment(\d+)_", key))})
@@ -256,11 +259,13 @@ def _read_head(path: Path) -> tuple[dict[str, Any], int]:
                 raise InputError(f"{path} is not a NRRD file")
             file.seek(0)
             lines = []
-            for raw in iter(file.readline, b""):
+            for raw in iter(lambda: file.readline(LONGEST_HEADER), b""):
                 line = raw.decode("utf-8", "replace")
                 if not line.strip():
                     break
                 lines.append(line)
+                if file.tell() > LONGEST_HEADER:
+                    raise InputError(f"{path} has a damaged NRRD header: it has no end")
             else:
                 raise InputError(f"{path} is cut short: its header has no end")
             offset = file.tell()
