@@ -6,13 +6,29 @@ The command line prints ``soars: error: <message>`` and ends with the error's ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class SoarsError(Exception):
-    """Base of all errors that are reported to the user in one sentence."""
+    """Base of all errors that are reported to the user in one sentence.
+
+    ``warnings`` are what had been found odd before: often the reason.
+    """
 
     exit_code = 2
+    warnings: tuple[str, ...] = ()
+
+
+@contextmanager
+def keeping_warnings(warnings: Sequence[str]) -> Iterator[None]:
+    """Give an error that leaves the block the warnings that were gathered until then."""
+    try:
+        yield
+    except SoarsError as error:
+        if not isinstance(error, CancelledError):
+            error.warnings = (*warnings, *error.warnings)
+        raise
 
 
 class InputError(SoarsError):

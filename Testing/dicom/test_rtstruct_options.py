@@ -17,6 +17,7 @@ from soars.ct.series import CtSeries, read_series
 from soars.dicom.rtstruct import read_roi_names, read_rtstruct, write_rtstruct
 from soars.dicom.rtstruct_write import GENERATION_TAG
 from soars.errors import InputError
+from soars.formats.reading import read_structures
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
 from soars.structures import Geometry, StructureSet
 
@@ -273,3 +274,33 @@ def test_options_of_an_rtstruct_are_refused_for_other_files(
     command = ["convert", str(tmp_path / "in.seg.nrrd"), str(tmp_path / "out.nrrd"), "--pseudonym", "a"]
     assert main(command) == 2
     assert "are for an RTSTRUCT" in capsys.readouterr().err
+
+
+# --- what made the contours ------------------------------------------------------------------------------------
+def test_the_model_that_proposed_an_organ_is_in_the_file(
+    ct_series: Callable[..., list[Path]], tmp_path: Path, dciodvfy: Callable[[Path], str]
+) -> None:
+    """ROI Generation Description (3006,0038) for each ROI, and the whole hash in the Contributing Equipment Sequence
+    (0018,A001); organs that nobody's model made say nothing. They come through a .seg.nrrd."""
+    ct_series(tmp_path / "ct")
+    image, series, _ = read_series(tmp_path / "ct")
+    structures = StructureSet(Geometry.of(image))
+    models = {"Brainstem": ("starter 1.2", "ab" * 32), "Lens_L": ("other 2.0", "cd" * 32), "Parotid_L": None}
+    for z, (organ, model) in enumerate(models.items()):
+        tags = {"SOARS.bundle": model[0], "SOARS.bundle_sha256": model[1]} if model else {}
+        structures.add_crop(organ, (z, 2, 3), np.ones((2, 3, 4), dtype=bool), {"tags": tags})
+    write_seg_nrrd(structures, tmp_path / "s.seg.nrrd")
+    write_rtstruct(read_structures(tmp_path / "s.seg.nrrd"), tmp_path / "rt.dcm", series)
+    dataset = pydicom.dcmread(tmp_path / "rt.dcm")
+    told = {roi.ROIName: roi.get("ROIGenerationDescription") for roi in dataset.StructureSetROISequence}
+    assert told == {
+        "Brainstem": f"starter 1.2, sha256 {'ab' * 8}",
+        "Lens_L": f"other 2.0, sha256 {'cd' * 8}",
+        "Parotid_L": None,
+    }
+    equipment = [
+        (i.ManufacturerModelName, i.ContributionDescription) for i in dataset.ContributingEquipmentSequence
+    ]
+    assert [name for name, _ in equipment] == ["starter 1.2", "other 2.0"]
+    assert "ab" * 32 in equipment[0][1] and "cd" * 32 in equipment[1][1]
+    assert dciodvfy(tmp_path / "rt.dcm") == ""

@@ -20,6 +20,8 @@ BODY_THRESHOLD_HU = -350.0
 BODY_GRID_MM = 3.0
 BODY_MARGIN_MM = 6.0
 MIN_BODY_CC = 200.0
+#: No head and neck is shorter than this.
+LEAST_LENGTH_MM = 50.0
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,10 @@ def find_body(image: sitk.Image) -> Body:
     already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > 0.9
     mask = solid if already_masked else _largest_object(solid)
     if not mask.any() or mask.sum() * BODY_GRID_MM**3 / 1000 < MIN_BODY_CC:
+        if hi[2] - lo[2] < LEAST_LENGTH_MM:
+            raise InputError(
+                f"the scan covers only {hi[2] - lo[2]:.3g} mm from head to foot: a CT of a head and neck is needed"
+            )
         raise InputError(
             "no patient found in the scan (nothing of the size of a head above -350 HU); "
             "is this a CT in Hounsfield units?"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.commands.options import add_series_option
-from soars.errors import CancelledError, InputError, SoarsError
+from soars.errors import CancelledError, InputError, SoarsError, keeping_warnings
 
 if TYPE_CHECKING:
     from soars.ct.images import CtScan
@@ -107,12 +107,13 @@ def _convert(
         raise InputError(
             f"an RTSTRUCT references DICOM images, which {ct_path} is not: give a DICOM folder as --ct"
         )
-    structures = read_structures(
-        source,
-        Geometry.of(ct.image) if ct else None,
-        reference=ct.series if ct else None,
-        any_frame=args.any_frame,
-    )
+    with keeping_warnings(ct.warnings if ct else ()):
+        structures = read_structures(
+            source,
+            Geometry.of(ct.image) if ct else None,
+            reference=ct.series if ct else None,
+            any_frame=args.any_frame,
+        )
     for warning in ct.warnings if ct else ():
         log.warning("%s", warning)
     _write(structures, target, kind, ct, roi_names, args.pseudonym)

@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -88,6 +89,9 @@ def _report(name: str, error: BaseException, debug: bool) -> int:
         hint = "" if debug else "; run it again with --debug for the traceback, and please report it"
         print(_one_line(f"{name}: internal error: {type(error).__name__}: {error}{hint}"), file=sys.stderr)
         return 1
+    if isinstance(error, SoarsError):  # what was odd before is often the reason
+        for warning in dict.fromkeys(error.warnings):
+            print(_one_line(f"{name}: warning: {warning}"), file=sys.stderr)
     print(_one_line(f"{name}: error: {message}"), file=sys.stderr)
     return code
 
@@ -137,23 +141,45 @@ def _flush_stdout() -> None:
 
 @contextmanager
 def _warnings_for_people(name: str, debug: bool) -> Iterator[None]:
-    """Logs go to standard error as ``NAME: warning: ...``; libraries' Python warnings only with --debug."""
+    """Logs go to standard error as ``NAME: warning: ...``; libraries' Python warnings only with --debug.
+
+    pydicom says the same of every slice: its words come once, with how many times, when the block ends.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(name))
     handler.setLevel(logging.DEBUG if debug else logging.WARNING)
     root, own = logging.getLogger(), logging.getLogger("soars")
     level = own.level
     root.addHandler(handler)
+    pydicom, gathered = logging.getLogger("pydicom"), _Gathered()
     if debug:
         own.setLevel(logging.DEBUG)
+    else:
+        pydicom.addHandler(gathered)
+        pydicom.propagate = False
     try:
         with warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
             yield
     finally:
+        pydicom.removeHandler(gathered)
+        pydicom.propagate = True
+        for message, count in gathered.counts.items():
+            own.warning("%s%s", message, f" ({count} times)" if count > 1 else "")
         root.removeHandler(handler)
         own.setLevel(level)
+
+
+class _Gathered(logging.Handler):
+    """Counts equal messages instead of writing them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.counts[record.getMessage()] += 1
 
 
 class _Formatter(logging.Formatter):

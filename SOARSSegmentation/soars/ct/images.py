@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from soars.ct.hounsfield import check_range, to_int16_hu
 from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
 from soars.ct.series import CtSeries, is_dicom, read_series, series_of_file
-from soars.errors import InputError
+from soars.errors import InputError, keeping_warnings
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,7 @@ def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     if path.is_dir():
-        image, series, warnings = read_series(path, series_uid)
-        return CtScan(image, path, series, warnings + _check_grid(image, path))
+        return _read_dicom(path, path, series_uid)
     if is_image_name(path):
         if series_uid is not None:
             raise InputError(f"{path}: a series UID can be chosen in a DICOM folder only")
@@ -77,13 +76,19 @@ def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if dicom:
-        image, series, warnings = read_series(path.parent, series_of_file(path, series_uid))
-        return CtScan(image, path, series, warnings + _check_grid(image, path))
+        return _read_dicom(path, path.parent, series_of_file(path, series_uid))
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     raise InputError(
         f"{path}: is not a CT; give a DICOM folder or a file ending in {', '.join(IMAGE_SUFFIXES)}"
     )
+
+
+def _read_dicom(path: Path, folder: Path, series_uid: str | None) -> CtScan:
+    image, series, warnings = read_series(folder, series_uid)
+    with keeping_warnings(warnings):
+        warnings += _check_grid(image, path)
+    return CtScan(image, path, series, warnings)
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image, tol_mm: float = 1e-3) -> bool:
@@ -108,17 +113,18 @@ def orientation_code(image: sitk.Image) -> str:
 def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     """A CT from one NRRD, NIfTI or MHA file."""
     image, warnings = read_image_file(path, "a CT")
-    warnings += _check_grid(image, path)
-    values, found = _to_hu(image)
-    if found.not_finite:
-        warnings.append(f"{found.not_finite} voxels that are no number were set to air")
-    if found.too_high:
-        warnings.append(
-            f"{found.too_high} voxel{'s' * (found.too_high > 1)} above 32767 HU had to be set to 32767"
-        )
-    if not np.isfinite([found.low, found.high]).all():
-        raise InputError(f"{path}: holds no number")
-    warnings += check_range(found.low, found.high, str(path), declared=False)
+    with keeping_warnings(warnings):
+        warnings += _check_grid(image, path)
+        values, found = _to_hu(image)
+        if not np.isfinite([found.low, found.high]).all():
+            raise InputError(f"{path}: holds no number")
+        if found.not_finite:
+            warnings.append(f"{found.not_finite} voxels that are no number were set to air")
+        if found.too_high:
+            warnings.append(
+                f"{found.too_high} voxel{'s' * (found.too_high > 1)} above 32767 HU had to be set to 32767"
+            )
+        warnings += check_range(found.low, found.high, str(path), declared=False)
     geometry = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
     del image  # a large CT is in memory twice at most from here on
     result = sitk.GetImageFromArray(values)

@@ -38,7 +38,7 @@ from soars.ct.scans import chosen_scan, split_choice
 from soars.ct.stack import Plane, Stack, regular_stack, same_position
 from soars.ct.volume import count as _count
 from soars.ct.volume import read_volume, slice_hu
-from soars.errors import InputError
+from soars.errors import InputError, keeping_warnings
 
 __all__ = ["CtSeries", "SeriesSummary", "is_dicom", "list_series", "read_series", "series_of_file"]
 
@@ -99,6 +99,14 @@ def read_series(folder: Path | str, series_uid: str | None = None) -> tuple[sitk
     """
     folder = Path(folder)
     warnings: list[str] = []
+    with keeping_warnings(warnings):
+        headers, stack = _stacked(folder, series_uid, warnings)
+        image = read_volume(headers, stack, str(folder), warnings)
+    return image, _series(headers), warnings
+
+
+def _stacked(folder: Path, series_uid: str | None, warnings: list[str]) -> tuple[list[Header], Stack]:
+    """The slices of the chosen scan in order, and their geometry."""
     contents = scan_folder(folder)
     uid, number = split_choice(series_uid)
     headers = _choose(contents, uid, warnings)
@@ -116,8 +124,7 @@ def read_series(folder: Path | str, series_uid: str | None = None) -> tuple[sitk
     headers = [headers[i] for i in stack.order]
     warnings.extend(stack.warnings)
     _note_oddities(headers, stack, warnings)
-    image = read_volume(headers, stack, str(folder), warnings)
-    return image, _series(headers), warnings
+    return headers, stack
 
 
 def series_of_file(path: Path, chosen: str | None = None) -> str | None:

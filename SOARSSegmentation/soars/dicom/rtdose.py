@@ -23,7 +23,7 @@ from soars.ct.decode import LOSSY_SYNTAXES, stored_frames
 from soars.ct.dicom_files import check_complete, read_dataset, read_header
 from soars.ct.series import CtSeries
 from soars.ct.stack import UNEVEN_LIMIT_MM, UNEVEN_WARNING_MM
-from soars.errors import InputError
+from soars.errors import InputError, keeping_warnings
 from soars.structures.model import Geometry
 
 RT_DOSE_STORAGE = "1.2.840.10008.5.1.4.1.1.481.2"
@@ -82,6 +82,21 @@ def read_rtdose(path: Path | str, unit: str | None = None) -> RtDose:
 
 def _dose(dataset: Dataset, path: Path, unit: str | None) -> RtDose:
     warnings: list[str] = []
+    with keeping_warnings(warnings):
+        image = _image(dataset, path, unit, warnings)
+    return RtDose(
+        image,
+        path,
+        str(dataset.get("FrameOfReferenceUID") or ""),
+        str(dataset.get("StudyInstanceUID") or ""),
+        str(dataset.get("DoseSummationType") or "").upper(),
+        str(dataset.get("SOPInstanceUID") or ""),
+        warnings,
+    )
+
+
+def _image(dataset: Dataset, path: Path, unit: str | None, warnings: list[str]) -> sitk.Image:
+    """The dose in Gy, its frames in order."""
     _check_kind(dataset, path, warnings)
     _check_whole(path)
     factor = _gy_of_unit(dataset, path, unit, warnings)
@@ -100,15 +115,7 @@ def _dose(dataset: Dataset, path: Path, unit: str | None) -> RtDose:
     image.SetOrigin(origin.tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
-    return RtDose(
-        image,
-        path,
-        str(dataset.get("FrameOfReferenceUID") or ""),
-        str(dataset.get("StudyInstanceUID") or ""),
-        str(dataset.get("DoseSummationType") or "").upper(),
-        str(dataset.get("SOPInstanceUID") or ""),
-        warnings,
-    )
+    return image
 
 
 def add_rtdoses(doses: Sequence[RtDose]) -> RtDose:

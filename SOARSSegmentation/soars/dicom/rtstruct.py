@@ -11,6 +11,13 @@ own names come in.
 
 from soars.dicom.roi_names import read_roi_names
 from soars.dicom.rtstruct_read import read_rtstruct
-from soars.dicom.rtstruct_write import check_reference, write_rtstruct
+from soars.dicom.rtstruct_write import MODEL_HASH_TAG, MODEL_TAG, check_reference, write_rtstruct
 
-__all__ = ["check_reference", "read_roi_names", "read_rtstruct", "write_rtstruct"]
+__all__ = [
+    "MODEL_HASH_TAG",
+    "MODEL_TAG",
+    "check_reference",
+    "read_roi_names",
+    "read_rtstruct",
+    "write_rtstruct",
+]

@@ -47,6 +47,8 @@ DEIDENTIFICATION = "SOARS: patient and study attributes emptied, UIDs kept"
 SLICE_TOLERANCE_MM = 0.5
 #: The tag of a structure (`StructureSet.info[name]["tags"]`) that says how it was made, and what it may say.
 GENERATION_TAG = "RTSTRUCT.ROIGenerationAlgorithm"
+#: The tags that say which model bundle made a structure ("name version"), and its SHA-256.
+MODEL_TAG, MODEL_HASH_TAG = "SOARS.bundle", "SOARS.bundle_sha256"
 GENERATION_ALGORITHMS = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
 Image = tuple[str, str, int | None]
 """SOP class, SOP instance and frame number of a slice."""
@@ -70,7 +72,8 @@ def write_rtstruct(
     Args:
         structures: on the grid of the series' image, one slice a file. How a structure was made, its ROI
             generation algorithm, is AUTOMATIC unless its tag `GENERATION_TAG` says SEMIAUTOMATIC (edited by
-            hand) or MANUAL.
+            hand) or MANUAL. Its tags `MODEL_TAG` and `MODEL_HASH_TAG` become its ROI generation description, and the
+            model with its whole hash an item of the contributing equipment.
         path: the file; it appears whole or not at all.
         reference: the CT, with the SOP instances in the order of the image's slices.
         level: where contours run between a voxel inside (1) and one outside (0), see
@@ -102,6 +105,7 @@ def write_rtstruct(
             item.ContourSequence = DicomSequence(contours)
         item.ReferencedROINumber = number
         dataset.ROIContourSequence.append(item)
+    _add_models(dataset, structures)
     # the plainest character set that holds the texts: not every planning system knows UTF-8
     dataset.SpecificCharacterSet = "ISO_IR 100" if _is_latin1(dataset) else "ISO_IR 192"
     with replacing_file(path) as temporary:
@@ -279,6 +283,8 @@ def _add_roi(
     algorithm = str(info.get("tags", {}).get(GENERATION_TAG, "")).upper()
     # never empty, though DICOM allows it: planning systems have refused such files
     roi.ROIGenerationAlgorithm = algorithm if algorithm in GENERATION_ALGORITHMS else "AUTOMATIC"
+    if model := _model(info):
+        roi.ROIGenerationDescription = _text(f"{model[0]}, sha256 {model[1][:16]}" if model[1] else model[0])
     dataset.StructureSetROISequence.append(roi)
 
     observation = Dataset()
@@ -297,10 +303,35 @@ def _add_roi(
     dataset.RTROIObservationsSequence.append(observation)
 
 
-def _code(value: str, meaning: str) -> Dataset:
+def _model(info: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Name with version, and SHA-256, of the model bundle that proposed a structure; None when none did."""
+    tags = info.get("tags", {})
+    name = str(tags.get(MODEL_TAG, "")).strip()
+    return (name, str(tags.get(MODEL_HASH_TAG, "")).strip()) if name else None
+
+
+def _add_models(dataset: Dataset, structures: StructureSet) -> None:
+    """One item of the Contributing Equipment Sequence (PS3.3 C.12.1.1.5) for every model that proposed contours, with
+    its whole hash: years later the file still says what made it."""
+    items = []
+    for name, sha256 in dict.fromkeys(filter(None, (_model(structures.info[s]) for s in structures))):
+        item = Dataset()
+        item.PurposeOfReferenceCodeSequence = DicomSequence([_code("109102", "Processing Equipment", "DCM")])
+        item.Manufacturer = MANUFACTURER
+        item.ManufacturerModelName = _text(name)
+        item.SoftwareVersions = __version__
+        item.ContributionDescription = _text(
+            f"Contours proposed by the model bundle {name}, sha256 {sha256}", 1024
+        )
+        items.append(item)
+    if items:
+        dataset.ContributingEquipmentSequence = DicomSequence(items)
+
+
+def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
     code = Dataset()
     code.CodeValue = value
-    code.CodingSchemeDesignator = "SCT"
+    code.CodingSchemeDesignator = scheme
     code.CodeMeaning = _text(meaning)
     return code
 
@@ -313,7 +344,9 @@ def _text(text: str, length: int = 64) -> str:
 def _is_latin1(dataset: Dataset) -> bool:
     texts = [str(dataset.get(keyword, "")) for keyword in (*_PATIENT, *_STUDY, "StudyDescription")]
     texts += [dataset.StructureSetLabel, str(dataset.get("DeidentificationMethod", ""))]
-    texts += [text for roi in dataset.StructureSetROISequence for text in (roi.ROIName, roi.ROIDescription)]
+    for roi in dataset.StructureSetROISequence:
+        texts += [roi.ROIName, roi.ROIDescription, str(roi.get("ROIGenerationDescription", ""))]
+    texts += [item.ContributionDescription for item in dataset.get("ContributingEquipmentSequence", [])]
     return all(ord(c) < 256 for text in texts for c in text)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from soars.bundle.manifest import Bundle
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.ct.images import CtScan, read_ct
-from soars.dicom.rtstruct import check_reference, write_rtstruct
+from soars.dicom.rtstruct import MODEL_HASH_TAG, MODEL_TAG, check_reference, write_rtstruct
 from soars.errors import InputError
 from soars.files import write_text
 from soars.formats.segnrrd import write_seg_nrrd
@@ -109,7 +109,7 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     result = segment(ct, bundle, options, report)
     clock.seconds.update({stage: s for stage, s in result.timings_s.items() if stage != "total"})
 
-    structures = result.structures
+    structures = _made_by(bundle, result.structures)
     outputs = [name for name in OUTPUTS if name != RTSTRUCT or ct.series is not None]
     record = RunRecord(
         ct=_ct_record(ct),
@@ -148,6 +148,15 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     write_text(folder / RUN, record.to_json())
     report(Progress("write", len(outputs), len(outputs)))
     return Case(ct, structures, record)
+
+
+def _made_by(bundle: Bundle, structures: StructureSet) -> StructureSet:
+    """Every structure with the model that proposed it, which .seg.nrrd and RTSTRUCT keep."""
+    tags = {MODEL_TAG: f"{bundle.name} {bundle.version}", MODEL_HASH_TAG: bundle.sha256}
+    for name in structures:
+        info = structures.info.setdefault(name, {})
+        info["tags"] = {**info.get("tags", {}), **tags}
+    return structures
 
 
 class _Clock:

@@ -23,7 +23,7 @@ from soars.cascade.engine import EngineInfo, choose_engine
 from soars.cascade.run import Run, needed_branches, run_cascade
 from soars.catalogue import CATALOGUE, resolve
 from soars.ct.images import CtScan
-from soars.errors import InputError
+from soars.errors import InputError, keeping_warnings
 from soars.findings.finding import ExpectedDsc, Finding
 from soars.findings.order import by_need, in_order
 from soars.parallel import available_processors
@@ -98,7 +98,8 @@ def segment(
             bundle, needed_branches(bundle, organs), engine=options.engine, device=options.device
         )
         run = Run(bundle, engine, threads, progress, options.cancel or (lambda: False))
-        result = run_cascade(ct.image, organs, run)
+        with keeping_warnings([*ct.warnings, *bundle.warnings]):
+            result = run_cascade(ct.image, organs, run)
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
     for name in result.structures.names:
