@@ -26,7 +26,7 @@ from soars.effort.recorder import Recorder
 from soars.effort.records import Header
 from soars.effort.timing import Clock, session_timing
 from soars.effort.writer import LogWriter
-from soars.structures import Geometry, StructureSet
+from soars.structures import Geometry, StructureSet, to_label_map
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = 20_000
@@ -92,7 +92,7 @@ def recording(folder: Path) -> dict[str, float]:
 
 def comparing(structures: StructureSet) -> dict[str, float]:
     """One organ against its proposal, and a worst case as large as the whole CT."""
-    array, _ = structures.to_label_map()
+    array, _ = to_label_map(structures)
     import SimpleITK as sitk
 
     labels = sitk.GetArrayFromImage(array)

@@ -24,7 +24,7 @@ from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.formats.reading import read_structures
-from soars.structures import Geometry, StructureSet, tight_mask
+from soars.structures import Box, Geometry, StructureSet, tight_mask
 
 SHAPE = (14, 40, 36)
 SPACING = (0.9, 1.2, 2.5)
@@ -419,7 +419,7 @@ def test_contours_on_a_slightly_moved_plane_belong_to_the_nearest_slice(
     path, geometry, _ = written
     with_contours(path, [square(geometry, 3.3), square(geometry, 4.0), square(geometry, 4.2)])
     read = read_rtstruct(path, geometry)
-    assert read.bounding_box("Brainstem") == ((3, 5, 5), (5, 10, 10))
+    assert read.crop("Brainstem").bounds == Box((3, 5, 5), (5, 10, 10))
     assert any("another plane is nearer" in warning for warning in read.warnings)
 
 
@@ -431,7 +431,7 @@ def test_points_open_and_lost_contours_are_left_out_with_a_warning(
     point.ContourGeometricType = "POINT"
     with_contours(path, [square(geometry, 2), point, between, above, contour((0, 0, 0), (1, 1, 0))])
     read = read_rtstruct(path, geometry)
-    assert read.bounding_box("Brainstem") == ((2, 5, 5), (3, 10, 10))
+    assert read.crop("Brainstem").bounds == Box((2, 5, 5), (3, 10, 10))
     text = " ".join(read.warnings)
     for kind in ("POINT", "halfway between slices", "above or below the CT", "fewer than 3 points"):
         assert kind in text
@@ -449,7 +449,7 @@ def test_what_lies_beyond_the_ct_is_cut_off_with_a_warning(written: tuple[Path, 
     path, geometry, _ = written
     with_contours(path, [square(geometry, 3, -4.5, 9.5)])
     read = read_rtstruct(path, geometry)
-    assert read.bounding_box("Brainstem") == ((3, 0, 0), (4, 10, 10))
+    assert read.crop("Brainstem").bounds == Box((3, 0, 0), (4, 10, 10))
     assert any("reaches beyond the CT" in warning for warning in read.warnings)
 
 

@@ -107,7 +107,7 @@ def test_names_are_resolved_and_those_that_cannot_be_are_kept(clinic: Clinic) ->
 
     read = read_structures(clinic.edit(edit).rtstruct, clinic.geometry, reference=clinic.series)
     assert read.names == ("Brainstem", "zz_dose_shaper_3")
-    assert read.info["Brainstem"]["original_name"] == "brain stem"
+    assert read.info["Brainstem"].original_name == "brain stem"
     assert any("zz_dose_shaper_3" in warning for warning in read.warnings)
 
 

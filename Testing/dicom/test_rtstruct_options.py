@@ -19,7 +19,7 @@ from soars.dicom.rtstruct_write import GENERATION_TAG
 from soars.errors import InputError
 from soars.formats.reading import read_structures
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
-from soars.structures import Geometry, StructureSet
+from soars.structures import Geometry, StructureInfo, StructureSet
 
 Edit = Callable[[Dataset, int], None]
 
@@ -113,8 +113,8 @@ def test_how_an_organ_was_made_goes_with_it(
     a_ct: Callable[..., tuple[StructureSet, CtSeries]], tmp_path: Path
 ) -> None:
     structures, series = a_ct()
-    structures.info["Brainstem"]["tags"] = {GENERATION_TAG: "SEMIAUTOMATIC"}
-    structures.info["Tumour"]["tags"] = {GENERATION_TAG: "MANUAL"}
+    structures.info["Brainstem"] = StructureInfo(tags={GENERATION_TAG: "SEMIAUTOMATIC"})
+    structures.info["Tumour"] = StructureInfo(tags={GENERATION_TAG: "MANUAL"})
     write_seg_nrrd(structures, tmp_path / "s.seg.nrrd")
     write_rtstruct(read_seg_nrrd(tmp_path / "s.seg.nrrd"), tmp_path / "1.dcm", series)
     write_rtstruct(read_rtstruct(tmp_path / "1.dcm", structures.geometry), tmp_path / "2.dcm", series)

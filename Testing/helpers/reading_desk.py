@@ -167,7 +167,7 @@ def _layers(structures: StructureSet) -> list[list[str]]:
     layers: list[list[str]] = []
     for organ in structures:
         for layer in layers:
-            if all(structures.intersection(organ, other).is_empty for other in layer):
+            if all(not structures.crop(organ).common_voxels(structures.crop(other)) for other in layer):
                 layer.append(organ)
                 break
         else:

@@ -21,7 +21,7 @@ from soars.catalogue import CATALOGUE, SOARS42
 from soars.catalogue.slicer_terms import terminology_entry
 from soars.errors import InputError
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
-from soars.structures import Geometry, StructureSet
+from soars.structures import Box, Geometry, StructureSet
 from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation
 from SOARSSegmentationLib.scene.ct import ct_file, dicom_files
 from SOARSSegmentationLib.scene.reading import organ_mask, structures_of, volume_of
@@ -183,7 +183,7 @@ def test_structures_of_another_grid_come_onto_the_cts(core: Any) -> None:
     node = add_segmentation(core.scene, core.add_ct(grid), structures, "organs")
     back = structures_of(node)
     assert back.geometry.same_as(grid, 1e-6)
-    assert back.bounding_box("Brainstem") == ((14, 14, 14), (26, 26, 26))
+    assert back.crop("Brainstem").bounds == Box((14, 14, 14), (26, 26, 26))
 
 
 def test_a_segment_on_other_voxels_is_resampled_as_slicer_does(core: Any) -> None:
@@ -197,7 +197,7 @@ def test_a_segment_on_other_voxels_is_resampled_as_slicer_does(core: Any) -> Non
     node.GetSegmentation().CopySegmentFromSegmentation(other.GetSegmentation(), "Cerebellum")
     back = structures_of(node)
     assert back.geometry.same_as(structures.geometry)
-    assert back.bounding_box("Cerebellum") == ((1, 10, 20), (5, 15, 26))
+    assert back.crop("Cerebellum").bounds == Box((1, 10, 20), (5, 15, 26))
     assert same(back.subset(structures.names), structures)
 
 
@@ -267,8 +267,8 @@ def test_organs_to_draw_from_nothing_can_be_drawn(core: Any) -> None:
         desk.turn_to(organ)
         desk.paint(ORGANS[organ])
     back = structures_of(node)
-    assert back.bounding_box("Eye_L") == ((2, 15, 10), (9, 25, 20))
-    assert back.bounding_box("Brainstem") == ((5, 5, 5), (12, 12, 12))
+    assert back.crop("Eye_L").bounds == Box((2, 15, 10), (9, 25, 20))
+    assert back.crop("Brainstem").bounds == Box((5, 5, 5), (12, 12, 12))
     assert back.is_empty("Lens_L")
     desk.close()
 
@@ -282,7 +282,7 @@ def test_organs_can_be_drawn_beyond_the_label_map_they_came_in(core: Any) -> Non
         desk.turn_to(organ)
         desk.paint(np.s_[15:20, 25:30, 30:40])
         back = structures_of(node)
-        assert back.bounding_box(organ)[1] == (20, 30, 40)
+        assert back.crop(organ).stop == (20, 30, 40)
         assert back.crop("Lens_L").equals(structures.crop("Lens_L"))
     desk.close()
 
@@ -297,7 +297,7 @@ def test_slicers_writer_keeps_everything_and_changes_nothing(core: Any, tmp_path
     assert before == after
     back = read_seg_nrrd(tmp_path / "new" / "organs.seg.nrrd")
     assert same(back.resample(structures.geometry, nearest=True), structures)
-    assert back.info["Eye_L"]["tags"]["reviewed"] == "yes"
+    assert back.info["Eye_L"].tags["reviewed"] == "yes"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["organs.seg.nrrd"]
 
 

@@ -13,7 +13,6 @@ import SimpleITK as sitk
 
 from soars.cascade.engine import EngineInfo
 from soars.cli import main
-from soars.commands.demo import dice_coefficient
 from soars.errors import EngineError
 from soars.report.record import read_run
 from soars.run import case
@@ -122,15 +121,6 @@ def test_a_failed_demo_leaves_the_earlier_one(tmp_path, monkeypatch):
 def test_bad_seeds_are_refused(seed, tmp_path, capsys):
     assert demo("--output", tmp_path / "out", "--seed", seed) == 2
     assert "--seed" in capsys.readouterr().err
-
-
-def test_dice_is_two_thirds_for_a_half():
-    whole, half = truth(), StructureSet(GEOMETRY)
-    half.add_crop("Brainstem", (2, 4, 5), np.ones((2, 6, 6), bool))
-    assert dice_coefficient(whole, half, "Brainstem") == pytest.approx(2 / 3)
-    assert dice_coefficient(half, whole, "Parotid_L") == 0
-    assert dice_coefficient(half, whole, "Pituitary") == 1
-    assert dice_coefficient(whole, whole, "Parotid_L") == 1
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def export_rtstruct(
     structures = with_voxels(structures_of(segmentation_node, organs, volume_node))
     with _series(known) as (image, series):
         grid = Geometry.of(image)
-        moved = not structures.geometry.same_as(grid, 1e-2)
+        moved = not structures.geometry.same_as(grid)
         placed = structures.resample(grid, nearest=True) if moved else structures.on(grid)
         lost = [name for name in structures if placed.is_empty(name)]
         if lost:

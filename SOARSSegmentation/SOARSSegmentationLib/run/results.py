@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
     """
     from soars.formats.segnrrd import read_seg_nrrd
     from soars.report.record import ABSENT, PRESENT, read_run
-    from soars.structures import StructureSet
+    from soars.structures import StructureInfo, StructureSet
 
     if volume_node is None or volume_node.GetScene() is not mrml_scene or volume_node.GetImageData() is None:
         raise InputError("the CT was removed from the scene while it was segmented: nothing was added")
@@ -45,8 +45,8 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
         if organ.state not in (PRESENT, ABSENT):
             continue
         words = "; ".join(text for text in (organ.reason, *organ.warnings) if text)
-        info = dict(found.info.get(organ.name, {})) if organ.name in found else {}
-        info["tags"] = {**info.get("tags", {}), **({WARNING_TAG: _plain(words)} if words else {})}
+        info = found.info[organ.name] if organ.name in found else StructureInfo()
+        info = replace(info, tags={**info.tags, **({WARNING_TAG: _plain(words)} if words else {})})
         mask = found.crop(organ.name) if organ.name in found else no_voxels()
         structures.add_mask(organ.name, mask, info)
     tags = {

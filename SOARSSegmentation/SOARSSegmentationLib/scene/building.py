@@ -33,7 +33,7 @@ def add_segmentation(
     """Add structures (or those of a .seg.nrrd file) to the scene; returns the ``vtkMRMLSegmentationNode``.
 
     They come onto the CT's grid, into its place in the subject hierarchy, and refer to it. ``tags`` is put on every
-    segment, and so is what ``structures.info`` says under "tags". Organs get the catalogue's colour and terminology,
+    segment, and so is what ``structures.info`` holds as tags. Organs get the catalogue's colour and terminology,
     other structures their own. `InputError` when a file cannot be read; the scene is then as it was.
     """
     check_volume(volume_node)
@@ -56,7 +56,7 @@ def empty_segmentation(
     segmentation.SetSourceRepresentationName(LABEL_MAP)
     for organ in organs:
         segmentation.AddEmptySegment(organ, organ)
-        describe_segment(segmentation.GetSegment(organ), organ, {}, tags or {})
+        describe_segment(segmentation.GetSegment(organ), organ, None, tags or {})
     return _into_scene(scene, volume_node, segmentation, name)
 
 
@@ -76,7 +76,7 @@ def on_grid_of(structures: StructureSet, volume_node: Any) -> StructureSet:
     """The structures on a CT node's grid; resampled when theirs is another."""
     grid = grid_of(volume_node)
     # Files keep a grid to a few digits: what lies on the CT's voxels takes their exact place.
-    return structures.on(grid) if structures.geometry.same_as(grid, 1e-2) else structures.resample(grid)
+    return structures.on(grid) if structures.geometry.same_as(grid) else structures.resample(grid)
 
 
 def _read(path: Path) -> StructureSet:
@@ -107,7 +107,7 @@ def _segmentation_of(structures: StructureSet, tags: Mapping[str, str]) -> Any:
         image, label = layer_of[name]
         segment.SetLabelValue(label)
         segment.AddRepresentation(LABEL_MAP, image)
-        describe_segment(segment, name, structures.info.get(name, {}), tags)
+        describe_segment(segment, name, structures.info[name], tags)
         segmentation.AddSegment(segment, name)
     return segmentation
 

@@ -27,9 +27,9 @@ LABEL_MAP = "Binary labelmap"
 
 def no_voxels() -> Mask:
     """The mask of an empty organ."""
-    from soars.structures import tight_mask
+    from soars.structures import EMPTY_MASK
 
-    return tight_mask(np.zeros((0, 0, 0), dtype=bool))
+    return EMPTY_MASK
 
 
 def voxels_of(image: Any) -> npt.NDArray[Any]:

@@ -82,7 +82,7 @@ def proposal_of(segmentation_node: Any, volume_node: Any = None) -> Proposal | N
     geometry = geometry_of(segmentation_node, volume_node)
     masks: dict[str, Mask] = {}
     for organ, (grid, mask) in kept.items():
-        if not grid.same_as(geometry, 1e-2):
+        if not grid.same_as(geometry):
             one = StructureSet(grid)
             one.add_mask(organ, mask)
             mask = one.resample(geometry, nearest=True).crop(organ)

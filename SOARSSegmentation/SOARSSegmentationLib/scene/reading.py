@@ -53,7 +53,8 @@ def structures_of(
     under their own names. Label maps on the CT's grid are taken as they are, others resampled to the nearest voxel.
     `InputError` when a segment is not made of voxels, or the segmentation is under a transform.
     """
-    from soars.structures import StructureSet
+    from soars.structures import StructureInfo, StructureSet
+    from soars.structures.model import as_colour
 
     check_readable(segmentation_node)
     geometry = geometry_of(segmentation_node, volume_node)
@@ -80,7 +81,7 @@ def structures_of(
         out.add_mask(name, masks.get(segment_id) or no_voxels() if segment_id else no_voxels())
         if segment_id:
             colour = segmentation.GetSegment(segment_id).GetColor()
-            out.info[name] = {"colour": tuple(round(255 * c) for c in colour)}
+            out.info[name] = StructureInfo(colour=as_colour([round(255 * c) for c in colour]))
     return out
 
 

@@ -99,27 +99,17 @@ def segment_and_compare(
 ) -> tuple[Case, dict[str, float]]:
     """Segment the case; DSC by organ for those that the scan truly holds (0 for one that was not found)."""
     from soars.run.case import segment_case
+    from soars.structures.mask import EMPTY_MASK, dice
 
     case = segment_case(request, folder, report)
-    if not truth.geometry.same_as(case.structures.geometry, 0.01):
+    if not truth.geometry.same_as(case.structures.geometry):
         truth = truth.resample(case.structures.geometry)
     there = [name for name in truth if not truth.is_empty(name)]
-    return case, {name: round(dice_coefficient(case.structures, truth, name), 4) for name in there}
-
-
-def dice_coefficient(a: StructureSet, b: StructureSet, name: str) -> float:
-    """Dice similarity coefficient, 2 |A and B| / (|A| + |B|), of one organ in two sets on the same grid.
-
-    0 when only one of them has it; 1 when both are empty.
-    """
-    first, second = (s.crop(name) if name in s else None for s in (a, b))
-    total = sum(mask.voxels for mask in (first, second) if mask is not None)
-    if total == 0:
-        return 1.0
-    if first is None or second is None or first.is_empty or second.is_empty:
-        return 0.0
-    common = int((first.array & second.box(first.start, first.shape)).sum())
-    return 2 * common / total
+    found = case.structures
+    return case, {
+        name: round(dice(truth.crop(name), found.crop(name) if name in found else EMPTY_MASK), 4)
+        for name in there
+    }
 
 
 def _may_replace(folder: Path, overwrite: bool) -> bool:

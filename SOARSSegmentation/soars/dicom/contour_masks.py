@@ -24,6 +24,7 @@ from pydicom.tag import Tag
 
 from soars.dicom.contour_overlap import area_of_overlapping
 from soars.dicom.contours import Contour, fill
+from soars.structures.mask import EMPTY_MASK
 from soars.structures.model import Geometry, Mask, tight_mask
 
 BoolArray = npt.NDArray[np.bool_]
@@ -95,7 +96,7 @@ def contours_to_mask(
         )
     if not on_slice:
         elsewhere = _ELSEWHERE & left_out.keys()
-        return tight_mask(np.zeros((0, 0, 0), dtype=bool)) if elsewhere or not items else None
+        return EMPTY_MASK if elsewhere or not items else None
     if whole:
         patches.append(fill(whole, geometry.shape[1:]))
     if lines_inside:
@@ -227,7 +228,7 @@ def _joined(patches: Sequence[tuple[tuple[int, int, int], BoolArray]]) -> Mask:
     """Boxes of one grid as one mask."""
     masks = [mask for mask in (tight_mask(box, start) for start, box in patches) if not mask.is_empty]
     if len(masks) < 2:
-        return masks[0] if masks else tight_mask(np.zeros((0, 0, 0), dtype=bool))
+        return masks[0] if masks else EMPTY_MASK
     low = np.min([mask.start for mask in masks], axis=0)
     high = np.max([mask.stop for mask in masks], axis=0)
     together = np.zeros(tuple(high - low), dtype=bool)

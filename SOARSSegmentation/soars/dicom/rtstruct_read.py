@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pydicom
 from pydicom import config as pydicom_config
@@ -25,7 +24,7 @@ from soars.ct.series import CtSeries
 from soars.dicom.contour_masks import contours_to_mask
 from soars.dicom.rtstruct_write import GENERATION_ALGORITHMS, GENERATION_TAG
 from soars.errors import InputError
-from soars.structures.model import Geometry, StructureSet
+from soars.structures.model import Geometry, StructureInfo, StructureSet, as_colour
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 #: How many of the reasons that were gathered an error names.
@@ -96,10 +95,8 @@ def read_rtstruct(
             reasons = [w.rpartition("left out: ")[2] for w in out.warnings[before:]]
             out.warnings[before:] = [f"{path.name}: the ROI {name!r} was left out: {'; '.join(reasons)}"]
             continue
-        info: dict[str, Any] = {"colour": roi.colour} if roi.colour else {}
-        if roi.algorithm in GENERATION_ALGORITHMS:
-            info["tags"] = {GENERATION_TAG: roi.algorithm}
-        out.add_mask(name, mask, info)
+        tags = {GENERATION_TAG: roi.algorithm} if roi.algorithm in GENERATION_ALGORITHMS else {}
+        out.add_mask(name, mask, StructureInfo(colour=as_colour(roi.colour), tags=tags))
     if not total:
         raise InputError(f"{path} has no contours" + _because(out.warnings))
     if all(out.is_empty(name) for name in out):

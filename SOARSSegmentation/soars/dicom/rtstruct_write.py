@@ -11,7 +11,6 @@ import warnings as python_warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +33,8 @@ from soars.dicom.roi_names import site_names
 from soars.dicom.write import IMPLEMENTATION_UID
 from soars.errors import InputError
 from soars.files import replacing_file
-from soars.structures.model import Geometry, StructureSet
-from soars.structures.naming import catalogue_entry, describe
+from soars.structures.model import Geometry, StructureInfo, StructureSet
+from soars.structures.naming import FALLBACK_COLOUR, catalogue_entry, describe
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ MANUFACTURER = "SOARSSegmentation"
 DEIDENTIFICATION = "SOARS: patient and study attributes emptied, UIDs kept"
 #: A CT slice may lie this far from its place on the regular grid (see `soars.ct.stack`).
 SLICE_TOLERANCE_MM = 0.5
-#: The tag of a structure (`StructureSet.info[name]["tags"]`) that says how it was made, and what it may say.
+#: The tag of a structure (`StructureInfo.tags`) that says how it was made, and what it may say.
 GENERATION_TAG = "RTSTRUCT.ROIGenerationAlgorithm"
 #: The tags that say which model bundle made a structure ("name version"), and its SHA-256.
 MODEL_TAG, MODEL_HASH_TAG = "SOARS.bundle", "SOARS.bundle_sha256"
@@ -100,7 +99,7 @@ def write_rtstruct(
         _add_roi(dataset, number, name, names[name], info, reference)
         contours = _contours(structures, name, origins, images, level)
         item = Dataset()
-        item.ROIDisplayColor = [int(c) for c in info["colour"]]
+        item.ROIDisplayColor = [int(c) for c in info.colour or FALLBACK_COLOUR]
         if contours:
             item.ContourSequence = DicomSequence(contours)
         item.ReferencedROINumber = number
@@ -272,15 +271,15 @@ def _image_item(sop_class: str, instance: str, frame: int | None) -> Dataset:
 
 
 def _add_roi(
-    dataset: Dataset, number: int, name: str, roi_name: str, info: dict[str, Any], reference: CtSeries
+    dataset: Dataset, number: int, name: str, roi_name: str, info: StructureInfo, reference: CtSeries
 ) -> None:
     """What an ROI is: its entry in the structure set, and its observation."""
     roi = Dataset()
     roi.ROINumber = number
     roi.ReferencedFrameOfReferenceUID = reference.frame_of_reference_uid
     roi.ROIName = _text(roi_name)
-    roi.ROIDescription = _text(info["label"], 1024)
-    algorithm = str(info.get("tags", {}).get(GENERATION_TAG, "")).upper()
+    roi.ROIDescription = _text(info.label, 1024)
+    algorithm = str(info.tags.get(GENERATION_TAG, "")).upper()
     # never empty, though DICOM allows it: planning systems have refused such files
     roi.ROIGenerationAlgorithm = algorithm if algorithm in GENERATION_ALGORITHMS else "AUTOMATIC"
     if model := _model(info):

@@ -31,6 +31,7 @@ from soars.metrics.path_length import added_path_length
 from soars.metrics.sides import on_other_side
 from soars.metrics.tolerances import Tolerance, catalogue_tolerances, tolerance_of
 from soars.progress import Progress, Reporter, ignore
+from soars.structures.mask import EMPTY_MASK, dice
 from soars.structures.model import Geometry, Mask, StructureSet, tight_mask
 
 COMPARED, MISSING, EXTRA, BOTH_EMPTY, NOT_ANNOTATED = (
@@ -118,7 +119,7 @@ def score_structures(
     A structure that the reference does not have is ``not annotated``, one that the prediction does not have is
     ``missing``.
     """
-    if not prediction.geometry.same_as(reference.geometry, 0.01):
+    if not prediction.geometry.same_as(reference.geometry):
         raise InputError(
             f"the two sides lie on different grids ({prediction.geometry.describe()}; "
             f"{reference.geometry.describe()}); resample one to the other first"
@@ -180,15 +181,6 @@ def score_masks(
     )
 
 
-def dice(prediction: Mask, reference: Mask) -> float:
-    """Dice similarity coefficient of two masks on one grid; 0 when one is empty, nan when both are."""
-    total = prediction.voxels + reference.voxels
-    if not total:
-        return float("nan")
-    common = np.count_nonzero(reference.array & prediction.box(reference.start, reference.shape))
-    return 2 * int(common) / total
-
-
 def not_annotated(
     organ: str, volume_cc: float = float("nan"), definition: str = DEFAULT_DEFINITION
 ) -> OrganScore:
@@ -229,7 +221,7 @@ def _score_named(
     if name not in reference:
         volume = prediction.volume_cc(name) if name in prediction else float("nan")
         return not_annotated(name, volume, definition)
-    ours = prediction.crop(name) if name in prediction else tight_mask(np.zeros((0, 0, 0), bool))
+    ours = prediction.crop(name) if name in prediction else EMPTY_MASK
     score = score_masks(
         ours,
         reference.crop(name),

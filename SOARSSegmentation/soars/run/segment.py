@@ -28,7 +28,7 @@ from soars.findings.finding import ExpectedDsc, Finding
 from soars.findings.order import by_need, in_order
 from soars.parallel import available_processors
 from soars.progress import Reporter, ignore
-from soars.structures import StructureSet
+from soars.structures import StructureInfo, StructureSet
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def segment(
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
     for name in result.structures.names:
         oar = CATALOGUE[name]
-        result.structures.info.setdefault(name, {}).update(label=oar.label, colour=oar.colour)
+        result.structures.info[name] = StructureInfo(label=oar.label, colour=oar.colour)
     warnings = [*ct.warnings, *bundle.warnings]
     order = by_need([n for n in CATALOGUE if n in organs], result.findings, {})
     findings = in_order(result.findings, order)

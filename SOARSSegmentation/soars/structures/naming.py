@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from soars import catalogue
 from soars.catalogue.slicer_terms import terminology_entry
 from soars.errors import UnknownOrganError
-from soars.structures.model import StructureSet
+from soars.structures.model import StructureInfo, StructureSet
 
 FALLBACK_COLOUR = (128, 174, 128)
 
@@ -17,22 +17,21 @@ def catalogue_entry(name: str) -> catalogue.Oar | None:
     return catalogue.CATALOGUE.get(name)
 
 
-def describe(name: str, info: dict[str, Any]) -> dict[str, Any]:
-    """``info`` with ``label``, ``colour`` and ``terminology`` filled in from the catalogue where it has
-    none."""
-    out = dict(info)
+def describe(name: str, info: StructureInfo) -> StructureInfo:
+    """``info`` with label, colour and terminology filled in from the catalogue where it has none."""
     oar = catalogue_entry(name)
-    out.setdefault("label", oar.label if oar else name)
-    out.setdefault("colour", oar.colour if oar else FALLBACK_COLOUR)
-    if oar is not None and "terminology" not in out:
-        out["terminology"] = terminology_entry(oar)
-    return out
+    return replace(
+        info,
+        label=info.label or (oar.label if oar else name),
+        colour=info.colour or (oar.colour if oar else FALLBACK_COLOUR),
+        terminology=info.terminology or (terminology_entry(oar) if oar else ""),
+    )
 
 
 def use_catalogue_names(structures: StructureSet) -> None:
     """Rename, in place, every structure that the catalogue knows by another spelling to its TG-263 name.
 
-    How the file spelled it stays in ``info[name]["original_name"]``. A name that the catalogue does not know,
+    How the file spelled it stays in ``info[name].original_name``. A name that the catalogue does not know,
     or a second structure that means the same organ, is kept as it is, with a warning.
     """
     unknown: list[str] = []
@@ -50,6 +49,7 @@ def use_catalogue_names(structures: StructureSet) -> None:
             )
             continue
         structures.rename(name, target)
-        structures.info[target].setdefault("original_name", name)
+        info = structures.info[target]
+        structures.info[target] = replace(info, original_name=info.original_name or name)
     if unknown:
         structures.warnings.append(f"not in the catalogue of organs, kept as named: {', '.join(unknown)}")
