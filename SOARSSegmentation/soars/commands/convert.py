@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.commands.options import add_series_option
 from soars.errors import CancelledError, InputError, SoarsError, keeping_warnings
+from soars.files import check_output_file, refuse_inputs
 
 if TYPE_CHECKING:
-    from soars.ct.images import CtScan
     from soars.dicom.patients import PatientFolder
+    from soars.formats.registry import Format
     from soars.structures import StructureSet
 
 log = logging.getLogger(__name__)
 
-_LABEL_MAPS = (".nii.gz", ".nii", ".nrrd", ".mha")
 EACH = ("dcm", "seg.nrrd", "nrrd", "nii.gz", "mha", "masks")
 """Endings that ``--each`` can write; "masks" are folders."""
 
@@ -72,26 +71,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; errors are `soars.errors.InputError`, and nothing is written then."""
+    from soars.formats.table import format_to_write
+
     if args.each:
         return _run_each(args)
     source, target = args.input, args.output
-    kind = output_kind(target)
-    _check_places(source, target, kind, args.overwrite)
+    kind = format_to_write(target)
+    _check_places(source, target, kind, args, args.ct)
     if args.series and not args.ct:
         raise InputError("--series chooses a series of the CT: give --ct as well")
-    if kind != "RTSTRUCT" and (args.roi_names or args.pseudonym is not None):
-        raise InputError(f"--roi-names and --pseudonym are for an RTSTRUCT: {target} will be a {kind}")
-    if kind == "RTSTRUCT" and args.ct is None:
+    if not kind.needs_series and (args.roi_names or args.pseudonym is not None):
+        raise InputError(f"--roi-names and --pseudonym are for an RTSTRUCT: {target} will be a {kind.name}")
+    if kind.needs_series and args.ct is None:
         raise InputError(f"an RTSTRUCT ({target}) references a CT: give its DICOM folder with --ct")
     structures = _convert(source, target, kind, args.ct, args.series, args)
-    print(f"{_counted(structures)} written to {target} as {kind}")
+    print(f"{_counted(structures)} written to {target} as {kind.name}")
     return 0
 
 
 def _convert(
     source: Path,
     target: Path,
-    kind: str,
+    kind: Format,
     ct_path: Path | None,
     series_uid: str | None,
     args: argparse.Namespace,
@@ -99,11 +100,12 @@ def _convert(
     """Read one, write the other."""
     from soars.ct.images import read_ct
     from soars.formats.reading import read_structures
+    from soars.formats.registry import WriteOptions
     from soars.structures import Geometry
 
     roi_names = _roi_names(args.roi_names)
     ct = read_ct(ct_path, series_uid) if ct_path else None
-    if kind == "RTSTRUCT" and ct is not None and ct.series is None:
+    if kind.needs_series and ct is not None and ct.series is None:
         raise InputError(
             f"an RTSTRUCT references DICOM images, which {ct_path} is not: give a DICOM folder as --ct"
         )
@@ -116,7 +118,8 @@ def _convert(
         )
     for warning in ct.warnings if ct else ():
         log.warning("%s", warning)
-    _write(structures, target, kind, ct, roi_names, args.pseudonym)
+    assert kind.write is not None
+    kind.write(structures, target, WriteOptions(ct.series if ct else None, roi_names, args.pseudonym))
     return structures
 
 
@@ -165,11 +168,18 @@ def _convert_beside(
     patient: PatientFolder, source: Path, target: Path, args: argparse.Namespace
 ) -> StructureSet:
     """One of a patient's, with the CT beside it."""
-    kind = "folder of masks" if args.each == "masks" else output_kind(target)
-    _check_places(source, target, kind, args.overwrite)
+    from soars.formats.table import format_to_write
+
+    kind = format_to_write(target)
     folder, series_uid = patient.ct_of(source)
+    made = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
-    return _convert(source, target, kind, folder, series_uid, args)
+    try:
+        _check_places(source, target, kind, args, folder)
+        return _convert(source, target, kind, folder, series_uid, args)
+    finally:
+        if made and not any(target.parent.iterdir()):
+            target.parent.rmdir()
 
 
 def _targets(sources: list[Path], folder: Path, ending: str) -> list[tuple[Path, Path]]:
@@ -188,40 +198,25 @@ def _targets(sources: list[Path], folder: Path, ending: str) -> list[tuple[Path,
     return out
 
 
-def output_kind(target: Path) -> str:
-    """What the ending of a path asks for; `InputError` when it is not known."""
-    name = target.name.lower()
-    if name.endswith(".dcm"):
-        return "RTSTRUCT"
-    if name.endswith(".seg.nrrd"):
-        return ".seg.nrrd"
-    if name.endswith(_LABEL_MAPS):
-        return "label map"
-    if not target.suffix or target.is_dir():
-        return "folder of masks"
-    raise InputError(
-        f"cannot tell what to write from {target.name}: use .dcm, .seg.nrrd, .nrrd, .nii.gz, .nii, .mha, or no ending "
-        "for a folder of masks"
-    )
-
-
-def _check_places(source: Path, target: Path, kind: str, overwrite: bool) -> None:
+def _check_places(
+    source: Path, target: Path, kind: Format, args: argparse.Namespace, ct: Path | None
+) -> None:
+    """Refuse, before anything is read, a place that cannot be written or must not be written over."""
     if not source.exists():
         raise InputError(f"there is no file or folder {source}")
-    if target.exists() and os.path.samefile(source, target):
-        raise InputError(f"{target} is the input; choose another name for the output")
-    if kind == "folder of masks":
+    refuse_inputs([target, *kind.beside(target)], [source, *([ct] if ct else [])])
+    if kind.is_folder:
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file; choose another folder for the masks")
-        taken = target.is_dir() and any(target.iterdir())
-    else:
-        taken = target.exists()
-        if kind == "label map":
-            from soars.formats.labelmap import names_file
-
-            taken = taken or names_file(target).exists()
-    if taken and not overwrite:
-        raise InputError(f"{target} is there already; add --overwrite to replace it")
+        if target.is_dir() and any(target.iterdir()):
+            if not args.overwrite:
+                raise InputError(f"{target} is there already; add --overwrite to replace it")
+            if not kind.may_replace(target):
+                raise InputError(f"{target} is no folder of masks alone; choose another folder")
+        return
+    for path in (target, *kind.beside(target)):
+        ours = kind.may_replace if path == target else None
+        check_output_file(path, overwrite=args.overwrite, ours=ours)
 
 
 def _roi_names(table: Path | None) -> dict[str, str]:
@@ -230,26 +225,3 @@ def _roi_names(table: Path | None) -> dict[str, str]:
     from soars.dicom.roi_names import read_roi_names
 
     return read_roi_names(table)
-
-
-def _write(
-    structures: StructureSet,
-    target: Path,
-    kind: str,
-    ct: CtScan | None,
-    roi_names: dict[str, str],
-    pseudonym: str | None,
-) -> None:
-    from soars import formats
-
-    if kind == "RTSTRUCT":
-        from soars.dicom.rtstruct import write_rtstruct
-
-        assert ct is not None and ct.series is not None
-        write_rtstruct(structures, target, ct.series, roi_names=roi_names, pseudonym=pseudonym)
-    elif kind == ".seg.nrrd":
-        formats.write_seg_nrrd(structures, target)
-    elif kind == "label map":
-        formats.write_label_map(structures, target)
-    else:
-        formats.write_mask_folder(structures, target)

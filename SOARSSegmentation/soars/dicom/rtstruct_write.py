@@ -302,11 +302,10 @@ def _add_roi(
     dataset.RTROIObservationsSequence.append(observation)
 
 
-def _model(info: Mapping[str, Any]) -> tuple[str, str] | None:
+def _model(info: StructureInfo) -> tuple[str, str] | None:
     """Name with version, and SHA-256, of the model bundle that proposed a structure; None when none did."""
-    tags = info.get("tags", {})
-    name = str(tags.get(MODEL_TAG, "")).strip()
-    return (name, str(tags.get(MODEL_HASH_TAG, "")).strip()) if name else None
+    name = info.tags.get(MODEL_TAG, "").strip()
+    return (name, info.tags.get(MODEL_HASH_TAG, "").strip()) if name else None
 
 
 def _add_models(dataset: Dataset, structures: StructureSet) -> None:

@@ -8,14 +8,17 @@ from urllib.parse import quote, unquote
 import numpy as np
 import SimpleITK as sitk
 
+from soars.ct.image_file import is_image_name
 from soars.errors import InputError
 from soars.files import staged_folder
 from soars.formats.imagefiles import write_image
-from soars.formats.labelmap import IMAGE_SUFFIXES, image_stem, read_label_image
-from soars.structures.model import Geometry, StructureSet, tight_mask
+from soars.formats.labelmap import image_stem, read_label_image
+from soars.structures.mask import Mask, tight_mask
+from soars.structures.model import Geometry, StructureSet
 
 _SAFE = " +-_.,()=&'"
-_TOLERANCE_MM = 0.01  # NIfTI keeps its geometry in single precision
+_MOST_LABELS = 1000
+"""An image with more different values is no label map either, but an image such as a CT."""
 
 
 def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: str = ".nii.gz") -> list[Path]:
@@ -29,7 +32,7 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     files = {name: f"{quote(name, safe=_SAFE)}{suffix}" for name in structures}
     if len({file.lower() for file in files.values()}) < len(files):
         raise InputError(f"cannot write {folder}: two structures differ only in upper and lower case")
-    others = [p.name for p in _images(folder) if p.name not in files.values()] if folder.is_dir() else []
+    others = [p.name for p in images_in(folder) if p.name not in files.values()] if folder.is_dir() else []
     if others:
         raise InputError(
             f"{folder} holds other masks, which would be read together with these ({', '.join(others[:5])}"
@@ -42,38 +45,87 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     return [folder / file for file in files.values()]
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder that are not hidden, by name."""
+    return sorted(
+        p for p in folder.iterdir() if p.is_file() and is_image_name(p) and not p.name.startswith(".")
+    )
 
 
-def read_mask_folder(folder: Path | str, geometry: Geometry | None = None) -> StructureSet:
-    """Read every image of the folder as the mask (value not 0) of the organ it is named after.
+def read_mask_folder(folder: Path | str) -> StructureSet:
+    """Read every image of the folder as the mask of the organ it is named after: 0, and one other value.
 
-    `InputError` when there is none, one is damaged, or one lies on another grid than the first (or than
-    ``geometry``).
+    Masks that each lie on a grid of their own (cropped to their organ, say) are put on one that covers them all. An
+    image with grey values, such as the CT beside the masks, is left out with a warning. `InputError` when there is no
+    mask, one is damaged, or one has several labels.
     """
     folder = Path(folder)
-    paths = _images(folder)
-    if not paths:
-        raise InputError(
-            f"{folder} holds no masks: .nii.gz, .nrrd or .mha files named after organs are needed"
-        )
-    structures = StructureSet(geometry) if geometry is not None else None
+    paths = images_in(folder)
+    masks: dict[str, tuple[Mask, Geometry]] = {}
+    warnings: list[str] = []
     for path in paths:
-        image, warnings = read_label_image(path)
-        own = Geometry.of(image)
-        if structures is None:
-            structures = StructureSet(own)
-        elif not own.same_as(structures.geometry, _TOLERANCE_MM):
-            first = "the reference image" if geometry is not None else paths[0].name
-            raise InputError(
-                f"{path} lies on another grid ({own.describe()}) "
-                f"than {first} ({structures.geometry.describe()})"
-            )
+        found = _read_mask(path, warnings)
+        if found is None:
+            continue
         name = unquote(image_stem(path))
-        if name in structures:
+        if name in masks:
             raise InputError(f"{folder} has two masks for {name}: {path.name} is one of them; remove one")
-        structures.warnings += warnings
-        structures.add_mask(name, tight_mask(sitk.GetArrayViewFromImage(image)))
-    assert structures is not None
+        masks[name] = found
+    if not masks:
+        why = f" ({warnings[0]})" if warnings else ""
+        raise InputError(
+            f"{folder} holds no masks{why}: .nii.gz, .nrrd or .mha files named after organs are needed"
+        )
+    return _on_one_grid(folder, masks, warnings)
+
+
+def _read_mask(path: Path, warnings: list[str]) -> tuple[Mask, Geometry] | None:
+    """The mask and its grid; None, with a warning, for an image with grey values."""
+    try:
+        image, odd = read_label_image(path)
+    except InputError as error:
+        if "not whole numbers" not in str(error):
+            raise
+        warnings.append(f"{path.name} is an image with grey values, not a mask: left out")
+        return None
+    values = sitk.GetArrayViewFromImage(image)
+    present = np.unique(values)
+    present = present[present != 0]
+    if len(present) > _MOST_LABELS or (len(present) > 1 and present.min() < 0):
+        span = f"{present.min()} to {present.max()}"
+        warnings.append(f"{path.name} is an image with values from {span}, not a mask: left out")
+        return None
+    if len(present) > 1:
+        listed = ", ".join(map(str, present[:4])) + (" ..." if len(present) > 4 else "")
+        raise InputError(
+            f"{path} has the values {listed}: it is a label map, not the mask of one organ; put a file that names the "
+            f"values beside it ({image_stem(path)}.json, or nnU-Net's dataset.json)"
+        )
+    warnings += [f"{path.name}: {text}" for text in odd]
+    return tight_mask(values), Geometry.of(image)
+
+
+def _on_one_grid(folder: Path, masks: dict[str, tuple[Mask, Geometry]], warnings: list[str]) -> StructureSet:
+    first = next(iter(masks.values()))[1]
+    geometry = first
+    for _, own in masks.values():
+        if not own.same_as(geometry):
+            geometry = geometry.covering(own)
+    structures = StructureSet(geometry)
+    structures.warnings = warnings
+    moved = []
+    for name, (mask, own) in masks.items():
+        if own.same_as(geometry):
+            structures.add_mask(name, mask)
+            continue
+        if not own.same_as(first):
+            moved.append(name)
+        alone = StructureSet(own)
+        alone.add_mask(name, mask)
+        structures.add_mask(name, alone.resample(geometry).crop(name))
+    if moved:
+        structures.warnings.append(
+            f"{folder.name}: {', '.join(moved[:5])}{' ...' if len(moved) > 5 else ''} lie on other grids than "
+            f"{next(iter(masks))}; all were put on one that covers them"
+        )
     return structures

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from soars.ct.series import CtSeries
 from soars.errors import InputError
-from soars.formats.labelmap import IMAGE_SUFFIXES, read_label_map
-from soars.formats.maskfolder import read_mask_folder
-from soars.formats.segnrrd import is_seg_nrrd, read_seg_nrrd
+from soars.formats.dicomfile import kind, sop_class
+from soars.formats.registry import ReadOptions
+from soars.formats.sources import sources_in, structure_source
+from soars.formats.table import FORMATS, format_of
 from soars.structures.model import Geometry, StructureSet
 from soars.structures.naming import use_catalogue_names
 
-if TYPE_CHECKING:
-    from soars.ct.series import CtSeries
-
-logger = logging.getLogger(__name__)
-
-_TOLERANCE_MM = 0.01
+log = logging.getLogger(__name__)
 
 
 def read_structures(
@@ -28,73 +24,74 @@ def read_structures(
     reference: CtSeries | None = None,
     catalogue_names: bool = True,
     any_frame: bool = False,
+    names: Path | None = None,
 ) -> StructureSet:
-    """Read a .seg.nrrd, a label map with its names, a folder of masks, or an RTSTRUCT.
+    """Read structures of any of the formats in `soars.formats.table`.
 
     Args:
-        path: the file or folder.
+        path: the file or folder; what it is, is decided by its content.
         geometry: the grid the structures shall be on, the CT's. Needed for an RTSTRUCT, which has contours
-            but no grid; elsewhere structures on another grid are resampled to it, with a warning.
+            but no grid; elsewhere structures on another grid are resampled to it, with a warning that also says
+            which voxels lie outside it.
         reference: the CT's series, to check that an RTSTRUCT belongs to it.
         catalogue_names: rename structures that the catalogue knows by another spelling to their TG-263 names
-            (``info[name]["original_name"]`` keeps the file's); others are kept as named, with a warning.
+            (``info[name].original_name`` keeps the file's); others are kept as named, with a warning.
         any_frame: take an RTSTRUCT in another frame of reference than the CT's, or in none, as if it were in it.
+        names: a names file for a label map that has none.
 
     What is odd is in ``.warnings`` and in the log. Raises `InputError`, with the file, for anything damaged
     or not understood.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"there is no file or folder {path}")
-    structures = _read(path, geometry, reference, any_frame)
-    if geometry is not None and structures.geometry is not geometry:
-        if structures.geometry.same_as(geometry, _TOLERANCE_MM):
-            warnings = structures.warnings
-            structures = structures.on(geometry)
-            structures.warnings = warnings
-        else:
-            warning = f"{path.name} was on another grid ({structures.geometry.describe()}); it was resampled"
-            warnings = [*structures.warnings, warning]
-            structures = structures.resample(geometry)
-            structures.warnings = warnings
+    structures = read_as_stored(path, ReadOptions(geometry, reference, any_frame, names))
+    if geometry is not None:
+        structures = on_grid(structures, geometry, Path(path).name)
     if catalogue_names:
         use_catalogue_names(structures)
     for warning in structures.warnings:
-        logger.warning("%s", warning)
+        log.warning("%s", warning)
     return structures
 
 
-def _read(path: Path, geometry: Geometry | None, reference: CtSeries | None, any_frame: bool) -> StructureSet:
-    if path.is_dir():
-        files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
-        if len(files) == 1 and is_dicom(files[0]):
-            return _read(files[0], geometry, reference, any_frame)
-        return read_mask_folder(path)
-    lower = path.name.lower()
-    if lower.endswith((".nrrd", ".nhdr")) and is_seg_nrrd(path):
-        return read_seg_nrrd(path)
-    if lower.endswith(".seg.nrrd"):
-        raise InputError(f"{path} has no segments in its header: it is not a segmentation of Slicer's")
-    if lower.endswith(IMAGE_SUFFIXES):
-        return read_label_map(path)
-    if lower.endswith(".dcm") or is_dicom(path):
-        if geometry is None:
-            raise InputError(
-                f"{path} holds contours but no voxel grid: the CT they were drawn on is needed (--ct)"
-            )
-        from soars.dicom.rtstruct import read_rtstruct
-
-        return read_rtstruct(path, geometry, reference, any_frame=any_frame)
-    raise InputError(
-        f"{path} is not understood: RTSTRUCT, .seg.nrrd, a label map or a folder of masks is needed"
-    )
+def read_as_stored(path: Path | str, options: ReadOptions) -> StructureSet:
+    """The structures on the file's own grid (contours: on ``options.geometry``), with the file's names."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"there is no file or folder {path}")
+    source = structure_source(path, options.names)
+    if source is None:
+        raise _nothing_in(path, options.names)
+    found = format_of(source)
+    if found is None:
+        raise _not_understood(source)
+    return found.read(source, options)
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file is DICOM by its content, with a preamble or without."""
-    from soars.ct.dicom_files import is_dicom as looks_like_dicom
+def on_grid(structures: StructureSet, geometry: Geometry, what: str) -> StructureSet:
+    """The structures on another grid; with a warning, which names them ``what``, when they had to be resampled."""
+    if structures.geometry is geometry:
+        return structures
+    if structures.geometry.same_as(geometry):
+        return structures.on(geometry)
+    out = structures.resample(geometry)
+    if geometry.offset_of(structures.geometry) is not None:
+        return out
+    out.warnings.append(f"{what} was on another grid ({structures.geometry.describe()}); it was resampled")
+    return out
 
-    try:
-        return looks_like_dicom(path)
-    except OSError:
-        return False
+
+def _nothing_in(folder: Path, names: Path | None) -> InputError:
+    found = sources_in(folder, names).found
+    if found:
+        listed = ", ".join(path.name for path in found[:3]) + (" ..." if len(found) > 3 else "")
+        return InputError(f"{folder} holds the structures of several cases ({listed}): name one of them")
+    return InputError(f"{folder} holds no masks and no other structures; {_NEEDED}")
+
+
+def _not_understood(path: Path) -> InputError:
+    uid = sop_class(path)
+    if uid is not None:
+        return InputError(f"{path} is {kind(uid)}: {_NEEDED}")
+    return InputError(f"{path} is not understood: {_NEEDED}")
+
+
+_NEEDED = f"one of these is needed: {', '.join(f.name for f in FORMATS)}"

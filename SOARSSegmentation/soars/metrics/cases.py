@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soars.ct.images import read_ct
 from soars.errors import InputError
-from soars.formats.labelmap import IMAGE_SUFFIXES, image_stem
-from soars.formats.reading import is_dicom, read_structures
+from soars.formats.labelmap import image_stem
+from soars.formats.labelnames import names_for_all
+from soars.formats.reading import on_grid, read_as_stored
+from soars.formats.registry import ReadOptions
+from soars.formats.sources import is_case_file, structure_source
+from soars.formats.table import format_of
 from soars.metrics.parts import join_parts
 from soars.structures import Geometry, StructureSet
-
-_SEG = ".seg.nrrd"
+from soars.structures.naming import use_catalogue_names
 
 
 @dataclass(frozen=True)
 class CasePair:
-    """One case: where its two sides are, and the CT they lie on, where that is needed or given."""
+    """One case: where its two sides are; the CT they lie on, where that is needed or given; and a file that names the
+    values of label maps that have no names of their own."""
 
     case: str
     prediction: Path
     reference: Path
     ct: Path | None = None
+    names: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,83 +52,77 @@ def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pai
     for path in (prediction, reference, *([ct] if ct else [])):
         if not path.exists():
             raise InputError(f"there is no file or folder {path}")
-    alone = [structure_source(path) for path in (prediction, reference)]
+    names = _shared_names(reference) or _shared_names(prediction)
+    alone = [structure_source(path, names) for path in (prediction, reference)]
     if alone[0] is not None and alone[1] is not None:
-        return Pairing((CasePair(_case_name(reference, alone[1]), alone[0], alone[1], ct),))
+        return Pairing((CasePair(_case_name(reference, alone[1]), alone[0], alone[1], ct, names),))
     for path, other in ((prediction, reference), (reference, prediction)):
         if not path.is_dir():
             raise InputError(
                 f"{path} is one case, but {other} is not: give two cases, or two folders of cases"
             )
-    found = [_cases(path) for path in (prediction, reference)]
+    found = [_cases(path, names) for path in (prediction, reference)]
     common = [case for case in found[1] if case in found[0]]
     if not common:
         raise InputError(
             f"no case of {prediction} ({_few(found[0])}) has the name of a case of {reference} ({_few(found[1])})"
         )
     return Pairing(
-        tuple(CasePair(case, found[0][case], found[1][case], _ct_of(case, ct)) for case in common),
+        tuple(CasePair(case, found[0][case], found[1][case], _ct_of(case, ct), names) for case in common),
         tuple(case for case in found[1] if case not in found[0]),
         tuple(case for case in found[0] if case not in found[1]),
     )
 
 
 def read_pair(pair: CasePair) -> tuple[StructureSet, StructureSet]:
-    """The prediction and the reference of a case, both on the reference's grid (the CT's for an RTSTRUCT, or the other
-    side's where no CT is given). An organ that one side has in parts is joined. What was odd is in their ``warnings``.
-    """
+    """The prediction and the reference of a case on one grid: the reference's (the CT's for an RTSTRUCT, or the other
+    side's where no CT is given), continued so far that it covers both. An organ that one side has in parts is joined.
+    What was odd is in their ``warnings``."""
     prediction, reference = _read(pair)
     join_parts(prediction, reference)
     join_parts(reference, prediction)
     return prediction, reference
 
 
-def structure_source(path: Path) -> Path | None:
-    """The file or folder of masks that holds the structures of this one case; None for a folder of several cases,
-    or of none."""
-    if not path.is_dir():
-        return path
-    visible = [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
-    files = [p for p in visible if p.is_file()]
-    segmentations = [p for p in files if p.name.lower().endswith(_SEG)]
-    if segmentations:
-        return segmentations[0] if len(segmentations) == 1 else None
-    images = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
-    named = [p for p in images if _names_beside(p)]
-    if named:
-        return named[0] if len(images) == 1 else None
-    if images:
-        return path
-    dicom = [p for p in files if p.suffix.lower() in (".dcm", "") and is_dicom(p)]
-    if dicom:
-        return dicom[0] if len(dicom) == 1 else None
-    folders = [p for p in visible if p.is_dir()]
-    return structure_source(folders[0]) if len(folders) == 1 else None
-
-
 def _read(pair: CasePair) -> tuple[StructureSet, StructureSet]:
+    """Both sides on one grid that covers both, so that nothing of either is cut off: the CT's, or the reference's, or
+    that of the side that has one, continued as far as the other side reaches."""
     scan = read_ct(pair.ct) if pair.ct else None
-    grid = Geometry.of(scan.image) if scan else None
-    series = scan.series if scan else None
-    if grid is None and _has_no_grid(pair.reference):
-        if _has_no_grid(pair.prediction):
+    options = ReadOptions(
+        Geometry.of(scan.image) if scan else None, scan.series if scan else None, names=pair.names
+    )
+    if options.geometry is None:
+        grids = [path for path in (pair.reference, pair.prediction) if _has_grid(path)]
+        if not grids:
             raise InputError(
                 f"{pair.prediction} and {pair.reference} hold contours but no voxel grid: give the CT with --ct"
             )
-        prediction = read_structures(pair.prediction)
-        return prediction, read_structures(pair.reference, prediction.geometry)
-    reference = read_structures(pair.reference, grid, reference=series)
-    return read_structures(pair.prediction, reference.geometry, reference=series), reference
+        if len(grids) == 1:
+            options = replace(options, geometry=read_as_stored(grids[0], options).geometry)
+    prediction, reference = (read_as_stored(path, options) for path in (pair.prediction, pair.reference))
+    base = options.geometry or reference.geometry
+    common = base.covering(*(s.geometry for s in (prediction, reference) if not s.geometry.same_as(base)))
+    sides = [
+        on_grid(structures, common, path.name)
+        for structures, path in ((prediction, pair.prediction), (reference, pair.reference))
+    ]
+    for structures in sides:
+        use_catalogue_names(structures)
+    return sides[0], sides[1]
 
 
-def _cases(folder: Path) -> dict[str, Path]:
+def _shared_names(path: Path) -> Path | None:
+    """The file that names the values of all label maps of a side (nnU-Net's), which the other side may lack."""
+    return names_for_all(path if path.is_dir() else path.parent)
+
+
+def _cases(folder: Path, names: Path | None) -> dict[str, Path]:
     """Case -> where its structures are."""
     cases: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        is_structures = path.name.lower().endswith(IMAGE_SUFFIXES) or is_dicom(path)
-        source = structure_source(path) if path.is_dir() else path if is_structures else None
+        source = structure_source(path, names) if path.is_dir() else path if is_case_file(path) else None
         if source is None:
             continue
         name = path.name if path.is_dir() else image_stem(path)
@@ -153,13 +152,9 @@ def _ct_of(case: str, folder: Path | None) -> Path | None:
     raise InputError(f"{folder} has no CT named after the case {case}")
 
 
-def _has_no_grid(source: Path) -> bool:
-    return source.is_file() and is_dicom(source)
-
-
-def _names_beside(image: Path) -> bool:
-    stem = image.with_name(image_stem(image))
-    return any(stem.with_name(stem.name + ending).is_file() for ending in (".json", ".csv"))
+def _has_grid(source: Path) -> bool:
+    found = format_of(source)
+    return found is None or found.has_grid
 
 
 def _case_name(path: Path, source: Path) -> str:

@@ -73,9 +73,8 @@ def evaluate_cases(
     work = partial(_named, options=options, threads=processes if len(pairs) == 1 else 1)
     for done, (index, result) in enumerate(in_processes(work, pairs, processes), start=1):
         results[index] = result
-        if processes > 1 and len(pairs) > 1:  # what another process warned of has not been shown yet
-            for warning in result.warnings:
-                log.warning("%s: %s", result.case, warning)
+        for warning in result.warnings:
+            log.warning("%s: %s", result.case, warning)
         progress(Progress("evaluate", done, len(pairs), result.case))
     return [results[index] for index in range(len(pairs))]
 

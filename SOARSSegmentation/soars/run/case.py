@@ -154,8 +154,8 @@ def _made_by(bundle: Bundle, structures: StructureSet) -> StructureSet:
     """Every structure with the model that proposed it, which .seg.nrrd and RTSTRUCT keep."""
     tags = {MODEL_TAG: f"{bundle.name} {bundle.version}", MODEL_HASH_TAG: bundle.sha256}
     for name in structures:
-        info = structures.info.setdefault(name, {})
-        info["tags"] = {**info.get("tags", {}), **tags}
+        info = structures.info[name]
+        structures.info[name] = replace(info, tags={**info.tags, **tags})
     return structures
 
 
