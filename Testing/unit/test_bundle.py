@@ -12,6 +12,7 @@ import random
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,20 @@ def refused(source: Path | str, reason: str) -> None:
 
 
 class TestAGoodBundle:
+    def test_of_format_1_is_read_and_knows_no_windows_of_its_branches(self, folder: Path) -> None:
+        change_manifest(folder, lambda m: m.update(format_version=1))
+        assert load_bundle(folder).format_version == 1
+        assert load_bundle(folder).branches["anchor"].windows_hu == ()
+        change_manifest(folder, at("branches", "anchor", "windows_hu", to=[[-500, 1000]]))
+        refused(folder, "unknown key 'branches.anchor.windows_hu'")
+
+    def test_may_give_a_branch_several_windows_of_the_ct(self, tmp_path: Path) -> None:
+        windows = ((-500.0, 1000.0), (-160.0, 240.0))
+        anchor = BRANCHES[0]
+        wider = replace(anchor, windows_hu=windows, architecture=replace(anchor.architecture, in_channels=2))
+        bundle = load_bundle(make_bundle(tmp_path / "wide", branches={"anchor": wider.to_dict()}, voi_mm={}))
+        assert bundle.branches["anchor"].windows_hu == windows
+
     def test_says_what_it_holds(self, folder: Path) -> None:
         bundle = load_bundle(folder)
         assert (bundle.name, bundle.version, bundle.licence) == ("tiny", "1.0.0", "CC0-1.0")
@@ -282,6 +297,18 @@ NONSENSE: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (at("branches", "anchor", "colour", to="red"), "unknown key 'branches.anchor.colour'"),
     (at("window_hu", to=[1000, -500]), "window_hu: lower limit 1000 is not below upper limit -500"),
     (at("window_hu", to=[-500]), "window_hu must be 2 numbers"),
+    (
+        at("branches", "anchor", "windows_hu", to=[]),
+        "branches.anchor.windows_hu: expected at least one window",
+    ),
+    (
+        at("branches", "anchor", "windows_hu", to=[[-500, 1000], [240, -160]]),
+        r"branches.anchor.windows_hu\[1\]: lower limit 240 is not below",
+    ),
+    (
+        at("branches", "anchor", "windows_hu", to=[[-500, 1000], [-160, 240]]),
+        "branches.anchor.architecture: in_channels is 1, but the inputs ct make 2",
+    ),
     (at("branches", to=[]), "branches must be an object, not a list"),
     (at("branches", to={}), "needs an anchor, mid_level or small_hard branch"),
     (at("branches", "refiner", to={}), "unknown branch 'refiner'"),

@@ -12,6 +12,8 @@ import SimpleITK as sitk
 from tiny_networks import Band, Sphere, branch, bundle_of, scan_of, turned
 
 from soars.bundle.manifest import Bundle
+from soars.cascade.branches import Scan
+from soars.cascade.preprocess import find_body
 from soars.cascade.run import needed_branches
 from soars.ct.images import CtScan
 from soars.errors import CancelledError, EngineError, InputError
@@ -277,3 +279,15 @@ def test_organs_the_bundle_does_not_have_are_refused(bundle: Bundle, scan: CtSca
 def test_a_scan_without_a_patient_is_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="no patient"):
         segment(scan_of([], half_axes_mm=(10, 10, 10)), bundle, OPTIONS)
+
+
+def test_a_branch_sees_the_ct_through_each_of_its_windows(bundle: Bundle, scan: CtScan) -> None:
+    body = find_body(scan.image)
+    seen = Scan(scan.image, body, (-500.0, 1000.0))
+    anchor = bundle.branches["anchor"]
+    grid = body.grid(anchor.spacing_mm)
+    (plain,) = seen.channels(grid, anchor)
+    wide, narrow = seen.channels(grid, replace(anchor, windows_hu=((-500.0, 1000.0), (-160.0, 240.0))))
+    np.testing.assert_array_equal(wide.values, plain.values)
+    hu = (plain.values + 1) * 750 - 500
+    np.testing.assert_allclose(narrow.values, np.clip(hu, -160, 240) / 200 - 0.2, atol=1e-4)

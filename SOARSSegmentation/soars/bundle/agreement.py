@@ -36,7 +36,8 @@ def check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, obj
             owner[name] = branch.name
         if "anchor" in branch.inputs and not anchors:
             raise BundleError(f"{where}.inputs: 'anchor' is an input, but the bundle has no anchor branch")
-        channels = sum(anchors if channel == "anchor" else 1 for channel in branch.inputs)
+        width = {"ct": max(1, len(branch.windows_hu)), "anchor": anchors, "heatmap": 1}
+        channels = sum(width[channel] for channel in branch.inputs)
         if branch.architecture.in_channels != channels:
             raise BundleError(
                 f"{where}.architecture: in_channels is {branch.architecture.in_channels}, but the inputs "

@@ -65,6 +65,23 @@ def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) ->
     return tuple(float(v) for v in value)
 
 
+def get_window(mapping: Mapping[str, Any], key: str, where: str) -> tuple[float, float]:
+    """A window as [low, high], the one below the other."""
+    low, high = get_numbers(mapping, key, 2, where)
+    if low >= high:
+        raise BundleError(f"{path_of(where, key)}: lower limit {low:g} is not below upper limit {high:g}")
+    return low, high
+
+
+def get_windows(mapping: Mapping[str, Any], key: str, where: str) -> tuple[tuple[float, float], ...]:
+    """A list of windows, at least one."""
+    value = get_field(mapping, key, list, where)
+    if not value:
+        raise BundleError(f"{path_of(where, key)}: expected at least one window, as [low, high]")
+    numbered = {f"{key}[{i}]": window for i, window in enumerate(value)}
+    return tuple(get_window(numbered, name, where) for name in numbered)
+
+
 def within(values: tuple[float, ...], limits: tuple[float, float], where: str) -> tuple[float, ...]:
     """The same numbers; raises `BundleError` when one is outside the limits."""
     if min(values) <= 0:

@@ -26,7 +26,9 @@ one. Format version 1::
       "files": {"card.md": {"sha256": "...", "bytes": 123}, ...}       every file but the manifest
     }
 
-Format version 2 adds bundles of other systems than the cascade (see `soars.systems`). They have name, version,
+Format version 2 adds to a branch, as an option, ``"windows_hu": [[low, high], ...]``: the CT through each of these
+windows, a channel each, instead of through window_hu. And it adds bundles of other systems than the cascade (see
+`soars.systems`). They have name, version,
 description, licence, card and files as above, and instead of window, branches and VOIs::
 
       "system": "nnunet",                  which system reads the settings
@@ -51,6 +53,8 @@ from soars.bundle.fields import (
     get_names,
     get_numbers,
     get_text,
+    get_window,
+    get_windows,
     kind_of,
     no_constant,
     no_duplicates,
@@ -86,14 +90,15 @@ class BranchSpec:
 
     Attributes:
         name: "anchor", "mid_level", "detection" or "small_hard".
-        inputs: what the input channels hold, in order: "ct" (1 channel), "anchor" (one per anchor class,
-            without background), "heatmap" (1, the VOI's own heat map).
+        inputs: what the input channels hold, in order: "ct" (1 channel, or one per window), "anchor" (one per
+            anchor class, without background), "heatmap" (1, the VOI's own heat map).
         classes: catalogue names without background; for the detection branch the heat maps' groups.
         activation: "softmax" (output channel 0 is background), "sigmoid" or "heatmap" (no background).
         spacing_mm: voxel size of the network's grid, (x, y, z).
         patch: window in voxels, (z, y, x).
         architecture: what the network is built from.
         files: weight file per kind, "safetensors" and/or "onnx".
+        windows_hu: the CT is seen through each of them, a channel each; through the bundle's alone when empty.
     """
 
     name: str
@@ -104,9 +109,11 @@ class BranchSpec:
     patch: tuple[int, int, int]
     architecture: UNetArchitecture
     files: Mapping[str, str]
+    windows_hu: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The branch as the manifest stores it (its name is the key it is stored under)."""
+        windows = {"windows_hu": [list(w) for w in self.windows_hu]} if self.windows_hu else {}
         return {
             "inputs": list(self.inputs),
             "classes": list(self.classes),
@@ -115,6 +122,7 @@ class BranchSpec:
             "patch": list(self.patch),
             "architecture": self.architecture.to_dict(),
             "files": dict(self.files),
+            **windows,
         }
 
 
@@ -198,7 +206,8 @@ SYSTEM_KEYS = ("system", "organs", "settings")
 
 def needed_format(fields: Mapping[str, Any]) -> int:
     """The oldest format version that can say what these fields of a manifest say."""
-    return 2 if "system" in fields else 1
+    several = any("windows_hu" in branch for branch in fields.get("branches", {}).values())
+    return 2 if "system" in fields or several else 1
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
@@ -296,14 +305,12 @@ def _of_other(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
 
 
 def _of_cascade(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
-    window = get_numbers(manifest, "window_hu", 2, "")
-    if window[0] >= window[1]:
-        raise BundleError(f"window_hu: lower limit {window[0]:g} is not below upper limit {window[1]:g}")
+    window = get_window(manifest, "window_hu", "")
     entries = get_field(manifest, "branches", dict, "")
     unknown = [b for b in entries if b not in BRANCHES]
     if unknown:
         raise BundleError(f"branches: unknown branch {unknown[0]!r}; known: {', '.join(BRANCHES)}")
-    branches = {b: _branch(b, entries[b]) for b in BRANCHES if b in entries}
+    branches = {b: _branch(b, entries[b], bundle.format_version) for b in BRANCHES if b in entries}
     vois = get_field(manifest, "voi_mm", dict, "")
     voi_mm = {}
     for group in vois:
@@ -314,14 +321,13 @@ def _of_cascade(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
         for kind, file in branch.files.items():
             if file not in bundle.files:
                 raise BundleError(f"branches.{branch.name}.files.{kind}: {file!r} is not listed in files")
-    return replace(bundle, window_hu=(window[0], window[1]), branches=branches, voi_mm=voi_mm)
+    return replace(bundle, window_hu=window, branches=branches, voi_mm=voi_mm)
 
 
-def _branch(name: str, entry: Any) -> BranchSpec:
+def _branch(name: str, entry: Any, version: int) -> BranchSpec:
     where = f"branches.{name}"
-    check_keys(
-        entry, ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files"), where
-    )
+    keys = ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files")
+    check_keys(entry, keys if version < 2 else (*keys, "windows_hu"), where)
     inputs = get_names(entry, "inputs", where)
     allowed = {"small_hard": INPUTS, "anchor": ("ct",)}.get(name, ("ct", "anchor"))
     for channel in inputs:
@@ -371,4 +377,5 @@ def _branch(name: str, entry: Any) -> BranchSpec:
         patch=(patch[0], patch[1], patch[2]),
         architecture=architecture,
         files={kind: get_text(files, kind, f"{where}.files") for kind in WEIGHT_KINDS if kind in files},
+        windows_hu=get_windows(entry, "windows_hu", where) if "windows_hu" in entry else (),
     )

@@ -32,25 +32,32 @@ EDGE_MM = 4.0
 """A centre this near to the scan's edge (half the heat map's standard deviation) is that of an organ cut off by it."""
 
 
+Windows = tuple[tuple[float, float], ...]
+"""Windows in HU, (low, high) each."""
+
+
 @dataclass
 class Scan:
-    """The CT (HU, any orientation), the patient in it, and its network channel per working grid."""
+    """The CT (HU, any orientation), the patient in it, and its network channels per working grid."""
 
     image: sitk.Image
     body: Body
     window_hu: tuple[float, float]
-    _last: tuple[Grid, CtChannel] | None = None
+    _last: tuple[Grid, Windows, list[CtChannel]] | None = None
 
     @property
     def geometry(self) -> Geometry:
         return Geometry.of(self.image)
 
-    def channel(self, grid: Grid) -> CtChannel:
-        """The CT channel on a grid; that of the last grid is kept, since branches mostly share one."""
-        if self._last is None or self._last[0] != grid:
+    def channels(self, grid: Grid, spec: BranchSpec) -> list[CtChannel]:
+        """The CT as a branch sees it on a grid, a channel a window; those made last are kept, since branches mostly
+        share them."""
+        windows = spec.windows_hu or (self.window_hu,)
+        if self._last is None or self._last[:2] != (grid, windows):
             self._last = None
-            self._last = (grid, CtChannel(network_input(self.image, self.body, grid, self.window_hu)))
-        return self._last[1]
+            values = network_input(self.image, self.body, grid, windows)
+            self._last = (grid, windows, [CtChannel(channel) for channel in values])
+        return self._last[2]
 
     def release(self) -> None:
         self._last = None
@@ -76,7 +83,7 @@ def segment_whole(
 ) -> ProbabilityMap:
     """Run a branch that looks at the whole patient: anchor, mid_level, or detection (heat maps)."""
     grid = scan.body.grid(spec.spacing_mm)
-    sources: list[Source] = [scan.channel(grid)]
+    sources: list[Source] = [*scan.channels(grid, spec)]
     if "anchor" in spec.inputs:
         assert anchors is not None
         sources.append(Foreground(anchors.resampled(grid)))
@@ -130,7 +137,8 @@ def segment_vois(
         grid = Grid.around(
             np.asarray(detection.centre_mm), extent, spec.spacing_mm, spec.architecture.divisor
         )
-        channels = [network_input(scan.image, scan.body, grid, scan.window_hu)[None]]
+        windows = spec.windows_hu or (scan.window_hu,)
+        channels = [network_input(scan.image, scan.body, grid, windows)]
         for name in spec.inputs[1:]:
             if name == "anchor":
                 assert anchors is not None

@@ -6,7 +6,7 @@ flipped or oblique scan gives the same input as a head-first axial one, and left
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,13 +171,18 @@ def find_body(image: sitk.Image) -> Body:
     )
 
 
-def network_input(image: sitk.Image, body: Body, grid: Grid, window_hu: tuple[float, float]) -> np.ndarray:
-    """The CT channel on the grid, float32 [z, y, x]: air outside the body, clipped to the window, scaled to [-1, 1]."""
+def network_input(
+    image: sitk.Image, body: Body, grid: Grid, windows_hu: Sequence[tuple[float, float]]
+) -> np.ndarray:
+    """The CT's channels on the grid, float32 [window, z, y, x]: air outside the body, clipped to each window and scaled
+    to [-1, 1]."""
     hu = resample(image, grid, outside=AIR_HU)
     if not body.already_masked:
         hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
-    low, high = window_hu
-    return ((np.clip(hu, low, high) - low) * np.float32(2 / (high - low)) - 1).astype(np.float32, copy=False)
+    channels = np.empty((len(windows_hu), *hu.shape), np.float32)
+    for channel, (low, high) in zip(channels, windows_hu, strict=True):
+        channel[...] = (np.clip(hu, low, high) - low) * np.float32(2 / (high - low)) - 1
+    return channels
 
 
 def _largest_object(solid: np.ndarray) -> np.ndarray:

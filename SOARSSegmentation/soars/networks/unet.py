@@ -41,14 +41,18 @@ class UNet(nn.Module):
         self.head = nn.Conv3d(features[0], architecture.out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.decoded(x)[-1])
+
+    def decoded(self, x: Tensor) -> list[Tensor]:
+        """The features that the decoder has at every level, from the coarsest (the encoder's own) to the finest."""
         skips = []
         for block in self.encoder:
             x = block(x)
             skips.append(x)
-        skips.pop()
+        features = [skips.pop()]
         for up, block in zip(self.up, self.decoder, strict=True):
-            x = block(torch.cat((up(x), skips.pop()), dim=1))
-        return self.head(x)
+            features.append(block(torch.cat((up(features[-1]), skips.pop()), dim=1)))
+        return features
 
 
 class _Block(nn.Sequential):
@@ -56,12 +60,12 @@ class _Block(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: str, stride: _Size) -> None:
         super().__init__(
-            *_convolution(in_channels, out_channels, kernel, stride),
-            *_convolution(out_channels, out_channels, kernel, (1, 1, 1)),
+            *convolution(in_channels, out_channels, kernel, stride),
+            *convolution(out_channels, out_channels, kernel, (1, 1, 1)),
         )
 
 
-def _convolution(in_channels: int, out_channels: int, kernel: str, stride: _Size) -> list[nn.Module]:
+def convolution(in_channels: int, out_channels: int, kernel: str, stride: _Size) -> list[nn.Module]:
     """The layers of one convolution: 2D and 3D are one kernel, pseudo-3D is the axial plane, then across slices."""
     shape, width = kernel.split("_k")
     k = int(width)
