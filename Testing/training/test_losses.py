@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
-from soars_training.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
+from soars_training.fitting.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
 
 
 def _logits(*channels: float, shape: tuple[int, int, int] = (2, 2, 2)) -> torch.Tensor:
@@ -97,3 +97,33 @@ def test_rare_voxels_of_a_small_organ_weigh_by_the_root_of_their_rarity() -> Non
     dice = 2 * 16 * sigmoid / (16 * sigmoid + 48 / 2 + 16)
     loss = masked_dice_bce(logits, masks, torch.ones(1, 1, dtype=torch.bool))
     assert loss.item() == pytest.approx(bce + 1 - dice, abs=1e-5)
+
+
+def test_the_voxel_that_is_furthest_off_still_has_a_gradient() -> None:
+    # p of the true class is e^-60, far below what a clamp at 1e-6 would see: d CE / d logit is still p - 1 = -1.
+    logits = torch.tensor([60.0, 0.0]).reshape(1, 2, 1, 1, 1).requires_grad_()
+    labels = torch.ones(1, 1, 1, 1, dtype=torch.long)
+    marginal_dice_ce(logits, labels, torch.ones(1, 1, dtype=torch.bool), 0.0).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1].item() == pytest.approx(-1.0, abs=1e-4)
+
+
+def test_outside_its_usual_region_an_unannotated_organ_is_wrong() -> None:
+    # softmax (1/8, 2/8, 5/8), class 2 unknown. Where it may be, background is 6/8; elsewhere its 1/8 alone.
+    logits = _logits(math.log(1), math.log(2), math.log(5), shape=(1, 1, 2))
+    possible = torch.tensor([[True, True], [True, False]]).reshape(1, 2, 1, 1, 2)
+    labels = torch.zeros(1, 1, 1, 2, dtype=torch.long)
+    loss = marginal_dice_ce(logits, labels, torch.tensor([[True, False]]), possible=possible)
+    assert loss.item() == pytest.approx(-(math.log(6 / 8) + math.log(1 / 8)) / 2, abs=1e-5)
+
+
+def test_the_papers_loss_is_dice_alone() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 4, 4), torch.randint(0, 3, (2, 4, 4, 4))
+    dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    loss = marginal_dice_ce(logits, labels, torch.ones(2, 2, dtype=torch.bool), dice_only=True)
+    assert loss.item() == pytest.approx(dice(logits, labels[:, None]).item(), abs=1e-6)
+    sigmoid = DiceLoss(sigmoid=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    masks = torch.randint(0, 2, (1, 2, 4, 4, 4))
+    own = masked_dice_bce(logits[:1, :2], masks, torch.ones(1, 2, dtype=torch.bool), dice_only=True)
+    assert own.item() == pytest.approx(sigmoid(logits[:1, :2], masks).item(), abs=1e-6)

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from soars.cascade.preprocess import Grid
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
-from soars_training.cache import CacheIndex, read_case
-from soars_training.prepare import (
+from soars_training.cohorts.cache import CacheIndex, read_case
+from soars_training.cohorts.prepare import (
     listed_cases,
     mask_on_grid,
     openkbp_cases,

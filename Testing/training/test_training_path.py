@@ -19,10 +19,12 @@ from soars.networks.unet import UNet
 from soars.run.segment import SegmentOptions, segment
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
-from soars_training.dataset import BranchTask
-from soars_training.evaluate import Score, summary_table
-from soars_training.fit import FittedRun, start_from
-from soars_training.prepare import SourceCase, write_volume_cache
+from soars_training.cohorts.prepare import SourceCase, write_volume_cache
+from soars_training.fitting.models import BranchModel, EndToEnd
+from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.start import start_from
+from soars_training.release.evaluate import Score, summary_table
+from soars_training.windows.task import BranchTask
 
 CARD = """# toy
 ## Trained on
@@ -73,6 +75,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "0.01",
         "--device",
         "cpu",
+        "--batch",
+        "2",
     ]
     cache, guide = str(root / "cache"), str(root / "guide")
     anchors, guided = "Brainstem,SpinalCord", "Larynx,Esophagus"
@@ -125,7 +129,8 @@ def test_the_bundle_finds_the_organs_of_a_new_case(bundle: Path, engine: str) ->
 
 def test_a_run_remembers_what_it_was(bundle: Path) -> None:
     run = FittedRun.load(bundle.parent / "mid")
-    assert (run.branch, run.anchors, run.steps) == ("mid_level", ("Brainstem", "SpinalCord"), 250)
+    assert (run.branch, run.anchors) == ("mid_level", ("Brainstem", "SpinalCord"))
+    assert run.options["steps"] == 250
     assert json.loads((bundle.parent / "mid" / "run.json").read_text())["cases"] == 6
 
 
@@ -136,27 +141,63 @@ def test_a_run_goes_on_from_its_own_weights_and_another_branch_from_the_layers_t
     trained = anchor.network(bundle.parent / "anchor").state_dict()
 
     same = UNet(anchor.architecture)
-    start_from(same, bundle.parent / "anchor", BranchTask("anchor", anchor.classes, anchor.inputs))
+    start_from(same, bundle.parent / "anchor", anchor.task())
     assert all(torch.equal(value, trained[name]) for name, value in same.state_dict().items())
 
     guided = UNet(mid.architecture)
     head = guided.head.weight.clone()
-    start_from(
-        guided, bundle.parent / "anchor", BranchTask("mid_level", mid.classes, mid.inputs, mid.anchors)
-    )
+    start_from(guided, bundle.parent / "anchor", mid.task())
     first, *rest = [name for name in trained if not name.startswith("head.")]
     weights = guided.state_dict()
     assert all(torch.equal(weights[name], trained[name]) for name in rest)
-    assert torch.equal(weights[first][:, :1], trained[first])
-    assert not weights[first][:, 1:].any()  # what guides it is learned from nothing
-    assert torch.equal(guided.head.weight, head)
+    seen = len(anchor.windows_hu)
+    assert torch.equal(weights[first][:, :seen], trained[first])
+    assert not weights[first][:, seen:].any()  # what guides it is learned from nothing
+    assert torch.equal(guided.head.weight[1:], head[1:])  # other organs
+    assert torch.equal(guided.head.weight[0], trained["head.weight"][0])  # the background is the same
+
+
+def test_one_network_for_all_organs_becomes_two_branches_that_are_tuned_together(
+    bundle: Path, tmp_path: Path
+) -> None:
+    cache, anchor, mid = (str(bundle.parent / name) for name in ("cache", "anchor", "mid"))
+    tuned = ["finetune", cache, anchor, mid, str(tmp_path / "both"), "--steps", "60", "--device", "cpu"]
+    assert main([*tuned, "--learning-rate", "0.003", "--held-out", "1"]) == 0
+    before = FittedRun.load(Path(anchor)).network(Path(anchor)).state_dict()
+    after = FittedRun.load(tmp_path / "both" / "anchor")
+    assert set(after.validation) == {"Brainstem", "SpinalCord"} and min(after.validation.values()) > 0.7
+    changed = after.network(tmp_path / "both" / "anchor").state_dict()
+    assert not torch.equal(before["head.weight"], changed["head.weight"])
+    argv = ["export", str(tmp_path / "tuned"), str(tmp_path / "both" / "anchor")]
+    argv += [str(tmp_path / "both" / "mid_level"), "--description", "Toy organs", "--licence", "CC0-1.0"]
+    assert main(argv) == 0
+    made = load_bundle(tmp_path / "tuned")
+    assert made.organs == ("Brainstem", "SpinalCord", "Larynx", "Esophagus")
+    assert "- anchor: 5 cases of toy; brainstem, spinal cord." in made.card
+    dsc = after.validation["Brainstem"]
+    assert f"| Brainstem | {dsc:.3f} |" in made.card and "CC0-1.0" in made.card
+
+
+def test_the_mid_level_loss_reaches_the_anchor_network() -> None:
+    options = FitOptions(
+        BranchTask("anchor", ("Brainstem", "Larynx"), ("ct",)), features=(4, 8), supervised=1
+    )
+    anchor = BranchModel(options, BranchTask("anchor", ("Brainstem",), ("ct",)))
+    mid = BranchModel(options, BranchTask("mid_level", ("Larynx",), ("ct", "anchor"), ("Brainstem",)))
+    torch.manual_seed(0)
+    ct, labels = torch.randn(1, 1, 8, 8, 8), torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
+    labels[:, :4] = 2
+    # Nobody annotated the brainstem, and it can be anywhere: the anchor branch's own loss has nothing to say.
+    known, possible = torch.tensor([[False, True]]), torch.ones(1, 2, 8, 8, 8, dtype=torch.bool)
+    EndToEnd(anchor, mid).loss((ct, labels, known, possible), 0.0).backward()
+    first = anchor.network.head.weight.grad
+    assert first is not None and first.abs().max() > 1e-6
 
 
 def test_a_network_of_other_layers_is_no_start(bundle: Path) -> None:
     mid = FittedRun.load(bundle.parent / "mid")
-    task = BranchTask("mid_level", mid.classes, mid.inputs, mid.anchors)
     with pytest.raises(InputError, match="other layers"):
-        start_from(UNet(UNetArchitecture.plain(3, 3, (8, 24))), bundle.parent / "anchor", task)
+        start_from(UNet(UNetArchitecture.plain(4, 3, (8, 24))), bundle.parent / "anchor", mid.task())
 
 
 def test_export_leaves_nothing_behind_when_the_card_is_incomplete(

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from soars.errors import InputError
-from soars_training.augment import Augmentation, mirrored_channels, random_window, sample
-from soars_training.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
-from soars_training.dataset import GUIDE_SUFFIX, BranchTask, WindowDataset
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
+from soars_training.windows.augment import (
+    Augmentation,
+    Window,
+    add_couch,
+    augment_hu,
+    mirrored_channels,
+    random_window,
+    sample,
+)
+from soars_training.windows.dataset import WindowDataset
+from soars_training.windows.loaded import GUIDE_SUFFIX
+from soars_training.windows.task import BranchTask
 
 PAROTIDS = ("Parotid_L", "Parotid_R")
 SIZE = (20, 24, 28)
+MIRRORED = replace(Augmentation.none(), mirror=1.0)
 
 
 @pytest.fixture
@@ -40,8 +53,7 @@ def _dataset(cache: Path, task: BranchTask, strength: Augmentation) -> WindowDat
         cache,
         task,
         (16, 16, 24),
-        (-500.0, 1000.0),
-        split="train",
+        CacheIndex.load(cache).of_split("train"),
         seed=1,
         strength=strength,
         guide_folder=cache,
@@ -96,7 +108,7 @@ def test_a_ramp_stays_a_ramp_under_rotation_and_scaling() -> None:
 
 
 def test_mirrored_windows_keep_left_and_right_apart(cache: Path) -> None:
-    data = _dataset(cache, BranchTask("mid_level", PAROTIDS, ("ct",)), Augmentation(0, 0, 1.0, 0, 0, 0, 0))
+    data = _dataset(cache, BranchTask("mid_level", PAROTIDS, ("ct",)), MIRRORED)
     drawn = data.draw(np.random.default_rng(0))
     ct, labels = drawn.inputs[0].numpy(), drawn.target.numpy()
     assert (labels == 1).any() and (labels == 2).any()
@@ -114,7 +126,7 @@ def test_mirroring_is_off_when_an_organ_lacks_its_partner(cache: Path) -> None:
 
 def test_the_guide_is_mirrored_with_the_window(cache: Path) -> None:
     task = BranchTask("mid_level", PAROTIDS, ("ct", "anchor"), ("Eye_L", "Eye_R"))
-    drawn = _dataset(cache, task, Augmentation(0, 0, 1.0, 0, 0, 0, 0)).draw(np.random.default_rng(0))
+    drawn = _dataset(cache, task, MIRRORED).draw(np.random.default_rng(0))
     left, right = drawn.inputs[1].numpy(), drawn.inputs[2].numpy()
     organ = drawn.target.numpy() == 1
     # The target is the nearest voxel, the guide is interpolated. The window may lie half a voxel off on every axis:
@@ -156,3 +168,85 @@ def test_channels_of_mirror_images() -> None:
 def test_cases_that_annotate_nothing_of_the_branch_are_refused(cache: Path) -> None:
     with pytest.raises(InputError, match="annotates any of Brainstem"):
         _dataset(cache, BranchTask("anchor", ("Brainstem",), ("ct",)), Augmentation.none())
+
+
+def test_a_turned_window_is_rigid_in_millimetres() -> None:
+    # Slices of 4 mm, pixels of 1 mm: the offsets, in mm, of a turned window's voxels keep their lengths and angles.
+    spacing = np.array([4.0, 1.0, 1.0])
+    turned = replace(Augmentation.none(), rotation_degrees=30.0)
+    window = random_window(np.random.default_rng(5), (9, 9, 9), np.zeros(3), turned, spacing)
+    in_mm = np.diag(spacing) @ window.matrix @ np.diag(1 / spacing)
+    np.testing.assert_allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-12)
+    assert not np.allclose(window.matrix, np.eye(3), atol=0.05)
+
+
+def test_a_window_is_known_by_its_number(cache: Path) -> None:
+    task = BranchTask("mid_level", PAROTIDS, ("ct",))
+    one, other = (_dataset(cache, task, Augmentation()) for _ in range(2))
+    late = one[1000]
+    for n in (3, 1000):  # drawn in another order, by another data set
+        assert torch.equal(one[n].inputs, other[n].inputs) and torch.equal(one[n].target, other[n].target)
+    assert torch.equal(late.inputs, other[1000].inputs)
+    assert not torch.equal(one[3].inputs, one[4].inputs)
+
+
+def test_each_window_of_the_ct_is_a_channel_of_the_same_voxels(cache: Path) -> None:
+    task = BranchTask("mid_level", PAROTIDS, ("ct",), windows_hu=((-500, 1000), (-160, 240)))
+    wide, narrow = _dataset(cache, task, Augmentation.none())[0].inputs.numpy()
+    # -1..1 stands for 1500 HU in the one and 400 HU in the other.
+    np.testing.assert_allclose((wide + 1) * 750 - 500, (narrow + 1) * 200 - 160, atol=1e-3)
+
+
+def test_a_rarely_annotated_organ_is_seen_as_often_as_the_others(tmp_path: Path) -> None:
+    entries = []
+    for n in range(20):
+        organs = ("Brainstem", "Esophagus") if n == 0 else ("Brainstem",)
+        masks = {organ: ((4 + 8 * k, 10, 10), np.ones((2, 2, 2), bool)) for k, organ in enumerate(organs)}
+        case = CachedCase(f"c{n}", np.zeros(SIZE, np.int16), (0, 0, 0), (3, 3, 3), masks, frozenset(organs))
+        write_case(tmp_path / f"c{n}.npz", case)
+        entries.append(IndexEntry(f"c{n}", f"c{n}.npz", "train", organs))
+    CacheIndex((3, 3, 3), "test", entries).save(tmp_path)
+    data = WindowDataset(
+        tmp_path, BranchTask("anchor", ("Brainstem", "Esophagus"), ("ct",)), (8, 8, 8), entries,
+        seed=1, strength=Augmentation.none(), foreground=1.0,
+    )  # fmt: skip
+    share = np.mean([bool(data[n].known[1]) for n in range(400)])
+    # Half of the windows are drawn for the oesophagus, all from its one case; of the other half 1 in 20: 0.525.
+    assert share == pytest.approx(0.525, abs=0.08)
+
+
+def test_a_couch_stands_in_the_air_behind_the_patient_alone() -> None:
+    hu = torch.full((1, 8, 20, 8), -1000.0)
+    hu[:, :, :10] = 30.0
+    window = Window((8, 20, 8), np.array([3.5, 9.5, 3.5]), np.eye(3), False)
+    for seed in range(10):
+        seen = add_couch(
+            np.random.default_rng(seed), hu, window, 9.0, replace(Augmentation.none(), couch=1.0)
+        )
+        assert torch.equal(seen[:, :, :10], hu[:, :, :10])
+        rows = (seen[0, 0, :, 0] > -1000).nonzero()[:, 0]
+        assert rows.max() >= 10 and rows.max() < 10 + 2 + 5  # at most 2 voxels away and 5 thick
+
+
+def test_beyond_the_end_of_a_shorter_scan_there_is_air_and_no_organ(cache: Path) -> None:
+    data = _dataset(cache, BranchTask("mid_level", PAROTIDS, ("ct",)), replace(Augmentation.none(), cut=1.0))
+    for n in range(20):
+        drawn = data[n]
+        gone = (drawn.inputs[0] == -1).all(dim=2).all(dim=1)
+        assert gone.any() and not gone.all()
+        assert not drawn.target[gone].any()
+
+
+def test_detail_is_added_and_taken_away_but_flat_tissue_and_air_stay() -> None:
+    hu = torch.full((1, 9, 9, 9), 40.0)
+    hu[:, :, :3] = -1000.0
+    hu[0, 6, 6, 6] = 140.0
+    sharper = replace(Augmentation.none(), sharpness=1.0)
+    peaks = []
+    for seed in range(8):
+        seen = augment_hu(np.random.default_rng(seed), hu, sharper)
+        assert torch.equal(seen[:, :, :3], hu[:, :, :3])
+        assert seen[0, 2, 6, 2].item() == pytest.approx(40.0, abs=1e-3)
+        peaks.append(seen[0, 6, 6, 6].item())
+    # (1 2 1)/4 along three axes keeps 1/8 of a single voxel: 100 HU more or less by up to 87.5.
+    assert min(peaks) < 140 < max(peaks) and max(abs(p - 140) for p in peaks) <= 87.6

@@ -17,7 +17,7 @@ from soars.ct.images import CtScan
 from soars.metrics import dice
 from soars.run.segment import SegmentOptions, SegmentResult, segment
 from soars.structures import Mask, StructureSet
-from soars_training.prepare import SourceCase, group_centre_mm
+from soars_training.cohorts.prepare import SourceCase, group_centre_mm
 
 
 @dataclass(frozen=True)

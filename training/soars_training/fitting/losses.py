@@ -1,8 +1,8 @@
 """Losses for partly labelled cases.
 
 An OAR that nobody annotated is unknown, not background. For the softmax branches its probability joins the
-background's before Dice and cross-entropy are taken (marginal loss; Fang & Yan, IEEE TMI 2020, and Shi et al., MedIA
-2021), for the sigmoid and heat-map branches its channel is left out of the loss.
+background's before Dice and cross-entropy are taken, in the region where the organ can be (marginal loss; Fang & Yan,
+IEEE TMI 2020, and Shi et al., MedIA 2021), for the sigmoid and heat-map branches its channel is left out of the loss.
 """
 
 from __future__ import annotations
@@ -15,30 +15,43 @@ _EPSILON = 1e-5
 MAX_CLASS_WEIGHT = 30.0
 
 
-def marginal_dice_ce(logits: Tensor, labels: Tensor, annotated: Tensor, balance: float = 0.5) -> Tensor:
+def marginal_dice_ce(
+    logits: Tensor,
+    labels: Tensor,
+    annotated: Tensor,
+    balance: float = 0.5,
+    possible: Tensor | None = None,
+    dice_only: bool = False,
+) -> Tensor:
     """Dice plus balanced cross-entropy over the annotated classes, everything else counted as background.
 
     A class weighs by a power of its rarity in the batch (see `class_weights`): an organ of a few hundred voxels is
-    otherwise learned as background first, and Dice alone has next to no gradient to bring it back.
+    otherwise learned as background first, and Dice alone has next to no gradient to bring it back. All in logarithms
+    (log-sum-exp), so that the voxel that is furthest off has the largest gradient, and not none.
 
     Args:
         logits: [batch, 1 + K, z, y, x], background first.
         labels: integer [batch, z, y, x], 0 background, k for class k.
         annotated: bool [batch, K].
         balance: the power; 0 weighs all voxels alike.
+        possible: bool [batch, K, z, y, x], where a class that is not annotated may be; everywhere when None. Outside
+            of it the class is known to be absent.
+        dice_only: without the cross-entropy (the papers' DSC loss).
 
-    Returns: the scalar loss, 1 - mean Dice (per sample and annotated class that is present or predicted) + CE.
+    Returns: the scalar loss, 1 - mean Dice (per sample and annotated class that is present) + CE.
     """
-    probabilities = _marginal_probabilities(logits.float(), annotated).flatten(2)
+    log_p = _marginal_log_probabilities(logits.float(), annotated, possible).flatten(2)
     labels = labels.long().flatten(1)
     # Gathering each voxel's own class spares a one-hot copy of the labels, the largest tensor of a training step.
-    own = probabilities.gather(1, labels[:, None])[:, 0]
+    own = log_p.gather(1, labels[:, None])[:, 0]
     counts = torch.stack([torch.bincount(sample, minlength=logits.shape[1]) for sample in labels])
+    overlap = torch.zeros_like(counts, dtype=own.dtype).scatter_add(1, labels, own.exp())
+    total = log_p[:, 1:].exp().sum(2) + counts[:, 1:]
+    dice_loss = _one_minus_dice(overlap[:, 1:], total, annotated & (counts[:, 1:] > 0))
+    if dice_only:
+        return dice_loss
     weight = class_weights(counts.sum(0), balance)[labels]
-    cross_entropy = -(torch.log(own.clamp_min(1e-6)) * weight).sum() / weight.sum()
-    overlap = torch.zeros_like(counts, dtype=own.dtype).scatter_add(1, labels, own)
-    total = probabilities.sum(2) + counts
-    return cross_entropy + _one_minus_dice(overlap[:, 1:], total[:, 1:], annotated & (counts[:, 1:] > 0))
+    return dice_loss - (own * weight).sum() / weight.sum()
 
 
 def class_weights(counts: Tensor, balance: float = 0.5) -> Tensor:
@@ -47,7 +60,9 @@ def class_weights(counts: Tensor, balance: float = 0.5) -> Tensor:
     return (counts.max() / counts.clamp_min(1)).pow(balance).clamp_max(MAX_CLASS_WEIGHT)
 
 
-def masked_dice_bce(logits: Tensor, masks: Tensor, known: Tensor, balance: float = 0.5) -> Tensor:
+def masked_dice_bce(
+    logits: Tensor, masks: Tensor, known: Tensor, balance: float = 0.5, dice_only: bool = False
+) -> Tensor:
     """Dice plus balanced binary cross-entropy of independent (possibly overlapping) organs.
 
     Args:
@@ -56,19 +71,22 @@ def masked_dice_bce(logits: Tensor, masks: Tensor, known: Tensor, balance: float
         known: bool [batch, K], the channels that count.
         balance: an organ's voxels weigh as many times more as they are rarer than the others, to this power, at most
             `MAX_CLASS_WEIGHT`.
+        dice_only: without the cross-entropy (the papers' DSC loss).
     """
     if not known.any():
         return logits.sum() * 0
     logits, masks = logits[known].float(), masks[known].float()
     inside = masks.sum((1, 2, 3), keepdim=True)
-    rarity = (masks[0].numel() - inside) / inside.clamp_min(1)
-    voxel_weight = torch.where(masks > 0, rarity.clamp_min(1).pow(balance).clamp_max(MAX_CLASS_WEIGHT), 1.0)
-    per_voxel = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none") * voxel_weight
-    bce = (per_voxel.sum((1, 2, 3)) / voxel_weight.sum((1, 2, 3))).mean()
     probabilities = torch.sigmoid(logits)
     overlap = (probabilities * masks).sum((1, 2, 3))
     total = probabilities.sum((1, 2, 3)) + masks.sum((1, 2, 3))
-    return bce + _one_minus_dice(overlap, total, inside[:, 0, 0, 0] > 0)
+    dice_loss = _one_minus_dice(overlap, total, inside[:, 0, 0, 0] > 0)
+    if dice_only:
+        return dice_loss
+    rarity = (masks[0].numel() - inside) / inside.clamp_min(1)
+    voxel_weight = torch.where(masks > 0, rarity.clamp_min(1).pow(balance).clamp_max(MAX_CLASS_WEIGHT), 1.0)
+    per_voxel = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none") * voxel_weight
+    return dice_loss + (per_voxel.sum((1, 2, 3)) / voxel_weight.sum((1, 2, 3))).mean()
 
 
 def masked_heatmap_l2(heatmaps: Tensor, target: Tensor, known: Tensor, peak_weight: float = 200.0) -> Tensor:
@@ -83,14 +101,18 @@ def masked_heatmap_l2(heatmaps: Tensor, target: Tensor, known: Tensor, peak_weig
     return (squared.mean((2, 3, 4)) * weight).sum() / weight.sum().clamp_min(1)
 
 
-def _marginal_probabilities(logits: Tensor, annotated: Tensor) -> Tensor:
-    probabilities = torch.softmax(logits, dim=1)
-    if bool(annotated.all()):
-        return probabilities
-    unknown = (~annotated).to(probabilities)[:, :, None, None, None]
-    organs = probabilities[:, 1:]
-    background = probabilities[:, :1] + (organs * unknown).sum(1, keepdim=True)
-    return torch.cat((background, organs * (1 - unknown)), dim=1)
+def _marginal_log_probabilities(logits: Tensor, annotated: Tensor, possible: Tensor | None) -> Tensor:
+    """log p [batch, 1 + K, z, y, x]; the background's takes in what the unknown classes have where they can be."""
+    log_p = torch.log_softmax(logits, dim=1)
+    unknown = torch.nonzero((~annotated).any(0))[:, 0]
+    if not len(unknown):
+        return log_p
+    joins = (~annotated)[:, unknown, None, None, None]
+    if possible is not None:
+        joins = joins & possible[:, unknown]
+    hidden = log_p[:, 1 + unknown].masked_fill(~joins, -torch.inf)
+    background = torch.logsumexp(torch.cat((log_p[:, :1], hidden), 1), 1, keepdim=True)
+    return torch.cat((background, log_p[:, 1:]), 1)
 
 
 def _one_minus_dice(overlap: Tensor, total: Tensor, counted: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ from safetensors.torch import save_file
 from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
 from soars.networks.unet import UNet
-from soars_training.fit import FittedRun
+from soars_training.fitting.options import FittedRun
+from soars_training.fitting.validate import ACTIVATIONS
+from soars_training.windows.task import WINDOWS_HU
 
 OPSET = 17
-ACTIVATIONS = {"anchor": "softmax", "mid_level": "softmax", "detection": "heatmap", "small_hard": "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
     try:
         branches: dict[str, object] = {}
         voi_mm: Mapping[str, tuple[float, float, float]] = {}
-        window_hu = (-500.0, 1000.0)
+        window_hu = WINDOWS_HU[0]
         for branch in (b for b in ACTIVATIONS if b in loaded):
             folder, run = loaded[branch]
             files = {"safetensors": f"{branch}.safetensors", "onnx": f"{branch}.onnx"}
             export_network(run.network(folder), work, files["safetensors"], files["onnx"])
             branches[branch] = branch_spec(run, files).to_dict()
-            window_hu = run.window_hu
+            window_hu = run.windows_hu[0]
             voi_mm = run.voi_mm or voi_mm
         (work / "card.md").write_text(facts.card, encoding="utf-8")
         for path in work.iterdir():  # safetensors makes files that only their owner may read
@@ -98,6 +99,7 @@ def branch_spec(run: FittedRun, files: Mapping[str, str] | None = None) -> Branc
         patch=run.patch,
         architecture=run.architecture,
         files=files or {},
+        windows_hu=run.windows_hu if len(run.windows_hu) > 1 else (),
     )
 
 

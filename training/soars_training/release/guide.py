@@ -20,10 +20,11 @@ from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import CtChannel, Foreground, slide
 from soars.errors import InputError
-from soars_training.cache import CacheIndex, read_case
-from soars_training.dataset import GUIDE_SUFFIX, scaled_ct
-from soars_training.export import branch_spec
-from soars_training.fit import FittedRun
+from soars_training.cohorts.cache import CacheIndex, read_case
+from soars_training.fitting.options import FittedRun
+from soars_training.release.export import branch_spec
+from soars_training.windows.loaded import GUIDE_SUFFIX
+from soars_training.windows.task import scaled_ct
 
 
 def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
@@ -44,8 +45,8 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
             case = read_case(cache / entry.file)
             z, y, x = case.ct_hu.shape
             grid = Grid(case.origin_mm, case.spacing_mm, (x, y, z))
-            ct = CtChannel(scaled_ct(case.ct_hu, run.window_hu))
-            probabilities = slide(engine, branch_spec(run), grid, [ct], lambda _done, _of: None)
+            ct = [CtChannel(scaled_ct(case.ct_hu, window)) for window in run.windows_hu]
+            probabilities = slide(engine, branch_spec(run), grid, ct, lambda _done, _of: None)
             _write(
                 output / f"{entry.name}{GUIDE_SUFFIX}",
                 run.classes,

@@ -71,6 +71,11 @@ class IndexEntry:
     annotated: tuple[str, ...]
     group: str | None = None
 
+    @property
+    def patient(self) -> str:
+        """Whom the case is of: the VOIs of one patient are named after it and their group."""
+        return self.name if self.group is None else self.name.removesuffix(f".{self.group}")
+
 
 @dataclass
 class CacheIndex:

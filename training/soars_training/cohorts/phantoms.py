@@ -11,8 +11,8 @@ from tqdm import tqdm
 from soars import catalogue
 from soars.cascade.preprocess import Grid
 from soars.phantom import Phantom, make_phantom, organ_boxes
-from soars_training.cache import CacheIndex, IndexEntry, group_members, write_case
-from soars_training.prepare import SourceCase, group_centre_mm, preprocess, whole_region, with_margin
+from soars_training.cohorts.cache import CacheIndex, IndexEntry, group_members, write_case
+from soars_training.cohorts.prepare import SourceCase, group_centre_mm, preprocess, whole_region, with_margin
 
 Spacing = tuple[float, float, float]
 

@@ -22,7 +22,8 @@ from soars.ct.images import read_ct
 from soars.errors import InputError
 from soars.formats.reading import read_structures
 from soars.structures import Geometry, Mask, StructureSet
-from soars_training.cache import CachedCase, CacheIndex, IndexEntry, group_members, write_case
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, group_members, write_case
+from soars_training.cohorts.leaks import without_leaking_slices
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,8 @@ _Cutter = Callable[[SourceCase, Body, tuple[float, float, float]], Iterator[tupl
 def _whole_scan(
     case: SourceCase, body: Body, spacing: tuple[float, float, float]
 ) -> Iterator[tuple[str | None, CachedCase]]:
-    yield None, preprocess(case, body.grid(spacing), body, case.name)
+    cached = preprocess(case, body.grid(spacing), body, case.name)
+    yield None, without_leaking_slices(cached)
 
 
 def _write_cache(

@@ -1,0 +1,116 @@
+"""What is done with a cohort before it teaches: leaking slices, usual regions, splits by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from soars.errors import InputError
+from soars_training.cohorts.cache import CachedCase, IndexEntry
+from soars_training.cohorts.leaks import leaking_slices, without_leaking_slices
+from soars_training.cohorts.regions import FEWEST_CASES, MARGIN_MM, UsualRegions
+from soars_training.cohorts.splits import hold_out
+
+Start = tuple[int, int, int]
+
+
+def _case(
+    hu: np.ndarray, organs: Mapping[str, tuple[Start, Start]], spacing: tuple[float, float, float] = (3, 3, 3)
+) -> CachedCase:
+    masks = {organ: (start, np.ones(shape, bool)) for organ, (start, shape) in organs.items()}
+    return CachedCase("c", hu.astype(np.int16), (0, 0, 100), spacing, masks, frozenset(organs))
+
+
+def _neck_with_leak(width: int = 6) -> CachedCase:
+    """Slices 0-3 empty, 4-9 tissue only about the cord (2 x 2 voxels), 10-29 a whole neck."""
+    hu = np.full((30, 30, 30), -1000)
+    hu[4:10, 15 : 15 + width, 15 : 15 + width - 2] = 20
+    hu[10:, 3:27, 3:27] = 20
+    return _case(hu, {"SpinalCord": ((4, 16, 16), (20, 2, 2)), "Larynx": ((20, 5, 12), (4, 6, 6))})
+
+
+def test_end_slices_that_show_only_a_blob_about_an_organ_are_cut_off() -> None:
+    case = _neck_with_leak()  # 24 voxels of tissue about 4 of cord: 6 times, and 4 % of the neck's 576
+    assert np.flatnonzero(leaking_slices(case)).tolist() == list(range(10))
+    cut = without_leaking_slices(case)
+    assert cut.ct_hu.shape == (20, 30, 30) and cut.origin_mm == (0, 0, 130)
+    assert cut.masks["SpinalCord"][0] == (0, 16, 16) and cut.masks["SpinalCord"][1].shape == (14, 2, 2)
+    assert cut.masks["Larynx"][0] == (10, 5, 12)
+    assert cut.annotated == case.annotated
+
+
+def test_the_other_end_of_the_scan_is_looked_at_too() -> None:
+    case = _neck_with_leak()
+    turned = _case(case.ct_hu[::-1], {"SpinalCord": ((6, 16, 16), (20, 2, 2))})
+    assert np.flatnonzero(leaking_slices(turned)).tolist() == list(range(20, 30))
+
+
+def test_a_vertex_without_organs_and_a_whole_neck_stay() -> None:
+    hu = np.full((30, 30, 30), -1000)
+    for z in range(30):
+        r = int(np.sqrt(max(0, 13**2 - max(0, z - 16) ** 2)))
+        hu[z, 15 - r : 15 + r, 15 - r : 15 + r] = 20
+    case = _case(hu, {"Brainstem": ((12, 12, 12), (8, 5, 5))})
+    assert not leaking_slices(case).any()
+    assert without_leaking_slices(case) is case
+    assert not leaking_slices(_case(np.full((5, 5, 5), -1000), {})).any()
+
+
+def _pair(shift: int, spacing: tuple[float, float, float]) -> CachedCase:
+    """A cord and, 8 voxels in front of it, a larynx, both moved by `shift`."""
+    organs = {"SpinalCord": ((10, 40 + shift, 30), (4, 4, 4)), "Larynx": ((10, 32 + shift, 28), (6, 6, 8))}
+    return _case(np.zeros((30, 80, 60)), organs, spacing)
+
+
+def test_the_usual_region_follows_the_reference_organ_in_millimetres() -> None:
+    regions = UsualRegions.learn(_pair(n, (2, 2, 3)) for n in range(FEWEST_CASES))
+    case = _case(np.zeros((30, 80, 60)), {"SpinalCord": ((20, 10, 30), (2, 2, 2))}, (1, 1, 3))
+    box = regions.box(case, "Larynx")
+    assert box is not None
+    low, high = box
+    # Along y (2 mm there, 1 mm here) the larynx began 10 voxels of 2 mm before the cord's middle and ended 4 before it.
+    assert low[1] == pytest.approx(11 - 20 - MARGIN_MM) and high[1] == pytest.approx(11 - 8 + MARGIN_MM)
+    # Along z from 2 voxels of 3 mm below the cord's middle to 4 above.
+    assert low[0] == pytest.approx(21 - 2 - MARGIN_MM / 3) and high[0] == pytest.approx(
+        21 + 4 + MARGIN_MM / 3
+    )
+
+
+def test_of_an_organ_with_too_few_examples_nothing_is_assumed() -> None:
+    regions = UsualRegions.learn(_pair(n, (2, 2, 3)) for n in range(FEWEST_CASES - 1))
+    assert regions.box(_pair(0, (2, 2, 3)), "Larynx") is None
+
+
+def _entries(patients: int) -> list[IndexEntry]:
+    return [
+        IndexEntry(
+            f"p{n}", f"p{n}.npz", "train", ("Brainstem", "Esophagus") if n % 3 == 0 else ("Brainstem",)
+        )
+        for n in range(patients)
+    ]
+
+
+def test_held_out_patients_have_their_share_of_each_organ() -> None:
+    learn, held = hold_out(_entries(30), 9, seed=4)
+    assert len(held) == 9 and len(learn) == 21
+    assert sum("Esophagus" in e.annotated for e in held) == 3
+    assert hold_out(_entries(30), 9, seed=4)[1] == held
+    assert hold_out(_entries(30), 9, seed=5)[1] != held
+
+
+def test_all_volumes_of_interest_of_a_patient_fall_on_one_side() -> None:
+    entries = [
+        IndexEntry(f"p{n}.{g}", f"{n}{g}.npz", "train", ("Lens_L", "Lens_R"), g)
+        for n in range(10)
+        for g in ("Lens_L", "Lens_R")
+    ]
+    learn, held = hold_out(entries, 3)
+    assert len(held) == 6
+    assert not {e.patient for e in learn} & {e.patient for e in held}
+
+
+def test_nobody_left_to_learn_from_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot hold out 5 of 5 patients"):
+        hold_out(_entries(5), 5)

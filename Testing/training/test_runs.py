@@ -1,0 +1,208 @@
+"""A training run can be killed, stopped, resumed and repeated, and says in a sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from soars.errors import CancelledError, InputError
+from soars_training.cli import main
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.fitting.fit import fit
+from soars_training.fitting.loop import training_device
+from soars_training.fitting.options import BEST, LAST, FitOptions, FittedRun
+from soars_training.fitting.presets import paper_steps, preset
+from soars_training.fitting.state import balance, learning_rate
+from soars_training.windows.task import BranchTask
+
+ORGANS = ("Brainstem", "SpinalCord")
+TASK = BranchTask("anchor", ORGANS, ("ct",))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six cases with two bright boxes in water."""
+    folder = tmp_path_factory.mktemp("cache")
+    entries = []
+    for n in range(6):
+        rng = np.random.default_rng(n)
+        hu = rng.normal(0, 20, (16, 16, 16))
+        masks = {}
+        for k, organ in enumerate(ORGANS):
+            start = (int(rng.integers(2, 8)), int(rng.integers(2, 8)), 1 + 8 * k)
+            hu[tuple(slice(s, s + 5) for s in start)] = 300 + 300 * k
+            masks[organ] = (start, np.ones((5, 5, 5), bool))
+        case = CachedCase(f"c{n}", hu.astype(np.int16), (0, 0, 0), (3, 3, 3), masks, frozenset(ORGANS))
+        write_case(folder / f"c{n}.npz", case)
+        entries.append(IndexEntry(f"c{n}", f"c{n}.npz", "train", ORGANS))
+    CacheIndex((3, 3, 3), "boxes", entries).save(folder)
+    return folder
+
+
+def _options(**changes: object) -> FitOptions:
+    settings: dict[str, object] = {
+        "features": (4, 8), "patch": (8, 8, 8), "steps": 60, "batch": 2, "device": "cpu", "threads": 1,
+        "deterministic": True, "checkpoint_every": 10, "held_out": 2, "learning_rate": 1e-2, "supervised": 2,
+    }  # fmt: skip
+    return FitOptions(TASK, **(settings | changes))  # type: ignore[arg-type]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return FittedRun.load(run).network(run).state_dict()
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from first to last step without a break."""
+    output = tmp_path_factory.mktemp("whole")
+    fit(cache, output, _options())
+    return output
+
+
+def _same_as_whole(run: Path, whole: Path) -> None:
+    mine, theirs = _weights(run), _weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    without_time = [[row[:3] for row in csv.reader((f / "loss.csv").open())] for f in (run, whole)]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_run_learns_and_remembers_how_well(whole: Path) -> None:
+    rows = list(csv.DictReader((whole / "loss.csv").open()))
+    assert [row["step"] for row in rows] == ["20", "40", "60"]
+    assert float(rows[-1]["loss"]) < 0.8 * float(rows[0]["loss"])
+    run = FittedRun.load(whole)
+    assert run.held_out == ("c1", "c4") or len(run.held_out) == 2
+    assert set(run.validation) == set(ORGANS)
+    assert (whole / BEST).exists()
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    argv = [
+        "fit", str(cache), str(run), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
+        "--patch", "8,8,8", "--steps", "60", "--batch", "2", "--device", "cpu", "--threads", "1",
+        "--deterministic", "--checkpoint-every", "10", "--held-out", "2", "--learning-rate", "0.01",
+        "--windows=-500:1000", "--preset", "laptop",
+    ]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "soars_training.cli", *argv], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run / LAST).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (run / LAST).exists() and not (run / "run.json").exists(), "the run was over before it was killed"
+    assert main([*argv, "--resume"]) == 0
+    # The command's preset supervises three levels; a network of two has one to supervise, as the reference run.
+    _same_as_whole(run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on_later(
+    cache: Path, whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    timer = threading.Timer(0.0, lambda: _kill_when(tmp_path / LAST, number))
+    timer.start()
+    with pytest.raises(CancelledError, match=r"stopped at step \d+ of 60; .*--resume") as stopped:
+        fit(cache, tmp_path, _options())
+    assert stopped.value.exit_code == 130
+    timer.join()
+    assert signal.getsignal(number) is before
+    fit(cache, tmp_path, _options(), resume=True)
+    _same_as_whole(tmp_path, whole)
+
+
+def _kill_when(path: Path, number: int) -> None:
+    while not path.exists():
+        time.sleep(0.005)
+    os.kill(os.getpid(), number)
+
+
+def test_a_finished_run_is_not_overwritten_unasked(cache: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds a run already; --resume goes on with it, --overwrite"):
+        fit(cache, whole, _options())
+    with pytest.raises(InputError, match="this run is finished"):
+        fit(cache, whole, _options(), resume=True)
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        fit(cache, tmp_path, _options(), resume=True)
+
+
+def test_resuming_with_other_settings_names_them(cache: Path, whole: Path, tmp_path: Path) -> None:
+    (tmp_path / LAST).write_bytes((whole / LAST).read_bytes())
+    with pytest.raises(InputError, match=r"other settings \(learning_rate, steps\)"):
+        fit(cache, tmp_path, _options(steps=80, learning_rate=2e-2), resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(cache: Path, whole: Path, tmp_path: Path) -> None:
+    (tmp_path / LAST).write_bytes((whole / LAST).read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"last\.ckpt: damaged checkpoint"):
+        fit(cache, tmp_path, _options(), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"patch": (9, 8, 8)}, r"--patch 9,8,8: each side must be a multiple of 2, 2, 2 \(z, y, x\)"),
+        ({"steps": 0}, "must be at least 1"),
+        ({"optimiser": "sgd"}, "choose adamw or radam"),
+        ({"held_out": 6}, "cannot hold out 6 of 6 patients"),
+        ({"task": BranchTask("anchor", ("Larynx",), ("ct",))}, "annotates any of Larynx"),
+        ({"task": BranchTask("mid_level", ORGANS, ("ct", "anchor"), ("Eye_L",))}, "run soars-train guide"),
+        ({"init": Path("nowhere")}, "not a finished training run"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_a_sentence(
+    cache: Path, tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    task = changes.pop("task", TASK)
+    options = _options(**changes)
+    with pytest.raises(InputError, match=sentence):
+        fit(cache, tmp_path, FitOptions(**(vars(options) | {"task": task})))
+
+
+def test_a_gpu_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soars_training.fitting.loop.cuda_problem", lambda: "torch finds no CUDA device")
+    with pytest.raises(InputError, match="--device cuda: torch finds no CUDA device; choose --device cpu"):
+        training_device("cuda")
+    assert training_device("auto").type == "cpu"
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    options = _options(steps=1000, learning_rate=0.1)
+    rates = [learning_rate(options, step) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.1 / 20) and rates[19] == pytest.approx(0.1)
+    assert rates[510] == pytest.approx(0.05, rel=1e-3) and rates[1000] == pytest.approx(0, abs=1e-9)
+    poly = _options(steps=1000, learning_rate=0.1, schedule="poly")
+    assert learning_rate(poly, 510) == pytest.approx(0.1 * 0.5**0.9)
+
+
+def test_rare_organs_weigh_more_in_the_first_half_only() -> None:
+    options = _options(steps=100, balance=0.4)
+    assert [balance(options, s) for s in (0, 25, 50, 99)] == pytest.approx([0.4, 0.2, 0, 0])
+
+
+def test_the_papers_preset_is_what_the_papers_say() -> None:
+    paper = preset("paper", "anchor")
+    assert (paper.optimiser, paper.weight_decay, paper.batch, paper.learning_rate) == (
+        "radam",
+        0.005,
+        12,
+        0.01,
+    )
+    assert preset("paper", "small_hard").learning_rate == 0.005
+    assert paper.dice_only and paper.patch == (64, 128, 128)
+    assert (paper.strength.scale, paper.strength.rotation_degrees, paper.strength.mirror) == (0.2, 0, 0)
+    # 142 scans, 42 organs: 57 windows a scan (the paper's "about 70" with its own counting), batches of 12.
+    assert paper_steps(142, 42, 12) == 50 * 675

@@ -1,0 +1,115 @@
+"""The search finds the kernel that a task needs, on held-out data; the choice goes into the bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from soars.errors import InputError
+from soars.networks.architecture import KERNELS
+from soars_training.cli import main
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.search.search import alpha_optimiser, alpha_step, read_blocks
+from soars_training.search.supernet import SearchModel
+from soars_training.windows.task import Batch, BranchTask
+
+TASK = BranchTask("anchor", ("Brainstem",), ("ct",))
+SHAPE = (8, 10, 10)
+
+
+def _batch(signal: torch.Tensor, labels: torch.Tensor) -> Batch:
+    known, possible = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 1, *SHAPE, dtype=torch.bool)
+    return signal[None, None], labels[None].to(torch.uint8), known, possible
+
+
+def _across(generator: torch.Generator, held_out: bool) -> Batch:
+    """A voxel belongs to the organ when the voxel below it is bright: nothing in its own slice says so."""
+    signal = torch.randn(SHAPE, generator=generator)
+    return _batch(signal, signal.roll(1, 0) > 0)
+
+
+def _within(generator: torch.Generator, held_out: bool) -> Batch:
+    """The neighbour within the slice tells, with noise. In the training patients the slice below tells without noise;
+    in the others it tells the opposite, so that a kernel which looks there has learned a lie."""
+    labels = torch.rand(SHAPE, generator=generator) > 0.5
+    bright = labels.float() * 2 - 1
+    within = bright.roll(1, 2) + 0.5 * torch.randn(SHAPE, generator=generator)
+    across = bright.roll(-1, 0) * (-1 if held_out else 1)
+    return _batch(within + across, labels)
+
+
+def _found(task: object, seed: int) -> str:
+    """The kernel that a network of a single block chooses in a search of 60 steps."""
+    torch.manual_seed(seed)
+    model = SearchModel(FitOptions(TASK, features=(4,), supervised=1))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.optim.Adam(model.weights(), 0.02)
+    alphas = alpha_optimiser(model, 0.05)
+    for step in range(60):
+        weights.zero_grad()
+        model.loss(task(generator, False), 0.0).backward()  # type: ignore[operator]
+        weights.step()
+        if step >= 24:
+            alpha_step(model, alphas, task(generator, True))  # type: ignore[operator]
+    return model.choice()[0]
+
+
+@pytest.mark.parametrize(("task", "kinds"), [(_across, ("3d", "p3d")), (_within, ("2d",))])
+def test_the_right_kind_of_kernel_is_found_in_nine_of_ten_seeds(task: object, kinds: tuple[str, ...]) -> None:
+    found = [_found(task, seed).split("_")[0] for seed in range(10)]
+    assert sum(kind in kinds for kind in found) >= 9, found
+
+
+def test_the_mixture_begins_even_and_the_alphas_are_not_among_the_weights() -> None:
+    model = SearchModel(FitOptions(TASK, features=(4, 8)))
+    assert len(model.alphas) == 3
+    np.testing.assert_allclose(model.shares(), 1 / 6, atol=1e-3)
+    shared = {id(p) for p in model.weights()} & {id(a) for a in model.alphas}
+    assert not shared and len(model.weights()) + 3 == len(list(model.parameters()))
+
+
+def test_an_alpha_step_leaves_the_weights_alone_and_a_weight_step_the_alphas() -> None:
+    model = SearchModel(FitOptions(TASK, features=(4,), supervised=1))
+    weights = [p.detach().clone() for p in model.weights()]
+    alphas = [a.detach().clone() for a in model.alphas]
+    alpha_step(model, alpha_optimiser(model, 0.1), _across(torch.Generator().manual_seed(0), True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.weights(), strict=True))
+    assert not torch.equal(alphas[0], model.alphas[0])
+
+
+def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = []
+    for n in range(3):
+        hu = np.random.default_rng(n).normal(0, 20, (16, 16, 16)).astype(np.int16)
+        hu[4:10, 4:10, 4:10] = 400
+        masks = {"Brainstem": ((4, 4, 4), np.ones((6, 6, 6), bool))}
+        write_case(
+            tmp_path / f"c{n}.npz", CachedCase(f"c{n}", hu, (0, 0, 0), (3, 3, 3), masks, frozenset(masks))
+        )
+        entries.append(IndexEntry(f"c{n}", f"c{n}.npz", "train", ("Brainstem",)))
+    CacheIndex((3, 3, 3), "boxes", entries).save(tmp_path)
+    common = ["--branch", "anchor", "--organs", "Brainstem", "--features", "2,4", "--patch", "8,8,8"]
+    common += ["--steps", "20", "--batch", "1", "--device", "cpu", "--windows=-500:1000"]
+    found = tmp_path / "search"
+    assert main(["search", str(tmp_path), str(found), *common, "--alpha-rate", "0.05"]) == 0
+    data = json.loads((found / "search.json").read_text())
+    assert set(data["blocks"]) <= set(KERNELS) and len(data["blocks"]) == 3
+    assert [len(row) for row in data["history"][-1]["shares"]] == [6, 6, 6]
+    assert data["blocks"] == [KERNELS[int(np.argmax(row))] for row in data["shares"]]
+    assert main(["fit", str(tmp_path), str(tmp_path / "run"), *common, "--blocks", str(found)]) == 0
+    assert FittedRun.load(tmp_path / "run").architecture.blocks == tuple(data["blocks"])
+
+
+def test_blocks_are_named_found_or_drawn() -> None:
+    assert read_blocks("2d_k3,3d_k3,p3d_k5", 2) == ("2d_k3", "3d_k3", "p3d_k5")
+    drawn = read_blocks("random:7", 5)
+    assert len(drawn) == 9 and drawn == read_blocks("random:7", 5) != read_blocks("random:8", 5)
+    with pytest.raises(InputError, match="nor a finished search"):
+        read_blocks("nowhere", 2)
+    with pytest.raises(InputError, match="the seed must be a whole number"):
+        read_blocks("random:x", 2)

@@ -1,0 +1,67 @@
+"""Where an organ usually lies relative to the others: the only place where one that nobody drew can be.
+
+An organ without contours is unknown, not absent, and its voxels may not be taught as background. But a larynx is
+unknown only about the larynx: predicted in the shoulder it is wrong, contoured or not. For every pair of organs the box
+that holds the one, seen from the centre of the other, is taken from the cases in which both were drawn; the usual
+region of an unknown organ is where the boxes of all drawn organs meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from soars_training.cohorts.cache import CachedCase
+
+MARGIN_MM = 25.0
+FEWEST_CASES = 5
+"""So many cases must have both organs before their offset says anything."""
+
+Box = tuple[np.ndarray, np.ndarray]
+"""Lowest and highest corner, (z, y, x)."""
+
+
+@dataclass(frozen=True)
+class UsualRegions:
+    """(reference organ, organ) -> box in mm that the organ lies in, seen from the reference's centre."""
+
+    offsets_mm: Mapping[tuple[str, str], Box]
+
+    @staticmethod
+    def learn(cases: Iterable[CachedCase]) -> UsualRegions:
+        """From the organs' bounding boxes; the outermost twentieth of the cases at either side is not believed."""
+        corners: dict[tuple[str, str], list[np.ndarray]] = {}
+        for case in cases:
+            spacing = np.asarray(case.spacing_mm[::-1])
+            boxes = {organ: _extent(case, organ) * spacing for organ in case.masks}
+            for reference, around in boxes.items():
+                for organ, box in boxes.items():
+                    corners.setdefault((reference, organ), []).append(box - around.mean(0))
+        offsets = {}
+        for pair, found in corners.items():
+            if len(found) >= FEWEST_CASES:
+                low, high = np.percentile(np.stack(found), (5, 95), axis=0)
+                offsets[pair] = (low[0] - MARGIN_MM, high[1] + MARGIN_MM)
+        return UsualRegions(offsets)
+
+    def box(self, case: CachedCase, organ: str) -> Box | None:
+        """Voxel indices of the region of an organ in a case; None when nothing is known of it: anywhere."""
+        spacing = np.asarray(case.spacing_mm[::-1])
+        low, high = np.full(3, -np.inf), np.full(3, np.inf)
+        for reference in case.masks:
+            if (reference, organ) in self.offsets_mm:
+                centre = _extent(case, reference).mean(0)
+                below, above = self.offsets_mm[reference, organ]
+                low = np.maximum(low, centre + below / spacing)
+                high = np.minimum(high, centre + above / spacing)
+        if not np.isfinite(low).all() or (low >= high).any():
+            return None
+        return low, high
+
+
+def _extent(case: CachedCase, organ: str) -> np.ndarray:
+    """[2, 3]: first voxel of an organ's crop and the one just beyond it."""
+    start, crop = case.masks[organ]
+    return np.array([start, np.add(start, crop.shape)], float)

@@ -1,0 +1,1 @@
+"""The commands of `soars-train`, one module each: an argument parser and the call."""

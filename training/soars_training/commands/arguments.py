@@ -1,0 +1,126 @@
+"""Arguments that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from soars import catalogue
+from soars.errors import InputError
+
+OPENKBP_SPLITS = {"train": "train-pats", "validation": "validation-pats"}
+Triple = tuple[float, float, float]
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Where cases come from: one of --openkbp, --list, --phantoms."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--openkbp", type=Path, metavar="DIR", help="OpenKBP folder (cases.json, *_ct.nii.gz, *_oars.nii.gz)"
+    )
+    source.add_argument("--list", type=Path, metavar="FILE", help="JSON list of your own cases")
+    source.add_argument("--phantoms", type=int, metavar="N", help="make N phantoms")
+    parser.add_argument(
+        "--first-seed", type=int, default=1000, help="seed of the first phantom (default 1000)"
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """How a run starts, stops and is repeated."""
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    parser.add_argument("--deterministic", action="store_true", help="the same bits on every repetition")
+    parser.add_argument("--seed", type=int, default=1, help="of weights and windows (default 1)")
+    parser.add_argument(
+        "--held-out", type=int, default=0, metavar="N", help="keep N patients for validation (default 0)"
+    )
+    parser.add_argument(
+        "--validate-every", type=int, default=0, metavar="STEPS", help="0: at the end only (default)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=250, metavar="STEPS", help="(default %(default)s)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+
+
+def organs(text: str | None, branch: str) -> tuple[str, ...]:
+    """Catalogue names from a list of any spelling; all of the branch's stratum when there is none."""
+    if text:
+        return tuple(catalogue.resolve(name).name for name in text.split(","))
+    return tuple(o.name for o in catalogue.by_stratum("small_hard" if branch == "detection" else branch))
+
+
+def train_split(cache: Path) -> str:
+    """The name that a cache gives the cases to learn from."""
+    from soars_training.cohorts.cache import CacheIndex
+
+    splits = {case.split for case in CacheIndex.load(cache).cases}
+    return next((s for s in ("train", OPENKBP_SPLITS["train"]) if s in splits), "train")
+
+
+def read_vois(path: Path | None) -> dict[str, Triple]:
+    """VOI extents (x, y, z) in mm per heat-map group; raises `InputError`."""
+    if path is None:
+        return {}
+    try:
+        return {
+            str(k): (float(x), float(y), float(z)) for k, (x, y, z) in json.loads(path.read_text()).items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a JSON of VOI extents, group -> [x, y, z] in mm ({error})") from error
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas."""
+    try:
+        return tuple(int(v) for v in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option}: expected whole numbers separated by commas, got {text!r}") from error
+
+
+def patch(text: str) -> tuple[int, int, int]:
+    """A window's three sides."""
+    sides = numbers(text, "--patch")
+    if len(sides) != 3:
+        raise InputError(f"--patch: expected three numbers z,y,x, got {text!r}")
+    return sides[0], sides[1], sides[2]
+
+
+def windows_hu(text: str) -> tuple[tuple[float, float], ...]:
+    """CT windows from low:high,low:high."""
+    windows = []
+    for part in text.split(","):
+        try:
+            low, high = (float(v) for v in part.split(":"))
+        except ValueError as error:
+            raise InputError(f"--windows: expected low:high in HU, got {part!r}") from error
+        if not low < high:
+            raise InputError(f"--windows: {part}: the lower end is not below the upper one")
+        windows.append((low, high))
+    return tuple(windows)
+
+
+def spacing(text: str) -> Triple:
+    """One number, or three as x,y,z, in mm and positive."""
+    try:
+        values = [float(v) for v in text.split(",")]
+        x, y, z = values * 3 if len(values) == 1 else values
+    except ValueError as error:
+        raise InputError(f"--spacing: expected a number, or three as x,y,z, got {text!r}") from error
+    if not min(x, y, z) > 0:
+        raise InputError(f"--spacing: must be positive, got {text!r}")
+    return x, y, z
+
+
+def joins(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Organs that are scored as one, from WHOLE=PART,PART."""
+    found = {}
+    for text in texts:
+        whole, _, parts = text.partition("=")
+        if not parts:
+            raise InputError(f"--join: expected WHOLE=PART,PART, got {text!r}")
+        found[catalogue.resolve(whole).name] = tuple(catalogue.resolve(p).name for p in parts.split(","))
+    return found

@@ -1,0 +1,139 @@
+"""`soars-train fit`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soars.errors import InputError
+from soars_training.commands import arguments
+
+if TYPE_CHECKING:
+    from soars_training.fitting.options import FitOptions
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("fit", help="train one branch")
+    add_network(parser)
+    parser.add_argument(
+        "--blocks",
+        help="kernel choice per block (2d_k3 2d_k5 3d_k3 3d_k5 p3d_k3 p3d_k5), the encoder's from fine to coarse, then "
+        "the decoder's from coarse to fine, with commas between; or the folder of a soars-train search; or "
+        "random:SEED; default 3d_k3 everywhere",
+    )
+    parser.add_argument(
+        "--init", type=Path, metavar="RUN", help="start from a finished run of a network with the same layers"
+    )
+    arguments.add_run(parser)
+    parser.set_defaults(run=run)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """What to train and how; shared with `soars-train search`."""
+    parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
+    parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
+    parser.add_argument("--branch", required=True, choices=("anchor", "mid_level", "detection", "small_hard"))
+    parser.add_argument("--organs", help="comma-separated names; default: all of the branch's stratum")
+    parser.add_argument(
+        "--preset",
+        choices=("laptop", "gpu", "paper"),
+        default="laptop",
+        help="where the defaults below come from (default laptop)",
+    )
+    parser.add_argument(
+        "--guide", type=Path, help="folder written by soars-train guide (anchor probabilities as input)"
+    )
+    parser.add_argument("--voi", type=Path, metavar="FILE", help="JSON of VOI extents (small_hard)")
+    parser.add_argument(
+        "--heatmap", action="store_true", help="small_hard: also see the heat map's crop (CVPR 2020)"
+    )
+    parser.add_argument(
+        "--windows", help="CT windows in HU, an input channel each, the widest first, as low:high,low:high"
+    )
+    parser.add_argument("--features", help="channels per level, finest first")
+    parser.add_argument("--patch", help="training and inference window z,y,x in voxels")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--optimiser", choices=("adamw", "radam"))
+    parser.add_argument(
+        "--augmentation", type=float, default=1.0, help="times the preset's strengths; 0 for none (default 1)"
+    )
+    parser.add_argument(
+        "--balance",
+        type=float,
+        default=0.5,
+        help="power of rarity that classes weigh by at the start; falls to 0 over the first half (default 0.5)",
+    )
+    parser.add_argument(
+        "--foreground", type=float, default=0.7, help="share of windows drawn about an organ (default 0.7)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from soars_training.fitting.fit import fit
+
+    options = options_of(args)
+    done = fit(args.cache, args.output, options, args.guide, resume=args.resume, overwrite=args.overwrite)
+    minutes = done.seconds / 60
+    print(f"{done.branch}: {done.cases} cases, {options.steps} steps in {minutes:.1f} min -> {args.output}")
+
+
+def options_of(args: argparse.Namespace) -> FitOptions:
+    """The run that the arguments ask for: the preset's settings, but for those given."""
+    from soars import catalogue
+    from soars_training.cohorts.cache import CacheIndex
+    from soars_training.fitting.options import FitOptions
+    from soars_training.fitting.presets import paper_steps, preset
+    from soars_training.release.guide import guide_anchors
+    from soars_training.search.search import read_blocks
+    from soars_training.windows.task import BranchTask
+
+    if args.branch == "small_hard" and not args.voi:
+        raise InputError("small_hard needs --voi, the same file the cache was prepared with")
+    default = preset(args.preset, args.branch)
+    organs = arguments.organs(args.organs, args.branch)
+    groups = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
+    task = BranchTask(
+        branch=args.branch,
+        classes=groups if args.branch == "detection" else organs,
+        inputs=("ct", *(("anchor",) if args.guide else ()), *(("heatmap",) if args.heatmap else ())),
+        anchors=guide_anchors(args.guide) if args.guide else (),
+        windows_hu=arguments.windows_hu(args.windows) if args.windows else default.windows_hu,
+    )
+    split = arguments.train_split(args.cache)
+    features = arguments.numbers(args.features, "--features") if args.features else default.features
+    blocks = getattr(args, "blocks", None)
+    batch = args.batch or default.batch
+    steps = args.steps or default.steps
+    if steps is None:
+        steps = paper_steps(len(CacheIndex.load(args.cache).of_split(split)), len(task.classes), batch)
+    return FitOptions(
+        task,
+        features=features,
+        blocks=read_blocks(blocks, len(features)) if blocks else None,
+        patch=arguments.patch(args.patch) if args.patch else default.patch,
+        voi_mm=arguments.read_vois(args.voi) if args.voi else None,
+        steps=steps,
+        batch=batch,
+        learning_rate=args.learning_rate or default.learning_rate,
+        optimiser=args.optimiser or default.optimiser,
+        weight_decay=default.weight_decay,
+        schedule=default.schedule,
+        seed=args.seed,
+        train_split=split,
+        held_out=args.held_out,
+        validate_every=args.validate_every,
+        device=args.device,
+        threads=args.threads,
+        deterministic=args.deterministic,
+        init=getattr(args, "init", None),
+        strength=default.strength.times(args.augmentation),
+        foreground=args.foreground,
+        balance=args.balance,
+        dice_only=default.dice_only,
+        supervised=default.supervised,
+        ema=default.ema,
+        checkpoint_every=args.checkpoint_every,
+    )

@@ -1,0 +1,23 @@
+"""`soars-train guide`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "guide", help="compute the frozen anchor branch's probabilities for every cached case"
+    )
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("anchor", type=Path, help="the anchor branch's run folder")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from soars_training.release.guide import write_guides
+
+    write_guides(args.cache, args.anchor, args.output, args.device)

@@ -1,0 +1,1 @@
+"""Fitting one branch: losses, schedule, checkpoints, validation."""

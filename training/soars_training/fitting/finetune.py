@@ -1,0 +1,157 @@
+"""End-to-end fine-tuning of the anchor and mid-level branches (paper: the last of three training steps)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from soars.cascade.preprocess import Grid
+from soars.cascade.windows import CtChannel, Foreground, Source, slide
+from soars.errors import InputError
+from soars_training.cohorts.cache import CacheIndex
+from soars_training.cohorts.splits import hold_out
+from soars_training.fitting.fit import describe, held_out_cases, live_spec, window_data
+from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.models import BranchModel, EndToEnd
+from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.start import start_from
+from soars_training.fitting.state import TrainingState
+from soars_training.fitting.validate import LiveEngine, dice_per_class
+from soars_training.windows.loaded import LoadedCase
+from soars_training.windows.task import BranchTask, scaled_ct
+
+BRANCHES = ("anchor", "mid_level")
+
+
+def finetune(
+    cache: Path,
+    output: Path,
+    anchor_run: Path,
+    mid_run: Path,
+    options: FitOptions,
+    *,
+    anchors: Sequence[str] | None = None,
+    organs: Sequence[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, FittedRun]:
+    """Train both branches together and write a finished run of each into `output`/anchor and `output`/mid_level.
+
+    `anchors` and `organs` choose the classes of the two branches among those that the runs were trained for; all when
+    None. So a single network that was trained for all organs can be given as both runs, and is split into two
+    branches here. The task and the architecture in `options` are taken from the runs. Raises `InputError` when the
+    two runs do not fit together, and as `soars_training.fitting.fit.fit` does.
+    """
+    options, tasks = _joined(options, FittedRun.load(anchor_run), FittedRun.load(mid_run), anchors, organs)
+    options.check()
+    device = training_device(options.device)
+    claim(output, resume, overwrite)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    index = CacheIndex.load(cache)
+    learn, held = hold_out(index.of_split(options.train_split), options.held_out)
+    data = window_data(cache, index, options, learn)
+    held_cases = held_out_cases(cache, held, data, None)
+    models = {name: BranchModel(options, tasks[name]) for name in BRANCHES}
+    if not resume:
+        for name, folder in zip(BRANCHES, (anchor_run, mid_run), strict=True):
+            start_from(models[name].network, folder, tasks[name])
+    state = TrainingState.new(options, EndToEnd(models["anchor"], models["mid_level"]).to(device))
+    if resume:
+        state.resume(output)
+
+    def validate() -> dict[str, float]:
+        engines = {
+            name: LiveEngine(
+                getattr(state.averaged, name).network, "softmax", device, training_precision(device)
+            )
+            for name in BRANCHES
+        }
+        return _cascade_dice(engines, tasks, options, index.spacing_mm, held_cases)
+
+    with deterministic(options.deterministic):
+        train(state, data, output, device, validate)
+    return _split(state, tasks, options, index, len(data.cases), held, output)
+
+
+def _joined(
+    options: FitOptions,
+    anchor: FittedRun,
+    mid: FittedRun,
+    anchors: Sequence[str] | None,
+    organs: Sequence[str] | None,
+) -> tuple[FitOptions, dict[str, BranchTask]]:
+    """The options with the task of both, and the task of each."""
+    if (anchor.spacing_mm, anchor.patch, anchor.windows_hu) != (mid.spacing_mm, mid.patch, mid.windows_hu):
+        raise InputError("the two runs differ in spacing, patch or CT windows; they cannot be trained as one")
+    first, second = tuple(anchors or anchor.classes), tuple(organs or mid.classes)
+    for names, run in ((first, anchor), (second, mid)):
+        strange = [n for n in names if n not in run.classes]
+        if strange:
+            raise InputError(f"the {run.branch} run was not trained for {', '.join(strange)}")
+    both = [n for n in first if n in second]
+    if both:
+        raise InputError(f"{both[0]} is among the organs of both branches; name each branch's organs")
+    tasks = {
+        "anchor": BranchTask("anchor", first, ("ct",), (), anchor.windows_hu),
+        "mid_level": BranchTask("mid_level", second, ("ct", "anchor"), first, mid.windows_hu),
+    }
+    whole = BranchTask("anchor", first + second, ("ct",), (), anchor.windows_hu)
+    old = anchor.architecture
+    return (
+        replace(options, task=whole, features=old.features, blocks=old.blocks, patch=anchor.patch),
+        tasks,
+    )
+
+
+def _cascade_dice(
+    engines: dict[str, LiveEngine],
+    tasks: dict[str, BranchTask],
+    options: FitOptions,
+    spacing_mm: tuple[float, float, float],
+    cases: Sequence[LoadedCase],
+) -> dict[str, float]:
+    """Mean DSC per organ over whole patients, the mid-level branch guided by the anchor branch's own output."""
+    found: dict[str, list[float]] = {}
+    specs = {name: live_spec(task, options, spacing_mm) for name, task in tasks.items()}
+    for case in cases:
+        z, y, x = case.data.ct_hu.shape
+        grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))
+        ct: list[Source] = [CtChannel(scaled_ct(case.data.ct_hu, w)) for w in options.task.windows_hu]
+        anchors = slide(engines["anchor"], specs["anchor"], grid, ct, _quiet)
+        guided = slide(engines["mid_level"], specs["mid_level"], grid, [*ct, Foreground(anchors)], _quiet)
+        for name, result in (("anchor", anchors), ("mid_level", guided)):
+            truth = case.data.label_map(tasks[name].classes)
+            for organ, value in dice_per_class(result.labels(), truth, tasks[name].classes).items():
+                if organ in case.data.annotated and organ in case.data.masks:
+                    found.setdefault(organ, []).append(value)
+    return {organ: float(np.mean(values)) for organ, values in found.items()}
+
+
+def _split(
+    state: TrainingState,
+    tasks: dict[str, BranchTask],
+    options: FitOptions,
+    index: CacheIndex,
+    cases: int,
+    held: Sequence[object],
+    output: Path,
+) -> dict[str, FittedRun]:
+    """A finished run of each branch, from the trained whole."""
+    runs = {}
+    for name in BRANCHES:
+        folder = output / name
+        folder.mkdir(exist_ok=True)
+        state.save_branch(folder, name)
+        runs[name] = describe(tasks[name], options, index, state, cases, held)  # type: ignore[arg-type]
+        runs[name].save(folder)
+    return runs
+
+
+def _quiet(_done: int, _of: int) -> None:
+    pass

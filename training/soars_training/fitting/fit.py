@@ -1,0 +1,158 @@
+"""Fit one branch of the cascade: anchor first, then mid-level, detection, and small and hard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from soars.bundle.manifest import BranchSpec
+from soars.cascade.preprocess import Grid
+from soars.networks.architecture import UNetArchitecture
+from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
+from soars_training.cohorts.splits import hold_out
+from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.models import BranchModel
+from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.start import start_from
+from soars_training.fitting.state import TrainingState
+from soars_training.fitting.validate import ACTIVATIONS, LiveEngine, whole_patient_dice
+from soars_training.windows.dataset import WindowDataset
+from soars_training.windows.loaded import LoadedCase, load
+from soars_training.windows.task import BranchTask
+
+
+def fit(
+    cache: Path,
+    output: Path,
+    options: FitOptions,
+    guide_folder: Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> FittedRun:
+    """Train one branch from a cache and write checkpoints, tables and `run.json` into `output`.
+
+    Runs in bf16 where the processor or GPU computes in it. Raises `InputError` when the cache does not annotate any
+    class, the guide is missing, a GPU was asked for and is not there, or `output` holds a run already and neither
+    `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
+    """
+    options.check()
+    device = training_device(options.device)
+    claim(output, resume, overwrite)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    index = CacheIndex.load(cache)
+    learn, held = hold_out(index.of_split(options.train_split), options.held_out)
+    data = window_data(cache, index, options, learn, guide_folder)
+    held_cases = held_out_cases(cache, held, data, guide_folder)
+    model = BranchModel(options)
+    if options.init is not None and not resume:
+        start_from(model.network, options.init, options.task)
+    state = TrainingState.new(options, model.to(device))
+    if resume:
+        state.resume(output)
+    spec = live_spec(options.task, options, index.spacing_mm)
+
+    def validate() -> dict[str, float]:
+        if not options.task.softmax:
+            return {}
+        averaged = state.averaged
+        assert isinstance(averaged, BranchModel)
+        engine = LiveEngine(averaged.network, spec.activation, device, training_precision(device))
+        return whole_patient_dice(engine, spec, options.task, held_cases)
+
+    with deterministic(options.deterministic):
+        train(state, data, output, device, validate)
+    run = describe(options.task, options, index, state, len(data.cases), held)
+    run.save(output)
+    return run
+
+
+def window_data(
+    cache: Path,
+    index: CacheIndex,
+    options: FitOptions,
+    entries: Sequence[IndexEntry],
+    guide_folder: Path | None = None,
+    task: BranchTask | None = None,
+) -> WindowDataset:
+    """The training windows of a run."""
+    voi_mm = options.voi_mm or {}
+    return WindowDataset(
+        cache,
+        task or options.task,
+        options.patch,
+        entries,
+        seed=options.seed,
+        strength=options.strength,
+        voi_shapes={
+            group: voi_shape(extent, index.spacing_mm, options.architecture())
+            for group, extent in voi_mm.items()
+        },
+        guide_folder=guide_folder,
+        foreground=options.foreground,
+    )
+
+
+def held_out_cases(
+    cache: Path, entries: Sequence[IndexEntry], data: WindowDataset, guide_folder: Path | None
+) -> list[LoadedCase]:
+    """The cases of the patients that validate a run, those that annotate none of its organs left out."""
+    usable = [e for e in entries if set(data.task.members) & set(e.annotated)]
+    return [load(read_case(cache / e.file), e, data.task, data.regions, guide_folder) for e in usable]
+
+
+def describe(
+    task: BranchTask,
+    options: FitOptions,
+    index: CacheIndex,
+    state: TrainingState,
+    cases: int,
+    held: Sequence[IndexEntry],
+) -> FittedRun:
+    """What `run.json` says of a branch that has been trained."""
+    return FittedRun(
+        branch=task.branch,
+        classes=task.classes,
+        inputs=task.inputs,
+        anchors=task.anchors,
+        spacing_mm=index.spacing_mm,
+        patch=options.patch,
+        windows_hu=task.windows_hu,
+        voi_mm=options.voi_mm or {},
+        architecture=options.architecture_of(task),
+        source=index.source,
+        cases=cases,
+        held_out=tuple(sorted({e.patient for e in held})),
+        validation={o: dsc for step, o, dsc in state.scores if step == state.step and o in task.classes},
+        options=options.to_dict(),
+        seconds=round(state.seconds, 1),
+    )
+
+
+def live_spec(task: BranchTask, options: FitOptions, spacing_mm: tuple[float, float, float]) -> BranchSpec:
+    """The branch as inference sees it, for a network in memory."""
+    return BranchSpec(
+        name=task.branch,
+        inputs=task.inputs,
+        classes=task.classes,
+        activation=ACTIVATIONS[task.branch],
+        spacing_mm=spacing_mm,
+        patch=options.patch,
+        architecture=options.architecture_of(task),
+        files={},
+        windows_hu=task.windows_hu,
+    )
+
+
+def voi_shape(
+    extent_mm: tuple[float, float, float],
+    spacing_mm: tuple[float, float, float],
+    architecture: UNetArchitecture,
+) -> tuple[int, int, int]:
+    """Shape (z, y, x) of a VOI, rounded up to what the network can halve; the same rule as at inference."""
+    return Grid.around(np.zeros(3), extent_mm, spacing_mm, architecture.divisor).shape

@@ -1,0 +1,196 @@
+"""The training loop: one for every model, interrupted and resumed at any step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
+from soars.errors import CancelledError, InputError
+from soars_training.fitting.options import BEST, LAST, RUN_FILE
+from soars_training.fitting.state import TrainingState, balance, learning_rate
+from soars_training.windows.dataset import WindowDataset
+from soars_training.windows.task import Batch, collate
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 20
+MAX_GRADIENT = 5.0
+
+Scores = dict[str, float]
+
+
+def train(
+    state: TrainingState,
+    data: WindowDataset,
+    output: Path,
+    device: torch.device,
+    validate: Callable[[], Scores],
+    after_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Run to the last step, from wherever the state stands.
+
+    `validate` gives the mean DSC per organ of the held-out patients, or nothing; it is called every `validate_every`
+    steps and at the end. `after_step` is called after every step. Raises `CancelledError` after SIGTERM or SIGINT, with
+    a checkpoint written, and `InputError` when the loss is no longer a number.
+    """
+    options = state.options
+    precision = training_precision(device)
+    with _signals() as stop:
+        for batches in _batches(data, state):
+            started = time.monotonic()
+            _one_step(state, batches, device, precision)
+            after_step()
+            state.seconds += time.monotonic() - started
+            last = state.step == options.steps
+            if last or (options.validate_every and state.step % options.validate_every == 0):
+                _score(state, output, validate())
+            if last or state.step % options.checkpoint_every == 0:
+                state.save(output)
+            if stop.is_set() and not last:
+                state.save(output)
+                raise CancelledError(
+                    f"stopped at step {state.step} of {options.steps}; {output / LAST} is written: "
+                    "the same command with --resume goes on from there"
+                )
+
+
+def training_device(name: str) -> torch.device:
+    """The device asked for; `auto` takes a CUDA device if there is one. Raises `InputError` for one that is absent."""
+    problem = cuda_problem()
+    if name == "cuda" and problem:
+        raise InputError(f"--device cuda: {problem}; choose --device cpu or auto")
+    return torch.device("cpu" if name == "cpu" or problem else "cuda")
+
+
+def training_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the processor or GPU computes in it."""
+    return torch.bfloat16 if device.type == "cuda" or cpu_has_bf16() else torch.float32
+
+
+def claim(output: Path, resume: bool, overwrite: bool) -> None:
+    """Make the folder; refuse one that holds a run, unless it is to be resumed or overwritten."""
+    if resume and (output / RUN_FILE).exists():
+        raise InputError(f"{output}: this run is finished; to train on from it use another folder and --init")
+    if not resume and ((output / LAST).exists() or (output / RUN_FILE).exists()):
+        if not overwrite:
+            raise InputError(
+                f"{output} holds a run already; --resume goes on with it, --overwrite starts it anew"
+            )
+        for name in (RUN_FILE, LAST, BEST):
+            (output / name).unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """With `wanted`, only algorithms that give the same bits every time."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _score(state: TrainingState, output: Path, scores: Scores) -> None:
+    if not scores:
+        return
+    state.scores += [(state.step, organ, value) for organ, value in scores.items()]
+    mean = float(np.mean(list(scores.values())))
+    log.info("step %d: mean DSC of the held-out patients %.4f", state.step, mean)
+    if mean > state.best:
+        state.best = mean
+        state.save_best(output)
+
+
+def _one_step(
+    state: TrainingState, batches: Sequence[Batch], device: torch.device, precision: torch.dtype
+) -> None:
+    """One optimiser step over the micro-batches of a step."""
+    options = state.options
+    rate, power = learning_rate(options, state.step), balance(options, state.step)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    state.model.train()
+    state.optimiser.zero_grad(set_to_none=True)
+    total = 0.0
+    for inputs, target, known, possible in batches:
+        there = (inputs.to(device), target.to(device), known.to(device), possible.to(device))
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            loss = state.model.loss(there, power) / len(batches)
+        loss.backward()
+        total += float(loss.detach())
+    if not math.isfinite(total):
+        raise InputError(
+            f"the loss is {total} at step {state.step}; lower --learning-rate, or check the cases for broken CTs"
+        )
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT)
+    state.optimiser.step()
+    state.step += 1
+    state.average()
+    state.pending.append(total)
+    if state.step % LOG_EVERY == 0 or state.step == options.steps:
+        state.losses.append((state.step, float(np.mean(state.pending)), rate, round(state.seconds, 1)))
+        state.pending.clear()
+
+
+def _batches(data: WindowDataset, state: TrainingState) -> Iterator[list[Batch]]:
+    """For each step still to do its micro-batches, windows drawn in a second process.
+
+    VOIs differ in shape, so the small and hard branch sees one at a time and adds up the gradients of a batch.
+    """
+    options = state.options
+    width = options.batch
+    size = 1 if data.task.branch == "small_hard" else width
+    loader = DataLoader(
+        data,
+        batch_size=size,
+        sampler=range(state.step * width, options.steps * width),
+        collate_fn=collate,
+        num_workers=1,
+        prefetch_factor=4,
+    )
+    pending: list[Batch] = []
+    with tqdm(
+        total=options.steps, initial=state.step, desc=data.task.branch, unit="step", mininterval=5
+    ) as bar:
+        for batch in loader:
+            pending.append(batch)
+            if len(pending) * size == width:
+                yield pending
+                pending = []
+                bar.update()
+                if state.losses:
+                    bar.set_postfix(loss=f"{state.losses[-1][1]:.3f}", refresh=False)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, instead of ending the process at once (in the main thread only)."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,155 @@
+"""What a training run is asked to do, and what a finished one says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soars.errors import InputError
+from soars.networks.architecture import UNetArchitecture
+from soars.networks.unet import UNet
+from soars_training.windows.augment import Augmentation
+from soars_training.windows.task import BranchTask
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+RUN_FILE = "run.json"
+OPTIMISERS = ("adamw", "radam")
+SCHEDULES = ("cosine", "poly")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """One training run.
+
+    Attributes:
+        task: what to learn.
+        features, blocks: channels per level, kernel choice per block (3x3x3 everywhere when None).
+        patch: window (z, y, x) in voxels; voi_mm (x, y, z) per heat-map group for small_hard.
+        steps, batch, learning_rate, optimiser, weight_decay: one schedule from the rate to zero after a short warm-up,
+            a cosine or nnU-Net's polynomial (1 - step / steps)^0.9.
+        seed: of weights and windows. train_split: the cache's split to learn from.
+        held_out: so many patients of it are kept for validation, every `validate_every` steps (0: only at the end).
+        device: auto, cpu or cuda; threads: CPU threads; deterministic: the same bits on every repetition.
+        init: a finished run to go on from, or of which to take the layers that fit.
+        strength: of the augmentation. foreground: share of windows drawn about an organ.
+        balance: power of the classes' rarity that they weigh by at the start; falls to zero over the first half.
+        dice_only: the papers' loss. supervised: decoder levels that answer. ema: decay of the averaged weights.
+        checkpoint_every: steps between two checkpoints; a run resumes from the last.
+    """
+
+    task: BranchTask
+    features: tuple[int, ...] = (16, 32, 64, 128, 128)
+    blocks: tuple[str, ...] | None = None
+    patch: tuple[int, int, int] = (64, 64, 64)
+    voi_mm: dict[str, tuple[float, float, float]] | None = None
+    steps: int = 4000
+    batch: int = 2
+    learning_rate: float = 1.5e-3
+    optimiser: str = "adamw"
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"
+    seed: int = 1
+    train_split: str = "train"
+    held_out: int = 0
+    validate_every: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    deterministic: bool = False
+    init: Path | None = None
+    strength: Augmentation = field(default_factory=Augmentation)
+    foreground: float = 0.7
+    balance: float = 0.5
+    dice_only: bool = False
+    supervised: int = 3
+    ema: float = 0.999
+    checkpoint_every: int = 250
+
+    def architecture(self) -> UNetArchitecture:
+        return self.architecture_of(self.task)
+
+    def architecture_of(self, task: BranchTask) -> UNetArchitecture:
+        """The network for a task: channels in and out are the task's, all else is as asked for."""
+        plain = UNetArchitecture.plain(task.in_channels, task.out_channels, self.features)
+        return replace(plain, blocks=self.blocks) if self.blocks else plain
+
+    def check(self) -> None:
+        """Raises `InputError` for a patch that the network cannot halve, or numbers that make no sense."""
+        divisor = self.architecture().divisor
+        if any(n < d or n % d for n, d in zip(self.patch, divisor, strict=True)):
+            shown = ",".join(map(str, self.patch))
+            raise InputError(
+                f"--patch {shown}: each side must be a multiple of {', '.join(map(str, divisor))} (z, y, x), "
+                f"since a network of {len(self.features)} levels halves it {len(self.features) - 1} times"
+            )
+        if min(self.steps, self.batch, self.checkpoint_every) < 1:
+            raise InputError("--steps, --batch and --checkpoint-every must be at least 1")
+        if self.optimiser not in OPTIMISERS:
+            raise InputError(f"--optimiser {self.optimiser}: choose {' or '.join(OPTIMISERS)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule {self.schedule}: choose {' or '.join(SCHEDULES)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, for the checkpoint: a resumed run must have the same."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """What `run.json` beside a checkpoint says: enough to rebuild the network and to export it."""
+
+    branch: str
+    classes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    anchors: tuple[str, ...]
+    spacing_mm: tuple[float, float, float]
+    patch: tuple[int, int, int]
+    windows_hu: tuple[tuple[float, float], ...]
+    voi_mm: dict[str, tuple[float, float, float]]
+    architecture: UNetArchitecture
+    source: str
+    cases: int
+    held_out: tuple[str, ...]
+    validation: dict[str, float]
+    options: dict[str, Any]
+    seconds: float
+
+    @staticmethod
+    def load(folder: Path) -> FittedRun:
+        try:
+            data = json.loads((folder / RUN_FILE).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: not a finished training run ({error})") from error
+        missing = sorted({f.name for f in fields(FittedRun)} - set(data))
+        if missing:
+            raise InputError(
+                f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
+            )
+        data["architecture"] = UNetArchitecture.from_dict(data["architecture"])
+        for key in ("classes", "inputs", "anchors", "spacing_mm", "patch", "held_out"):
+            data[key] = tuple(data[key])
+        data["windows_hu"] = tuple((float(low), float(high)) for low, high in data["windows_hu"])
+        data["voi_mm"] = {k: tuple(v) for k, v in data["voi_mm"].items()}
+        return FittedRun(**data)
+
+    def save(self, folder: Path) -> None:
+        data = asdict(self) | {"architecture": self.architecture.to_dict()}
+        temporary = folder / (RUN_FILE + ".part")
+        temporary.write_text(json.dumps(data, indent=1))
+        os.replace(temporary, folder / RUN_FILE)
+
+    def task(self) -> BranchTask:
+        return BranchTask(self.branch, self.classes, self.inputs, self.anchors, self.windows_hu)
+
+    def network(self, folder: Path, checkpoint: str = LAST) -> UNet:
+        """The trained network (averaged weights), in evaluation mode, on the CPU."""
+        network = UNet(self.architecture)
+        state = torch.load(folder / checkpoint, map_location="cpu", weights_only=True)["averaged"]
+        network.load_state_dict(
+            {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        )
+        return network.eval()

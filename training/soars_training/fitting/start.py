@@ -1,0 +1,44 @@
+"""The weights that a run begins with when another one has been before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from soars.errors import InputError
+from soars.networks.unet import UNet
+from soars_training.fitting.options import FittedRun
+from soars_training.windows.task import BranchTask
+
+
+def start_from(network: UNet, folder: Path, task: BranchTask) -> None:
+    """Give a network the weights of a finished run, as far as the two fit.
+
+    The layers between are taken whole; of the first convolution the channels that both see (the CT's, and the anchors'
+    where they are the same), the others start at zero, so that the network answers as before; of the head the classes
+    that both have. Raises `InputError` when the layers in between differ.
+    """
+    before = FittedRun.load(folder)
+    old, new = before.architecture, network.architecture
+    if (old.features, old.strides, old.blocks) != (new.features, new.strides, new.blocks):
+        raise InputError(f"{folder}: its network has other layers than this one; cannot start from it")
+    if before.windows_hu != task.windows_hu:
+        raise InputError(f"{folder}: saw the CT through other windows than this one; cannot start from it")
+    weights, own = before.network(folder).state_dict(), network.state_dict()
+    first = next(iter(weights))
+    shared = len(task.windows_hu)
+    if (before.inputs, before.anchors) == (task.inputs, task.anchors):
+        shared = old.in_channels
+    widened = torch.zeros_like(own[first])
+    widened[:, :shared] = weights[first][:, :shared]
+    weights[first] = widened
+    offset = 1 if task.softmax else 0
+    rows = {name: i + offset for i, name in enumerate(task.classes)} | ({"": 0} if offset else {})
+    theirs = {name: i + offset for i, name in enumerate(before.classes)} | ({"": 0} if offset else {})
+    for key in ("head.weight", "head.bias"):
+        head = own[key].clone()
+        for name in rows.keys() & theirs.keys():
+            head[rows[name]] = weights[key][theirs[name]]
+        weights[key] = head
+    network.load_state_dict(weights)

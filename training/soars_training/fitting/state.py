@@ -1,0 +1,168 @@
+"""Everything that a training run must remember to go on after a kill as if nothing had happened."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soars.errors import InputError
+from soars_training.fitting.models import Model
+from soars_training.fitting.options import BEST, LAST, FitOptions
+
+LOSS_FILE, DSC_FILE = "loss.csv", "validation.csv"
+
+
+@dataclass
+class TrainingState:
+    """The model, its averaged twin, the optimiser, and what has been seen so far.
+
+    `losses` rows are (step, mean loss since the row before, learning rate, seconds), `scores` rows (step, organ, mean
+    DSC); `pending` holds the losses of the steps since the last row. `others` are optimisers beside the weights', and
+    `notes` what a run has to remember besides.
+    """
+
+    options: FitOptions
+    model: Model
+    averaged: Model
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[tuple[int, float, float, float]] = field(default_factory=list)
+    scores: list[tuple[int, str, float]] = field(default_factory=list)
+    pending: list[float] = field(default_factory=list)
+    others: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+
+    @staticmethod
+    def new(
+        options: FitOptions, model: Model, weights: Sequence[torch.nn.Parameter] | None = None
+    ) -> TrainingState:
+        """At step 0; `weights` are what the optimiser changes, all of the model's when None."""
+        averaged = copy.deepcopy(model).requires_grad_(False).eval()
+        return TrainingState(
+            options, model, averaged, make_optimiser(options, weights or list(model.parameters()))
+        )
+
+    def average(self) -> None:
+        """Move the averaged weights a share of the way to the model's; a larger one at the start."""
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay)
+            for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def save(self, folder: Path) -> None:
+        """Write `last.ckpt`, whole or not at all, and the two tables."""
+        data = {
+            "options": self.options.to_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "losses": self.losses,
+            "scores": self.scores,
+            "pending": self.pending,
+            "others": {name: optimiser.state_dict() for name, optimiser in self.others.items()},
+            "notes": self.notes,
+            "best": self.best,
+        }
+        _write(data, folder / LAST)
+        self.write_tables(folder)
+
+    def save_best(self, folder: Path) -> None:
+        _write({"step": self.step, "averaged": self.averaged.state_dict()}, folder / BEST)
+
+    def save_branch(self, folder: Path, name: str) -> None:
+        """The averaged weights of one branch of several, as the last checkpoint of a run of its own."""
+        branch = self.averaged.get_submodule(name)
+        _write({"step": self.step, "averaged": branch.state_dict()}, folder / LAST)
+
+    def write_tables(self, folder: Path) -> None:
+        _table(folder / LOSS_FILE, ("step", "loss", "learning_rate", "seconds"), self.losses)
+        _table(folder / DSC_FILE, ("step", "organ", "dsc"), self.scores)
+
+    def resume(self, folder: Path) -> None:
+        """Go back to the last checkpoint. Raises `InputError` when there is none, or for a run with other options."""
+        path = folder / LAST
+        try:
+            data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise InputError(f"{folder}: no checkpoint to resume from; start without --resume") from None
+        except Exception as error:  # torch raises what pickle and zipfile happen to raise
+            raise InputError(
+                f"{path}: damaged checkpoint ({type(error).__name__}); train again with --overwrite"
+            ) from error
+        mine, theirs = self.options.to_dict(), data["options"]
+        other = [k for k in mine if mine[k] != theirs.get(k) and k not in _MAY_DIFFER]
+        if other:
+            raise InputError(
+                f"{folder}: was started with other settings ({', '.join(sorted(other))}); resume with the same, "
+                "or train into another folder"
+            )
+        self.model.load_state_dict(data["model"])
+        self.averaged.load_state_dict(data["averaged"])
+        self.optimiser.load_state_dict(data["optimiser"])
+        self.step, self.seconds, self.best = data["step"], data["seconds"], data["best"]
+        self.losses = [tuple(row) for row in data["losses"]]
+        self.scores = [tuple(row) for row in data["scores"]]
+        self.pending, self.notes = list(data["pending"]), list(data["notes"])
+        for name, optimiser in self.others.items():
+            optimiser.load_state_dict(data["others"][name])
+
+
+_MAY_DIFFER = ("device", "threads", "checkpoint_every", "validate_every", "init")
+"""Options that a resumed run may have changed: they do not alter what is learned."""
+
+
+def make_optimiser(options: FitOptions, weights: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW in one fused pass (a tenth of a step's time less than RAdam on a CPU), or the papers' RAdam
+    with its own coupled weight decay."""
+    if options.optimiser == "radam":
+        return torch.optim.RAdam(
+            weights,
+            options.learning_rate,
+            weight_decay=options.weight_decay,
+        )
+    return torch.optim.AdamW(weights, options.learning_rate, weight_decay=options.weight_decay, fused=True)
+
+
+def learning_rate(options: FitOptions, step: int) -> float:
+    """A linear warm-up over the first fiftieth, then a cosine or a polynomial to zero."""
+    warm_up = max(1, options.steps // 50)
+    if step < warm_up:
+        return options.learning_rate * (step + 1) / warm_up
+    done = min(1.0, (step - warm_up) / max(1, options.steps - warm_up))
+    if options.schedule == "poly":
+        return options.learning_rate * (1 - done) ** 0.9
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def balance(options: FitOptions, step: int) -> float:
+    """The power of rarity: falls linearly to zero over the first half, so that in the end all voxels count alike and
+    no organ is drawn too large."""
+    return options.balance * max(0.0, 1 - 2 * step / options.steps)
+
+
+def _write(data: dict[str, Any], path: Path) -> None:
+    temporary = path.with_name(path.name + ".part")
+    torch.save(data, temporary)
+    os.replace(temporary, path)
+
+
+def _table(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
+    os.replace(temporary, path)

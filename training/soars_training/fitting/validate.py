@@ -1,0 +1,83 @@
+"""The DSC of whole patients that a run does not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from soars.bundle.manifest import BranchSpec
+from soars.cascade.activations import fixed_point
+from soars.cascade.preprocess import Grid
+from soars.cascade.windows import CtChannel, Source, slide
+from soars.networks.unet import UNet
+from soars_training.windows.loaded import LoadedCase
+from soars_training.windows.task import BranchTask, scaled_ct
+
+ACTIVATIONS = {"anchor": "softmax", "mid_level": "softmax", "detection": "heatmap", "small_hard": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class LiveEngine:
+    """A network in memory as the cascade's windows run one (`soars.cascade.engine.Engine`)."""
+
+    network: UNet
+    activation: str
+    device: torch.device
+    precision: torch.dtype
+
+    def run(self, window: np.ndarray) -> np.ndarray:
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, self.precision, self.precision != torch.float32),
+        ):
+            return self.network(torch.from_numpy(window).to(self.device))[0].float().cpu().numpy()
+
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+        return fixed_point(self.run(window), self.activation, units)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Input channels [C, z, y, x] that are at hand as an array."""
+
+    values: np.ndarray
+    outside: float = 0.0
+
+    def window(self, box: tuple[slice, slice, slice]) -> np.ndarray:
+        return self.values[(slice(None), *box)].astype(np.float32)
+
+
+def whole_patient_dice(
+    engine: LiveEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
+) -> dict[str, float]:
+    """Mean DSC per class over the patients that have it, on the working grid, by the windows of inference.
+
+    For softmax branches; a class that no patient has is left out.
+    """
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        z, y, x = case.data.ct_hu.shape
+        grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))
+        sources: list[Source] = [CtChannel(scaled_ct(case.data.ct_hu, w)) for w in task.windows_hu]
+        if "anchor" in task.inputs:
+            sources.append(Channels(case.guide / np.float32(255)))
+        labels = slide(engine, spec, grid, sources, lambda _done, _of: None).labels()
+        for organ, value in dice_per_class(labels, case.target[0], task.classes).items():
+            if organ in case.data.annotated and organ in case.data.masks:
+                found.setdefault(organ, []).append(value)
+    return {organ: float(np.mean(values)) for organ, values in found.items()}
+
+
+def dice_per_class(labels: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """2 |A and B| / (|A| + |B|) of each class of two label maps; classes that neither holds are left out."""
+    n = len(classes) + 1
+    mine, theirs = np.bincount(labels.ravel(), minlength=n), np.bincount(truth.ravel(), minlength=n)
+    both = np.bincount(labels[labels == truth], minlength=n)
+    return {
+        organ: float(2 * both[k] / (mine[k] + theirs[k]))
+        for k, organ in enumerate(classes, start=1)
+        if mine[k] + theirs[k]
+    }

@@ -1,0 +1,89 @@
+"""The model card of a bundle, filled in from its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from soars.catalogue import CATALOGUE
+from soars_training.fitting.options import FittedRun
+
+
+def card_of(name: str, description: str, licence: str, runs: Sequence[FittedRun]) -> str:
+    """Markdown with every section that a bundle needs; what only its makers know is theirs to add."""
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"{description}.".replace("..", "."),
+            "",
+            "## Trained on",
+            "",
+            *(_trained_on(run) for run in runs),
+            "",
+            "## Licence",
+            "",
+            f"Weights: {licence}.",
+            "",
+            "## Figures",
+            "",
+            *_figures(runs),
+            "",
+            "## What it cannot do",
+            "",
+            *(f"- {line}" for line in _limits(runs)),
+            "",
+            "## Research use only",
+            "",
+            "Not a medical device. Every contour is to be reviewed and corrected by a qualified person before any use.",
+            "",
+        ]
+    )
+
+
+def _trained_on(run: FittedRun) -> str:
+    options = run.options
+    organs = ", ".join(_label(organ) for organ in run.classes)
+    windows = " and ".join(f"{low:g} to {high:g} HU" for low, high in run.windows_hu)
+    x, y, z = run.spacing_mm
+    return (
+        f"- {run.branch}: {run.cases} cases of {run.source}; {organs}. A U-Net of {_channels(run)} channels at "
+        f"{x:g} x {y:g} x {z:g} mm sees the CT through {windows}. {options['steps']} steps of {options['batch']} "
+        f"windows in {run.seconds / 60:.0f} minutes, {options['optimiser']}, learning rate "
+        f"{options['learning_rate']:g}, seed {options['seed']}. An organ that was not contoured in a case is "
+        "left out of the loss there, not taught as background."
+    )
+
+
+def _figures(runs: Sequence[FittedRun]) -> list[str]:
+    rows = [(organ, dsc) for run in runs for organ, dsc in run.validation.items()]
+    if not rows:
+        return ["None measured: `soars-train fit` was run without `--held-out`."]
+    patients = max(len(run.held_out) for run in runs)
+    lines = [
+        f"Mean Dice similarity coefficient of {patients} patients that were held out, on the working grid, as "
+        "`soars-train fit --held-out` measured it at the last step:",
+        "",
+        "| organ | mean DSC |",
+        "|---|---|",
+    ]
+    lines += [f"| {organ} | {dsc:.3f} |" for organ, dsc in rows]
+    return [*lines, f"| **mean of organs** | **{sum(dsc for _, dsc in rows) / len(rows):.3f}** |"]
+
+
+def _limits(runs: Sequence[FittedRun]) -> list[str]:
+    organs = [organ for run in runs if run.branch != "detection" for organ in run.classes]
+    coarsest = max(max(run.spacing_mm) for run in runs)
+    return [
+        f"Nothing but these {len(organs)} organs.",
+        f"Borders are good to a voxel of {coarsest:g} mm at best.",
+        "The organs' extents follow the habits of those who contoured the cases above.",
+        "Patients, scanners and positions unlike those above have not been tried.",
+    ]
+
+
+def _channels(run: FittedRun) -> str:
+    return "-".join(str(width) for width in run.architecture.features)
+
+
+def _label(name: str) -> str:
+    return CATALOGUE[name].label.lower() if name in CATALOGUE else name

@@ -1,0 +1,136 @@
+"""The search: weights learn on two thirds of the patients, the choice of kernels on the held-out third alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from soars.errors import InputError
+from soars.networks.architecture import KERNELS, UNetArchitecture
+from soars_training.cohorts.cache import CacheIndex
+from soars_training.cohorts.splits import hold_out
+from soars_training.fitting.fit import window_data
+from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.options import FitOptions
+from soars_training.fitting.state import TrainingState
+from soars_training.search.supernet import SearchModel
+from soars_training.windows.task import Batch, collate
+
+SEARCH_FILE = "search.json"
+FIXED_SHARE = 20 / 50
+"""The papers keep the alphas fixed for 20 epochs, then train both for 30."""
+HELD_OUT = 1 / 3
+ALPHA_RATE = 3e-4
+RECORD_EVERY = 20
+
+
+def search(
+    cache: Path,
+    output: Path,
+    options: FitOptions,
+    guide_folder: Path | None = None,
+    *,
+    alpha_rate: float = ALPHA_RATE,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> tuple[str, ...]:
+    """Choose the kernel of each block for a branch; returns the blocks and writes `search.json` into `output`.
+
+    `options.blocks` and `options.held_out` are not used: all kernels take part, and a third of the patients is held
+    out. The network is to be trained from scratch afterwards (`fit` with these blocks). Raises as `fit` does.
+    """
+    patients = len({e.patient for e in CacheIndex.load(cache).of_split(options.train_split)})
+    if patients < 3:
+        raise InputError(f"{cache}: a search needs three patients or more, and there are {patients}")
+    options = replace(options, blocks=None, held_out=round(patients * HELD_OUT))
+    options.check()
+    device = training_device(options.device)
+    claim(output, resume, overwrite)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    index = CacheIndex.load(cache)
+    learn, held = hold_out(index.of_split(options.train_split), options.held_out)
+    data = window_data(cache, index, options, learn, guide_folder)
+    unseen = window_data(cache, index, replace(options, seed=options.seed + 1), held, guide_folder)
+    model = SearchModel(options).to(device)
+    state = TrainingState.new(options, model, model.weights())
+    alphas = alpha_optimiser(model, alpha_rate)
+    state.others["alphas"] = alphas
+    if resume:
+        state.resume(output)
+    precision = training_precision(device)
+
+    def after_step() -> None:
+        if state.step > FIXED_SHARE * options.steps:
+            batch = collate([unseen[state.step * options.batch + i] for i in range(options.batch)])
+            with torch.autocast(device.type, precision, precision != torch.float32):
+                alpha_step(model, alphas, tuple(part.to(device) for part in batch))  # type: ignore[arg-type]
+        if state.step % RECORD_EVERY == 0 or state.step == options.steps:
+            state.notes.append({"step": state.step, "shares": model.shares()})
+
+    with deterministic(options.deterministic):
+        train(state, data, output, device, dict, after_step)
+    _write(output / SEARCH_FILE, options.architecture(), model, state)
+    return model.choice()
+
+
+def alpha_optimiser(model: SearchModel, rate: float = ALPHA_RATE) -> torch.optim.Optimizer:
+    """Adam with the settings of DARTS (Liu et al., ICLR 2019), on the alphas alone."""
+    return torch.optim.Adam(model.alphas.parameters(), rate, betas=(0.5, 0.999), weight_decay=1e-3)
+
+
+def alpha_step(model: SearchModel, optimiser: torch.optim.Optimizer, batch: Batch) -> None:
+    """One first-order step of the alphas on a batch of held-out patients; the weights stay as they are."""
+    model.zero_grad(set_to_none=True)
+    model.loss(batch, 0.0).backward()
+    optimiser.step()
+    model.zero_grad(set_to_none=True)
+
+
+def read_blocks(text: str, levels: int) -> tuple[str, ...]:
+    """Blocks for a network of so many levels: their names with commas between, the folder of a search, or `random:SEED`
+    for the control of a random architecture. Raises `InputError`."""
+    if text.startswith("random:"):
+        seed = text.removeprefix("random:")
+        if not seed.isdigit():
+            raise InputError(f"--blocks {text}: the seed must be a whole number")
+        drawn = np.random.default_rng(int(seed)).integers(len(KERNELS), size=2 * levels - 1)
+        return tuple(KERNELS[i] for i in drawn)
+    if "," in text or text in KERNELS:
+        return tuple(text.split(","))
+    try:
+        data = json.loads((Path(text) / SEARCH_FILE).read_text())
+        return tuple(str(block) for block in data["blocks"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--blocks {text}: neither kernels with commas between ({', '.join(KERNELS)}), nor a finished search "
+            f"({error})"
+        ) from error
+
+
+def _write(path: Path, architecture: UNetArchitecture, model: SearchModel, state: TrainingState) -> None:
+    data = {
+        "features": list(architecture.features),
+        "kernels": list(KERNELS),
+        "blocks": list(model.choice()),
+        "shares": model.shares(),
+        "history": state.notes,
+        "options": state.options.to_dict(),
+    }
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(data, indent=1))
+    os.replace(temporary, path)
+
+
+def history_table(shares: Sequence[Sequence[float]]) -> str:
+    """Markdown: a row a block, the share of every kernel."""
+    lines = [f"| block | {' | '.join(KERNELS)} |", "|---" * (len(KERNELS) + 1) + "|"]
+    lines += [f"| {i} | {' | '.join(f'{s:.3f}' for s in row)} |" for i, row in enumerate(shares)]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Training windows cut from cached cases, with augmentation."""

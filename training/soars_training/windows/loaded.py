@@ -1,0 +1,112 @@
+"""A cached case in memory with what a branch's task needs of it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soars.errors import InputError
+from soars_training.cohorts.cache import CachedCase, IndexEntry, group_members
+from soars_training.cohorts.regions import Box, UsualRegions
+from soars_training.windows.task import BranchTask
+
+GUIDE_SUFFIX = ".guide.npz"
+BODY_HU = -500
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """One case for one task.
+
+    Attributes:
+        data, group: the case; the VOI's heat-map group, None for a whole scan.
+        known: bool [K], which classes are annotated.
+        target: uint8 labels [1, z, y, x] (softmax), masks of the known classes (small_hard), else empty.
+        points: per class the voxels [n, 3] to centre windows on; none of an unknown class.
+        centres: per heat map the organs' centre, None where there is none.
+        guide: uint8 [A, z, y, x], the anchors' probabilities times 255.
+        body: voxels [n, 3] in the body; middle_yx [z, 2] its centre per slice; back its last index along y.
+        regions: per class the box where it may be, None for anywhere.
+    """
+
+    data: CachedCase
+    group: str | None
+    known: np.ndarray
+    target: np.ndarray
+    points: list[np.ndarray]
+    centres: list[np.ndarray | None]
+    guide: np.ndarray
+    body: np.ndarray
+    middle_yx: np.ndarray
+    back: float
+    regions: list[Box | None]
+
+
+def load(
+    data: CachedCase, entry: IndexEntry, task: BranchTask, regions: UsualRegions, guide_folder: Path | None
+) -> LoadedCase:
+    """Raises `InputError` when the task takes the anchors and there is no guide of this case."""
+    target, points = np.zeros((0, 1, 1, 1), np.uint8), []
+    centres: list[np.ndarray | None] = []
+    if task.branch == "detection":
+        members = [group_members(group) for group in task.classes]
+        known = np.array([all(o in data.annotated for o in organs) for organs in members])
+        centres = [_centre_of(data, organs) for organs in members]
+        points = [
+            np.zeros((0, 3)) if c is None or not k else c[None] for c, k in zip(centres, known, strict=True)
+        ]
+    elif task.branch == "small_hard":
+        # Whatever small organs lie in the VOI are learned, not its own alone: several times as much to learn from.
+        here = {*group_members(entry.group or ""), *data.masks}
+        known = np.array([o in here and o in data.annotated for o in task.classes])
+        target = np.stack([data.full_mask(o) for o in np.asarray(task.classes)[known]]).astype(np.uint8)
+    else:
+        known = np.array([o in data.annotated for o in task.classes])
+        target = data.label_map(task.classes)[None]
+        points = [
+            np.argwhere(target[0] == k + 1).astype(np.int16) if known[k] else np.zeros((0, 3))
+            for k in range(len(known))
+        ]
+    guide = np.zeros((0, *data.ct_hu.shape), np.uint8)
+    if "anchor" in task.inputs:
+        if guide_folder is None:
+            raise InputError(
+                f"branch {task.branch} takes the anchor's probabilities: run soars-train guide first"
+            )
+        guide = _read_guide(guide_folder / f"{entry.name}{GUIDE_SUFFIX}", task.anchors, data.ct_hu.shape)
+    body = np.argwhere(data.ct_hu[::4, ::4, ::4] > BODY_HU).astype(np.int16) * 4
+    back = float(body[:, 1].max()) if len(body) else float(data.ct_hu.shape[1])
+    boxes = [None if k else regions.box(data, o) for o, k in zip(task.classes, known, strict=True)]
+    return LoadedCase(
+        data, entry.group, known, target, points, centres, guide, body, _middle(data.ct_hu), back, boxes
+    )
+
+
+def _centre_of(case: CachedCase, organs: Sequence[str]) -> np.ndarray | None:
+    points = [np.argwhere(case.masks[o][1]) + case.masks[o][0] for o in organs if o in case.masks]
+    return np.concatenate(points).mean(0) if points else None
+
+
+def _middle(ct_hu: np.ndarray) -> np.ndarray:
+    """The body's centre (y, x) in each slice, the scan's centre where a slice is empty."""
+    middle = np.tile((np.asarray(ct_hu.shape[1:]) - 1) / 2, (len(ct_hu), 1))
+    for z, inside in enumerate(ct_hu > BODY_HU):
+        points = np.argwhere(inside)
+        if len(points):
+            middle[z] = points.mean(0)
+    return middle
+
+
+def _read_guide(path: Path, anchors: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        with np.load(path) as data:
+            names, values = tuple(data["anchors"].tolist()), data["probabilities"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: no anchor probabilities ({error}); run soars-train guide") from error
+    if names != anchors or values.shape[1:] != shape:
+        raise InputError(f"{path}: made for other anchors or another cache; run soars-train guide again")
+    return values

@@ -1,0 +1,99 @@
+"""What a branch learns, and one training window of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from soars_training.cohorts.cache import group_members
+from soars_training.windows.augment import mirrored_channels
+
+WINDOWS_HU = ((-500.0, 1000.0),)
+"""The papers' CT window, the one channel of a network that asks for nothing else."""
+
+
+@dataclass(frozen=True)
+class BranchTask:
+    """What a branch learns: which outputs from which inputs.
+
+    `branch` is anchor, mid_level, detection or small_hard; `classes` are catalogue names, for detection the heat-map
+    groups; `anchors` names the guide's channels when `inputs` holds "anchor"; `windows_hu` the CT's channels.
+    """
+
+    branch: str
+    classes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    anchors: tuple[str, ...] = ()
+    windows_hu: tuple[tuple[float, float], ...] = WINDOWS_HU
+
+    @property
+    def in_channels(self) -> int:
+        width = {"ct": len(self.windows_hu), "anchor": len(self.anchors), "heatmap": 1}
+        return sum(width[name] for name in self.inputs)
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the classes exclude one another, beside a background."""
+        return self.branch in ("anchor", "mid_level")
+
+    @property
+    def out_channels(self) -> int:
+        return len(self.classes) + (1 if self.softmax else 0)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The organs that must be annotated: the classes, for detection those of its groups."""
+        if self.branch == "detection":
+            return tuple(o for group in self.classes for o in group_members(group))
+        return self.classes
+
+    @property
+    def paired(self) -> bool:
+        """Whether every lateral class and anchor has its other side, so that a mirror image can be labelled."""
+        return all(_all_paired(names) for names in (self.classes, self.anchors))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window: inputs [C, z, y, x], target (labels [z, y, x] or channels [K, z, y, x]), known bool [K], possible
+    bool [K, z, y, x]: where a class that is not known may be (softmax branches)."""
+
+    inputs: Tensor
+    target: Tensor
+    known: Tensor
+    possible: Tensor
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one shape to (inputs, targets, known, possible)."""
+    return (
+        torch.stack([s.inputs for s in samples]),
+        torch.stack([s.target for s in samples]),
+        torch.stack([s.known for s in samples]),
+        torch.stack([s.possible for s in samples]),
+    )
+
+
+def ct_channels(hu: Tensor, windows_hu: Sequence[tuple[float, float]]) -> Tensor:
+    """HU [1, z, y, x] as the networks take it: a channel a window, clipped to it and scaled linearly to [-1, 1]."""
+    return torch.cat([torch.from_numpy(scaled_ct(hu.numpy(), window)) for window in windows_hu])
+
+
+def scaled_ct(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
+    """HU clipped to the window and scaled linearly to [-1, 1], float32."""
+    low, high = window_hu
+    return (np.clip(hu, low, high).astype(np.float32) - np.float32(low)) * np.float32(
+        2 / (high - low)
+    ) - np.float32(1)
+
+
+def _all_paired(names: Sequence[str]) -> bool:
+    swap = mirrored_channels(names)
+    return all(swap[i] != i for i, name in enumerate(names) if name.endswith(("_L", "_R")))
