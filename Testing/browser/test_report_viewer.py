@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 from report_scene import BALLS, CENTRE, COLOURS, record_of, scene
 
+from soars.findings.finding import Finding, Where
 from soars.report.page import write_report
 
 webdriver = pytest.importorskip(
@@ -32,11 +33,13 @@ pytestmark = pytest.mark.skipif(
 WIDE, NARROW = (1500, 950), (390, 800)
 EVIL = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 SLICES = 42
+WHERE = Where(31, "left", (35.0, -65.0, 338.0))  # in the lens, 8 mm above its middle
+SMALL = Finding("Lens_L", "volume", "check", "it is small", "Compare it with the other side.", WHERE)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of four balls in a ball, two of them flagged; one label tries to break out of the page."""
+    """The report of four balls in a ball, one of them with a finding and a label that tries to break out."""
     ct, structures = scene()
     hu = sitk.GetArrayFromImage(ct)
     hu[hu > 0] = 40
@@ -45,9 +48,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changed.CopyInformation(ct)
     record = record_of(structures)
     organs = {organ.name: organ for organ in record.organs}
-    organs["Lens_L"] = replace(organs["Lens_L"], warnings=("it is small",), label=EVIL)
+    organs["Lens_L"] = replace(organs["Lens_L"], findings=(SMALL,), label=EVIL)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, replace(record, organs=tuple(organs.values())), changed, structures)
+    record = replace(record, organs=tuple(organs.values()), look_order=("Lens_L", "SpinalCord"))
+    write_report(path, record, changed, structures)
     return path
 
 
@@ -161,7 +165,7 @@ def test_nothing_is_fetched_and_nothing_complains(reader: Browser, page: Path) -
 
 def test_the_page_runs_no_script_but_its_own(reader: Browser) -> None:
     assert reader.driver.title == "OARs: HEAD AND NECK"
-    assert reader.find("li.flagged button.label").text == EVIL
+    assert reader.find("li.check button.label").text == EVIL
     reader.run(
         "document.body.append(Object.assign(document.createElement('img'), {src: 'https://example.org/x.png'}))"
     )
@@ -254,8 +258,13 @@ def test_a_flagged_organ_comes_first_with_a_picture_and_its_place(reader: Browse
     first = reader.find(".list li")
     assert first.get_attribute("data-organ") == "Lens_L"
     assert first.find_elements("css selector", ".thumbnail image") and "It is small" in first.text
+    assert first.find_elements("css selector", ".thumbnail circle.mark")
+    assert "Compare it with the other side." in first.text
     reader.run("document.querySelector('.flag button.place').click()")
-    assert abs(reader.slice() - number_of(CENTRE[2] + BALLS["Lens_L"][0][2])) <= 1
+    assert reader.slice() == number_of(WHERE.point_mm[2])
+    assert reader.words("sagittal") == "L 35.0 mm" or reader.words("sagittal") == "L 36.0 mm", (
+        "the nearest voxels"
+    )
 
 
 def test_a_click_takes_all_planes_to_one_place(reader: Browser) -> None:

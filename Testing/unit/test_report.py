@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from report_scene import BALLS, CENTRE, record_of, scene
 
 from soars.errors import InputError
+from soars.findings.finding import ExpectedDsc, Finding, Where
 from soars.report.isolines import isolines
 from soars.report.page import render_report, write_report
 from soars.report.pictures import Style, draw, png
@@ -151,7 +152,12 @@ def test_texts_of_others_are_shown_not_run(usual):
         bundle=replace(
             record.bundle, name=evil, description=evil, licence=evil, notes={evil: evil, "b": f"- {evil}"}
         ),
-        organs=tuple(replace(o, label=evil, warnings=(evil,)) for o in record.organs),
+        organs=tuple(
+            replace(
+                o, label=evil, warnings=(evil,), findings=(Finding(o.name, "other", "check", evil, evil),)
+            )
+            for o in record.organs
+        ),
         engine=EngineRecord(evil, evil, evil, evil),
         timings_s={evil: 1.0},
         options={evil: evil},
@@ -205,6 +211,55 @@ def test_states_and_reasons_are_told(usual):
     assert "Not contoured, see the table for why: Left eye" in text
     assert "outside the scan" in text
     assert "Not covered by this bundle: Left cochlea, right cochlea" in text
+
+
+def test_findings_stand_with_their_organ_the_one_first_that_most_needs_a_look(usual):
+    where = Where(30, "left", (35.0, -65.0, 334.0))
+    hole = Finding("Lens_L", "hole", "serious", "a third of it is missing", "Fill it.", where)
+    unsure = Finding("Parotid_R", "confidence", "note", "its border is unclear", "Compare both sides.")
+    gone = Finding("Eye_L", "absent", "check", "nothing that can be an eye was found", "Draw it.")
+    record = record_of(usual[1], look_order=("Eye_L", "Lens_L", "Parotid_R", "SpinalCord", "Parotid_L"))
+    found = {"Lens_L": (hole,), "Parotid_R": (unsure,)}
+    organs = [
+        replace(o, findings=found.get(o.name, ()), expected_dsc=ExpectedDsc(0.8, 0.7, 0.9))
+        for o in record.organs
+    ]
+    eye = OrganRecord("Eye_L", "Left eye", "anchor", ABSENT, findings=(gone,))
+    html = render_report(replace(record, organs=(*organs, eye)), *usual)
+    items = re.findall(r'<li data-organ="(\w+)" class="(\w*)">(.*?)</li>', html, re.DOTALL)
+    assert [(name, severity) for name, severity, _ in items] == [
+        ("Eye_L", "check"), ("Lens_L", "serious"), ("Parotid_R", "note"), ("SpinalCord", ""), ("Parotid_L", ""),
+    ]  # fmt: skip
+    texts = {name: text for name, _, text in items}
+    for said in (
+        "Probably wrong:",
+        "A third of it is missing.",
+        "Fill it.",
+        "expected DSC 0.80 (0.70 to 0.90)",
+    ):
+        assert said in texts["Lens_L"]
+    assert "slice 30 of 42, left · L 35, A 65, S 334 mm" in texts["Lens_L"]
+    assert 'data-visit="Lens_L" data-point="35.0 -65.0 334.0"' in texts["Lens_L"]
+    assert 'class="mark"' in texts["Lens_L"] and 'class="mark"' not in texts["Parotid_R"]
+    assert "<image" in texts["Parotid_R"], "the whole organ, where a finding has no place"
+    assert (
+        "data-visit" not in texts["Eye_L"] and "checkbox" not in texts["Eye_L"] and "absent" in texts["Eye_L"]
+    )
+
+
+def test_a_finding_is_ringed_where_it_is(usual):
+    at = CENTRE + BALLS["Lens_L"][0]
+    picture = draw(
+        *usual,
+        Plane("axial", at[2]),
+        {"Lens_L": Style("l", (0, 0, 0))},
+        title="t",
+        close_up_of=["Lens_L"],
+        mark_lps_mm=at,
+    )
+    ring = re.search(r'<circle class="mark" cx="([\d.]+)" cy="([\d.]+)"', picture.svg)
+    box = box_of(picture.svg, "l")
+    assert ring and [float(v) for v in ring.groups()] == pytest.approx((box[:2] + box[2:]) / 2, abs=1)
 
 
 def test_nothing_contoured_is_a_report_too(usual):

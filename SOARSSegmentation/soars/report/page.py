@@ -22,7 +22,8 @@ from soars.report.embed import embed
 from soars.report.gallery import gallery
 from soars.report.look import Scene, organ_list
 from soars.report.pictures import Style
-from soars.report.record import PRESENT, RunRecord
+from soars.report.record import RunRecord
+from soars.report.summary import in_look_order
 from soars.report.upright import upright
 from soars.structures import StructureSet
 
@@ -68,14 +69,15 @@ def render_report(record: RunRecord, image: sitk.Image, structures: StructureSet
 
 def _reading(record: RunRecord, image: sitk.Image, structures: StructureSet) -> str:
     """The viewer with its list of organs and its data, and the pictures that need no script."""
-    organs = [o for o in record.in_state(PRESENT) if o.name in structures and not structures.is_empty(o.name)]
+    looked_for = in_look_order(record)
+    organs = [o for o in looked_for if o.name in structures and not structures.is_empty(o.name)]
     if not organs:
         return "<h2>Pictures</h2><p>No organ was contoured, so there is nothing to show.</p>"
     image, structures, numbering = upright(image, structures)
     scene = Scene(image, structures, numbering, {o.name: Style(o.label, o.colour) for o in organs})
     embedded = embed(image, structures, organs, numbering)
     return Template(_file("reader.html")).substitute(
-        organs=organ_list(organs, scene),
+        organs=organ_list(looked_for, scene),
         stills=gallery(organs, image, structures, numbering),
         scene=embedded.scene,
         slices=embedded.slices,

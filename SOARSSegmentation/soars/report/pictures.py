@@ -108,6 +108,7 @@ def draw(
         f'<image width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{base64.b64encode(png(pixels)).decode("ascii")}"/>'
         f'<svg class="contours" width="{width:.1f}" height="{height:.1f}">{paths}</svg>'
+        f"{_ring(mark - (left, top)) if mark is not None else ''}"
         f"{_letters(plane.view, width, height)}{_scale_bar(width, height)}</svg>"
     )
     return Picture(plane, svg, visible, (width, height), bool(close_up_of))

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from soars.report.record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
-from soars.report.summary import WHAT_IS_IN, format_volume, organ_notes
+from soars.report.summary import WHAT_IS_IN, format_volume, in_look_order, organ_notes
 from soars.report.words import duration, length_mm, listed
 
 STRATA = {"anchor": "anchor", "mid_level": "mid-level", "small_hard": "small and hard", "extra": "other"}
@@ -112,12 +112,12 @@ def _inline(text: str) -> str:
 
 
 def organ_table(record: RunRecord) -> str:
-    """Rows for the organs that were looked for, in the record's order, and a line for those that were not."""
-    rows = "".join(_organ_row(organ) for organ in record.organs if organ.state in (PRESENT, ABSENT))
+    """Rows for the organs that were looked for, the one first that most needs a look, and a line for the others."""
+    rows = "".join(_organ_row(organ) for organ in in_look_order(record))
     for state, text in ((NOT_COVERED, "Not covered by this bundle"), (NOT_REQUESTED, "Not asked for")):
         labels = [organ.label for organ in record.in_state(state)]
         if labels:
-            rows += f'<tr><td colspan="6" class="muted">{text}: {escape(listed(labels))}</td></tr>'
+            rows += f'<tr><td colspan="7" class="muted">{text}: {escape(listed(labels))}</td></tr>'
     return f"<tbody>{rows}</tbody>"
 
 
@@ -128,6 +128,7 @@ def _organ_row(organ: OrganRecord) -> str:
         f"<td><code>{escape(organ.name)}</code></td>"
         f"<td>{escape(STRATA.get(organ.stratum, organ.stratum))}</td>"
         f'<td class="number">{format_volume(organ)}</td>'
+        f'<td class="number">{escape(organ.expected_dsc.text()) if organ.expected_dsc else ""}</td>'
         f'<td class="state {escape(organ.state)}">{escape(STATES.get(organ.state, organ.state))}</td>'
         f'<td class="organ-note">{notes}</td></tr>'
     )
