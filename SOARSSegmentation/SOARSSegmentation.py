@@ -6,8 +6,11 @@ It is thin on purpose: the window is `SOARSSegmentationLib.window`, the segmenta
 
 from __future__ import annotations
 
+import importlib.metadata
+import logging
 import sys
 import time
+import unittest
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +29,20 @@ from slicer.util import VTKObservationMixin
 
 MODULE_FOLDER = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 10)
-"""Of Slicer 5.10. What needs it is imported where it is used, so that an older Slicer can say what it lacks."""
+OLDEST_PYDICOM = 3
+"""What Slicer 5.12 brings: 5.10 has pydicom 2, 5.8 Python 3.9. What needs them is imported where it is used, so that an
+older Slicer can say what it lacks; a package that Slicer brings is never replaced."""
+
+
+def why_not_here() -> str:
+    """Why this Slicer cannot run the module, in a sentence; "" when it can."""
+    python = sys.version_info[:2]
+    pydicom = importlib.metadata.version("pydicom")
+    if python >= OLDEST_PYTHON and int(pydicom.partition(".")[0]) >= OLDEST_PYDICOM:
+        return ""
+    return _(
+        "SOARS Segmentation needs Slicer 5.12 or newer: this one brings Python {python} and pydicom {pydicom}."
+    ).format(python=".".join(map(str, python)), pydicom=pydicom)
 
 
 class SOARSSegmentation(ScriptedLoadableModule):
@@ -56,12 +72,23 @@ class SOARSSegmentation(ScriptedLoadableModule):
 
     def onStartupCompleted(self) -> None:
         """What other modules must be there for; none of it is needed for the module to work."""
-        if sys.version_info[:2] < OLDEST_PYTHON:
+        if why_not_here():
             return
-        from SOARSSegmentationLib.scene import sample_data, terminology
+        for step in (self.registerSampleData, self.loadTerminology):
+            try:
+                step()
+            except Exception:  # one must not keep the other, or Slicer, from starting
+                logging.exception("SOARS Segmentation: %s failed", step.__name__)
+
+    def registerSampleData(self) -> None:
+        from SOARSSegmentationLib.scene import sample_data
 
         if hasattr(slicer.modules, "sampledata"):
             sample_data.register(MODULE_FOLDER / "Resources" / "Icons")
+
+    def loadTerminology(self) -> None:
+        from SOARSSegmentationLib.scene import terminology
+
         if hasattr(slicer.modules, "terminologies"):
             terminology.load_terminology(slicer.modules.terminologies.logic())
 
@@ -76,8 +103,10 @@ class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
-        if sys.version_info[:2] < OLDEST_PYTHON:
-            label = qt.QLabel(_("SOARS Segmentation needs Slicer 5.10 or newer."))
+        reason = why_not_here()
+        if reason:
+            label = qt.QLabel(reason)
+            label.wordWrap = True
             self.layout.addWidget(label)
             self.layout.addStretch(1)
             return
@@ -186,21 +215,37 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
 class SOARSSegmentationTest(ScriptedLoadableModuleTest):
     """What runs in the application itself: see Testing/slicer/README.md.
 
-    It needs the bundle "phantom" and the Python packages of Apply; it says so when they are missing, and installs
-    nothing. Everything it writes is in a temporary folder.
+    It needs the bundle "phantom" and the Python packages of Apply; where they are missing, as on machines that build
+    extensions, it is skipped and says why. It installs nothing, and writes into a temporary folder only.
     """
 
     BUNDLE = "phantom"
     ORGAN = "Brainstem"
 
     def setUp(self) -> None:
+        reason = self.whyNot()
+        if reason:
+            self.skipTest(reason)
         slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
-        for test in (self.test_logic, self.test_window):
-            self.setUp()
-            test()
+        """What *Reload and Test* does."""
+        try:
+            for test in (self.test_logic, self.test_window):
+                self.setUp()
+                test()
+        except unittest.SkipTest as skipped:
+            self.delayDisplay(str(skipped))
         slicer.mrmlScene.Clear()
+
+    def whyNot(self) -> str:
+        reason = why_not_here()
+        if reason:
+            return reason
+        from SOARSSegmentationLib.run import dependencies
+
+        missing = ", ".join(one.specifier for one in dependencies.missing("cpu"))
+        return f"Python packages are missing ({missing}): press Apply in the module once" if missing else ""
 
     def makeCT(self):
         """The synthetic patient on coarse voxels."""

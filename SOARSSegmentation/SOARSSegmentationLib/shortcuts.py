@@ -5,6 +5,7 @@ None of them is one of the segment editor's own (digits, Escape, Space, Z, Y, Q,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ class Shortcuts:
 
     def remove(self) -> None:
         for shortcut in self._shortcuts:
-            shortcut.enabled = False  # at once; it is deleted when Qt comes to it
-            shortcut.setParent(None)
-            shortcut.deleteLater()
+            # Gone with the main window: PythonQt raises ValueError or AttributeError, PySide RuntimeError.
+            with contextlib.suppress(AttributeError, RuntimeError, ValueError):
+                shortcut.enabled = False  # at once; it is deleted when Qt comes to it
+                shortcut.setParent(None)
+                shortcut.deleteLater()
         self._shortcuts = []

@@ -6,6 +6,7 @@ to another goes through here.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import slicer
@@ -47,7 +48,7 @@ class Window:
                 shortcuts.NEXT: lambda: self.review.step(1),
                 shortcuts.PREVIOUS: lambda: self.review.step(-1),
                 shortcuts.ACCEPT: self.review.accept,
-                shortcuts.PAUSE: self.timing.control.toggle_pause,
+                shortcuts.PAUSE: self.timing.toggle_pause,
             }
         )
         layout.addWidget(small_label(_("For research use only, not a medical device. Check every contour.")))
@@ -62,6 +63,7 @@ class Window:
         """The module is shown."""
         if self.desk.parameters is None:
             self.desk.use_scene()
+        self.desk.choose_only_volume()
         for section in self.sections:
             section.enter()
         main_window = slicer.util.mainWindow()
@@ -76,11 +78,13 @@ class Window:
             section.leave()
 
     def close(self) -> None:
-        """The module is unloaded, or the application ends."""
-        self.shortcuts.remove()
-        for section in self.sections:
-            section.close()
-        self.desk.parameters = None
+        """The module is unloaded, or the application ends: what fails in one section must not keep the others."""
+        for close in (self.shortcuts.remove, *(section.close for section in self.sections)):
+            try:
+                close()
+            except Exception:
+                logging.exception("SOARS Segmentation: closing")
+        self.desk.leave_scene()
 
     def use_scene(self) -> None:
         """A scene was opened or closed: show what it remembers."""
@@ -91,7 +95,7 @@ class Window:
         """Before the nodes go; the session hears of it by itself."""
         for section in self.sections:
             section.scene_closes()
-        self.desk.parameters = None
+        self.desk.leave_scene()
 
     def node_leaves(self, node: Any) -> None:
         """A node is about to be removed from the scene."""
@@ -103,8 +107,9 @@ class Window:
     def _proposed(self, result: Result) -> None:
         """A run has put its contours into the scene."""
         found = sum(not mask.is_empty for mask in result.proposal.masks.values())
+        seconds = sum(stage.seconds for stage in self.propose.run.stages.all)  # as the stages showed them
         text = _("{found} organs were contoured in {seconds:.0f} s: check and correct each.").format(
-            found=found, seconds=sum(result.record.timings_s.values())
+            found=found, seconds=seconds
         )
         warnings = "\n".join(sentence(warning) for warning in result.record.warnings)
         self.desk.put("segmentation", result.segmentation_node)

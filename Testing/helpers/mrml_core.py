@@ -69,6 +69,26 @@ class Core:
         self.scene.SetDataIOManager(manager)
         assert self.scene.ReadFromMRB(str(path), True)
 
+    def bend(self, transform_node: Any, volume_node: Any) -> None:
+        """Make a grid transform of what Slicer's DICOM reader makes for uneven slices: each is moved along z, here the
+        upper half by 1 mm."""
+        bounds = [0.0] * 6
+        volume_node.GetRASBounds(bounds)
+        size, low = (2, 2, 9), bounds[::2]
+        spacing = [(bounds[2 * a + 1] - bounds[2 * a]) / (size[a] - 1) for a in range(3)]
+        grid = vtk.vtkImageData()
+        grid.SetDimensions(size)
+        grid.SetOrigin(low)
+        grid.SetSpacing(spacing)
+        grid.AllocateScalars(vtk.VTK_DOUBLE, 3)
+        shifts = numpy_support.vtk_to_numpy(grid.GetPointData().GetScalars()).reshape(*size[::-1], 3)
+        shifts[:] = 0.0
+        shifts[size[2] // 2 :, :, :, 2] = 1.0
+        transform = slicer.vtkOrientedGridTransform()
+        transform.SetDisplacementGridData(grid)
+        transform.SetInterpolationModeToLinear()
+        transform_node.SetAndObserveTransformFromParent(transform)
+
     def add_ct(self, geometry: Geometry, hu: Any = None, name: str = "CT", study: bool = True) -> Any:
         """A volume node on a grid (LPS), of ``hu`` (int16, [z, y, x]; nothing: zeros), in a patient's study."""
         image = vtk.vtkImageData()

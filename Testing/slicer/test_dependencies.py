@@ -36,6 +36,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Versions:
             raise importlib.metadata.PackageNotFoundError(name) from None
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace())  # the PyTorch extension is there
     return versions
 
 
@@ -68,6 +69,17 @@ def test_they_are_the_packages_that_the_module_declares(root: Path) -> None:
     declared = {line for line in lines if line and not line.startswith("#")}
     asked = (*dependencies.always(), *dependencies.on_cpu(), *dependencies.on_gpu())
     assert declared == {one.specifier for one in asked}
+
+
+def test_without_the_pytorch_extension_a_run_takes_the_processor_and_says_how_to_change_that(
+    installed: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "PyTorchUtils")
+    assert names(missing("auto", CARD)) == ["slicerio", "onnxruntime"]
+    said = device_sentence("auto", CARD)
+    assert "the processor" in said and "PyTorch extension" in said and CARD.name in said
+    installed["torch"] = "2.13.0+cu128"
+    assert names(missing("auto", CARD)) == ["slicerio", "safetensors"], "PyTorch that is there is used"
 
 
 def test_finding_out_imports_nothing_heavy() -> None:
@@ -231,6 +243,7 @@ def test_torch_comes_through_the_pytorch_extension(
 ) -> None:
     pip = Pip(installed)
     options = {"ask": pip.ask, "install": pip.install}
+    monkeypatch.delitem(sys.modules, "PyTorchUtils")
     with pytest.raises(InputError, match="Extensions"):
         ask_and_install(missing("cuda"), **options)
     calls: list[dict[str, Any]] = []

@@ -31,6 +31,7 @@ from SOARSSegmentationLib.export.seg_nrrd import export_seg_nrrd
 from SOARSSegmentationLib.export.session_log import export_log
 from SOARSSegmentationLib.export.slicerrt import SLICERRT_PLUGIN, export_by_slicerrt
 from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation
+from SOARSSegmentationLib.scene.ct import dicom_files
 
 ORGANS = {
     "Brainstem": np.s_[5:12, 5:12, 5:12],
@@ -76,7 +77,8 @@ SOME_CONTOURS = object()
 
 
 def route(volume: Any, key: str, session: Path | None = None) -> Route:
-    return next(one for one in routes(SOME_CONTOURS, volume, session) if one.key == key)
+    files = dicom_files(volume)
+    return next(one for one in routes(SOME_CONTOURS, volume, files, session) if one.key == key)
 
 
 def same(one: StructureSet, other: StructureSet, names: Iterable[str] = DRAWN) -> bool:
@@ -233,8 +235,15 @@ class SlicerRT:
         self.answer = ""
         self.writes = list(DRAWN)
         self.exported: list[Exportable] = []
+        self.studies: list[int] = []
+        self.segments: list[str] = []
 
     def examineForExport(self, item: int) -> list[Exportable]:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        node = hierarchy.GetItemDataNode(item)
+        self.studies.append(hierarchy.GetItemParent(item))
+        if node.IsA("vtkMRMLSegmentationNode"):
+            self.segments = list(node.GetSegmentation().GetSegmentIDs())
         return [Exportable(item)]
 
     def export(self, exportables: list[Exportable]) -> str:
@@ -277,9 +286,11 @@ def test_slicerrt_gets_both_items_of_one_study_with_the_patients_tags(
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(clinic.node), hierarchy.GetSceneItemID())
     assert route(clinic.ct, SLICERRT).available
     exported = export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt")
-    items = [hierarchy.GetItemByDataNode(node) for node in (clinic.ct, clinic.node)]
-    assert [e.subjectHierarchyItemID for e in slicerrt.exported] == items
-    assert [hierarchy.GetItemParent(item) for item in items] == [study, study]
+    assert slicerrt.exported[0].subjectHierarchyItemID == hierarchy.GetItemByDataNode(clinic.ct)
+    assert slicerrt.studies == [study, study]
+    assert slicerrt.segments == list(DRAWN), "organs without voxels would cost as much as the others"
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(clinic.node)) == hierarchy.GetSceneItemID()
+    assert core.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
     for exportable in slicerrt.exported:
         assert exportable.tags == {"PatientID": "P17", "StudyInstanceUID": "1.2.3"}
     assert exported.path == tmp_path / "rt" / "rtss.dcm" and exported.path.is_file()

@@ -36,12 +36,62 @@ def files_of_runs(visit: Any) -> list[Path]:
 
 def test_apply_waits_for_a_ct(visit: Any) -> None:
     apply = visit.window.propose.panel.apply
+    visit.window.propose.panel.volume.setCurrentNode(None)
     assert not apply.enabled and "CT" in apply.toolTip
     visit.picture("1_empty")
     visit.choose_ct()
     assert apply.enabled
     assert visit.window.review.widget.collapsed
     visit.picture("2_ready")
+
+
+def test_the_only_ct_is_chosen_when_the_module_opens(visit: Any) -> None:
+    assert visit.window.desk.parameters.volume is visit.ct
+    assert visit.window.propose.panel.volume.currentNode() is visit.ct
+    assert visit.window.propose.panel.apply.enabled
+
+
+def test_choices_made_by_others_are_shown(visit: Any) -> None:
+    """A script, or another module, sets the module's parameters in the scene."""
+    other = visit.application.core.add_ct(visit.structures.geometry, name="Other CT")
+    node = visit.window.desk._logic.parameterNode()
+    node.SetNodeReferenceID("volume", other.GetID())
+    node.SetParameter("reader", "R9")
+    node.SetParameter("device", "cpu")
+    assert visit.window.propose.panel.volume.currentNode() is other
+    assert visit.window.propose.panel.device.currentData == "cpu"
+    assert visit.window.timing.panel.reader.text == "R9"
+
+
+def test_a_fault_of_ours_is_said_with_its_traceback_and_logged(
+    visit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: Any) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("SOARSSegmentationLib.sections.propose.check_volume", broken)
+    visit.press_apply()
+    notice = visit.window.propose.panel.notice
+    assert "fault" in notice.text and "division by zero" in notice.text
+    assert notice.details_button.visible and "ZeroDivisionError" in notice._details.plainText
+    assert "in broken" in caplog.text
+    assert visit.window.propose.panel.apply.enabled
+
+
+def test_slices_that_are_not_even_are_segmented_on_a_copy(visit: Any) -> None:
+    grid = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Planning CT acquisition transform")
+    visit.application.core.bend(grid, visit.ct)
+    visit.ct.SetAndObserveTransformNodeID(grid.GetID())
+    visit.press_apply()
+    notice = visit.window.propose.panel.notice
+    assert "not evenly spaced" in notice.text and not visit.window.desk.running
+    notice.action_button.click()
+    copy = visit.window.desk.parameters.volume
+    assert copy is not visit.ct and copy.GetName() == "Planning CT evenly spaced"
+    assert copy.GetParentTransformNode() is None and copy.GetAttribute("DICOM.instanceUIDs") is None
+    visit.press_apply()
+    visit.until(lambda: not visit.window.desk.running)
+    assert visit.segmentation is not None, notice.text
 
 
 def test_the_model_and_where_it_will_run_are_said_before_the_run(visit: Any) -> None:

@@ -114,7 +114,17 @@ def test_paint_undo_accept_and_reopen_are_seen_and_logged(reading: Any) -> None:
     ]  # fmt: skip
 
 
+def test_painting_one_organ_takes_nothing_from_its_neighbour(reading: Any) -> None:
+    reading.click("Brainstem")
+    reading.paint(np.s_[6:8, 6:8, 10:14])  # 8 of its own voxels, 8 of the parotid
+    reading.click("Eye_L")
+    assert reading.cell("Brainstem", CHANGE) == "+0.02"
+    assert reading.cell("Parotid_L", CHANGE) == ""
+
+
 def test_a_neighbour_that_was_overwritten_is_no_longer_accepted(reading: Any) -> None:
+    node = reading.window.editor.node
+    node.SetOverwriteMode(node.OverwriteAllSegments)  # as a reader may choose
     reading.click("Parotid_L")
     reading.window.review.panel.accept.click()
     reading.click("Brainstem")
@@ -184,6 +194,12 @@ def test_the_proposal_is_shown_as_an_outline_and_restored(reading: Any) -> None:
     reading.window.editor.editor.undo()
     reading.click("Brainstem")
     assert reading.cell("Parotid_L", CHANGE) == "+0.10", "restoring can be undone"
+    reading.click("Parotid_L")
+    review_panel.restore.click()
+    assert "as it was proposed" in review_panel.notice.text
+    review_panel.notice.action_button.click()
+    reading.click("Eye_L")
+    assert reading.cell("Parotid_L", CHANGE) == "+0.10", "and that is offered"
 
 
 # --- the clock ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ DICOM files. SlicerRT's needs none: it writes a new copy of the CT, and contours
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,20 @@ class Route:
     why_not: str = ""
 
 
-def routes(segmentation_node: Any, volume_node: Any, session_folder: Path | None = None) -> list[Route]:
-    """Every way out, for these contours of this CT; asks whether files exist, and reads none."""
+def routes(
+    segmentation_node: Any,
+    volume_node: Any,
+    dicom_files: Sequence[str],
+    session_folder: Path | None = None,
+) -> list[Route]:
+    """Every way out, for these contours of this CT, whose DICOM files are given."""
     nothing = _("There are no contours yet.") if segmentation_node is None else ""
     log = session_folder is not None and session_log.logs_of(session_folder)
     return [
         _route(SEG_NRRD, _("Slicer segmentation (.seg.nrrd)"), nothing),
-        _route(RTSTRUCT, _("RTSTRUCT on the original CT"), nothing or rtstruct.why_not(volume_node)),
+        _route(
+            RTSTRUCT, _("RTSTRUCT on the original CT"), nothing or rtstruct.why_not(volume_node, dicom_files)
+        ),
         _route(
             SLICERRT,
             _("RTSTRUCT and a copy of the CT, by SlicerRT"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from soars.errors import InputError
 from SOARSSegmentationLib.export.exported import Exported, with_voxels
-from SOARSSegmentationLib.scene.ct import check_volume, dicom_files
+from SOARSSegmentationLib.scene.ct import INSTANCES_ATTRIBUTE, check_volume, dicom_files
 from SOARSSegmentationLib.scene.grids import GRID_TOLERANCE
 from SOARSSegmentationLib.scene.reading import structures_of
 from SOARSSegmentationLib.translation import _
@@ -64,12 +64,13 @@ def export_rtstruct(
     return Exported(path, what)
 
 
-def why_not(volume_node: Any, files: Sequence[str] | None = None) -> str:
+def why_not(volume_node: Any, files: Sequence[str]) -> str:
+    """Why no RTSTRUCT can refer to a CT whose DICOM files these are, in a sentence; "" when one can."""
     if volume_node is None:
         return _("There is no CT.")
-    if not (volume_node.GetAttribute("DICOM.instanceUIDs") or "").split():
+    if not (volume_node.GetAttribute(INSTANCES_ATTRIBUTE) or "").split():
         return _("The CT was not loaded from DICOM: load it through Slicer's DICOM module.")
-    if not (dicom_files(volume_node) if files is None else files):
+    if not files:
         return _("The CT's DICOM files are not all in Slicer's DICOM database: import them again.")
     return ""
 

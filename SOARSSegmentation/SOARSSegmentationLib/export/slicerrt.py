@@ -7,7 +7,8 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,30 @@ import slicer
 
 from soars.errors import InputError, SoarsError
 from SOARSSegmentationLib.export.exported import Exported, with_voxels
+from SOARSSegmentationLib.scene.building import remove_segmentation
 from SOARSSegmentationLib.scene.reading import structures_of
+from SOARSSegmentationLib.scene.segments import organ_of
 from SOARSSegmentationLib.translation import _
 
 SLICERRT_PLUGIN = "DicomRtImportExportPlugin"
 
 
+def slicerrt_bytes(segmentation_node: Any, volume_node: Any) -> int:
+    """The memory that SlicerRT takes for an export: a byte for every voxel of the CT and every organ with voxels."""
+    organs = with_voxels(structures_of(segmentation_node, None, volume_node)).names
+    return len(organs) * int(volume_node.GetImageData().GetNumberOfPoints())
+
+
 def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -> Exported:
     """Write an RTSTRUCT, and the CT that it refers to, into a folder, by SlicerRT.
 
-    `InputError` when SlicerRT is not installed, says that it failed, or wrote a file without the contours; then the
-    folder is as it was.
+    Organs without voxels are left out. `InputError` when SlicerRT is not installed, says that it failed, or wrote a
+    file without the contours; then the folder is as it was.
     """
     reason = why_not(volume_node)
     if reason:
         raise InputError(reason)
     organs = with_voxels(structures_of(segmentation_node, None, volume_node)).names
-    plugin = importlib.import_module(SLICERRT_PLUGIN).DicomRtImportExportPluginClass()
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    volume_item = hierarchy.GetItemByDataNode(volume_node)
-    segmentation_item = hierarchy.GetItemByDataNode(segmentation_node)
-    study = _study_of(hierarchy, volume_item)
-    if _study_of(hierarchy, segmentation_item) != study:
-        hierarchy.SetItemParent(segmentation_item, study)  # SlicerRT takes what is under one study
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,22 +47,9 @@ def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
-        exportables = [e for item in (volume_item, segmentation_item) for e in plugin.examineForExport(item)]
-        for exportable in exportables:
-            exportable.directory = str(staging)
-            for tag, text in _patient_tags(hierarchy, study).items():
-                exportable.setTag(tag, text)
-        message = plugin.export(exportables)
-        if message:
-            raise InputError(f"SlicerRT could not write the RTSTRUCT: {message}")
+        _run_slicerrt(segmentation_node, volume_node, organs, staging)
         path = _check_slicerrt(staging, organs)
-        written = sorted(file.relative_to(staging) for file in staging.rglob("*") if file.is_file())
-        taken = [str(name) for name in written if (folder / name).exists()]
-        if taken:
-            raise InputError(f"{folder} already holds {taken[0]}: choose an empty folder")
-        for name in written:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staging / name, folder / name)
+        _move_all(staging, folder)
     except SoarsError:
         raise
     except Exception as error:  # whatever an extension may raise
@@ -71,6 +60,58 @@ def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -
         count=len(organs), path=folder
     )
     return Exported(folder / path.relative_to(staging), what)
+
+
+def _run_slicerrt(segmentation_node: Any, volume_node: Any, organs: Iterable[str], folder: Path) -> None:
+    plugin = importlib.import_module(SLICERRT_PLUGIN).DicomRtImportExportPluginClass()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    volume_item = hierarchy.GetItemByDataNode(volume_node)
+    study = _study_of(hierarchy, volume_item)
+    with _only(segmentation_node, volume_node, organs, study) as segmentation_item:
+        exportables = [e for item in (volume_item, segmentation_item) for e in plugin.examineForExport(item)]
+        for exportable in exportables:
+            exportable.directory = str(folder)
+            for tag, text in _patient_tags(hierarchy, study).items():
+                exportable.setTag(tag, text)
+        message = plugin.export(exportables)
+    if message:
+        raise InputError(f"SlicerRT could not write the RTSTRUCT: {message}")
+
+
+@contextmanager
+def _only(segmentation_node: Any, volume_node: Any, organs: Iterable[str], study: int) -> Iterator[int]:
+    """The item of a copy that has these organs only, in the CT's study: SlicerRT exports all that a segmentation has,
+    and takes what is under one study."""
+    scene = segmentation_node.GetScene()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    copy = slicer.vtkMRMLSegmentationNode()
+    copy.SetName(segmentation_node.GetName())
+    segmentation = copy.GetSegmentation()
+    segmentation.DeepCopy(segmentation_node.GetSegmentation())
+    kept = set(organs)
+    for segment_id in list(segmentation.GetSegmentIDs()):
+        segment = segmentation.GetSegment(segment_id)
+        if (organ_of(segment) or segment.GetName()) not in kept:
+            segmentation.RemoveSegment(segment_id)
+    scene.AddNode(copy)
+    try:
+        copy.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+        item = hierarchy.GetItemByDataNode(copy) or hierarchy.CreateItem(study, copy)
+        hierarchy.SetItemParent(item, study)
+        yield item
+    finally:
+        remove_segmentation(copy)
+
+
+def _move_all(staging: Path, folder: Path) -> None:
+    """Every file into a folder that has none of them."""
+    written = sorted(file.relative_to(staging) for file in staging.rglob("*") if file.is_file())
+    taken = [str(name) for name in written if (folder / name).exists()]
+    if taken:
+        raise InputError(f"{folder} already holds {taken[0]}: choose an empty folder")
+    for name in written:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staging / name, folder / name)
 
 
 def why_not(volume_node: Any) -> str:

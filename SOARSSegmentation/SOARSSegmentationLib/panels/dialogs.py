@@ -13,10 +13,11 @@ from SOARSSegmentationLib.memory import recall, remember
 from SOARSSegmentationLib.translation import _
 
 
-def ask_file(title: str, start: str, kind: str) -> str:
-    """A file to write; "" when the user thinks better of it."""
-    answer = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, start, kind)
-    return str(answer[0] if isinstance(answer, tuple) else answer or "")
+def ask_file(title: str, start: str, suffix: str) -> str:
+    """A file to write, which ends in ``suffix`` whatever was typed; "" when the user thinks better of it."""
+    answer = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, start, f"*{suffix}")
+    path = str(answer[0] if isinstance(answer, tuple) else answer or "")
+    return path if not path or path.endswith(suffix) else path + suffix
 
 
 def ask_folder(title: str, start: str) -> str:
@@ -28,8 +29,8 @@ def ask_export(key: str, name: str) -> Path | None:
     """Where one of `export`'s routes is to write; a file named after ``name``, or a folder. None: not at all."""
     start = recall("ExportFolder") or documents()
     if key in (SEG_NRRD, RTSTRUCT):
-        suffix, kind = (".seg.nrrd", "*.seg.nrrd") if key == SEG_NRRD else (".dcm", "*.dcm")
-        answer = ask_file(_("Export"), str(Path(start, name.replace("/", "_") + suffix)), kind)
+        suffix = ".seg.nrrd" if key == SEG_NRRD else ".dcm"
+        answer = ask_file(_("Export"), str(Path(start, name.replace("/", "_") + suffix)), suffix)
         folder = str(Path(answer).parent)
     else:
         folder = answer = ask_folder(_("Export into a folder"), start)

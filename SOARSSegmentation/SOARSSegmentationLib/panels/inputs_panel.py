@@ -11,7 +11,7 @@ import slicer
 from soars.bundle.store import BundleEntry, list_bundles
 from SOARSSegmentationLib.panels.bundle_card import BundleCard, card_dialog
 from SOARSSegmentationLib.panels.organs_dialog import OrgansDialog
-from SOARSSegmentationLib.panels.parts import Notice, narrow_combo_box, section, small_label
+from SOARSSegmentationLib.panels.parts import Notice, narrow_combo_box, node_selector, section, small_label
 from SOARSSegmentationLib.panels.progress_view import ProgressView
 from SOARSSegmentationLib.protocols import Protocols
 from SOARSSegmentationLib.run.dependencies import Gpu, device_sentence
@@ -38,16 +38,11 @@ class InputsPanel:
         layout.addLayout(form)
         form.setFieldGrowthPolicy(qt.QFormLayout.AllNonFixedFieldsGrow)
 
-        self.volume = slicer.qMRMLNodeComboBox()
-        self.volume.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        self.volume.addEnabled = False
-        self.volume.removeEnabled = False
-        self.volume.noneEnabled = True
-        self.volume.noneDisplay = _("Choose a head-and-neck planning CT")
-        self.volume.toolTip = _(
-            "The CT to contour. Load one with DICOM or Add Data, or take the phantom of Sample Data."
+        self.volume = node_selector(
+            "vtkMRMLScalarVolumeNode",
+            _("Choose a head-and-neck planning CT"),
+            _("The CT to contour. Load one with DICOM or Add Data, or take the phantom of Sample Data."),
         )
-        self.volume.setMRMLScene(slicer.mrmlScene)
         form.addRow(_("CT:"), self.volume)
 
         self.bundle = narrow_combo_box()
@@ -77,6 +72,9 @@ class InputsPanel:
         self.device_label = small_label()
         form.addRow(self.device_label)
 
+        self._choices = (
+            *(self.volume, self.bundle, self.organs, self.edit_organs, self.remove_organs, self.device),
+        )
         self.apply = qt.QPushButton(_("Apply"))
         self.apply.setMinimumHeight(32)
         layout.addWidget(self.apply)
@@ -100,7 +98,6 @@ class InputsPanel:
         self._showing = True
         try:
             self._gpu = gpu
-            self.volume.setCurrentNode(parameters.volume)
             self._entries = list_bundles()
             self.bundle.clear()
             for entry in self._entries:
@@ -108,28 +105,39 @@ class InputsPanel:
                 self.bundle.addItem(
                     _("{name} ({number} organs)").format(name=entry.name, number=covered), entry.name
                 )
-            self.bundle.currentIndex = (
-                max(0, self.bundle.findData(parameters.bundle)) if self._entries else -1
-            )
+        finally:
+            self._showing = False
+        self.show_choices(parameters)
+        if self.entry is not None and self.entry.name != parameters.bundle:
+            self._on_put("bundle", self.entry.name)
+
+    def show_choices(self, parameters: Any) -> None:
+        """Show what is chosen among what there is."""
+        self._showing = True
+        try:
+            self.volume.setCurrentNode(parameters.volume)
+            chosen = max(0, self.bundle.findData(parameters.bundle))
+            self.bundle.currentIndex = chosen if self._entries else -1
             self._show_protocols(parameters.protocol)
             self.device.currentIndex = max(0, self.device.findData(parameters.device))
         finally:
             self._showing = False
         self._describe()
-        if self.entry is not None and self.entry.name != parameters.bundle:
-            self._on_put("bundle", self.entry.name)
+
+    def show_gpu(self, gpu: Gpu | None) -> None:
+        """The search for a graphics card is over."""
+        self._gpu = gpu
+        self._describe()
+
+    def set_starting(self) -> None:
+        """Nothing can be chosen or pressed while packages are installed."""
+        for widget in (*self._choices, self.apply):
+            widget.enabled = False
 
     def set_running(self, running: bool) -> None:
         """Apply turns into Cancel, and what is chosen cannot be changed."""
         self.apply.text = _("Cancel") if running else _("Apply")
-        for widget in (
-            self.volume,
-            self.bundle,
-            self.organs,
-            self.edit_organs,
-            self.remove_organs,
-            self.device,
-        ):
+        for widget in self._choices:
             widget.enabled = not running
         self.progress.widget.visible = running
 

@@ -50,6 +50,7 @@ class OrgansDialog:
 
     def open(self) -> Protocol | None:
         self.widget.exec_()
+        self.widget.deleteLater()
         return self.protocol
 
     def save(self, *_arguments: Any) -> None:

@@ -11,6 +11,8 @@ import slicer
 
 from SOARSSegmentationLib.translation import _
 
+_NARROW = 60
+"""Pixels, which a field keeps in the narrowest panel."""
 _COLOURS = {"error": "#c0392b", "warning": "#d08000", "done": "#2e8b57", "note": "#5b7fa6"}
 
 
@@ -65,6 +67,34 @@ def narrow_combo_box() -> Any:
     box.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
     box.minimumContentsLength = 10
     return box
+
+
+def node_selector(kind: str, none: str, tip: str) -> Any:
+    """A selector of the scene's nodes of exactly this class, which does not widen the panel; ``none`` says what no
+    node means."""
+    box = slicer.qMRMLNodeComboBox()
+    box.nodeTypes = [kind]
+    box.showChildNodeTypes = False
+    box.addEnabled = False
+    box.removeEnabled = False
+    box.noneEnabled = True
+    box.noneDisplay = none
+    box.toolTip = tip
+    box.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+    box.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
+    box.setMinimumWidth(_NARROW)
+    box.setMRMLScene(slicer.mrmlScene)
+    return box
+
+
+def line_edit(tip: str, placeholder: str = "") -> Any:
+    """A line to type into that takes what room there is, and asks for none."""
+    line = qt.QLineEdit()
+    line.toolTip = tip
+    line.placeholderText = placeholder
+    line.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
+    line.setMinimumWidth(_NARROW)
+    return line
 
 
 class Notice:

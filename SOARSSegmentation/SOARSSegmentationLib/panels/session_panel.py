@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 
 from soars.effort.records import REVISE, SCRATCH
-from SOARSSegmentationLib.panels.parts import Notice, escaped, narrow_combo_box, section, small_label
+from SOARSSegmentationLib.panels.parts import (
+    Notice,
+    escaped,
+    line_edit,
+    narrow_combo_box,
+    node_selector,
+    section,
+    small_label,
+)
 from SOARSSegmentationLib.review.rows import clock_text
 from SOARSSegmentationLib.translation import _
 
@@ -33,30 +40,26 @@ class SessionPanel:
         self.form = qt.QWidget()
         form = qt.QFormLayout(self.form)
         form.setContentsMargins(0, 0, 0, 0)
-        self.segmentation = slicer.qMRMLNodeComboBox()
-        self.segmentation.nodeTypes = ["vtkMRMLSegmentationNode"]
-        self.segmentation.addEnabled = False
-        self.segmentation.removeEnabled = False
-        self.segmentation.noneEnabled = True
-        self.segmentation.noneDisplay = _("None yet: press Apply, or draw from scratch")
-        self.segmentation.toolTip = _("The contours to review")
-        self.segmentation.setMRMLScene(slicer.mrmlScene)
-        form.addRow(_("Contours:"), self.segmentation)
-        self.study, self.case, self.reader = qt.QLineEdit(), qt.QLineEdit(), qt.QLineEdit()
-        self.study.toolTip = _("Name of the study, or of the work, for which times are kept")
-        self.case.toolTip = _(
-            "A pseudonym of the patient: letters, digits and . _ - only; never a name or hospital number"
+        self.segmentation = node_selector(
+            "vtkMRMLSegmentationNode",
+            _("None yet: press Apply, or draw from scratch"),
+            _("The contours to review"),
         )
-        self.reader.toolTip = _("A pseudonym of the person who reviews: letters, digits and . _ - only")
-        self.case.placeholderText = _("pseudonym")
-        self.reader.placeholderText = _("pseudonym")
+        form.addRow(_("Contours:"), self.segmentation)
+        self.study = line_edit(_("Name of the study, or of the work, for which times are kept"))
+        self.case = line_edit(
+            _("A pseudonym of the patient: letters, digits and . _ - only; never a name or hospital number"),
+            _("pseudonym"),
+        )
+        self.reader = line_edit(
+            _("A pseudonym of the person who reviews: letters, digits and . _ - only"), _("pseudonym")
+        )
+        form.addRow(_("Case:"), self.case)
         row = qt.QHBoxLayout()
-        row.addWidget(self.case, 3)
-        row.addWidget(qt.QLabel(_("Reader:")))
-        row.addWidget(self.reader, 2)
+        row.addWidget(self.reader, 1)
         row.addWidget(qt.QLabel(_("Study:")))
-        row.addWidget(self.study, 2)
-        form.addRow(_("Case:"), row)
+        row.addWidget(self.study, 1)
+        form.addRow(_("Reader:"), row)
         self.arm = narrow_combo_box()
         self.arm.addItem(_("Revise the proposal"), REVISE)
         self.arm.addItem(_("Draw from scratch, without the proposal"), SCRATCH)
@@ -64,6 +67,8 @@ class SessionPanel:
         self.start = qt.QPushButton(_("Start session"))
         self.start.setMinimumHeight(28)
         form.addRow(self.start)
+        self.why_not = small_label()
+        form.addRow(self.why_not)
         self.folder = small_label()
         self.folder.setTextFormat(qt.Qt.RichText)
         self.folder.setTextInteractionFlags(qt.Qt.TextBrowserInteraction)
@@ -151,9 +156,11 @@ class SessionPanel:
         self.accepted.format = _("{accepted} of {number} accepted").format(accepted=accepted, number=number)
 
     def allow_start(self, problem: str | None) -> None:
-        """The session can be started unless there is a ``problem``, which the button's tool tip says."""
+        """The session can be started unless there is a ``problem``, which is said below the button."""
         self.start.enabled = problem is None
-        self.start.toolTip = problem or _("Start the clock")
+        self.start.toolTip = _("Start the clock")
+        self.why_not.text = problem or ""
+        self.why_not.visible = problem is not None
 
     def _put(self, name: str, value: Any) -> None:
         if not self._showing:

@@ -126,13 +126,14 @@ class ReviewControl:
         self.outlined = on
         self._draw_outline()
 
-    def restore(self) -> None:
-        """Make the organ in hand what was proposed; the editor's undo takes it back."""
+    def restore(self) -> bool:
+        """Make the organ in hand what was proposed, which the editor's undo takes back; whether there is one."""
         if self._node is None or self.organ is None:
-            return
+            return False
         self._editor.save_for_undo()
         proposal.restore(self._node, self.organ, self._proposed)
         self._on_changed()
+        return True
 
     # --- inside --------------------------------------------------------------------------------------------------
     def _running_session(self) -> EditingSession | None:

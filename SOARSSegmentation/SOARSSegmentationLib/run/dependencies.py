@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,27 @@ def find_gpu() -> Gpu | None:
     return parse_gpu(answer)
 
 
+class GpuSearch:
+    """Looks for a graphics card on a thread of its own: a driver that wakes up takes seconds to answer."""
+
+    def __init__(self) -> None:
+        self._gpu: Gpu | None = None
+        self._thread = threading.Thread(target=self._find, name="soars-gpu", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self) -> Gpu | None:
+        """The card, None when there is none; waits for the answer."""
+        self._thread.join()
+        return self._gpu
+
+    def _find(self) -> None:
+        self._gpu = find_gpu()
+
+
 def parse_gpu(answer: str) -> Gpu | None:
     """The first card of ``nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits`` (MiB)."""
     for line in answer.splitlines():
@@ -123,8 +146,21 @@ def parse_gpu(answer: str) -> Gpu | None:
 
 
 def wants_gpu(device: str, gpu: Gpu | None) -> bool:
-    """Whether a run on this device ("auto", "cpu", "cuda") will want PyTorch for a graphics card."""
-    return device == "cuda" or (device == "auto" and gpu is not None)
+    """Whether a run on this device ("auto", "cpu", "cuda") will want PyTorch for a graphics card.
+
+    "auto" does where there is a card and PyTorch, or Slicer's PyTorch extension, which can install it.
+    """
+    if device == "auto":
+        return gpu is not None and (version_of("torch") is not None or can_install_torch())
+    return device == "cuda"
+
+
+def can_install_torch() -> bool:
+    """Whether Slicer's PyTorch extension is there."""
+    try:
+        return importlib.util.find_spec("PyTorchUtils") is not None
+    except ValueError:  # a module without a specification, there all the same
+        return True
 
 
 def missing(device: str, gpu: Gpu | None = None) -> list[Requirement]:
@@ -143,9 +179,14 @@ def device_sentence(device: str, gpu: Gpu | None = None) -> str:
     if device == "cuda" and gpu is None:
         return _("No NVIDIA graphics card was found: choose another device.")
     if not wants_gpu(device, gpu):
-        return _("Will run on {device} with {engine}: some minutes a CT.").format(
+        text = _("Will run on {device} with {engine}: some minutes a CT.").format(
             device=processor, engine=with_onnx
         )
+        if device == "auto" and gpu is not None:
+            text += " " + _("To use {card}, install the PyTorch extension in the Extensions Manager.").format(
+                card=gpu.name
+            )
+        return text
     assert gpu is not None
     card = _("the graphics card ({name}, {memory:.0f} GB)").format(name=gpu.name, memory=gpu.memory_gb)
     if torch is None:

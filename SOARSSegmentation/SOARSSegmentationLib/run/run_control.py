@@ -63,6 +63,12 @@ class RunControl:
         self._on_progress()
         self.timer.start()
 
+    def close(self) -> None:
+        """Let go of the timer, which would keep this and its owner for ever."""
+        self.cancel()
+        self.timer.stop()
+        self.timer.timeout.disconnect(self._poll)
+
     def cancel(self) -> bool:
         """End the run, if there is one; whether there was."""
         if not self.running or self._runner is None:

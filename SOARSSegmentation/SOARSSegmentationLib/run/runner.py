@@ -40,6 +40,8 @@ FOLDER_PREFIX = "soars-run-"
 SEGMENTATION_FILE = "segmentation.seg.nrrd"
 POLL_MS = 100
 """How often `Runner.poll` should be called."""
+ASLEEP_S = 10.0
+"""Polls that are further apart: the machine slept, or the application did not answer; nobody listened meanwhile."""
 SILENCE_S = 120.0
 """The child says something every second; one that is silent for so long hangs."""
 GRACE_S = 0.6
@@ -120,7 +122,7 @@ class Runner:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._arguments: list[str] = []
         self._progress = Progress("start")
-        self._started_at = self._heard_at = 0.0
+        self._started_at = self._heard_at = self._polled_at = 0.0
         self._ended_at: float | None = None
         self._polling = False
 
@@ -187,6 +189,10 @@ class Runner:
         process = self._process
         if process is None:
             return
+        now = time.monotonic()
+        if now - self._polled_at > ASLEEP_S:
+            self._heard_at = now
+        self._polled_at = now
         self._drain()
         if self._process is not process:
             return  # cancelled from on_progress
@@ -198,7 +204,6 @@ class Runner:
                     f"the segmentation process hangs: it has said nothing for {self._silence_s:.0f} s and was ended"
                 )
             return
-        now = time.monotonic()
         self._ended_at = self._ended_at or now
         # What the child started may hold its output open; it is not waited for.
         if any(reader.is_alive() for reader in self._readers) and now - self._ended_at < 1.0:
@@ -242,7 +247,7 @@ class Runner:
         self._said = queue.SimpleQueue()
         self._tail.clear()
         self._progress = Progress("start")
-        self._started_at = self._heard_at = time.monotonic()
+        self._started_at = self._heard_at = self._polled_at = time.monotonic()
         self._ended_at = None
         self._readers = [
             threading.Thread(target=_read, args=(stream, kind, self._said), name=f"soars-{kind}", daemon=True)

@@ -13,6 +13,11 @@ import slicer
 from soars.errors import InputError
 
 CT_FILE = "ct.nrrd"
+INSTANCES_ATTRIBUTE = "DICOM.instanceUIDs"
+
+
+class UnevenSlicesError(InputError):
+    """A CT under a transform that bends space: `evenly_spaced_copy` makes one that can be segmented."""
 
 
 def check_volume(volume_node: Any) -> None:
@@ -27,7 +32,13 @@ def check_volume(volume_node: Any) -> None:
         raise InputError(f"{name} is not a CT: it has {image.GetNumberOfScalarComponents()} values a voxel")
     if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
         raise InputError(f"{name} is a label map, not a CT: choose the CT")
-    if volume_node.GetParentTransformNode() is not None:
+    transform = volume_node.GetParentTransformNode()
+    if transform is not None and not transform.IsLinear():
+        raise UnevenSlicesError(
+            f"{name} is under the transform {transform.GetName()}, which Slicer makes for slices that are not evenly "
+            "spaced: segment an evenly spaced copy of it"
+        )
+    if transform is not None:
         raise InputError(f"{name} is under a transform: harden it first, in the Transforms module")
 
 
@@ -67,7 +78,7 @@ def dicom_files(volume_node: Any, file_of: Callable[[str], str] | None = None) -
 
     ``file_of`` gives the file of a SOP instance UID, "" when unknown; without it Slicer's DICOM database is asked.
     """
-    uids = ((volume_node.GetAttribute("DICOM.instanceUIDs") if volume_node else None) or "").split()
+    uids = ((volume_node.GetAttribute(INSTANCES_ATTRIBUTE) if volume_node else None) or "").split()
     if file_of is None:
         database = getattr(slicer, "dicomDatabase", None)
         if database is None or not uids:
@@ -75,3 +86,37 @@ def dicom_files(volume_node: Any, file_of: Callable[[str], str] | None = None) -
         file_of = database.fileForInstance
     files = [str(file_of(uid) or "") for uid in uids]
     return files if all(file and os.path.isfile(file) for file in files) else []
+
+
+class DicomFiles:
+    """Remembers `dicom_files` of each CT: Slicer's database is asked once for every slice, not at every click."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, volume_node: Any) -> list[str]:
+        uids = (volume_node.GetAttribute(INSTANCES_ATTRIBUTE) or "") if volume_node is not None else ""
+        if uids not in self._known:
+            self._known[uids] = dicom_files(volume_node)
+        return self._known[uids]
+
+    def forget(self) -> None:
+        """Files may have been imported or removed meanwhile."""
+        self._known = {}
+
+
+def evenly_spaced_copy(volume_node: Any) -> Any:
+    """A copy of a CT with the transform it is under applied: resampled to even slices, in the place of the patient.
+
+    The copy is no longer what its DICOM files say, so it does not name them. `InputError` when it cannot be made.
+    """
+    scene, name = volume_node.GetScene(), f"{volume_node.GetName()} evenly spaced"
+    copy = slicer.vtkSlicerVolumesLogic.CloneVolume(scene, volume_node, name)
+    if copy is None:
+        raise InputError(f"{volume_node.GetName()} could not be copied: the memory may be full")
+    copy.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    if not copy.HardenTransform():
+        scene.RemoveNode(copy)
+        raise InputError(f"the transform of {volume_node.GetName()} could not be applied to a copy of it")
+    copy.SetAttribute(INSTANCES_ATTRIBUTE, None)
+    return copy

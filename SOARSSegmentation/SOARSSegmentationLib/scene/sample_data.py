@@ -25,7 +25,6 @@ def register(icons: Path) -> None:
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
         sampleName=NAME,
-        sampleDescription=_("Synthetic head-and-neck CT with all 42 organs at risk"),
         thumbnailFileName=str(icons / "SOARSSegmentation.png"),
         uris="",  # made by the downloader below
         fileNames="soars-phantom",
@@ -59,15 +58,20 @@ def load_phantom(
 
 def _through_dicom(phantom: Any) -> Any:
     """The CT by way of Slicer's DICOM database; None when it does not come out of it."""
+    import pydicom
     from DICOMLib import DICOMUtils
 
     from soars.phantom import write_phantom_dicom
 
-    folder = Path(tempfile.mkdtemp(prefix="soars-phantom-", dir=slicer.app.temporaryPath))
-    files = write_phantom_dicom(phantom, folder)
-    DICOMUtils.importDicom(str(files), copyFiles=True)
-    uids = [slicer.dicomDatabase.seriesForFile(str(path)) for path in sorted(files.iterdir())[:1]]
-    nodes = DICOMUtils.loadSeriesByUID([uid for uid in uids if uid])
+    with tempfile.TemporaryDirectory(prefix="soars-phantom-", dir=slicer.app.temporaryPath) as folder:
+        files = write_phantom_dicom(phantom, Path(folder))
+        # From the file: the database knows the copies that it makes, not what they were copied from.
+        first = pydicom.dcmread(min(files.iterdir()), specific_tags=["SeriesInstanceUID"])
+        series = str(first.SeriesInstanceUID)
+        DICOMUtils.importDicom(str(files), copyFiles=True)
+    if not slicer.dicomDatabase.filesForSeries(series):
+        return None
+    nodes = DICOMUtils.loadSeriesByUID([series])
     node = slicer.mrmlScene.GetNodeByID(nodes[0]) if nodes else None
     return node if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else None
 

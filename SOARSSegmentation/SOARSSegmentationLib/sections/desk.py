@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import enum
+import functools
+import logging
+import operator
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import slicer
+import vtk
 
 from soars.errors import SoarsError
 from SOARSSegmentationLib.memory import recall, remember
 from SOARSSegmentationLib.panels.parts import Notice, sentence
 from SOARSSegmentationLib.protocols import Protocols
 from SOARSSegmentationLib.scene.reading import volume_of
+from SOARSSegmentationLib.translation import _
 
 if TYPE_CHECKING:
     from SOARSSegmentationLib.sections.section import Section
@@ -66,6 +74,9 @@ class Desk:
         self._logic = logic
         self._sections: list[Section] = []
         self._held: Change | None = None
+        self._node: Any = None
+        self._tag: int | None = None
+        self._seen: dict[str, Any] = {}
         self.parameters: Any = None
         self.session: EditingSession | None = None
         self.running = False
@@ -82,7 +93,8 @@ class Desk:
             self._held |= change
             return
         for section in self._sections:
-            section.show(change)
+            with saying(section.notice):
+                section.show(change)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -100,22 +112,55 @@ class Desk:
 
     def use_scene(self) -> None:
         """Take what the scene remembers, or begin anew in one that remembers nothing."""
+        self.leave_scene()
         node = self._logic.parameterNode()
         new = not node.GetParameter("bundle")
-        self.parameters = self._logic.getParameterNode()
         self.session = self.running_session
+        parameters = self._logic.getParameterNode()
         if new:
             for name in REMEMBERED:
-                setattr(self.parameters, name, recall(name, getattr(self.parameters, name)))
+                setattr(parameters, name, recall(name, getattr(parameters, name)))
+        if parameters.volume is None:
+            parameters.volume = _only_volume()
+        self.parameters = parameters
+        self._seen = self._values()
+        self._node, self._tag = node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._modified)
+
+    def leave_scene(self) -> None:
+        """The scene closes, or the window does."""
+        if self._node is not None and self._tag is not None:
+            self._node.RemoveObserver(self._tag)
+        self._node = self._tag = self.parameters = None
+
+    def choose_only_volume(self) -> None:
+        """Where none is chosen and there is only one volume, it is the CT."""
+        if self.parameters.volume is None:
+            self.put("volume", _only_volume())
 
     def put(self, name: str, value: Any) -> None:
         """A choice of the user, by the name of its parameter."""
         if self.parameters is None:
             return
-        setattr(self.parameters, name, value)
         if name in REMEMBERED:
             remember(name, value)
-        self.tell(_CHANGED_BY[name])
+        setattr(self.parameters, name, value)
+        self._modified()
+
+    def _modified(self, *_arguments: Any) -> None:
+        """The scene's parameters were set, by the window or by somebody else."""
+        if self.parameters is None:
+            return
+        before, self._seen = self._seen, self._values()
+        changes = [
+            _CHANGED_BY[name]
+            for name, value in self._seen.items()
+            if value is not before.get(name) and value != before.get(name)
+        ]
+        if changes:
+            self.tell(functools.reduce(operator.or_, changes))
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self.parameters, name) for name in _CHANGED_BY}
 
     @property
     def volume(self) -> Any:
@@ -138,10 +183,26 @@ class Desk:
             yield
 
 
+def _only_volume() -> Any:
+    """The scene's only scalar volume; None where there is none, or a choice."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene)
+    shown = [
+        v for v in volumes if v.GetClassName() == "vtkMRMLScalarVolumeNode" and not v.GetHideFromEditors()
+    ]
+    return shown[0] if len(shown) == 1 else None
+
+
 @contextmanager
 def saying(notice: Notice) -> Iterator[None]:
-    """What goes wrong in the block is said there, in one sentence."""
+    """What goes wrong in the block is said there: a `SoarsError` in its sentence, any other exception as a fault of
+    ours, with its traceback in the details and in the application's log."""
     try:
         yield
     except SoarsError as error:
         notice.say("error", sentence(str(error)))
+    except Exception as error:
+        logging.exception("SOARS Segmentation")
+        text = _("A fault of SOARS Segmentation: {error}. What you did may not have been done.")
+        details = traceback.format_exc()
+        text = text.format(error=f"{type(error).__name__}: {error}".rstrip("."))
+        notice.say("error", text, details=details, report=details)

@@ -9,12 +9,15 @@ from typing import Any
 import slicer
 import vtk
 
-from SOARSSegmentationLib.panels.parts import section
+from SOARSSegmentationLib.panels.parts import Notice, section
 from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
 
-EDITOR_TAG = "SegmentEditor"
-"""The editor node is shared with the stand-alone Segment Editor module: both show the same organ."""
+EDITOR_TAG = "SOARSSegmentation"
+"""An editor node of our own. Editor widgets that share one activate all their effects at once, send undo states to each
+other, and clear each other's segment. Work in the stand-alone Segment Editor counts all the same: a session listens to
+every editor node of the scene."""
+EDITOR_CLASS = "vtkMRMLSegmentEditorNode"
 UNDO_STATES = 20
 
 
@@ -28,6 +31,8 @@ class EditorSection(Section):
         self._tag: int | None = None
         self._segment_id = ""
         self.widget, layout = section(_("Segment editor"))
+        self.notice = Notice()
+        layout.addWidget(self.notice.widget)
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
         # The node before the scene, so that what the widget chooses by itself is kept in it.
@@ -56,13 +61,16 @@ class EditorSection(Section):
 
     def edit(self, segmentation_node: Any, volume_node: Any) -> None:
         """Edit this segmentation (None: none) on this CT."""
-        self._use_node()
+        another = self.node.GetSegmentationNode() is not segmentation_node
         self.editor.setSegmentationNode(segmentation_node)
         if segmentation_node is not None:
             if hasattr(self.editor, "setReferenceVolumeNode"):
                 self.editor.setReferenceVolumeNode(volume_node)
             else:
                 self.editor.setSourceVolumeNode(volume_node)
+        # Slicer's widget has selected the first segment: nothing is in hand until the reader turns to it.
+        if another:
+            self.select("")
         self.editor.enabled = segmentation_node is not None
 
     def select(self, segment_id: str) -> None:
@@ -95,11 +103,7 @@ class EditorSection(Section):
         self.editor.setMRMLSegmentEditorNode(None)
 
     def _use_node(self) -> None:
-        node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag(EDITOR_TAG)
-            node = slicer.mrmlScene.AddNode(node)
+        node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, EDITOR_CLASS) or _new_node(slicer.mrmlScene)
         if node is self._node:
             return
         self._forget_node()
@@ -117,3 +121,14 @@ class EditorSection(Section):
         if segment_id != self._segment_id:
             self._segment_id = segment_id
             self._on_segment(segment_id)
+
+
+def _new_node(mrml_scene: Any) -> Any:
+    """An editor node with the user's defaults. Without any, painting one organ takes nothing from its neighbours, as
+    organs may overlap."""
+    node = mrml_scene.CreateNodeByClass(EDITOR_CLASS)
+    node.UnRegister(None)
+    node.SetSingletonTag(EDITOR_TAG)
+    if mrml_scene.GetDefaultNodeByClass(EDITOR_CLASS) is None:
+        node.SetOverwriteMode(node.OverwriteNone)
+    return mrml_scene.AddNode(node)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
+
 from soars.errors import InputError
+from SOARSSegmentationLib.desktop import waiting
 from SOARSSegmentationLib.panels.inputs_panel import InputsPanel
 from SOARSSegmentationLib.panels.parts import sentence
 from SOARSSegmentationLib.run import dependencies
 from SOARSSegmentationLib.run.results import Result
 from SOARSSegmentationLib.run.run_control import RunControl
 from SOARSSegmentationLib.run.runner import Failure, RunOptions
-from SOARSSegmentationLib.scene.ct import check_volume
+from SOARSSegmentationLib.scene.ct import UnevenSlicesError, check_volume, evenly_spaced_copy
 from SOARSSegmentationLib.sections.desk import Change, Desk, saying
 from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
 
+_GPU_LOOK_MS = 100
 _RUN_BRANCHES = ("anchor", "mid_level", "detection", "small_hard")
 _ALLOWED_BY = Change.SCENE | Change.ENTERED | Change.CT | Change.MODEL | Change.RUN | Change.SESSION
 
@@ -28,50 +32,98 @@ class ProposeSection(Section):
         self._desk = desk
         self._on_result = on_result
         self._gpu: dependencies.Gpu | None = None
+        self._search: dependencies.GpuSearch | None = None
+        self._closed = self._starting = False
         self.run = RunControl(self._progressed, self._over, on_result, self._failed)
         self.panel = InputsPanel(desk.protocols, desk.put, self.apply)
-        self.widget = self.panel.widget
+        self.widget, self.notice = self.panel.widget, self.panel.notice
 
     def show(self, change: Change) -> None:
         if change & (Change.SCENE | Change.ENTERED):
             self.panel.show(self._desk.parameters, self._gpu)
+        elif change & (Change.CT | Change.MODEL):
+            self.panel.show_choices(self._desk.parameters)
         if change & _ALLOWED_BY:
             self.panel.allow(self._why_not())
 
     def enter(self) -> None:
-        self._gpu = dependencies.find_gpu()
+        if self._search is None:
+            self._search = dependencies.GpuSearch()
+            self._look_for_gpu()
+
+    def _look_for_gpu(self) -> None:
+        """Now and then until the search is over."""
+        if self._search is None or self._closed:
+            return
+        if not self._search.over:
+            qt.QTimer.singleShot(_GPU_LOOK_MS, self._look_for_gpu)
+            return
+        self._gpu = self._search.wait()
+        if self._desk.parameters is not None:
+            self.panel.show_gpu(self._gpu)
 
     def scene_closes(self) -> None:
         if self.run.cancel():
-            self.panel.notice.say("note", _("Cancelled, because the scene was closed."))
+            self.notice.say("note", _("Cancelled, because the scene was closed."))
 
     def node_leaves(self, node: Any) -> None:
         if self.run.running and node is self.run.volume:
             self.run.cancel()
-            self.panel.notice.say("error", _("The CT was removed from the scene: the run was cancelled."))
+            self.notice.say("error", _("The CT was removed from the scene: the run was cancelled."))
 
     def close(self) -> None:
-        self.run.cancel()
+        self._closed = True
+        self.run.close()
 
     def apply(self) -> None:
         """Start a run, or cancel the one that is running."""
         if self.run.running:
             self.run.cancel()
-            self.panel.notice.say("note", _("Cancelled. Nothing was changed."))
+            self.notice.say("note", _("Cancelled. Nothing was changed."))
             return
-        self.panel.notice.clear()
-        with saying(self.panel.notice):
+        if self._starting:  # installing packages lets the application go on
+            return
+        self.notice.clear()
+        self._starting = True
+        self.panel.set_starting()
+        try:
+            with saying(self.notice):
+                self._start_or_offer_a_copy()
+        finally:
+            self._starting = False
+            self.panel.set_running(self.run.running)
+            self._desk.tell(Change.RUN)
+
+    def _start_or_offer_a_copy(self) -> None:
+        try:
             self._start()
+        except UnevenSlicesError as error:
+            self.notice.say(
+                "error",
+                sentence(str(error)),
+                action=(_("Make an evenly spaced copy"), self.use_evenly_spaced_copy),
+            )
+
+    def use_evenly_spaced_copy(self) -> None:
+        """Choose a copy of the CT whose slices are evenly spaced, in place of the CT."""
+        self.notice.clear()
+        with saying(self.notice), waiting():
+            copy = evenly_spaced_copy(self._desk.parameters.volume)
+            self.panel.volume.setCurrentNode(copy)
 
     def _start(self) -> None:
         p = self._desk.parameters
         check_volume(p.volume)
+        if self._search is not None:
+            self._gpu = self._search.wait()
         protocol = self._desk.protocols.find(p.protocol)
-        options = RunOptions(p.bundle, p.device, protocol.chosen(self.panel.covered))
+        # "auto" without PyTorch, and without the extension that installs it, means the processor.
+        device = "cpu" if not dependencies.wants_gpu(p.device, self._gpu) else p.device
+        options = RunOptions(p.bundle, device, protocol.chosen(self.panel.covered))
         problem = options.problem()
         if problem is not None:
             raise InputError(problem)
-        dependencies.ask_and_install(dependencies.missing(p.device, self._gpu))
+        dependencies.ask_and_install(dependencies.missing(device, self._gpu))
         self.panel.show(p, self._gpu)  # what runs may be another engine now
         entry = self.panel.entry
         branches = entry.bundle.branches if entry is not None and entry.bundle is not None else _RUN_BRANCHES
@@ -85,9 +137,7 @@ class ProposeSection(Section):
         self._show_running(False)
 
     def _failed(self, failure: Failure) -> None:
-        self.panel.notice.say(
-            "error", sentence(failure.message), details=failure.log_tail, report=failure.report
-        )
+        self.notice.say("error", sentence(failure.message), details=failure.log_tail, report=failure.report)
 
     def _show_running(self, on: bool) -> None:
         self._desk.running = on

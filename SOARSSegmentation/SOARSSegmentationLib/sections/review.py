@@ -13,6 +13,7 @@ from SOARSSegmentationLib.sections.editor import EditorSection
 from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.session.editing import EditingSession
 from SOARSSegmentationLib.session.sessions import organs_of
+from SOARSSegmentationLib.translation import _
 
 _TAKEN_BY = Change.SCENE | Change.CT | Change.CONTOURS
 _ROWS_OF = Change.ENTERED | Change.MODEL | Change.SESSION | Change.ORGANS
@@ -27,7 +28,7 @@ class ReviewSection(Section):
         self._node: Any = None
         self.control = ReviewControl(editor, lambda: desk.session, lambda: desk.tell(Change.ORGANS))
         self.panel = ReviewPanel(self.select, self.accept, self.show_outline, self.restore)
-        self.widget = self.panel.widget
+        self.widget, self.notice = self.panel.widget, self.panel.notice
         for section in (self, editor):
             section.widget.collapsed = True  # there is nothing to review yet
 
@@ -41,8 +42,8 @@ class ReviewSection(Section):
     def take(self) -> None:
         """Show the segmentation of the scene in the table and the editor."""
         node, volume = self._desk.parameters.segmentation, self._desk.volume
-        self.panel.notice.clear()
-        with saying(self.panel.notice), waiting():
+        self.notice.clear()
+        with saying(self.notice), waiting():
             self.control.take(node, volume, self._organs(node))
         self._editor.edit(node, volume)
         if node is not self._node:
@@ -83,12 +84,12 @@ class ReviewSection(Section):
 
     # --- what the reader does ------------------------------------------------------------------------------------
     def select(self, organ: str) -> None:
-        with saying(self.panel.notice), self._desk.together():
+        with saying(self.notice), self._desk.together():
             self.control.select(organ)
 
     def segment_selected(self, segment_id: str) -> None:
         """In the segment editor, by whomever."""
-        with saying(self.panel.notice):
+        with saying(self.notice):
             self.control.selected_in_editor(segment_id)
 
     def step(self, offset: int) -> None:
@@ -96,16 +97,25 @@ class ReviewSection(Section):
 
     def accept(self) -> None:
         """Accept the organ in hand and go on to the next one that is open; or take its acceptance back."""
-        with saying(self.panel.notice), waiting(), self._desk.together():
+        with saying(self.notice), waiting(), self._desk.together():
             accepted = self.control.accept()
             following = self.panel.table.next_open() if accepted else None
             if following is not None:
                 self.control.select(following)
 
     def show_outline(self, on: bool) -> None:
-        with saying(self.panel.notice):
+        with saying(self.notice):
             self.control.show_outline(on)
 
     def restore(self) -> None:
-        with saying(self.panel.notice), waiting():
-            self.control.restore()
+        """Make the organ in hand what was proposed, and offer to take that back."""
+        organ = self.control.organ
+        with saying(self.notice), waiting():
+            if self.control.restore():
+                text = _("{organ} is as it was proposed.").format(organ=organ)
+                self.notice.say("note", text, action=(_("Undo"), self._undo))
+
+    def _undo(self) -> None:
+        with saying(self.notice):
+            self._editor.editor.undo()
+            self.notice.clear()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from SOARSSegmentationLib.sections.desk import Change
 
+if TYPE_CHECKING:
+    from SOARSSegmentationLib.panels.parts import Notice
+
 
 class Section:
-    """``widget`` is put into the window, with ``stretch`` of its height; the window calls the rest. A section of
-    yours overrides what it needs, and is added to the list in `window.Window`."""
+    """``widget`` is put into the window, with ``stretch`` of its height; ``notice`` says what went wrong in it; the
+    window calls the rest. A section of yours overrides what it needs, and is added to the list in `window.Window`."""
 
     widget: Any
+    notice: Notice
     stretch = 0
 
     def show(self, change: Change) -> None:

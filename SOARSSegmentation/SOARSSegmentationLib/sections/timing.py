@@ -25,7 +25,7 @@ from SOARSSegmentationLib.session.editing import Changed, EditingSession
 from SOARSSegmentationLib.session.session_control import SessionControl
 from SOARSSegmentationLib.translation import _
 
-_FORM = Change.SCENE | Change.CONTOURS
+_FORM = Change.SCENE | Change.CONTOURS | Change.NAMES | Change.ARM
 _STARTED_BY = Change.SCENE | Change.CT | Change.CONTOURS | Change.ARM | Change.SESSION
 _RESUMED_BY = Change.SCENE | Change.ENTERED | Change.CT | Change.CONTOURS | Change.NAMES | Change.SESSION
 
@@ -45,11 +45,9 @@ class TimingSection(Section):
         self._editor_node = editor_node
         self._on_began = on_began
         self._on_tick = on_tick
-        self.control = SessionControl(self._changed, self._ticked, self._over)
-        self.panel = SessionPanel(
-            desk.put, self.start, self.control.toggle_pause, self.finish, self.choose_root
-        )
-        self.widget = self.panel.widget
+        self.control = SessionControl(self._changed, self._ticked, self._over, lambda: saying(self.notice))
+        self.panel = SessionPanel(desk.put, self.start, self.toggle_pause, self.finish, self.choose_root)
+        self.widget, self.notice = self.panel.widget, self.panel.notice
 
     # --- showing -------------------------------------------------------------------------------------------------
     def show(self, change: Change) -> None:
@@ -79,13 +77,13 @@ class TimingSection(Section):
         who = dot.join((session.header.case, session.header.reader, arm))
         self.panel.show_running(who, paused=session.paused)
         if session.paused:
-            self.panel.notice.say(
+            self.notice.say(
                 "warning",
                 _("Paused: the clock stands still."),
-                action=(_("Continue"), self.control.toggle_pause),
+                action=(_("Continue"), self.toggle_pause),
             )
         elif session.problem is None:
-            self.panel.notice.clear()
+            self.notice.clear()
 
     def _show_accepted(self) -> None:
         session = self._desk.running_session
@@ -110,14 +108,14 @@ class TimingSection(Section):
 
     def _offer_to_resume(self) -> None:
         p = self._desk.parameters
-        if self._desk.running_session is not None or self._desk.volume is None or self.panel.notice.text:
+        if self._desk.running_session is not None or self._desk.volume is None or self.notice.text:
             return
         if not (p.study and p.case and p.reader):
             return
         found = sessions.find_interrupted(self.session_root(), study=p.study, case=p.case, reader=p.reader)
         if found is not None:
             when = found.header.started_utc.replace("T", " ").rstrip("Z")
-            self.panel.notice.say(
+            self.notice.say(
                 "note",
                 _("A session of this reader on this case was interrupted (begun {when} UTC).").format(
                     when=when
@@ -128,14 +126,14 @@ class TimingSection(Section):
     # --- beginning -----------------------------------------------------------------------------------------------
     def start(self) -> None:
         """Begin a session with what is chosen."""
-        self.panel.notice.clear()
-        with saying(self.panel.notice), waiting():
+        self.notice.clear()
+        with saying(self.notice), waiting():
             self._start()
 
     def resume(self, interrupted: sessions.Interrupted) -> None:
         """Go on with a session that was interrupted, on its own segmentation."""
-        self.panel.notice.clear()
-        with saying(self.panel.notice), waiting():
+        self.notice.clear()
+        with saying(self.notice), waiting():
             volume = self._desk.volume
             check_volume(volume)
             node = sessions.reload(interrupted, slicer.mrmlScene, volume)
@@ -162,7 +160,7 @@ class TimingSection(Section):
     def _began(self, session: EditingSession) -> None:
         self._desk.session = session
         self._desk.parameters.session_folder = str(session.folder)
-        self.panel.notice.clear()
+        self.notice.clear()
         self._desk.tell(Change.SESSION | Change.ORGANS)
         self._on_began()
 
@@ -172,9 +170,13 @@ class TimingSection(Section):
 
     def _ticked(self, session: EditingSession) -> None:
         if session.problem is not None:
-            self.panel.notice.say("warning", sentence(session.problem))
+            self.notice.say("warning", sentence(session.problem))
         self._show_clock(session)
         self._on_tick(session)
+
+    def toggle_pause(self) -> None:
+        with saying(self.notice):
+            self.control.toggle_pause()
 
     def finish(self) -> None:
         """End the session, after asking when organs are open."""
@@ -188,14 +190,14 @@ class TimingSection(Section):
             )
             if not slicer.util.confirmYesNoDisplay(question, _("SOARS Segmentation")):
                 return
-        with saying(self.panel.notice), waiting():
+        with saying(self.notice), waiting():
             self.control.finish()
 
     def _over(self, session: EditingSession) -> None:
         try:
             counts = sessions.summary(session)
         except SoarsError as error:
-            self.panel.notice.say("error", sentence(str(error)))
+            self.notice.say("error", sentence(str(error)))
             return
         text = _("The session is over: {accepted} of {organs} organs accepted, {changed} changed.").format(
             **counts
@@ -207,7 +209,7 @@ class TimingSection(Section):
         ]
         if kinds:
             text += " " + _("Revisions: {kinds}.").format(kinds=", ".join(kinds))
-        self.panel.notice.say(
+        self.notice.say(
             "warning" if session.problem else "done",
             text if session.problem is None else f"{text} {sentence(session.problem)}",
             action=(_("Open the folder"), lambda: open_folder(session.folder)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ class SessionControl:
         on_changed: Callable[[Changed], None],
         on_tick: Callable[[EditingSession], None],
         on_over: Callable[[EditingSession], None],
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``guard()`` is entered around what the timer does: no caller would hear of its exceptions."""
+        self._guard = guard
         self._on_changed = on_changed
         self._on_tick = on_tick
         self._on_over = on_over
@@ -90,13 +94,14 @@ class SessionControl:
 
     def quit(self, *_arguments: Any) -> None:
         """The application ends, or the module is unloaded: nobody is there to be told of a failure."""
-        try:
+        with suppress(SoarsError):
             self.finish("quit")
-        except SoarsError:
-            pass
 
     def close(self) -> None:
+        """Let go of the timer and the application, which would keep this and its owner for ever."""
         self.quit()
+        self.timer.stop()
+        self.timer.timeout.disconnect(self._tick)
         slicer.app.aboutToQuit.disconnect(self.quit)
 
     def expect_redo(self) -> None:
@@ -113,13 +118,15 @@ class SessionControl:
         return session
 
     def _tick(self) -> None:
-        if self.session is None or not self.session.running:
+        session = self.session
+        if session is None or not session.running:
             return
-        self.session.tick()
-        self._ticks += 1
-        if self._filter is not None and self._ticks % _LOOK_FOR_WINDOWS_EVERY == 0:
-            self._filter.watch()
-        self._on_tick(self.session)
+        with self._guard():
+            session.tick()
+            self._ticks += 1
+            if self._filter is not None and self._ticks % _LOOK_FOR_WINDOWS_EVERY == 0:
+                self._filter.watch()
+            self._on_tick(session)
 
     def _changed(self, what: Changed) -> None:
         session = self.session

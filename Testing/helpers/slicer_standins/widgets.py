@@ -18,6 +18,8 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
+        # As ctkCollapsibleButton: what it would like to have is the least it takes.
+        self.setSizePolicy(QtWidgets.QSizePolicy.Minimum, QtWidgets.QSizePolicy.Preferred)
         self._text, self._collapsed = "", False
         self._header = QtWidgets.QPushButton(self)
         self._header.setStyleSheet(
@@ -73,7 +75,8 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         super().__init__(parent)
         self.nodeTypes: Any = ()
         self.addEnabled = self.removeEnabled = self.editEnabled = self.renameEnabled = True
-        self.noneEnabled = self.showChildNodeTypes = self.showHidden = False
+        self.noneEnabled = self.showHidden = False
+        self.showChildNodeTypes = True
         self.noneDisplay = "None"
         self._scene: Any = None
         self._nodes: list[Any] = []
@@ -108,7 +111,10 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         found = [
             n
             for n in found
-            if n is None or (not n.GetHideFromEditors() and n.GetClassName() in self.nodeTypes)
+            if n is None
+            or (
+                not n.GetHideFromEditors() and (self.showChildNodeTypes or n.GetClassName() in self.nodeTypes)
+            )
         ]
         self.blockSignals(True)
         self._nodes = found
@@ -135,6 +141,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self.sourceVolumeNodeSelectorVisible = self.jumpToSelectedSegmentEnabled = True
         self.shortcuts_installed = self.views_observed = False
         self._node: Any = None
+        self._shown: Any = None
         self.history = slicer.vtkSegmentationHistory()
         self.hand = slicer.vtkSlicerSegmentEditorLogic()
         self.hand.SetSegmentationHistory(self.history)
@@ -179,13 +186,21 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
         self._node = node
         self.hand.SetSegmentEditorNode(node)
+        self._shown = node.GetSegmentationNode() if node is not None else None
 
     def mrmlSegmentEditorNode(self) -> Any:
         return self._node
 
     def setSegmentationNode(self, node: Any) -> None:
+        """As the real one (updateWidgetFromSegmentationNode): another segmentation's first segment is selected."""
+        another = node is not self._shown
+        self._shown = node
         self.history.SetSegmentation(node.GetSegmentation() if node is not None else None)
         self.hand.SetSegmentationNode(node)
+        if another and node is not None and self._node is not None:
+            self.setActiveEffectByName("")
+            if node.GetSegmentation().GetNumberOfSegments():
+                self._node.SetSelectedSegmentID(node.GetSegmentation().GetNthSegmentID(0))
 
     def segmentationNode(self) -> Any:
         return self.hand.GetSegmentationNode()
