@@ -59,7 +59,7 @@ def test_one_that_fails_does_not_stop_the_others(tree: Path, tmp_path: Path, cap
     lines = said.out.splitlines()
     assert lines[0].startswith("A: rtstruct.dcm: FAILED: ") and "damaged" in lines[0]
     assert lines[1].startswith("B: rtstruct.dcm: 1 structure -> ")
-    assert lines[2] == "C: FAILED: no RTSTRUCT and no .seg.nrrd in it"
+    assert lines[2] == "C: FAILED: no RTSTRUCT, DICOM segmentation or .seg.nrrd in it"
     assert lines[3] == "1 converted, 2 failed"
     assert said.err.endswith("soars: error: 2 of 3 could not be converted; each says why above\n")
     assert sorted(p.name for p in (out / "B").iterdir()) == ["rtstruct.json", "rtstruct.nii.gz"]

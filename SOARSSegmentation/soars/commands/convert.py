@@ -26,12 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "convert",
         help="convert structures between RTSTRUCT, .seg.nrrd, label map and folder of masks",
-        description="Convert structures. What IN is shows from the file itself: an RTSTRUCT, a .seg.nrrd of 3D "
-        "Slicer, a label map (NRRD, NIfTI or MHA, with a .json or .csv of the same name beside it that names the "
-        "values), or a folder with one mask per organ. The ending of OUT says what to write: .dcm an RTSTRUCT, "
-        ".seg.nrrd, one of .nrrd .nii.gz .nii .mha a label map with its .json, no ending a folder of masks. Organs "
-        "get their TG-263 names where the catalogue knows them; overlapping organs and empty ones are kept. With "
-        "--each, IN and OUT are folder trees of many patients.",
+        description="Convert structures. IN is recognised by its content: an RTSTRUCT, a DICOM segmentation, a "
+        ".seg.nrrd of 3D Slicer, a label map (NRRD, NIfTI or MHA, whose values are named by a .json or .csv of the "
+        "same name beside it or by nnU-Net's dataset.json), or a folder with one mask per organ. The ending of OUT "
+        "says what to write: .dcm an RTSTRUCT, .seg.nrrd, one of .nrrd .nii.gz .nii .mha a label map with its .json, "
+        "no ending a folder of masks. Organs get their TG-263 names where the catalogue knows them; overlapping organs "
+        "and empty ones are kept. With --each, IN and OUT are folder trees of many patients.",
     )
     parser.add_argument("input", metavar="IN", type=Path, help="file or folder to read")
     parser.add_argument("output", metavar="OUT", type=Path, help="file or folder to write")
@@ -63,8 +63,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--each",
         metavar="ENDING",
         choices=EACH,
-        help="IN is a tree with one folder for each patient: convert every RTSTRUCT and .seg.nrrd in it, with the CT "
-        "beside it, into OUT/PATIENT/ (one of %(choices)s); a patient that fails does not stop the others",
+        help="IN is a tree with one folder for each patient: convert every RTSTRUCT, DICOM segmentation and .seg.nrrd "
+        "in it, with the CT beside it, into OUT/PATIENT/ (one of %(choices)s); a patient that fails does not stop the "
+        "others",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
 
@@ -145,7 +146,7 @@ def _run_each(args: argparse.Namespace) -> int:
     for patient in find_patients(args.input):
         if patient.problem or not patient.structures:
             failed += 1
-            problem = patient.problem or "no RTSTRUCT and no .seg.nrrd in it"
+            problem = patient.problem or "no RTSTRUCT, DICOM segmentation or .seg.nrrd in it"
             print(f"{patient.name}: FAILED: {problem}", flush=True)
             continue
         for source, target in _targets(patient.structures, args.output / patient.name, args.each):

@@ -10,14 +10,18 @@ from typing import Any
 from pydicom.uid import RTStructureSetStorage
 
 from soars.ct.dicom_files import CT_IMAGE, MOST_FILES, is_dicom, read_dataset, read_header
+from soars.dicom.seg_read import LABEL_MAP, SEGMENTATION
 from soars.errors import InputError
+
+_STRUCTURES = (RTStructureSetStorage, SEGMENTATION, LABEL_MAP)
 
 
 @dataclass
 class PatientFolder:
     """What one patient's folder holds, at any depth.
 
-    ``series``: the folder of each CT series, by its UID. ``structures``: RTSTRUCTs and .seg.nrrd files, in order.
+    ``series``: the folder of each CT series, by its UID. ``structures``: RTSTRUCTs, DICOM
+    segmentations and .seg.nrrd files, in order.
     ``problem``: why the folder cannot be used, or "".
     """
 
@@ -70,7 +74,7 @@ def _look_into(folder: Path) -> PatientFolder:
         except (InputError, OSError):
             continue  # a damaged slice is told when its series is read, and any other file is none of ours
         kind = header.text("SOPClassUID")
-        if kind == RTStructureSetStorage or header.text("Modality") == "RTSTRUCT":
+        if kind in _STRUCTURES or header.text("Modality") == "RTSTRUCT":
             patient.structures.append(path)
         elif kind == CT_IMAGE or header.text("Modality") == "CT":
             slices[header.text("SeriesInstanceUID")].add(path.parent)
@@ -84,9 +88,13 @@ def _look_into(folder: Path) -> PatientFolder:
 
 
 def _referenced_series(path: Path) -> str:
-    """Series Instance UID of the CT that an RTSTRUCT references, "" where it names none (PS3.3 C.8.8.5)."""
+    """Series Instance UID of the CT that an RTSTRUCT (PS3.3 C.8.8.5) or a segmentation (C.12.4) references, "" where it
+    names none."""
     try:
-        dataset: Any = read_dataset(path, specific_tags=["ReferencedFrameOfReferenceSequence"])
+        tags: list[Any] = ["ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence"]
+        dataset: Any = read_dataset(path, specific_tags=tags)
+        for series in dataset.get("ReferencedSeriesSequence") or ():
+            return str(series.get("SeriesInstanceUID") or "")
         for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
             for study in frame.get("RTReferencedStudySequence") or ():
                 for series in study.get("RTReferencedSeriesSequence") or ():

@@ -5,28 +5,20 @@ Contours become masks in `soars.dicom.contour_masks`; here is what the file says
 
 from __future__ import annotations
 
-import struct
-import warnings as python_warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pydicom
-from pydicom import config as pydicom_config
 from pydicom.datadict import dictionary_has_tag
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
-from soars.ct.dicom_files import read_dataset
 from soars.ct.series import CtSeries
 from soars.dicom.contour_masks import contours_to_mask
+from soars.dicom.objects import check_patient, damage_reported, plain, read_object
 from soars.dicom.rtstruct_write import GENERATION_ALGORITHMS, GENERATION_TAG
 from soars.errors import InputError
 from soars.structures.model import Geometry, StructureInfo, StructureSet, as_colour
 
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 #: How many of the reasons that were gathered an error names.
 MOST_REASONS = 3
 
@@ -72,11 +64,11 @@ def read_rtstruct(
     path = Path(path)
     dataset = _read(path)
     out = StructureSet(geometry)
-    with _damage_told(path):
+    with damage_reported(path):
         rois = _rois(path, dataset, out.warnings)
-        drawn_by_rt_utils = _plain(dataset.get("ManufacturerModelName")) == "rt-utils"
+        drawn_by_rt_utils = plain(dataset.get("ManufacturerModelName")) == "rt-utils"
         if reference is not None:
-            _check_patient(path, dataset, reference.header)
+            check_patient(path, dataset, reference.header)
             rois = _in_frame(path, dataset, rois, reference.frame_of_reference_uid, any_frame, out.warnings)
     total = 0
     for roi in rois:
@@ -87,7 +79,7 @@ def read_rtstruct(
             out.warnings.append(f"{path.name}: two ROIs are called {roi.name!r}; one is now {name!r}")
         total += len(roi.contours)
         before = len(out.warnings)
-        with _damage_told(path):
+        with damage_reported(path):
             mask = contours_to_mask(
                 roi.contours, geometry, path, name, out.warnings, lines_inside=drawn_by_rt_utils
             )
@@ -114,41 +106,9 @@ def _because(warnings: list[str]) -> str:
     return f" ({'; '.join(warnings[-MOST_REASONS:])}{more})"
 
 
-@contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """What pydicom raises over damaged bytes, as one sentence; its warnings are kept from the screen."""
-    try:
-        with python_warnings.catch_warnings(), pydicom_config.disable_value_validation():
-            python_warnings.simplefilter("ignore")
-            yield
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        NotImplementedError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        pydicom.errors.BytesLengthException,
-        struct.error,
-    ) as error:
-        raise InputError(f"{path} is cut short or damaged; copy or export it again") from error
-
-
 def _read(path: Path) -> Dataset:
-    with _damage_told(path):
-        dataset = read_dataset(path)
-        for element in dataset.elements():
-            # pydicom reads a file that ends early without complaint
-            if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
-                if len(element.value or b"") < element.length:
-                    raise InputError(f"{path} is cut short or damaged; copy or export it again")
+    with damage_reported(path):
+        dataset = read_object(path)
         kind = dataset.get("SOPClassUID")
         if kind != RTStructureSetStorage:
             raise InputError(
@@ -167,14 +127,14 @@ def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
     for item in dataset.StructureSetROISequence:
         number = _number(item, "ROINumber")
         if number is None:
-            name = _plain(item.get("ROIName")) or "without a name"
+            name = plain(item.get("ROIName")) or "without a name"
             warnings.append(f"{path.name}: the ROI {name!r} was left out: it has no number that can be read")
             continue
         roi = _Roi(
             number,
             _name(item.get("ROIName"), number, path, warnings),
-            _plain(item.get("ReferencedFrameOfReferenceUID")),
-            _plain(item.get("ROIGenerationAlgorithm")).upper(),
+            plain(item.get("ReferencedFrameOfReferenceUID")),
+            plain(item.get("ROIGenerationAlgorithm")).upper(),
         )
         if number in rois:
             doubtful.setdefault(number, [rois[number].name]).append(roi.name)
@@ -236,31 +196,12 @@ def _number(item: Dataset, keyword: str) -> int | None:
 
 def _name(value: object, number: int, path: Path, warnings: list[str]) -> str:
     """An ROI's name without control characters; its number where it has none."""
-    name = "".join(c for c in _plain(value) if c.isprintable()).strip() or f"ROI {number}"
-    if name != _plain(value):
+    name = "".join(c for c in plain(value) if c.isprintable()).strip() or f"ROI {number}"
+    if name != plain(value):
         warnings.append(
             f"{path.name}: the ROI of number {number} has no name that can be read; it is now {name!r}"
         )
     return name
-
-
-def _plain(value: object) -> str:
-    """Text of one value; "" for none. Some write a name with a backslash, which pydicom takes for several."""
-    if isinstance(value, (list, pydicom.multival.MultiValue)):
-        return "/".join(map(str, value)).strip()
-    return "" if value is None else str(value).strip(" \0")
-
-
-def _check_patient(path: Path, dataset: Dataset, header: Dataset) -> None:
-    """Refuse a CT of another patient; an ID that was taken away or replaced says nothing."""
-    if any(_plain(d.get("PatientIdentityRemoved")).upper() == "YES" for d in (dataset, header)):
-        return
-    own, other = _plain(dataset.get("PatientID")), _plain(header.get("PatientID"))
-    if own and other and own != other:
-        # the IDs themselves stay out of the message: it goes into logs
-        raise InputError(
-            f"{path} is of another patient than the CT: their Patient IDs differ; give the CT of this patient"
-        )
 
 
 def _in_frame(
@@ -268,9 +209,9 @@ def _in_frame(
 ) -> list[_Roi]:
     """The ROIs whose contours are in the CT's frame of reference."""
     told = {
-        _plain(item.get("FrameOfReferenceUID"))
+        plain(item.get("FrameOfReferenceUID"))
         for item in dataset.get("ReferencedFrameOfReferenceSequence") or []
-    } | {_plain(dataset.get("FrameOfReferenceUID"))}
+    } | {plain(dataset.get("FrameOfReferenceUID"))}
     told.discard("")
     of_all = next(iter(told)) if len(told) == 1 else ""
     frames = {roi.number: roi.frame or of_all for roi in rois}

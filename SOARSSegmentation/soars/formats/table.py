@@ -6,7 +6,7 @@ from pathlib import Path
 
 from soars.ct.image_file import is_image_name
 from soars.errors import InputError
-from soars.formats import rtstruct
+from soars.formats import dicomseg, rtstruct
 from soars.formats.dicomfile import RTSTRUCT as RTSTRUCT_CLASS
 from soars.formats.dicomfile import sop_class
 from soars.formats.imagefiles import WRITABLE_SUFFIXES
@@ -49,6 +49,7 @@ RTSTRUCT = Format(
     has_grid=False,
     needs_series=True,
 )
+DICOM_SEG = Format(name="DICOM SEG", endings=(".dcm",), recognises=dicomseg.recognises, read=dicomseg.read)
 LABEL_MAP = Format(
     name="label map",
     endings=WRITABLE_SUFFIXES,
@@ -66,7 +67,7 @@ MASK_FOLDER = Format(
     ours=_is_masks_or_empty,
 )
 
-FORMATS = (SEG_NRRD, RTSTRUCT, LABEL_MAP, MASK_FOLDER)
+FORMATS = (SEG_NRRD, RTSTRUCT, DICOM_SEG, LABEL_MAP, MASK_FOLDER)
 
 
 def format_of(path: Path) -> Format | None:
