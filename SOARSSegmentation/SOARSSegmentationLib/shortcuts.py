@@ -14,6 +14,7 @@ import qt
 NEXT = "Ctrl+Down"
 PREVIOUS = "Ctrl+Up"
 ACCEPT = "Ctrl+Return"
+FINDING = "Ctrl+Right"
 PAUSE = "Ctrl+P"
 
 

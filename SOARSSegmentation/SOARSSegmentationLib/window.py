@@ -48,6 +48,7 @@ class Window:
                 shortcuts.NEXT: lambda: self.review.step(1),
                 shortcuts.PREVIOUS: lambda: self.review.step(-1),
                 shortcuts.ACCEPT: self.review.accept,
+                shortcuts.FINDING: self.review.next_finding,
                 shortcuts.PAUSE: self.timing.toggle_pause,
             }
         )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from soars.catalogue import CATALOGUE, SOARS42
+from soars.findings.finding import ExpectedDsc, Finding
 from soars.formats.segnrrd import write_seg_nrrd
 from soars.report.record import (
     ABSENT,
@@ -56,6 +58,8 @@ def prepare_results(
     *,
     covered: tuple[str, ...] = tuple(SOARS42),
     warnings: dict[str, str] | None = None,
+    findings: Sequence[Finding] = (),
+    expected: Mapping[str, ExpectedDsc] | None = None,
 ) -> Path:
     """What ``soars segment`` would leave of a CT on which it found these structures."""
     folder.mkdir(parents=True)
@@ -74,6 +78,8 @@ def prepare_results(
                 oar.colour,
                 reason="it was looked for and not found" if state == ABSENT else "",
                 warnings=(warnings[name],) if warnings and name in warnings else (),
+                findings=tuple(one for one in findings if one.organ == name),
+                expected_dsc=(expected or {}).get(name),
             )  # fmt: skip
         )
     grid = structures.geometry

@@ -10,7 +10,7 @@ import qt
 from soars.catalogue import SOARS42, STRATA, by_stratum
 from soars.errors import SoarsError
 from SOARSSegmentationLib.panels.parts import Notice, sentence
-from SOARSSegmentationLib.panels.review_table import stratum_title
+from SOARSSegmentationLib.panels.review_words import stratum_title
 from SOARSSegmentationLib.protocols import Protocol, Protocols
 from SOARSSegmentationLib.translation import _
 

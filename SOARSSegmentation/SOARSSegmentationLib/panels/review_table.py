@@ -2,98 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import qt
 
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
 from soars.report.record import ABSENT
+from SOARSSegmentationLib.panels.review_words import (
+    SEVERITY_COLOURS,
+    finding_sign,
+    finding_words,
+    state_title,
+    stratum_title,
+)
 from SOARSSegmentationLib.review.rows import Row, change_text, clock_text, volume_text
 from SOARSSegmentationLib.translation import _
 
-ORGAN, STATE, VOLUME, CHANGE, TIME, WARNING = range(6)
+ORGAN, STATE, VOLUME, CHANGE, TIME, FINDING = range(6)
 HEIGHT = 250
-_COLUMN_WIDTHS = {STATE: 112, VOLUME: 42, CHANGE: 76, TIME: 42, WARNING: 20}
 _NUMBERS = (VOLUME, CHANGE, TIME)
-_ACCEPTED_COLOUR, _PROGRESS_COLOUR, _WARNING_COLOUR = "#2e8b57", "#c77700", "#d08000"
-
-
-def stratum_title(stratum: str) -> str:
-    """A stratum in words."""
-    return {
-        "anchor": _("Anchor organs"),
-        "mid_level": _("Mid-level organs"),
-        "small_hard": _("Small and hard organs"),
-        "extra": _("Other organs"),
-    }[stratum]
-
-
-def state_title(state: str) -> str:
-    """A state in words, with a sign that tells it from the others without colour."""
-    return {
-        NOT_REVIEWED: "\N{WHITE CIRCLE} " + _("not reviewed"),
-        IN_PROGRESS: "\N{CIRCLE WITH LEFT HALF BLACK} " + _("in progress"),
-        ACCEPTED: "\N{CHECK MARK} " + _("accepted"),
-        ABSENT: "\N{EN DASH} " + _("absent"),
-    }[state]
+_WIDEST = {
+    VOLUME: "888.8",
+    CHANGE: "+88.8 \N{MINUS SIGN}88.8",
+    TIME: "8:88:88",
+    FINDING: "\N{WARNING SIGN} 88",
+}
+"""What a column is as wide as, in the font that it is written in."""
+_PADDING = 12
+_ACCEPTED_COLOUR, _PROGRESS_COLOUR = "#2e8b57", "#c77700"
+ALL, OPEN, WITH_FINDINGS = "all", "open", "findings"
+"""Filters."""
 
 
 class ReviewTable:
-    """A tree with a branch for each stratum; ``on_select(organ)`` is called when the reader chooses a row."""
+    """A tree with a branch for each stratum, or, sorted by need, without. ``on_select(organ)`` is called when the
+    reader chooses a row, ``on_visible(organ, on)`` when they tick or clear it."""
 
-    def __init__(self, on_select: Callable[[str], None]) -> None:
+    def __init__(self, on_select: Callable[[str], None], on_visible: Callable[[str, bool], None]) -> None:
         self._on_select = on_select
-        self._rows: list[Row] = []
+        self._on_visible = on_visible
+        self._rows: dict[str, Row] = {}
         self._items: dict[str, Any] = {}
         self._groups: dict[str, Any] = {}
+        self._shape: tuple[Any, ...] = ()
         self._showing = False
+        self._filter, self._search, self._by_need = ALL, "", False
         self.widget = qt.QTreeWidget()
+        self.widget.accessibleName = _("Organs under review")
         self.widget.setHeaderLabels(
-            [_("Organ"), _("State"), _("cc"), _("\N{GREEK CAPITAL LETTER DELTA} cc"), _("Time"), ""]
+            [
+                *(_("Organ"), _("State"), _("cc"), _("\N{GREEK CAPITAL LETTER DELTA} cc"), _("Time")),
+                _("Finding"),
+            ]
         )
         self.widget.rootIsDecorated = False
         self.widget.indentation = 8
         self.widget.uniformRowHeights = True
         self.widget.alternatingRowColors = True
         self.widget.setMinimumHeight(HEIGHT)
-        header = self.widget.header()
+        self._set_up_header()
+        self.widget.currentItemChanged.connect(self._current_changed)
+        self.widget.itemChanged.connect(self._item_changed)
+
+    def _set_up_header(self) -> None:
+        header, head = self.widget.header(), self.widget.headerItem()
         header.stretchLastSection = False
         header.minimumSectionSize = 16
+        header.sectionsClickable = True
         header.setSectionResizeMode(ORGAN, qt.QHeaderView.Stretch)
-        for column, width in _COLUMN_WIDTHS.items():
+        metrics = qt.QFontMetrics(self.widget.font)
+        titles = [state_title(state) for state in (NOT_REVIEWED, IN_PROGRESS, ACCEPTED, ABSENT)]
+        widest = {**_WIDEST, STATE: max(titles, key=lambda text: metrics.boundingRect(text).width())}
+        for column, text in widest.items():
+            title = metrics.boundingRect(str(head.text(column))).width()
             header.setSectionResizeMode(column, qt.QHeaderView.Fixed)
-            header.resizeSection(column, width)
-        head = self.widget.headerItem()
+            header.resizeSection(column, max(metrics.boundingRect(text).width(), title) + _PADDING)
         for column in _NUMBERS:
             head.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        head.setToolTip(ORGAN, _("Ticked organs are shown in the views"))
         head.setToolTip(VOLUME, _("Volume in cubic centimetres"))
         head.setToolTip(CHANGE, _("Added and removed since the proposal, in cubic centimetres"))
         head.setToolTip(TIME, _("Active time, in minutes and seconds"))
-        self.widget.currentItemChanged.connect(self._current_changed)
+        head.setToolTip(FINDING, _("What the checks found, and how much; click to sort by it"))
+        header.sectionClicked.connect(self._header_clicked)
 
     # --- showing -------------------------------------------------------------------------------------------------
     def show(self, rows: Sequence[Row]) -> None:
         """Show these rows; what is shown already is only brought up to date, so that nothing jumps."""
         self._showing = True
         try:
-            if [row.organ for row in rows] != list(self._items):
-                self._build(rows)
+            before, self._rows = self._rows, {row.organ: row for row in rows}
+            shape = (self._by_need, *((row.organ, row.need if self._by_need else 0) for row in rows))
+            if shape != self._shape:
+                organ, before = self.organ, {}
+                self._build(sorted(rows, key=lambda row: row.need) if self._by_need else rows)
+                self._shape = shape
+                self.widget.setCurrentItem(self._items.get(organ) if organ is not None else None)
             for row in rows:
-                self._fill(row)
-            self._rows = list(rows)
-            for stratum, group in self._groups.items():
-                own = [row for row in rows if row.stratum == stratum]
-                accepted = sum(row.state == ACCEPTED for row in own)
-                count = _("{accepted} of {number} accepted").format(accepted=accepted, number=len(own))
-                group.setText(ORGAN, f"{stratum_title(stratum)}   {count}")
+                if row != before.get(row.organ):
+                    self._fill(row, before.get(row.organ))
+            self._show_counts(rows)
+            self._hide()
         finally:
             self._showing = False
+
+    def filter(self, which: str, search: str) -> None:
+        """Show only rows of a filter (`ALL`, `OPEN`, `WITH_FINDINGS`) whose code or label has the text."""
+        self._filter, self._search = which, search.strip().casefold()
+        self._hide()
+
+    def sort(self, by_need: bool) -> None:
+        """By what most needs a look, or by stratum."""
+        self._by_need = by_need
+        self.show(list(self._rows.values()))
 
     def show_time(self, organ: str, seconds: float) -> None:
         """Only the clock of one organ."""
         if organ in self._items:
+            self._showing = True
             self._items[organ].setText(TIME, clock_text(seconds) if seconds >= 1 else "")
+            self._showing = False
 
     def select(self, organ: str | None) -> None:
         """Show an organ as the one in hand, without telling ``on_select``."""
@@ -114,92 +143,138 @@ class ReviewTable:
         organ = item.data(ORGAN, qt.Qt.UserRole) if item is not None else None
         return str(organ) if organ else None
 
+    @property
+    def by_need(self) -> bool:
+        return self._by_need
+
     def row(self, organ: str | None) -> Row | None:
-        return next((row for row in self._rows if row.organ == organ), None)
+        return self._rows.get(organ) if organ is not None else None
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        return tuple(self._rows)
+        return tuple(self._rows.values())
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The organs that the filter lets through, from top to bottom."""
+        return tuple(organ for organ in self._items if self._passes(self._rows[organ]))
 
     def step(self, offset: int) -> str | None:
-        """The organ that many rows further, in the order of the table; stays at its ends. None of an empty table."""
-        organs = list(self._items)
+        """The organ that many rows further, among those shown; stays at the ends. None where there is none."""
+        organs = self.shown
         if not organs:
             return None
-        if self.organ is None:
+        if self.organ not in organs:
             return organs[0 if offset > 0 else -1]
         return organs[min(max(organs.index(self.organ) + offset, 0), len(organs) - 1)]
 
     def first_open(self) -> str | None:
         """The first organ that nobody has looked at; where there is none, the first. None of an empty table."""
-        organs = [row.organ for row in self._rows]
-        untouched = (row.organ for row in self._rows if row.state == NOT_REVIEWED)
+        organs = list(self._items)
+        untouched = (organ for organ in organs if self._rows[organ].state == NOT_REVIEWED)
         return next(untouched, organs[0] if organs else None)
 
     def next_open(self) -> str | None:
         """The next organ after the one in hand, round the end, that has not been accepted; None when all are."""
-        organs = [row.organ for row in self._rows]
+        organs = list(self._items)
         start = organs.index(self.organ) + 1 if self.organ in organs else 0
         for organ in organs[start:] + organs[:start]:
-            row = self.row(organ)
-            if row is not None and row.state in (NOT_REVIEWED, IN_PROGRESS):
+            if self._rows[organ].state in (NOT_REVIEWED, IN_PROGRESS):
                 return organ
         return None
 
     # --- inside --------------------------------------------------------------------------------------------------
-    def _build(self, rows: Sequence[Row]) -> None:
+    def _passes(self, row: Row) -> bool:
+        if self._search and self._search not in f"{row.organ} {row.label}".casefold():
+            return False
+        if self._filter == OPEN:
+            return row.state in (NOT_REVIEWED, IN_PROGRESS)
+        return self._filter != WITH_FINDINGS or bool(row.findings)
+
+    def _hide(self) -> None:
+        for organ, item in self._items.items():
+            item.setHidden(not self._passes(self._rows[organ]))
+        for stratum, group in self._groups.items():
+            shown = (row for row in self._rows.values() if row.stratum == stratum and self._passes(row))
+            group.setHidden(next(shown, None) is None)
+
+    def _build(self, rows: Iterable[Row]) -> None:
         self.widget.clear()
-        self._items, self._groups, self._rows = {}, {}, []
+        self._items, self._groups = {}, {}
         for row in rows:
-            group = self._groups.get(row.stratum)
-            if group is None:
-                group = qt.QTreeWidgetItem(self.widget)
-                group.setFlags(qt.Qt.ItemIsEnabled)
-                font = self.widget.font
-                font.setBold(True)
-                group.setFont(ORGAN, font)
-                group.setFirstColumnSpanned(True)
-                group.setExpanded(True)
-                self._groups[row.stratum] = group
-            item = qt.QTreeWidgetItem(group)
-            item.setText(ORGAN, row.organ)
+            parent = self.widget if self._by_need else self._group(row.stratum)
+            item = qt.QTreeWidgetItem(parent)
+            # A code is for files, a label for people.
+            item.setText(ORGAN, f"{row.label} ({row.organ})")
             item.setData(ORGAN, qt.Qt.UserRole, row.organ)
-            item.setTextAlignment(WARNING, qt.Qt.AlignCenter)
+            item.setToolTip(ORGAN, f"{row.label} ({row.organ})")
+            item.setTextAlignment(FINDING, qt.Qt.AlignCenter)
             for column in _NUMBERS:
                 item.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             self._items[row.organ] = item
 
-    def _fill(self, row: Row) -> None:
+    def _group(self, stratum: str) -> Any:
+        group = self._groups.get(stratum)
+        if group is None:
+            group = qt.QTreeWidgetItem(self.widget)
+            group.setFlags(qt.Qt.ItemIsEnabled)
+            font = self.widget.font
+            font.setBold(True)
+            group.setFont(ORGAN, font)
+            group.setFirstColumnSpanned(True)
+            group.setExpanded(True)
+            self._groups[stratum] = group
+        return group
+
+    def _show_counts(self, rows: Sequence[Row]) -> None:
+        for stratum, group in self._groups.items():
+            own = [row for row in rows if row.stratum == stratum]
+            accepted = sum(row.state == ACCEPTED for row in own)
+            count = _("{accepted} of {number} accepted").format(accepted=accepted, number=len(own))
+            group.setText(ORGAN, f"{stratum_title(stratum)}   {count}")
+
+    def _fill(self, row: Row, before: Row | None) -> None:
         item = self._items[row.organ]
-        before = self.row(row.organ)
-        if before == row:
-            return
         if before is None or before.colour != row.colour:
             item.setIcon(ORGAN, _swatch(row.colour))
+        if row.segment_id is not None:
+            item.setCheckState(ORGAN, qt.Qt.Checked if row.visible else qt.Qt.Unchecked)
         item.setText(STATE, state_title(row.state))
         item.setText(VOLUME, volume_text(row.volume_cc) if row.volume_cc else "")
         item.setText(CHANGE, change_text(row))
         item.setText(TIME, clock_text(row.active_s) if row.active_s >= 1 else "")
-        item.setText(WARNING, "\N{WARNING SIGN}" if row.warning else "")
-        item.setToolTip(ORGAN, row.label)
-        item.setToolTip(WARNING, row.warning)
+        item.setText(FINDING, finding_sign(row))
+        item.setToolTip(FINDING, finding_words(row))
         dsc = _("Dice with the proposal: {dsc:.3f}").format(dsc=row.dsc) if row.dsc is not None else ""
         item.setToolTip(CHANGE, dsc)
+        self._colour(item, row)
+
+    def _colour(self, item: Any, row: Row) -> None:
         usual = self.widget.palette.color(qt.QPalette.Active, qt.QPalette.Text)
         faint = self.widget.palette.color(qt.QPalette.Disabled, qt.QPalette.Text)
-        colours = {
+        colours: Mapping[str, Any] = {
             ACCEPTED: qt.QColor(_ACCEPTED_COLOUR),
             IN_PROGRESS: qt.QColor(_PROGRESS_COLOUR),
             ABSENT: faint,
         }
         item.setForeground(STATE, qt.QBrush(colours.get(row.state, usual)))
         item.setForeground(ORGAN, qt.QBrush(faint if row.state == ABSENT else usual))
-        item.setForeground(WARNING, qt.QBrush(qt.QColor(_WARNING_COLOUR)))
+        if row.severity is not None:
+            item.setForeground(FINDING, qt.QBrush(qt.QColor(SEVERITY_COLOURS[row.severity])))
 
     def _current_changed(self, item: Any, before: Any = None) -> None:
         organ = self.organ
         if not self._showing and organ is not None:
             self._on_select(organ)
+
+    def _item_changed(self, item: Any, column: int) -> None:
+        organ = item.data(ORGAN, qt.Qt.UserRole)
+        if not self._showing and column == ORGAN and organ:
+            self._on_visible(str(organ), item.checkState(ORGAN) == qt.Qt.Checked)
+
+    def _header_clicked(self, column: int) -> None:
+        if column in (ORGAN, FINDING):
+            self.sort(column == FINDING)
 
 
 def _swatch(colour: tuple[int, int, int]) -> Any:

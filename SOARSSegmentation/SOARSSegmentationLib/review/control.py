@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import slicer
 
 from soars.effort.review import ACCEPTED
-from SOARSSegmentationLib.review.rows import Row, rows_of
-from SOARSSegmentationLib.scene import outlines, proposal, views
+from SOARSSegmentationLib.review.rows import Found, Row, found_in, rows_of
+from SOARSSegmentationLib.scene import outlines, proposal
 from SOARSSegmentationLib.scene.grids import grid_of
 from SOARSSegmentationLib.scene.reading import organ_mask, structures_of
 from SOARSSegmentationLib.scene.segments import segment_ids
+from SOARSSegmentationLib.views import slices, visibility
+from SOARSSegmentationLib.views.presets import WindowPresets
 
 if TYPE_CHECKING:
+    from soars.findings.finding import Finding
     from soars.structures import Mask
     from SOARSSegmentationLib.session.editing import EditingSession
 
@@ -45,9 +48,12 @@ class ReviewControl:
         self._organs: tuple[str, ...] = ()
         self._masks: Mapping[str, Mask] = {}
         self._proposed: proposal.Proposal | None = None
+        self._found: Found = {}
         self._selecting = False
         self.organ: str | None = None
-        self.outlined = False
+        self.finding: Finding | None = None
+        self.outlined = self.solo = False
+        self.presets = WindowPresets()
 
     # --- what is reviewed ----------------------------------------------------------------------------------------
     def take(self, segmentation_node: Any, volume_node: Any, organs: Iterable[str]) -> None:
@@ -56,12 +62,15 @@ class ReviewControl:
         `SoarsError` when its voxels or its proposal cannot be read: then they are not shown.
         """
         self._node, self._volume, self._organs = segmentation_node, volume_node, tuple(organs)
-        self._masks, self._proposed = {}, None
-        self.organ, self.outlined = None, False
+        self._masks, self._proposed, self._found = {}, None, {}
+        self.organ, self.finding = None, None
+        self.outlined = self.solo = False
+        self.presets.forget()
         if segmentation_node is not None and volume_node is not None:
             self._proposed = proposal.proposal_of(segmentation_node, volume_node)
             found = structures_of(segmentation_node, None, volume_node)
             self._masks = {name: found.crop(name) for name in found}
+            self._found = found_in(segmentation_node)
 
     def rows(self) -> list[Row]:
         """What is known of each organ, in the catalogue's order."""
@@ -72,7 +81,7 @@ class ReviewControl:
             return []
         organs = session.header.organs if session is not None else self._organs
         voxel_cc = grid_of(self._volume).voxel_cc
-        return rows_of(self._node, organs, voxel_cc, session=session, masks=self._masks)
+        return rows_of(self._node, organs, voxel_cc, session=session, masks=self._masks, found=self._found)
 
     @property
     def has_proposal(self) -> bool:
@@ -80,8 +89,9 @@ class ReviewControl:
         return self.organ is not None and self._proposed is not None and self.organ in self._proposed
 
     # --- what a reader does --------------------------------------------------------------------------------------
-    def select(self, organ: str) -> None:
-        """Turn to an organ: its segment in the editor, its clock, its outline, and the views."""
+    def select(self, organ: str, finding: Finding | None = None) -> None:
+        """Turn to an organ: its segment in the editor, its clock, its outline, and the views, which go to the place
+        of the ``finding`` if there is one."""
         if self._selecting or self._node is None:
             return
         self._selecting = True
@@ -91,9 +101,14 @@ class ReviewControl:
             if session is not None:
                 session.select(segment_id)
             self._editor.select(segment_id or "")
-            self.organ = organ
+            self.organ, self.finding = organ, finding
             self._draw_outline()
-            self._centre_on(organ, segment_id)
+            self._show_solo(segment_id)
+            self.presets.use(organ, self._volume)
+            if finding is not None and finding.where is not None:
+                slices.centre_views(slicer.mrmlScene, slices.point_of(finding.where.point_mm))
+            else:
+                self._centre_on(organ, segment_id)
         finally:
             self._selecting = False
         self._on_changed()
@@ -105,7 +120,7 @@ class ReviewControl:
         ids = segment_ids(self._node)
         organ = next((organ for organ, one in ids.items() if one == segment_id), None)
         if organ != self.organ:
-            self.organ = organ
+            self.organ, self.finding = organ, None
             self._draw_outline()
             self._on_changed()
 
@@ -120,6 +135,35 @@ class ReviewControl:
             return False
         session.accept(organ)
         return True
+
+    def next_finding(self) -> bool:
+        """Turn to the next finding, of the organs in the order of their need, round the end; whether there is one."""
+        rows = sorted(self.rows(), key=lambda row: row.need)
+        findings = [finding for row in rows if row.segment_id is not None for finding in row.findings]
+        if not findings:
+            return False
+        at = next((n for n, one in enumerate(findings) if one == self.finding), None)
+        following = findings[(at + 1) % len(findings)] if at is not None else findings[0]
+        self.select(following.organ, following)
+        return True
+
+    def set_visible(self, organ: str, on: bool) -> None:
+        """In all views."""
+        segment_id = segment_ids(self._node).get(organ) if self._node is not None else None
+        if segment_id is not None:
+            visibility.set_visible(self._node, segment_id, on)
+            self._on_changed()
+
+    def show_solo(self, on: bool) -> None:
+        """Show the organ in hand only, and of each that comes to hand; or all again."""
+        self.solo = on
+        if self._node is None:
+            return
+        if on:
+            self._show_solo(segment_ids(self._node).get(self.organ or ""))
+        else:
+            visibility.show_all(self._node)
+        self._on_changed()
 
     def show_outline(self, on: bool) -> None:
         """Show or hide the proposal of the organ in hand, and of each that comes to hand."""
@@ -148,10 +192,14 @@ class ReviewControl:
         if self.outlined and self.has_proposal and self.organ is not None:
             outlines.show_outline(self._node, self.organ, True, self._proposed)
 
+    def _show_solo(self, segment_id: str | None) -> None:
+        if self.solo and segment_id is not None:
+            visibility.show_only(self._node, segment_id)
+
     def _centre_on(self, organ: str, segment_id: str | None) -> None:
         mask = self._proposed.masks.get(organ) if self._proposed is not None else None
         if (mask is None or mask.is_empty) and segment_id is not None:
             mask = organ_mask(self._node, segment_id, self._volume)
-        point = views.centre_of(mask, self._volume) if mask is not None else None
+        point = slices.centre_of(mask, self._volume) if mask is not None else None
         if point is not None:
-            views.centre_views(slicer.mrmlScene, point)
+            slices.centre_views(slicer.mrmlScene, point)

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from soars import catalogue
 from soars.effort.review import NOT_REVIEWED
+from soars.findings.finding import ExpectedDsc, Finding
+from soars.findings.order import by_need, in_order
 from soars.report.record import ABSENT
+from SOARSSegmentationLib.scene.findings import found_of
 from SOARSSegmentationLib.scene.segments import WARNING_TAG, segment_ids, tag_of
+from SOARSSegmentationLib.views.visibility import is_visible
 
 if TYPE_CHECKING:
     from soars.structures import Mask
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Row:
     """One organ. ``colour`` is 0 to 255; ``added_cc`` and ``removed_cc`` are against the proposal, None where nothing
-    was compared; ``warning`` is a sentence, "" where nothing is odd."""
+    was compared; ``warning`` is a sentence, "" where nothing is odd. ``findings`` are the most severe first,
+    ``need`` is the organ's place in the order in which to look at them, ``visible`` whether the views show it."""
 
     organ: str
     label: str
@@ -33,6 +38,15 @@ class Row:
     dsc: float | None = None
     active_s: float = 0.0
     warning: str = ""
+    findings: tuple[Finding, ...] = ()
+    expected: ExpectedDsc | None = None
+    need: int = 0
+    visible: bool = True
+
+    @property
+    def severity(self) -> str | None:
+        """Of its worst finding."""
+        return self.findings[0].severity if self.findings else None
 
 
 def rows_of(
@@ -42,16 +56,23 @@ def rows_of(
     *,
     session: EditingSession | None = None,
     masks: Mapping[str, Mask] | None = None,
+    found: Found | None = None,
 ) -> list[Row]:
     """The rows of ``organs``, in the catalogue's order.
 
     ``segmentation_node`` may be None: then all are absent. Volumes and changes are the session's, or without one those
-    of ``masks``; a voxel has ``voxel_cc`` cubic centimetres.
+    of ``masks``, findings are those of ``found``; a voxel has ``voxel_cc`` cubic centimetres.
     """
     wanted = set(organs)
     ids = segment_ids(segmentation_node) if segmentation_node is not None else {}
     states = session.states() if session is not None else {}
     changes = session.changes() if session is not None else {}
+    found = found or {}
+    order = by_need(
+        [oar for oar in catalogue.CATALOGUE if oar in wanted],
+        [finding for findings, _expected in found.values() for finding in findings],
+        {organ: expected for organ, (_findings, expected) in found.items() if expected is not None},
+    )
     rows = []
     for oar in catalogue.CATALOGUE.values():
         if oar.name not in wanted:
@@ -79,9 +100,25 @@ def rows_of(
                 dsc=change.dsc if change is not None else None,
                 active_s=session.active_s(oar.name) if session is not None else 0.0,
                 warning=tag_of(segment, WARNING_TAG) if segment is not None else "",
+                findings=found[oar.name][0] if oar.name in found else (),
+                expected=found[oar.name][1] if oar.name in found else None,
+                need=order.index(oar.name),
+                visible=segment_id is not None and is_visible(segmentation_node, segment_id),
             )
         )
     return rows
+
+
+Found = Mapping[str, tuple[tuple[Finding, ...], ExpectedDsc | None]]
+
+
+def found_in(segmentation_node: Any) -> Found:
+    """What the run found about each organ, the most severe first. `InputError` when a segment's tag is damaged."""
+    found = {}
+    for organ, segment_id in segment_ids(segmentation_node).items():
+        findings, expected = found_of(segmentation_node.GetSegmentation().GetSegment(segment_id))
+        found[organ] = in_order(findings, [organ]), expected
+    return found
 
 
 def clock_text(seconds: float) -> str:

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.errors import InputError
+from soars.findings.finding import SERIOUS
 from SOARSSegmentationLib.scene import proposal
 from SOARSSegmentationLib.scene.building import add_segmentation, remove_segmentation
+from SOARSSegmentationLib.scene.findings import FINDINGS_TAG, packed
 from SOARSSegmentationLib.scene.label_maps import no_voxels
-from SOARSSegmentationLib.scene.segments import BUNDLE_HASH_TAG, BUNDLE_TAG, STATUS_TAG, WARNING_TAG
+from SOARSSegmentationLib.scene.segments import (
+    BUNDLE_HASH_TAG,
+    BUNDLE_TAG,
+    FLAGGED,
+    NOT_STARTED,
+    STATUS_TAG,
+    WARNING_TAG,
+)
 
 if TYPE_CHECKING:
-    from soars.report.record import RunRecord
+    from soars.report.record import OrganRecord, RunRecord
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
     """Add the segmentation of a run's folder to the scene, and keep it as the proposal.
 
     There is a segment for every organ that was looked for, in the catalogue's order, those that were not found without
-    voxels; why, and what else is odd about an organ, is in its tag "SOARS.warning". `InputError` when the CT is no
+    voxels; why is in its tag "SOARS.warning", what the checks found in "SOARS.findings". `InputError` when the CT is no
     longer in the scene or the folder cannot be read; the scene is then as it was.
     """
     from soars.formats.segnrrd import read_seg_nrrd
@@ -44,9 +53,8 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
     for organ in record.organs:
         if organ.state not in (PRESENT, ABSENT):
             continue
-        words = "; ".join(text for text in (organ.reason, *organ.warnings) if text)
         info = found.info[organ.name] if organ.name in found else StructureInfo()
-        info = replace(info, tags={**info.tags, **({WARNING_TAG: _plain(words)} if words else {})})
+        info = replace(info, tags={**info.tags, **_tags_of(organ)})
         mask = found.crop(organ.name) if organ.name in found else no_voxels()
         structures.add_mask(organ.name, mask, info)
     tags = {
@@ -54,7 +62,6 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
         BUNDLE_HASH_TAG: record.bundle.sha256,
         "SOARS.version": record.soars_version,
         "SOARS.made_utc": record.finished_utc.replace(":", ""),
-        STATUS_TAG: "notstarted",
     }
     node = add_segmentation(
         mrml_scene, volume_node, structures, name or f"{volume_node.GetName()} organs at risk", tags=tags
@@ -65,6 +72,18 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
         remove_segmentation(node)
         raise
     return Result(node, kept, record)
+
+
+def _tags_of(organ: OrganRecord) -> dict[str, str]:
+    """What the run says of an organ, for its segment."""
+    # The file says of every segment that work on it is in progress.
+    tags = {STATUS_TAG: NOT_STARTED, FINDINGS_TAG: packed(organ.findings, organ.expected_dsc)}
+    words = "; ".join(text for text in (organ.reason, *organ.warnings) if text)
+    if words:
+        tags[WARNING_TAG] = _plain(words)
+    if any(finding.severity == SERIOUS for finding in organ.findings):
+        tags[STATUS_TAG] = FLAGGED
+    return tags
 
 
 def _plain(text: str) -> str:

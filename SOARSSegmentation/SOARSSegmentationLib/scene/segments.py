@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ORGAN_TAG = "SOARS.organ"
 LABEL_TAG = "SOARS.Label"
 STATUS_TAG = "Segmentation.Status"
+NOT_STARTED, IN_PROGRESS, COMPLETED, FLAGGED = "notstarted", "inprogress", "completed", "flagged"
+"""What Slicer writes into it, and shows in its own tables of segments."""
 WARNING_TAG = "SOARS.warning"
 """What the run found odd about an organ."""
 BUNDLE_TAG = "SOARS.bundle"
@@ -75,5 +77,5 @@ def describe_segment(segment: Any, name: str, info: StructureInfo | None, tags: 
     segment.SetTag(LABEL_TAG, facts.label)
     if name in catalogue.CATALOGUE:
         segment.SetTag(ORGAN_TAG, name)
-    for tag, text in {STATUS_TAG: "notstarted", **facts.tags, **tags}.items():
+    for tag, text in {STATUS_TAG: NOT_STARTED, **facts.tags, **tags}.items():
         segment.SetTag(str(tag), str(text))

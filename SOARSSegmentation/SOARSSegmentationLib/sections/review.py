@@ -14,6 +14,7 @@ from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.session.editing import EditingSession
 from SOARSSegmentationLib.session.sessions import organs_of
 from SOARSSegmentationLib.translation import _
+from SOARSSegmentationLib.views.layout import ReviewLayout
 
 _TAKEN_BY = Change.SCENE | Change.CT | Change.CONTOURS
 _ROWS_OF = Change.ENTERED | Change.MODEL | Change.SESSION | Change.ORGANS
@@ -26,8 +27,9 @@ class ReviewSection(Section):
         self._desk = desk
         self._editor = editor
         self._node: Any = None
+        self._layout = ReviewLayout()
         self.control = ReviewControl(editor, lambda: desk.session, lambda: desk.tell(Change.ORGANS))
-        self.panel = ReviewPanel(self.select, self.accept, self.show_outline, self.restore)
+        self.panel = ReviewPanel(self)
         self.widget, self.notice = self.panel.widget, self.panel.notice
         for section in (self, editor):
             section.widget.collapsed = True  # there is nothing to review yet
@@ -50,7 +52,7 @@ class ReviewSection(Section):
             for section in (self, self._editor):
                 section.widget.collapsed = node is None
         self._node = node
-        self.panel.outline.checked = False
+        self.panel.outline.checked = self.panel.solo.checked = False
         self._show_rows()
 
     def show_time(self, session: EditingSession) -> None:
@@ -72,11 +74,18 @@ class ReviewSection(Section):
         self.panel.show(
             self.control.rows(),
             self.control.organ,
+            self.control.finding,
             reviewing=self._desk.running_session is not None,
             has_proposal=self.control.has_proposal,
         )
 
     # --- life ----------------------------------------------------------------------------------------------------
+    def enter(self) -> None:
+        self._layout.show()
+
+    def leave(self) -> None:
+        self._layout.restore()
+
     def node_leaves(self, node: Any) -> None:
         if node is self._desk.parameters.segmentation:
             remove_outlines(node)
@@ -102,6 +111,26 @@ class ReviewSection(Section):
             following = self.panel.table.next_open() if accepted else None
             if following is not None:
                 self.control.select(following)
+
+    def next_finding(self) -> None:
+        with saying(self.notice), self._desk.together():
+            self.control.next_finding()
+
+    def set_visible(self, organ: str, on: bool) -> None:
+        with saying(self.notice):
+            self.control.set_visible(organ, on)
+
+    def show_solo(self, on: bool) -> None:
+        with saying(self.notice), self._desk.together():
+            self.control.show_solo(on)
+
+    def use_presets(self, on: bool) -> None:
+        """Whether the window follows the organ in hand."""
+        with saying(self.notice):
+            self.control.presets.on = on
+            self.control.presets.forget()
+            if self.control.organ is not None:
+                self.control.presets.use(self.control.organ, self._desk.volume)
 
     def show_outline(self, on: bool) -> None:
         with saying(self.notice):

@@ -28,7 +28,8 @@ from soars.report.record import ABSENT
 from SOARSSegmentationLib.scene.contents import Contents
 from SOARSSegmentationLib.scene.grids import grid_of
 from SOARSSegmentationLib.scene.label_maps import LABEL_MAP, no_voxels
-from SOARSSegmentationLib.scene.segments import segment_ids
+from SOARSSegmentationLib.scene.segments import COMPLETED, STATUS_TAG, segment_ids
+from SOARSSegmentationLib.scene.segments import IN_PROGRESS as STATUS_IN_PROGRESS
 from SOARSSegmentationLib.session.listening import SceneWatch
 from SOARSSegmentationLib.session.saving import PROPOSAL_FILE, RESULT_FILE, Saving
 
@@ -210,7 +211,7 @@ class EditingSession:
         with recorder.busy("compare"):
             self._compare()
         recorder.accept(organ, self._changes[organ])
-        self._states[organ] = ACCEPTED
+        self._put_state(organ, ACCEPTED)
         self._in_log[organ] = self._changes[organ]
         with recorder.busy("save"):
             for other, change in self._changes.items():
@@ -228,7 +229,7 @@ class EditingSession:
         recorder = self._running_recorder(organ)
         if self._states[organ] == ACCEPTED:
             recorder.reopen(organ)
-            self._states[organ] = IN_PROGRESS
+            self._put_state(organ, IN_PROGRESS)
             self._notify(Changed.ORGANS)
 
     def pause(self) -> None:
@@ -300,7 +301,7 @@ class EditingSession:
         if self._states[organ] == ACCEPTED:
             self.recorder.reopen(organ, "edit")
         if self._states[organ] != IN_PROGRESS:
-            self._states[organ] = IN_PROGRESS
+            self._put_state(organ, IN_PROGRESS)
             self._notify(Changed.ORGANS)
 
     def restored(self) -> None:
@@ -342,6 +343,14 @@ class EditingSession:
         self._scene_save.close()
 
     # --- organs --------------------------------------------------------------------------------------------------
+    def _put_state(self, organ: str, state: str) -> None:
+        """Remember it, and let Slicer's own tables of segments show it."""
+        self._states[organ] = state
+        segmentation = self.segmentation_node.GetSegmentation()
+        segment = segmentation.GetSegment(self._segment_ids[organ]) if organ in self._segment_ids else None
+        if segment is not None:
+            segment.SetTag(STATUS_TAG, COMPLETED if state == ACCEPTED else STATUS_IN_PROGRESS)
+
     def _go_on(self) -> None:
         if self.recorder.paused:
             self.recorder.resume()
@@ -359,7 +368,7 @@ class EditingSession:
         self._organ = organ
         self.recorder.select(organ)
         if organ is not None and self._states[organ] == NOT_REVIEWED:
-            self._states[organ] = IN_PROGRESS
+            self._put_state(organ, IN_PROGRESS)
         self._notify(Changed.ORGANS)
 
     def _compare(self) -> None:
@@ -369,7 +378,7 @@ class EditingSession:
             self._changes[organ] = self._change(organ)
             if self._states[organ] == ACCEPTED:
                 self.recorder.reopen(organ, "overwritten")
-                self._states[organ] = IN_PROGRESS
+                self._put_state(organ, IN_PROGRESS)
 
     def _change(self, organ: str) -> OrganChange:
         return organ_change(self._proposed[organ], self._contents.mask(organ), self._voxel_cc)

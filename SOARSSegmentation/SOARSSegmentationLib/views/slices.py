@@ -18,7 +18,7 @@ def centre_of(mask: Mask, volume_node: Any) -> tuple[float, float, float] | None
         return None
     middle = (np.add(mask.start, mask.stop) - 1) / 2
     x, y, z = (float(v) for v in grid_of(volume_node).to_physical(middle))
-    return (-x, -y, z)
+    return point_of((x, y, z))
 
 
 def centre_views(mrml_scene: Any, ras: tuple[float, float, float]) -> None:
@@ -27,3 +27,9 @@ def centre_views(mrml_scene: Any, ras: tuple[float, float, float]) -> None:
     nodes.UnRegister(None)
     for index in range(nodes.GetNumberOfItems()):
         nodes.GetItemAsObject(index).JumpSliceByCentering(*ras)
+
+
+def point_of(lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A point of the core (LPS mm) in RAS mm."""
+    x, y, z = lps_mm
+    return (-x, -y, z)

@@ -1,0 +1,1 @@
+"""What the slice views show: which layout, where, in which window, and which organs."""
