@@ -361,7 +361,8 @@ class EditingSession:
             return
         with self.recorder.busy("compare"):
             try:
-                self._compare()
+                # Slicer notes when a label map was modified; accepting and finishing do not rely on it.
+                self._compare(thorough=False)
             except InputError as error:
                 # Said in the window; the clock must not stay with the organ that was left.
                 self.problem = str(error)
@@ -371,10 +372,10 @@ class EditingSession:
             self._put_state(organ, IN_PROGRESS)
         self._notify(Changed.ORGANS)
 
-    def _compare(self) -> None:
+    def _compare(self, *, thorough: bool = True) -> None:
         """Find every organ that changed, whatever events there were; one that was accepted no longer is."""
         self._watch.flush()
-        for organ in self._contents.refresh():
+        for organ in self._contents.refresh(thorough=thorough):
             self._changes[organ] = self._change(organ)
             if self._states[organ] == ACCEPTED:
                 self.recorder.reopen(organ, "overwritten")
