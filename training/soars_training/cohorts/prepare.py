@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from soars.formats.reading import read_structures
 from soars.structures import Geometry, Mask, StructureSet
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, group_members, write_case
 from soars_training.cohorts.leaks import without_leaking_slices
+from soars_training.cohorts.listing import ListedCase, read_listing, teachable
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +77,37 @@ def openkbp_cases(
 
 
 def listed_cases(listing: Path) -> Iterator[SourceCase]:
-    """The user's own cases; paths in the list are relative to it. Organ names may be any alias of the catalogue."""
-    try:
-        cases = json.loads(listing.read_text())["cases"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{listing}: not a list of cases ({error})") from error
-    for entry in cases:
-        ct = read_ct(listing.parent / entry["ct"])
-        found = read_structures(listing.parent / entry["structures"], Geometry.of(ct.image))
-        structures = StructureSet(Geometry.of(ct.image))
-        for name in found.names:
-            mask = found.crop(name)
-            structures.add_crop(catalogue.resolve(name).name, mask.start, mask.array)
-        annotated = frozenset(catalogue.resolve(n).name for n in entry.get("annotated", structures.names))
-        yield SourceCase(entry["name"], entry.get("split", "train"), ct.image, structures, annotated)
+    """The user's own cases (see `soars_training.cohorts.listing`), each checked as the command line checks it: the CT's
+    patient and frame of reference, and the organs that somebody drew.
+
+    The list is checked whole at once. A case that cannot be read then is named in a warning and left out; `InputError`
+    when that leaves none.
+    """
+    return _read_listed(listing, read_listing(listing))
+
+
+def _read_listed(listing: Path, cases: Sequence[ListedCase]) -> Iterator[SourceCase]:
+    read = 0
+    for case in cases:
+        try:
+            ct = read_ct(case.ct)
+            found = read_structures(
+                case.structures, Geometry.of(ct.image), reference=ct.series, catalogue_names=False
+            )
+            structures, annotated, notes = teachable(found, case)
+        except InputError as error:
+            log.warning("%s (%s): left out: %s", case.place, case.name, error)
+            continue
+        for note in notes:
+            log.warning("%s: %s", case.name, note)
+        read += 1
+        yield SourceCase(case.name, case.split, ct.image, structures, annotated)
+    if not read:
+        raise InputError(f"{listing}: none of its cases can be used; the warnings say why")
+    if read < len(cases):
+        log.warning(
+            "%s: %d of %d cases were left out; the warnings say why", listing, len(cases) - read, len(cases)
+        )
 
 
 def split_at_midline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,168 @@
+"""Training through the same doors as the command line: lists, patients, frames of reference, ROIs that nobody drew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from soars.ct.series import read_series
+from soars.dicom.rtstruct import write_rtstruct
+from soars.dicom.write import write_ct_series
+from soars.errors import InputError
+from soars.structures import Geometry, StructureSet
+from soars_training.cohorts.prepare import listed_cases, write_volume_cache
+
+GRID = Geometry((40, 36, 20), (3.0, 3.0, 3.0), (-60.0, -54.0, 0.0))
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Path:
+    """A block of tissue in air, as DICOM."""
+    hu = np.full(GRID.shape, -1000, np.int16)
+    hu[:, 4:32, 4:36] = 40
+    write_ct_series(
+        GRID.place(sitk.GetImageFromArray(hu)), tmp_path / "ct", patient_id="p", patient_name="n^n"
+    )
+    return tmp_path / "ct"
+
+
+def structures(ct: Path, path: Path, *names: str, empty: tuple[str, ...] = ()) -> Path:
+    """An RTSTRUCT on the CT: boxes of growing size, and ROIs that nobody drew."""
+    image, series, _ = read_series(ct)
+    organs = StructureSet(Geometry.of(image))
+    for size, name in enumerate(names, start=4):
+        organs.add_crop(name, (4, 10, 10), np.ones((size, 6, 6), bool))
+    for name in empty:
+        organs.add(name, np.zeros(GRID.shape, bool))
+    write_rtstruct(organs, path, series)
+    return path
+
+
+def listing(folder: Path, *entries: Any) -> Path:
+    path = folder / "list.json"
+    path.write_text(json.dumps({"cases": list(entries)}))
+    return path
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    return {"name": "a", "ct": "ct", "structures": "organs.dcm", **changes}
+
+
+def edit(path: Path, **values: Any) -> None:
+    data = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        setattr(data, keyword, value)
+    data.save_as(path)
+
+
+def test_another_patient_or_frame_of_reference_is_refused(
+    ct: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    structures(ct, tmp_path / "organs.dcm", "Brainstem")
+    structures(ct, tmp_path / "patient.dcm", "Brainstem")
+    edit(tmp_path / "patient.dcm", PatientID="somebody else")
+    structures(ct, tmp_path / "frame.dcm", "Brainstem")
+    data = pydicom.dcmread(tmp_path / "frame.dcm")
+    for item in (*data.StructureSetROISequence, *data.ReferencedFrameOfReferenceSequence):
+        for keyword in ("ReferencedFrameOfReferenceUID", "FrameOfReferenceUID"):
+            if keyword in item:
+                setattr(item, keyword, "1.2.3.4")
+    data.FrameOfReferenceUID = "1.2.3.4"
+    data.save_as(tmp_path / "frame.dcm")
+    for name, reason in (("patient", "another patient"), ("frame", "belongs to another CT")):
+        bad = case(name=name, structures=f"{name}.dcm")
+        with pytest.raises(InputError, match="none of its cases can be used"):
+            list(listed_cases(listing(tmp_path, bad)))
+        assert reason in caplog.text
+        # among good ones it costs itself
+        found = list(listed_cases(listing(tmp_path, case(), bad, case(name="c"))))
+        assert [c.name for c in found] == ["a", "c"]
+        assert f"entry 2 ({name}): left out" in caplog.text and "1 of 3 cases were left out" in caplog.text
+
+
+def test_what_nobody_drew_is_not_annotated_unless_the_list_says_so(
+    ct: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    structures(ct, tmp_path / "organs.dcm", "Brainstem", empty=("Parotid_R", "Lens_L"))
+    (found,) = listed_cases(listing(tmp_path, case()))
+    assert found.annotated == {"Brainstem"} and found.structures.names == ("Brainstem",)
+    assert "not annotated, since nobody drew them: Parotid_R, Lens_L" in caplog.text
+    (found,) = listed_cases(listing(tmp_path, case(annotated=["Brainstem", "right parotid"])))
+    assert found.annotated == {"Brainstem", "Parotid_R"} and found.structures.is_empty("Parotid_R")
+    assert "listed as annotated, but without a voxel: Parotid_R" in caplog.text
+
+
+def test_two_rois_for_one_organ_never_replace_each_other(
+    ct: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    structures(ct, tmp_path / "organs.dcm", "Parotid_L", "Left Parotid")
+    (found,) = listed_cases(listing(tmp_path, case()))
+    assert found.structures.names == ("Parotid_L",) and found.structures.voxels("Parotid_L") == 4 * 36
+    assert "left out, since Parotid_L is there: 'Left Parotid'" in caplog.text
+    structures(ct, tmp_path / "organs.dcm", "Left Parotid", "parotid left", "Brainstem")
+    with pytest.raises(InputError, match="none of its cases"):
+        list(listed_cases(listing(tmp_path, case())))
+    assert "'Left Parotid' and 'parotid left' are both Parotid_L" in caplog.text
+
+
+def test_targets_and_helpers_are_left_out_with_one_line(
+    ct: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    structures(ct, tmp_path / "organs.dcm", "Brainstem", "GTVp", "zRing_5mm", "PTV 70")
+    (found,) = listed_cases(listing(tmp_path, case()))
+    assert found.annotated == {"Brainstem"}
+    lines = [record.getMessage() for record in caplog.records if "GTVp" in record.getMessage()]
+    assert lines == ["a: left out, no organs of the catalogue: GTVp, zRing_5mm, PTV 70"]
+    structures(ct, tmp_path / "organs.dcm", "GTVp")
+    with pytest.raises(InputError, match="none of its cases"):
+        list(listed_cases(listing(tmp_path, case())))
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"ct": "ct", "structures": "organs.dcm"}, "entry 2: has no name"),
+        ({"name": "b"}, "entry 2: has no ct, structures"),
+        (case(name="siteA/a"), "entry 2: the name 'siteA/a' cannot be the name of a file"),
+        (case(name="..\\up"), "cannot be the name of a file"),
+        (case(name="b\n"), "cannot be the name of a file"),
+        (case(name="nul"), "reserved on Windows"),
+        (case(name="COM1.x"), "reserved on Windows"),
+        (case(name="ä" * 100), "longer than 120 bytes"),
+        (case(name=7), "name is 7, not a text"),
+        (case(name="A"), "the name 'A' is that of entry 1 as well"),
+        (case(name="a", split="validation"), "the name 'a' is that of entry 1 as well"),
+        (case(name="b", ct="not_there"), "entry 2 \\(b\\): ct: there is no file or folder"),
+        (case(name="b", structures="not.dcm"), "structures: there is no file or folder"),
+        (case(name="b", anotated=["Brainstem"]), "has anotated, which is not known"),
+        (case(name="b", annotated=["Brainstemm"]), "entry 2: annotated: unknown organ"),
+        (case(name="b", annotated="Brainstem"), "annotated is not a list"),
+        ("ct", "entry 2: is no case"),
+    ],
+)
+def test_the_list_is_checked_whole_before_the_work(ct: Path, tmp_path: Path, entry: Any, reason: str) -> None:
+    structures(ct, tmp_path / "organs.dcm", "Brainstem")
+    with pytest.raises(InputError, match=reason):
+        listed_cases(listing(tmp_path, case(), entry))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cases": {}}', '{"cases": []}', "[" * 100_000])
+def test_a_file_that_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(InputError, match="list.json"):
+        listed_cases(tmp_path / "list.json")
+
+
+def test_good_cases_are_cached_and_usable_though_another_is_bad(ct: Path, tmp_path: Path) -> None:
+    structures(ct, tmp_path / "organs.dcm", "Brainstem")
+    (tmp_path / "damaged.dcm").write_bytes((tmp_path / "organs.dcm").read_bytes()[:700])
+    cases = listed_cases(listing(tmp_path, case(), case(name="b", structures="damaged.dcm"), case(name="王")))
+    index = write_volume_cache(cases, tmp_path / "cache", (6.0, 6.0, 6.0), "list")
+    assert [entry.name for entry in index.cases] == ["a", "王"]
+    assert all((tmp_path / "cache" / entry.file).is_file() for entry in index.cases)
