@@ -2,7 +2,7 @@
 
 phantom   Resources/Screenshots/phantom.png: three planes of the synthetic patient with its true organs
 demo      Resources/Screenshots/demo.png: the report that `make demo` wrote into out/demo
-ct DIR    Resources/Screenshots/ct.png: the report in DIR of a real CT; close-up of its viewer
+ct DIR    Resources/Screenshots/ct.png: the report in DIR of a real CT, at the parotids
 
 Needs Debian's chromium and chromedriver, and selenium. Look at what it made before it is committed.
 """
@@ -19,6 +19,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "SOARSSegmentation"))
 PICTURES = ROOT / "Resources" / "Screenshots"
+
+WHOLE_PATIENT = """
+document.querySelector('button.label[data-visit=Parotid_L]').click();
+for (let i = 0; i < 2; i++) document.getElementById('farther').click();
+document.getElementById('cross-hair').click();
+const thickness = document.getElementById('thickness');
+thickness.value = 2;
+thickness.dispatchEvent(new Event('input'));
+scrollTo(0, 0);
+"""
 
 STYLE = """
 body { margin: 0; background: #000; display: flex; }
@@ -89,9 +99,7 @@ def main(what: str, *folder: str) -> None:
     elif what == "demo":
         report(ROOT / "out" / "demo" / "report.html", PICTURES / "demo.png")
     else:
-        click = "document.querySelector('button.label[data-visit=Parotid_L]').click();"
-        out = "document.getElementById('farther').click(); scrollTo(0, 0);"
-        report(Path(*folder) / "report.html", PICTURES / "ct.png", script=click + out)
+        report(Path(*folder) / "report.html", PICTURES / "ct.png", script=WHOLE_PATIENT)
 
 
 if __name__ == "__main__":

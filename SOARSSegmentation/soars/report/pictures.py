@@ -45,7 +45,6 @@ class Picture:
     svg: str
     organs: tuple[str, ...]
     size_mm: tuple[float, float]
-    close_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def draw(
         f"{_ring(mark - (left, top)) if mark is not None else ''}"
         f"{_letters(plane.view, width, height)}{_scale_bar(width, height)}</svg>"
     )
-    return Picture(plane, svg, visible, (width, height), bool(close_up_of))
+    return Picture(plane, svg, visible, (width, height))
 
 
 Box = tuple[float, float, float, float]

@@ -145,7 +145,6 @@ function connect(reader) {
     button.type = "button";
     button.className = text.className;
     button.dataset.visit = organ.name;
-    if (text.title) button.title = text.title;
     button.append(...text.childNodes);
     button.addEventListener("click", () => reader.visit(point, organ));
     text.replaceWith(button);
