@@ -64,6 +64,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--dvh", metavar="FILE", type=Path, help="write the cumulative DVHs in steps of 0.1 Gy, as CSV"
     )
     parser.add_argument(
+        "--report",
+        metavar="A,B",
+        help="figures of the DVH to report beside these, such as V20,V30,D2%%,D1cc,V20cc,median: V in percent of the "
+        "organ (or cc), D in Gy; they are printed, and get columns in the CSV",
+    )
+    parser.add_argument(
+        "--constraints",
+        metavar="FILE",
+        help="judge contours by dose constraints, pass or fail: a CSV file (organ,figure,limit,endpoint,source, such "
+        "as Parotid_L,mean,<26), or head-neck for the shipped table of QUANTEC and consensus values with their sources",
+    )
+    parser.add_argument(
+        "--verdicts", metavar="FILE", type=Path, help="write pass or fail of every constraint as CSV"
+    )
+    parser.add_argument(
+        "--volume-axis",
+        choices=("percent", "cc"),
+        default="percent",
+        help="what the volume of DVHs is drawn in (default: %(default)s)",
+    )
+    parser.add_argument(
         "--plot",
         metavar="FILE",
         type=Path,
@@ -91,7 +112,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
     from soars.dose.cases import DoseOptions, compare_cases, find_dose_cases
-    from soars.dose.tables import differences_text, write_differences, write_dvhs
+    from soars.dose.constraints import judge, read_constraints
+    from soars.dose.figures import parse_figures
+    from soars.dose.tables import (
+        differences_text,
+        figures_text,
+        verdicts_text,
+        write_differences,
+        write_dvhs,
+        write_verdicts,
+    )
     from soars.figures import check_figure_path, is_own_figure
     from soars.files import begins_with, replacing_files
 
@@ -99,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         [
             (args.csv, begins_with("case,organ,")),
             (args.dvh, begins_with("case,organ,contour,")),
+            (args.verdicts, begins_with("case,organ,contour,figure,")),
             (args.plot, is_own_figure),
         ],
         inputs=[args.dose, args.reference, *args.substitute, *filter(None, (args.ct,))],
@@ -106,6 +137,12 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.plot:
         check_figure_path(args.plot)
+    figures = parse_figures((args.report or "").split(","))
+    if args.report is not None and not figures:
+        raise InputError("--report: no figure is named, such as V20,D2%")
+    constraints = read_constraints(args.constraints) if args.constraints else ()
+    if args.verdicts and not constraints:
+        raise InputError("--verdicts needs --constraints: a file, or head-neck for the shipped table")
     options = DoseOptions(organ_names(args.organs), args.sampling, args.dose_unit)
     found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct, add=args.sum)
     with reporting(args.progress) as report:
@@ -115,17 +152,25 @@ def run(args: argparse.Namespace) -> int:
         for case in cases:
             for warning in case.warnings:
                 log.warning("%s: %s", case.case, warning)
+        verdicts = judge(cases, constraints)
         with replacing_files(outputs, overwrite=args.overwrite) as files:
             if args.csv:
-                write_differences(cases, files[args.csv])
+                write_differences(cases, files[args.csv], figures)
             if args.dvh:
                 write_dvhs(cases, files[args.dvh])
+            if args.verdicts:
+                write_verdicts(verdicts, files[args.verdicts])
             if args.plot:
                 from soars.dose.plots import plot_doses
 
                 report(Progress("plot", 0, 1, args.plot.name))
-                plot_doses(cases, files[args.plot])
+                plot_doses(cases, files[args.plot], args.volume_axis)
         report(Progress("done", 1, 1))
     if args.progress != "json":
-        print(differences_text(cases))
+        parts = [differences_text(cases)]
+        if figures:
+            parts.append(figures_text(cases, figures))
+        if constraints:
+            parts.append(verdicts_text(verdicts) if verdicts else "None of the organs has a constraint.")
+        print("\n\n".join(parts))
     return 0

@@ -11,6 +11,7 @@ import numpy as np
 
 from soars.dose.cases import CaseDose
 from soars.dose.compare import NOTED_PERCENT, DoseDifference
+from soars.dose.dvh import Dvh
 from soars.dose.tables import DVH_BIN_GY, in_catalogue_order
 from soars.figures import new_figure, save_figure
 from soars.metrics.summary import stratum_of
@@ -23,17 +24,18 @@ _COLUMNS = 5
 _TINT = {"anchor": "#2c7fb8", "mid_level": "#41ab5d", "small_hard": "#e6842a"}
 
 
-def plot_doses(cases: Sequence[CaseDose], path: Path) -> None:
-    """One case: cumulative DVHs, a panel an organ. Several: box plots of the differences in mean and maximum
-    dose."""
+def plot_doses(cases: Sequence[CaseDose], path: Path, volume: str = "percent") -> None:
+    """One case: cumulative DVHs, a panel an organ, the volume in "percent" or "cc". Several: box plots of the
+    differences in mean and maximum dose."""
     if len(cases) == 1:
-        plot_dvhs(cases[0], path)
+        plot_dvhs(cases[0], path, volume)
     else:
         plot_differences(cases, path)
 
 
-def plot_dvhs(case: CaseDose, path: Path) -> None:
-    """Draw the cumulative DVHs of the reference (black) and of each substitute, one panel an organ."""
+def plot_dvhs(case: CaseDose, path: Path, volume: str = "percent") -> None:
+    """Draw the cumulative DVHs of the reference (black) and of each substitute, one panel an organ, all on one dose
+    axis. Volumes in percent share their axis too; those in cc are each organ's own."""
     organs = [
         organ
         for organ in in_catalogue_order(d.organ for d in case.differences)
@@ -44,20 +46,26 @@ def plot_dvhs(case: CaseDose, path: Path) -> None:
     columns = min(_COLUMNS, max(len(organs), 1))
     rows = max(-(-len(organs) // columns), 1)
     figure = new_figure(width=2.6 * columns + 0.6, height=2.1 * rows + 0.6)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=volume == "percent")
+    highest = max((_highest(d) for d in case.differences), default=1.0)
     substitutes = list(dict.fromkeys(d.substitute for d in case.differences))
     for place, axis in enumerate(axes.flat):
         if place >= len(organs):
             axis.set_visible(False)
             continue
-        _dvh_panel(axis, [d for d in case.differences if d.organ == organs[place]], substitutes)
+        mine = [d for d in case.differences if d.organ == organs[place]]
+        _dvh_panel(axis, mine, substitutes, volume)
+        axis.set_xlim(0, highest)
+        if place + columns >= len(organs):  # nothing stands below: the shared axis shows its numbers here
+            axis.tick_params(labelbottom=True)
     handles = [figure.axes[0].plot([], [], color="black", linewidth=1.3)[0]]
     handles += [
         figure.axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])[0] for i in range(len(substitutes))
     ]
     figure.legend(handles, ["reference", *substitutes], loc="outside upper center", ncols=4, fontsize=8)
     figure.supxlabel("dose (Gy)", fontsize=9)
-    figure.supylabel("volume that receives at least the dose (%)", fontsize=9)
+    unit = "%" if volume == "percent" else "cc"
+    figure.supylabel(f"volume that receives at least the dose ({unit})", fontsize=9)
     save_figure(figure, path)
 
 
@@ -80,17 +88,36 @@ def plot_differences(cases: Sequence[CaseDose], path: Path) -> None:
     save_figure(figure, path)
 
 
-def _dvh_panel(axis: Axes, differences: Sequence[DoseDifference], substitutes: Sequence[str]) -> None:
-    axis.plot(*differences[0].reference_dvh.cumulative(DVH_BIN_GY), color="black", linewidth=1.3)
+def _highest(difference: DoseDifference) -> float:
+    doses = (difference.reference_dose.max_gy, difference.substitute_dose.max_gy)
+    return 1.02 * max((dose for dose in doses if np.isfinite(dose)), default=1.0)
+
+
+def _dvh_panel(
+    axis: Axes, differences: Sequence[DoseDifference], substitutes: Sequence[str], volume: str
+) -> None:
+    def draw(dvh: Dvh, colour: str, width: float) -> None:
+        doses, percent = dvh.cumulative(DVH_BIN_GY)
+        axis.plot(
+            doses,
+            percent if volume == "percent" else percent / 100 * dvh.volume_cc,
+            color=colour,
+            linewidth=width,
+        )
+
+    referenced = len(differences[0].reference_dvh.gy) > 0
+    if referenced:
+        draw(differences[0].reference_dvh, "black", 1.3)
     noted = []
     for d in differences:
-        colour = _COLOURS[substitutes.index(d.substitute) % len(_COLOURS)]
         if len(d.substitute_dvh.gy):
-            axis.plot(*d.substitute_dvh.cumulative(DVH_BIN_GY), color=colour, linewidth=1.0)
+            draw(d.substitute_dvh, _COLOURS[substitutes.index(d.substitute) % len(_COLOURS)], 1.0)
         noted.append(f"{d.mean_percent:+.1f} %" if np.isfinite(d.mean_percent) else d.state)
-    axis.set_title(f"{differences[0].organ}\nmean {', '.join(noted)}", fontsize=7.5)
-    axis.set_xlim(left=0)
-    axis.set_ylim(0, 102)
+    told = f"mean {', '.join(noted)}" if referenced else "not in the reference"
+    axis.set_title(f"{differences[0].organ}\n{told}", fontsize=7.5)
+    axis.set_ylim(bottom=0)
+    if volume == "percent":
+        axis.set_ylim(0, 102)
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.3)
 

@@ -18,7 +18,9 @@ from soars.dose.compare import (
     DoseDifference,
     summarise,
 )
+from soars.dose.constraints import Verdict
 from soars.dose.dvh import Dvh
+from soars.dose.figures import DvhFigure
 from soars.files import replacing_file
 from soars.metrics.tables import cell
 
@@ -38,14 +40,30 @@ COLUMNS = (
 )
 """Of the CSV file; differences are signed and in percent of the reference's dose."""
 
+VERDICT_COLUMNS = (
+    *(
+        "case",
+        "organ",
+        "contour",
+        "figure",
+        "sign",
+        "limit",
+        "unit",
+        "value",
+        "verdict",
+        "endpoint",
+        "source",
+    ),
+)
 DVH_BIN_GY = 0.1
 
 
-def write_differences(cases: Iterable[CaseDose], path: Path) -> None:
-    """Write one row per case, substitute and organ, all or nothing."""
+def write_differences(cases: Iterable[CaseDose], path: Path, figures: Sequence[DvhFigure] = ()) -> None:
+    """Write one row per case, substitute and organ, all or nothing; ``figures`` get columns of their own at the end."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        extra = [name for figure in figures for name in (figure.column, f"reference_{figure.column}")]
+        writer.writerow((*COLUMNS, *extra))
         for case in cases:
             for d in case.differences:
                 ours, theirs = d.substitute_dose, d.reference_dose
@@ -53,7 +71,19 @@ def write_differences(cases: Iterable[CaseDose], path: Path) -> None:
                 values += [getattr(side, name) for side in (ours, theirs) for name in _DOSES]
                 outside = [100 * ours.outside, 100 * theirs.outside]
                 row = [case.case, d.organ, d.substitute, *map(cell, values), d.state, *map(cell, outside)]
+                row += [cell(f.of(dvh)) for f in figures for dvh in (d.substitute_dvh, d.reference_dvh)]
                 writer.writerow(row)
+
+
+def write_verdicts(verdicts: Iterable[Verdict], path: Path) -> None:
+    """Write one row per case, constraint and contour: the value, and pass or fail."""
+    with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(VERDICT_COLUMNS)
+        for v in verdicts:
+            c = v.constraint
+            limit = [c.organ, v.contour, c.figure.name, c.sign, cell(c.limit), c.figure.unit]
+            writer.writerow([v.case, *limit, cell(v.value), _kept(v), c.endpoint, c.source])
 
 
 def write_dvhs(cases: Iterable[CaseDose], path: Path) -> None:
@@ -77,6 +107,43 @@ def differences_text(cases: Sequence[CaseDose]) -> str:
         found = [d for case in cases for d in case.differences if d.substitute == substitute]
         lines += [f"{substitute} against the reference", *_table(found), *_shares(found), ""]
     return "\n".join(lines[:-1])
+
+
+def figures_text(cases: Sequence[CaseDose], figures: Sequence[DvhFigure]) -> str:
+    """A table for people: the figures of the reference and of each substitute, mean over cases."""
+    dvhs: dict[tuple[str, str], list[Dvh]] = {}
+    for case in cases:
+        for contour, organ, dvh in _dvhs(case.differences):
+            dvhs.setdefault((organ, contour), []).append(dvh)
+    rows = [("organ", "contour", *(f"{f.name} ({f.unit})" for f in figures))]
+    for organ in in_catalogue_order(organ for organ, _ in dvhs):
+        for (of, contour), found in dvhs.items():
+            if of == organ:
+                values = (_number(_mean([f.of(dvh) for dvh in found]), "{:.2f}") for f in figures)
+                rows.append((organ, contour, *values))
+    return "\n".join(_lined_up(rows, left=2))
+
+
+def verdicts_text(verdicts: Sequence[Verdict]) -> str:
+    """A table for people: every constraint with the value of each contour, or, of several cases, how many keep it."""
+    several = len({v.case for v in verdicts}) > 1
+    contours = list(dict.fromkeys(v.contour for v in verdicts))
+    rows: list[tuple[str, ...]] = [("organ", "constraint", *contours)]
+    for constraint in dict.fromkeys(v.constraint for v in verdicts):
+        cells = []
+        for contour in contours:
+            mine = [v for v in verdicts if (v.constraint, v.contour) == (constraint, contour)]
+            if several:
+                cells.append(f"{sum(v.kept for v in mine)} of {len(mine)}" if mine else "")
+            else:
+                cells.append(f"{mine[0].value:.2f} {_kept(mine[0])}" if mine else "")
+        rows.append((constraint.organ, constraint.describe(), *cells))
+    kept = sum(v.kept for v in verdicts)
+    return "\n".join([*_lined_up(rows, left=2), f"{kept} of {len(verdicts)} kept"])
+
+
+def _kept(verdict: Verdict) -> str:
+    return "pass" if verdict.kept else "FAIL"
 
 
 def in_catalogue_order(organs: Iterable[str]) -> list[str]:
@@ -113,11 +180,19 @@ def _table(found: Sequence[DoseDifference]) -> list[str]:
             ]
         compared = sum(not math.isnan(d.mean_percent) for d in mine)
         rows.append((organ, str(compared), *cells, str(missing) if missing else ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return _lined_up(rows, left=1)
+
+
+def _lined_up(rows: Sequence[tuple[str, ...]], left: int) -> list[str]:
+    """Cells in columns, the first ``left`` at the left, with a line under the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        rest = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
-        lines.append("  ".join((row[0].ljust(widths[0]), *rest)).rstrip())
+        cells = (
+            text.ljust(width) if place < left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip())
     return [lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]]
 
 
