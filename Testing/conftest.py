@@ -9,6 +9,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mutations",
+        type=int,
+        default=100,
+        help="mutated files in all that Testing/dicom/test_mutated_files.py reads (default: %(default)s)",
+    )
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The top of the repository."""

@@ -19,6 +19,10 @@ class SoarsError(Exception):
     exit_code = 2
     warnings: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """One line, whatever a library's words in it look like."""
+        return " ".join(super().__str__().splitlines())
+
 
 @contextmanager
 def keeping_warnings(warnings: Sequence[str]) -> Iterator[None]:

@@ -230,7 +230,8 @@ def readable(keyword: str) -> str:
 
 
 def check_complete(header: Header) -> None:
-    """Raise `InputError` when the file ends before its pixels do, compressed or not."""
+    """Raise `InputError` when the file ends before its pixels do, compressed or not, or when what follows them belongs
+    to nothing, so that something must have come in before."""
     if header.transfer_syntax == DEFLATED:
         return
     cut_off = InputError(f"{header.path}: the file is cut off inside its pixels; copy it again")
@@ -251,6 +252,12 @@ def check_complete(header: Header) -> None:
             frames = int(header.number("NumberOfFrames") or 1)
             if size < at + length or length < frames * rows * columns * (bits // 8):
                 raise cut_off
+            file.seek(at + length)
+            if not _may_follow(file.read(4), order):
+                raise InputError(
+                    f"{header.path}: the file goes on after its pixels with what belongs to nothing: it is damaged; "
+                    f"copy it again"
+                )
             return
         while True:  # items of compressed pixels (PS3.5 A.4), up to the delimiter
             file.seek(at)
@@ -263,6 +270,14 @@ def check_complete(header: Header) -> None:
             at += 8 + length
             if (group, element) != (0xFFFE, 0xE000) or at > size:
                 raise cut_off
+
+
+def _may_follow(start: bytes, order: str) -> bool:
+    """Whether pixels may be followed by what begins so: nothing, zeros, or an element of a later group (padding, a
+    signature)."""
+    if not start.strip(b"\0"):
+        return True
+    return len(start) == 4 and struct.unpack_from(order[0] + "H", start)[0] > 0x7FE0
 
 
 def _scan_files(found: FolderContents, paths: Iterable[Path]) -> None:

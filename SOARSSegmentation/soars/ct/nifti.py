@@ -90,14 +90,27 @@ def read_nifti(path: Path, kind: str) -> tuple[sitk.Image, list[str]]:
             values = np.empty(shape[::-1], header.dtype)
             file.seek(header.offset)
             _fill(file, values)
-            while packed and file.read(_BYTES_AT_ONCE):
-                pass  # to the end, where the checksum is
+            left = _to_the_end(file)  # where the checksum of what is compressed is
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error, OverflowError) as error:
         raise damaged from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     image = sitk.GetImageFromArray(_scaled(values, header))
-    return image, place_nifti(image, header, path)
+    warnings = place_nifti(image, header, path)
+    if left:
+        count = f"{left} byte{'s' * (left > 1)}"
+        warnings.append(
+            f"{path.name}: the file holds {count} more than its header says; check that it is whole"
+        )
+    return image, warnings
+
+
+def _to_the_end(file: BinaryIO) -> int:
+    """How many bytes are left."""
+    left = 0
+    while chunk := file.read(_BYTES_AT_ONCE):
+        left += len(chunk)
+    return left
 
 
 def place_nifti(image: sitk.Image, header: NiftiHeader, path: Path) -> list[str]:
