@@ -29,7 +29,7 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     Characters that a file name cannot have are written as %xx, which the reader turns back.
     """
     folder = Path(folder)
-    files = {name: f"{quote(name, safe=_SAFE)}{suffix}" for name in structures}
+    files = {name: f"{_file_stem(name)}{suffix}" for name in structures}
     if len({file.lower() for file in files.values()}) < len(files):
         raise InputError(f"cannot write {folder}: two structures differ only in upper and lower case")
     others = [p.name for p in images_in(folder) if p.name not in files.values()] if folder.is_dir() else []
@@ -43,6 +43,12 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
             image = structures.geometry.place(sitk.GetImageFromArray(structures.full(name).view(np.uint8)))
             write_image(image, staging / file)
     return [folder / file for file in files.values()]
+
+
+def _file_stem(name: str) -> str:
+    """The name as a file can have it: nothing that leads elsewhere, and not hidden."""
+    stem = quote(name, safe=_SAFE)
+    return f"%2E{stem[1:]}" if stem.startswith(".") else stem
 
 
 def images_in(folder: Path) -> list[Path]:
