@@ -10,7 +10,8 @@ from soars.cascade.postprocess import settle
 from soars.cascade.preprocess import Body
 from soars.cascade.sides import find_midline, settle_sides
 from soars.catalogue import CATALOGUE
-from soars.findings.finding import CHECK, SERIOUS
+from soars.findings.checks import check_contours
+from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Geometry, StructureSet
 
 GEOMETRY = Geometry((60, 50, 40), (3.0, 3.0, 3.0), (-100.0, -75.0, -60.0))
@@ -28,6 +29,10 @@ def add_ball(s: StructureSet, name: str, centre: tuple[float, float, float], rad
     index = np.stack(np.meshgrid(*[np.arange(n) for n in s.geometry.shape], indexing="ij"), -1)
     ball = np.linalg.norm(s.geometry.to_physical(index) - centre, axis=-1) <= radius
     s.add(name, ball | s.full(name) if name in s else ball)
+
+
+def checked(s: StructureSet) -> list[Finding]:
+    return check_contours(s, Locator(s.geometry, find_midline(s, body()).left_mm))
 
 
 @pytest.fixture(params=[GEOMETRY, FLIPPED], ids=["head first", "feet first, flipped"])
@@ -155,7 +160,7 @@ def test_a_large_piece_removed_is_a_finding_at_its_place(
 
 def test_an_organ_cut_by_the_edge_is_found_there(patient: StructureSet) -> None:
     add_ball(patient, "Cavity_Oral", (-13, -68, -20), 14)  # the scan ends at y = -76.5
-    found = [f for f in settle(patient, find_midline(patient, body())).findings if f.kind == "cut_off"]
+    found = [f for f in checked(patient) if f.kind == "cut_off"]
     assert [f.organ for f in found] == ["Cavity_Oral"]
     assert found[0].where is not None and np.allclose(found[0].where.point_mm, (-13, -75, -20), atol=3.1)
 
@@ -171,7 +176,6 @@ def test_a_volume_far_from_the_usual_is_a_warning(patient: StructureSet) -> None
     assert usual is not None
     radius = (usual[1] * 1.3 * 1000 * 3 / 4 / np.pi) ** (1 / 3)
     add_ball(patient, "Parotid_L", (30, 20, -5), radius)
-    findings = settle(patient, find_midline(patient, body()))
-    (found,) = [f for f in findings.findings if f.kind == "volume" and f.organ == "Parotid_L"]
+    (found,) = [f for f in checked(patient) if f.kind == "volume" and f.organ == "Parotid_L"]
     assert "unusually large" in found.text and "Parotid_L" in patient
     assert found.where is not None and np.allclose(found.where.point_mm, (30, 20, -5), atol=3)

@@ -16,6 +16,7 @@ import scipy
 import SimpleITK as sitk
 
 from soars.bundle.manifest import BranchSpec
+from soars.cascade.confidence import SoftOrgan, soft_organs
 from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
 from soars.cascade.preprocess import Body, Grid, network_input
@@ -127,9 +128,13 @@ def segment_vois(
     anchors: ProbabilityMap | None,
     heatmaps: tuple[ProbabilityMap, tuple[str, ...]],
     step: Step,
-) -> Placed:
-    """Segment the small organs, one VOI a detected group; the network's other channels are ignored there."""
+) -> tuple[Placed, dict[str, SoftOrgan]]:
+    """Segment the small organs, one VOI a detected group; the network's other channels are ignored there.
+
+    Gives their masks, and the probabilities that these were made from.
+    """
     placed: Placed = {}
+    soft: dict[str, SoftOrgan] = {}
     present = [d for d in detections if d.absent is None]
     for done, detection in enumerate(present):
         step(done, len(present))
@@ -149,6 +154,7 @@ def segment_vois(
         background = spec.activation == "softmax"
         voi = ProbabilityMap(grid, values, UNIT, background)
         organs = [o for o in organs_of(detection.group, spec) if o in wanted]
+        soft.update(soft_organs(voi, spec.classes, organs))
         if background:
             placed.update(place_softmax(voi, spec.classes, scan.geometry, organs))
         else:
@@ -157,7 +163,7 @@ def segment_vois(
                 if found is not None:
                     placed[organ] = found
     step(len(present), len(present))
-    return placed
+    return placed, soft
 
 
 def organs_of(group: str, spec: BranchSpec) -> list[str]:

@@ -1,4 +1,4 @@
-"""What anatomy says of the masks: one piece per organ, a plausible volume, and whether the scan cuts the organ off."""
+"""What anatomy makes of the masks: every part on its side, one piece per organ, nothing too small to be one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ PIECE_NOTED = 0.1
 """Removing separate pieces is worth a warning when they make up more than this share of the organ."""
 PIECE_SERIOUS = 0.3
 """And it is probably wrong when they make up more than this."""
-LONG_ORGANS = frozenset({"SpinalCord", "Esophagus", "BrachialPlex_L", "BrachialPlex_R", "Trachea"})
-"""Organs that go on beyond any head-and-neck scan: that the scan cuts them is no news."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Settled:
 
 
 def settle(structures: StructureSet, midline: Midline) -> Settled:
-    """Put organs on their sides, keep one piece where anatomy has one, and judge volumes; changes `structures`.
+    """Put organs on their sides and keep one piece where anatomy has one; changes `structures`.
 
     An organ of which nothing plausible is left is removed from `structures` and reported as absent.
     """
@@ -51,11 +49,6 @@ def settle(structures: StructureSet, midline: Midline) -> Settled:
             settled.findings.append(
                 Finding(name, "absent", CHECK, f"it is reported as absent: {reason}", advice)
             )
-            continue
-        cut = _cut_by_scan(structures, name, locator)
-        if cut is not None and name not in LONG_ORGANS:
-            settled.findings.append(cut)
-        settled.findings.extend(_judge_volume(structures, oar, cut is not None, locator))
     return settled
 
 
@@ -101,44 +94,3 @@ def _implausible(structures: StructureSet, oar: Oar) -> str | None:
     ):
         return f"only {voxels} voxels ({volume:.2g} cc) were found, too little for this organ"
     return None
-
-
-def _cut_by_scan(structures: StructureSet, name: str, locator: Locator) -> Finding | None:
-    """A finding when voxels lie at the edge of the scan, where most of them do."""
-    mask, shape = structures.crop(name), structures.geometry.shape
-    faces: list[tuple[np.ndarray, tuple[int, ...]]] = []
-    for axis in range(3):
-        if mask.start[axis] == 0:
-            faces.append((mask.array.take([0], axis), mask.start))
-        if mask.stop[axis] == shape[axis]:
-            last = tuple(s + (mask.shape[a] - 1) * (a == axis) for a, s in enumerate(mask.start))
-            faces.append((mask.array.take([-1], axis), last))
-    if not faces:
-        return None
-    voxels, start = max(faces, key=lambda face: int(face[0].sum()))
-    advice = "Do not use its volume or dose: a part of the organ lies outside the scan."
-    text = "it reaches the edge of the scan and is probably cut off"
-    return Finding(
-        name, "cut_off", CHECK, text, advice, locator.in_mask(voxels, (start[0], start[1], start[2]))
-    )
-
-
-def _judge_volume(structures: StructureSet, oar: Oar, cut: bool, locator: Locator) -> list[Finding]:
-    if oar.usual_volume_cc is None:
-        return []
-    low, high = oar.usual_volume_cc
-    volume = structures.volume_cc(oar.name)
-    if low <= volume <= high or (volume < low and cut and oar.name not in LONG_ORGANS):
-        return []
-    mask = structures.crop(oar.name)
-    how, what = ("large", "more than the organ") if volume > high else ("small", "less than the organ")
-    return [
-        Finding(
-            oar.name,
-            "volume",
-            CHECK,
-            f"it is unusually {how}: {volume:.3g} cc, where {low:g} to {high:g} cc are usual",
-            f"Look in all slices whether the contour holds {what}.",
-            locator.in_mask(mask.array, mask.start),
-        )
-    ]

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from soars.bundle.manifest import BRANCHES, Bundle
 from soars.cascade import branches, postprocess
 from soars.cascade.branches import Detection, Scan
+from soars.cascade.confidence import SoftOrgan, soft_dice, soft_organs
 from soars.cascade.engine import Engine, EngineInfo, open_engine
 from soars.cascade.placement import Placed
 from soars.cascade.preprocess import find_body
@@ -20,6 +21,7 @@ from soars.cascade.sides import find_midline
 from soars.cascade.windows import ProbabilityMap, Step
 from soars.catalogue import CATALOGUE
 from soars.errors import CancelledError
+from soars.findings.checks import check_contours
 from soars.findings.finding import CHECK, Finding, Locator
 from soars.progress import Progress, Reporter
 from soars.structures import StructureSet
@@ -34,6 +36,7 @@ class CascadeResult:
     structures: StructureSet
     absent: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    confidence: dict[str, float] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
 
@@ -97,8 +100,10 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
     result = CascadeResult(structures, timings_s=run.timings_s)
 
     anchors: ProbabilityMap | None = None
+    soft: dict[str, SoftOrgan] = {}
     if "anchor" in specs:
         anchors = _whole(run, scan, "anchor", None)
+        soft.update(soft_organs(anchors, specs["anchor"].classes, organs))
         _add(structures, _place(run, scan, "anchor", anchors, wanted))
     groups = {
         CATALOGUE[o].detection_group
@@ -114,23 +119,30 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
             )
         engine = run.engine("small_hard")
         with run.stage("small_hard", "segmenting the small organs") as step:
-            placed = branches.segment_vois(
+            placed, soft_vois = branches.segment_vois(
                 scan, specs["small_hard"], engine, result.detections, run.bundle.voi_mm, set(organs),
                 anchors, (heatmaps, specs["detection"].classes), step,
             )  # fmt: skip
         del engine, heatmaps
+        soft.update(soft_vois)
         _add(structures, placed)
     if "mid_level" in specs:
         mid_level = _whole(run, scan, "mid_level", anchors)
         anchors = None
         scan.release()
+        soft.update(soft_organs(mid_level, specs["mid_level"].classes, organs))
         _add(structures, _place(run, scan, "mid_level", mid_level, wanted))
         del mid_level
 
     with run.stage("check", "checking sides and volumes"):
         midline = find_midline(structures, scan.body)
         settled = postprocess.settle(structures, midline)
-        _conclude(result, organs, settled, Locator(scan.geometry, midline.left_mm))
+        locator = Locator(scan.geometry, midline.left_mm)
+        settled.findings.extend(check_contours(structures, locator))
+        _conclude(result, organs, settled, locator)
+        result.confidence = {
+            name: soft_dice(structures, name, soft[name]) for name in result.structures.names if name in soft
+        }
     return result
 
 

@@ -122,6 +122,11 @@ class Locator:
     geometry: Geometry
     left_mm: Callable[[np.ndarray], np.ndarray]
 
+    @property
+    def body_axis(self) -> int:
+        """The axis of the CT's arrays (z, y, x) that runs along the body."""
+        return 2 - int(np.argmax(np.abs(np.reshape(self.geometry.direction, (3, 3))[2])))
+
     def at_index(self, index_zyx: np.ndarray) -> Where:
         """The place of a voxel, (z, y, x), which may be fractions."""
         index = np.asarray(index_zyx, float)
@@ -129,8 +134,7 @@ class Locator:
         x, y, z = (round(float(v), 1) for v in point)
         left = float(self.left_mm(point))
         side = "midline" if abs(left) <= MIDLINE_MM else "left" if left > 0 else "right"
-        direction = np.reshape(self.geometry.direction, (3, 3))
-        axis = 2 - int(np.argmax(np.abs(direction[2])))  # of the array, along the body
+        axis = self.body_axis
         number = 1 + int(np.clip(round(float(index[axis])), 0, self.geometry.shape[axis] - 1))
         return Where(number, side, (x, y, z))
 

@@ -60,6 +60,7 @@ class SegmentResult:
         structures: the organs found, on the CT's own grid, in the catalogue's order, with label and colour in `info`.
         absent: organs looked for and not there -> why.
         findings: what the checks found (absent organs too), the organ first that most needs a look.
+        confidence: organ -> soft Dice confidence, 0 to 1 (`soars.cascade.confidence`), uncalibrated.
         expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
         look_order: the organs looked for, the one first that most needs a look.
         warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
@@ -75,6 +76,7 @@ class SegmentResult:
     warnings: list[str]
     engine: EngineInfo
     timings_s: dict[str, float]
+    confidence: dict[str, float] = field(default_factory=dict)
     expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
 
@@ -118,6 +120,7 @@ def segment(
         look_order=order,
         warnings=warnings,
         engine=engine,
+        confidence=result.confidence,
         timings_s={**result.timings_s, "total": time.perf_counter() - start},
         detections=result.detections,
     )

@@ -1,0 +1,62 @@
+"""All checks of a set of contours, each made for one kind of fault, in one list of findings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from soars.catalogue import CATALOGUE
+from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
+from soars.findings.norms import Norms, norm_findings, usual_findings
+from soars.findings.pairs import pair_findings
+from soars.findings.scan_edge import cut_by_scan
+from soars.findings.shape import LONG_ORGANS, shape_findings
+from soars.structures import StructureSet
+
+OVERLAP_SHARE, OVERLAP_SERIOUS = 0.05, 0.3
+"""Organs that share so much of the smaller one are worth a finding, and one of them is probably wrong."""
+
+
+def check_contours(structures: StructureSet, locator: Locator, norms: Norms | None = None) -> list[Finding]:
+    """What is odd about contours: by themselves, to one another, and, with `norms`, to those of the cohort.
+
+    The organs are the catalogue's; an empty one is passed over. What the scan cuts off is not judged by its volume,
+    its place or its other half.
+    """
+    present = structures.subset(name for name in structures.names if not structures.is_empty(name))
+    edges = {name: cut_by_scan(present, name, locator) for name in present.names}
+    cut = {name: edge for name, edge in edges.items() if edge is not None}
+    whole = present.subset(name for name in present.names if name not in cut)
+    found = [finding for name, finding in cut.items() if name not in LONG_ORGANS]
+    for name in present.names:
+        found.extend(shape_findings(present, name, locator))
+    found.extend(pair_findings(whole, locator))
+    found.extend(overlap_findings(present, locator))
+    by_norms = list(norm_findings(whole, norms, locator)) if norms is not None else []
+    found.extend(by_norms)
+    told = {finding.organ for finding in by_norms if finding.kind == "volume"}
+    judged = [name for name in present.names if name not in told and (name not in cut or name in LONG_ORGANS)]
+    found.extend(usual_findings(present.subset(judged), locator))
+    return found
+
+
+def overlap_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
+    """Organs that share voxels although neither lies in the other; the smaller one of two bears the finding."""
+    names = [name for name in structures.names if not structures.is_empty(name)]
+    for first, second in itertools.combinations(names, 2):
+        if CATALOGUE[first].parent == second or CATALOGUE[second].parent == first:
+            continue
+        mask, other = structures.crop(first), structures.crop(second)
+        common = mask.array & other.box(mask.start, mask.shape)
+        small, large = sorted((first, second), key=structures.voxels)
+        share = common.sum() / structures.voxels(small)
+        if share < OVERLAP_SHARE:
+            continue
+        yield Finding(
+            small,
+            "overlap",
+            SERIOUS if share >= OVERLAP_SERIOUS else CHECK,
+            f"{100 * share:.0f} % of it is {CATALOGUE[large].label.lower()} too",
+            "Look which of the two the place belongs to, and take it from the other.",
+            locator.in_mask(common, mask.start),
+        )

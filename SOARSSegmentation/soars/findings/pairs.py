@@ -1,0 +1,89 @@
+"""Left against right: the halves of a pair have about the same volume and mirror one another's place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from soars.catalogue import CATALOGUE
+from soars.findings.finding import CHECK, MIDLINE_MM, SERIOUS, Finding, Locator
+from soars.structures import StructureSet
+
+VOLUME_RATIO, VOLUME_SERIOUS = 1.5, 2.0
+"""The larger half over the smaller, from which on it is worth a finding, and one of them probably wrong."""
+FEWEST_VOXELS = 40
+"""Volumes of fewer voxels differ by where the voxels lie."""
+FAR_MM = 15.0
+"""Halves that are so far from mirroring each other are worth a finding."""
+
+
+def pair_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
+    """Pairs whose halves differ in volume or do not mirror each other; none of them empty.
+
+    A finding on volumes is that half's whose volume is the less usual.
+    """
+    for oar in CATALOGUE.values():
+        left, right = oar.name, oar.name[:-2] + "_R"
+        if oar.side != "left" or left not in structures or right not in structures:
+            continue
+        yield from _sides(structures, locator, left, right)
+        yield from _volumes(structures, locator, left, right)
+        yield from _places(structures, locator, left, right)
+
+
+def _sides(structures: StructureSet, locator: Locator, left: str, right: str) -> Iterator[Finding]:
+    for name, side, sign in ((left, "right", -1.0), (right, "left", 1.0)):
+        centre = np.asarray(structures.centre_of_mass(name))
+        if sign * float(locator.left_mm(centre)) > MIDLINE_MM:
+            text = f"it lies on the patient's {side}"
+            advice = "Exchange it with the other half of the pair, or look whether the scan is mirrored."
+            yield Finding(name, "wrong_side", SERIOUS, text, advice, locator.at_point(centre))
+
+
+def _volumes(structures: StructureSet, locator: Locator, left: str, right: str) -> Iterator[Finding]:
+    small, large = sorted((left, right), key=structures.volume_cc)
+    a, b = structures.volume_cc(small), structures.volume_cc(large)
+    if b < VOLUME_RATIO * a or structures.voxels(large) < FEWEST_VOXELS:
+        return
+    name, other = (large, small) if _less_usual(large, b, a) else (small, large)
+    mask = structures.crop(name)
+    side, opposite = ("left", "right") if name == left else ("right", "left")
+    yield Finding(
+        name,
+        "asymmetry",
+        SERIOUS if b >= VOLUME_SERIOUS * a else CHECK,
+        f"{structures.volume_cc(name):.3g} cc on the {side}, {structures.volume_cc(other):.3g} cc on the {opposite}",
+        "Compare both sides: a part is missing on one or too much drawn on the other, unless the patient is so.",
+        locator.in_mask(mask.array, mask.start),
+    )
+
+
+def _less_usual(name: str, volume: float, other: float) -> bool:
+    """Whether a volume of the organ lies farther from the middle of the usual ones than another does."""
+    usual = CATALOGUE[name].usual_volume_cc
+    if usual is None:
+        return False
+    middle = (np.log(usual[0]) + np.log(usual[1])) / 2
+    return bool(abs(np.log(volume) - middle) > abs(np.log(other) - middle))
+
+
+def _places(structures: StructureSet, locator: Locator, left: str, right: str) -> Iterator[Finding]:
+    centres = np.array([structures.centre_of_mass(name) for name in (left, right)])
+    lateral = np.abs(locator.left_mm(centres))
+    apart = np.array([lateral[0] - lateral[1], *(centres[0, 1:] - centres[1, 1:])])
+    if np.linalg.norm(apart) < FAR_MM:
+        return
+    axis = int(np.abs(apart).argmax())
+    words = (("nearer the middle", "farther out"), ("farther front", "farther back"), ("lower", "higher"))[
+        axis
+    ]
+    how = words[int(apart[axis] > 0)]
+    yield Finding(
+        left,
+        "asymmetry",
+        CHECK,
+        f"it lies {abs(apart[axis]):.0f} mm {how} than the right one",
+        "Compare both sides, unless the head is turned or tilted.",
+        locator.at_point(centres[0]),
+    )
