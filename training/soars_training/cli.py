@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from soars.errors import SoarsError
-from soars_training.commands import evaluate, export, finetune, fit, guide, prepare, search
+from soars_training.commands import calibrate, evaluate, export, finetune, fit, guide, prepare, search
 
 DESCRIPTION = """Train SOARS models. The order of work:
   soars-train prepare work/cache --openkbp DIR          (or --phantoms N, or --list CASES.json)
@@ -17,6 +17,7 @@ DESCRIPTION = """Train SOARS models. The order of work:
   soars-train fit work/cache work/mid --branch mid_level --organs Parotid_L,Parotid_R --guide work/guide
   soars-train finetune work/cache work/anchor work/mid work/both
   soars-train export mine work/both/anchor work/both/mid_level --card card.md --licence MIT --description "..."
+  soars-train calibrate mine work/calibrated/mine --openkbp DIR --held-out pt_1,pt_2,...
   soars-train evaluate mine --openkbp DIR --csv dsc.csv
 """
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (prepare, search, fit, guide, finetune, export, evaluate):
+    for command in (prepare, search, fit, guide, finetune, export, calibrate, evaluate):
         command.add(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -34,6 +34,10 @@ description, licence, card and files as above, and instead of window, branches a
       "system": "nnunet",                  which system reads the settings
       "organs": ["Brainstem", ...],        catalogue names of all organs that it can give
       "settings": {...}                    the system's own
+
+Of any system, as an option of format version 2::
+
+      "review": "review.json"              calibration and norms for the reviewer, see `soars.findings.review`
 """
 
 from __future__ import annotations
@@ -150,6 +154,7 @@ class Bundle:
         system: what makes organs of it; "cascade", or another of `soars.systems`.
         settings: of a system other than the cascade, as the manifest has them: the system checks them.
         covers: catalogue names of what a system other than the cascade gives.
+        review: the file with tables for the reviewer (`soars.findings.review`); None when the bundle has none.
         warnings: what is odd, for the report; empty unless read by `soars.bundle.store.load_bundle`.
     """
 
@@ -168,6 +173,7 @@ class Bundle:
     system: str = CASCADE
     settings: Mapping[str, Any] = field(default_factory=dict)
     covers: tuple[str, ...] = ()
+    review: str | None = None
     warnings: tuple[str, ...] = ()
     _keep_alive: object = field(default=None, repr=False, compare=False)
 
@@ -202,12 +208,13 @@ class Bundle:
 _COMMON_KEYS = ("format_version", "name", "version", "description", "licence", "card", "files")
 CASCADE_KEYS = ("window_hu", "branches", "voi_mm")
 SYSTEM_KEYS = ("system", "organs", "settings")
+OPTIONAL_KEYS = ("review",)
 
 
 def needed_format(fields: Mapping[str, Any]) -> int:
     """The oldest format version that can say what these fields of a manifest say."""
     several = any("windows_hu" in branch for branch in fields.get("branches", {}).values())
-    return 2 if "system" in fields or several else 1
+    return 2 if "system" in fields or "review" in fields or several else 1
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
@@ -262,11 +269,15 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
     The settings of a system other than the cascade are that system's to check.
     """
     further = SYSTEM_KEYS if "system" in manifest else CASCADE_KEYS
-    check_keys(manifest, (*_COMMON_KEYS, *further), "")
+    check_keys(manifest, (*_COMMON_KEYS, *OPTIONAL_KEYS, *further), "")
     version = get_field(manifest, "format_version", int, "")
-    if "system" in manifest and version < 2:
-        raise BundleError(f"system: belongs to format 2, but format_version is {version}")
+    for key in ("system", *OPTIONAL_KEYS):
+        if key in manifest and version < 2:
+            raise BundleError(f"{key}: belongs to format 2, but format_version is {version}")
     files = read_files_table(manifest)
+    review = get_text(manifest, "review", "") if "review" in manifest else None
+    if review is not None and review not in files:
+        raise BundleError(f"review: {review!r} is not listed in files")
     name = get_text(manifest, "name", "")
     if not PLAIN_NAME.fullmatch(name):
         raise BundleError(f"name: {name!r} is not allowed (letters, digits and ._- only)")
@@ -286,6 +297,7 @@ def bundle_from_manifest(manifest: Mapping[str, Any], *, folder: Path, card: str
         card=card,
         files=files,
         sha256=sha256,
+        review=review,
     )
     return _of_cascade(bundle, manifest) if "system" not in manifest else _of_other(bundle, manifest)
 

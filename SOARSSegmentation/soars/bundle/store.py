@@ -140,9 +140,9 @@ def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) ->
     """Make a folder with weights and a ``card.md`` a bundle: hash all its files and write ``manifest.json``.
 
     ``fields``: the manifest's name, version, description and licence, with window_hu, branches (name ->
-    `BranchSpec.to_dict`) and voi_mm, or with system, organs and settings. Every file in the folder becomes part of the
-    bundle. The manifest appears only when everything is valid, the model card's sections included; else
-    `BundleError`.
+    `BranchSpec.to_dict`) and voi_mm, or with system, organs and settings; and review, as an option. Every file in the
+    folder becomes part of the bundle. The manifest appears only when everything is valid, the model card's sections
+    included; else `BundleError`.
     """
     folder = Path(folder)
     problems = check_card(_read_card(folder))

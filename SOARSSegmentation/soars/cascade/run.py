@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,8 +21,9 @@ from soars.cascade.sides import find_midline
 from soars.cascade.windows import ProbabilityMap, Step
 from soars.catalogue import CATALOGUE
 from soars.errors import CancelledError
-from soars.findings.checks import check_contours
-from soars.findings.finding import CHECK, Finding, Locator
+from soars.findings.checks import check_contours, unsure_findings
+from soars.findings.finding import CHECK, ExpectedDsc, Finding, Locator
+from soars.findings.review import ReviewTables
 from soars.progress import Progress, Reporter
 from soars.structures import StructureSet
 
@@ -37,6 +38,7 @@ class CascadeResult:
     absent: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     confidence: dict[str, float] = field(default_factory=dict)
+    expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Run:
     threads: int | None
     report: Reporter
     cancelled: Callable[[], bool]
+    tables: ReviewTables = field(default_factory=ReviewTables)
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -138,11 +141,9 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
         midline = find_midline(structures, scan.body)
         settled = postprocess.settle(structures, midline)
         locator = Locator(scan.geometry, midline.left_mm)
-        settled.findings.extend(check_contours(structures, locator))
+        settled.findings.extend(check_contours(structures, locator, run.tables.norms))
         _conclude(result, organs, settled, locator)
-        result.confidence = {
-            name: soft_dice(structures, name, soft[name]) for name in result.structures.names if name in soft
-        }
+        _expect(result, soft, run.tables, locator)
     return result
 
 
@@ -160,6 +161,22 @@ def _place(run: Run, scan: Scan, branch: str, map: ProbabilityMap, wanted: Colle
 def _add(structures: StructureSet, placed: Placed) -> None:
     for name, (start, mask) in placed.items():
         structures.add_crop(name, start, mask)
+
+
+def _expect(
+    result: CascadeResult, soft: Mapping[str, SoftOrgan], tables: ReviewTables, locator: Locator
+) -> None:
+    """How sure the networks are of each organ, and which DSC contours like it reached."""
+    structures = result.structures
+    result.confidence = {
+        name: soft_dice(structures, name, soft[name]) for name in structures.names if name in soft
+    }
+    if tables.calibration is not None:
+        for name, confidence in result.confidence.items():
+            expected = tables.calibration.expected(name, confidence)
+            if expected is not None:
+                result.expected_dsc[name] = expected
+    result.findings += unsure_findings(structures, result.expected_dsc, locator)
 
 
 def _conclude(

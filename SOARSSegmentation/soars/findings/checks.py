@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from soars.catalogue import CATALOGUE
-from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
+from soars.findings.finding import CHECK, SERIOUS, ExpectedDsc, Finding, Locator
 from soars.findings.norms import Norms, norm_findings, usual_findings
 from soars.findings.pairs import pair_findings
 from soars.findings.scan_edge import cut_by_scan
@@ -15,6 +15,9 @@ from soars.structures import StructureSet
 
 OVERLAP_SHARE, OVERLAP_SERIOUS = 0.05, 0.3
 """Organs that share so much of the smaller one are worth a finding, and one of them is probably wrong."""
+
+POOR_DSC = 0.6
+"""Contours that are expected to reach less are worth a finding."""
 
 
 def check_contours(structures: StructureSet, locator: Locator, norms: Norms | None = None) -> list[Finding]:
@@ -38,6 +41,23 @@ def check_contours(structures: StructureSet, locator: Locator, norms: Norms | No
     judged = [name for name in present.names if name not in told and (name not in cut or name in LONG_ORGANS)]
     found.extend(usual_findings(present.subset(judged), locator))
     return found
+
+
+def unsure_findings(
+    structures: StructureSet, expected: Mapping[str, ExpectedDsc], locator: Locator
+) -> Iterator[Finding]:
+    """Organs whose contours are expected to be poor."""
+    for name, dsc in expected.items():
+        if dsc.value < POOR_DSC:
+            mask = structures.crop(name)
+            yield Finding(
+                name,
+                "confidence",
+                CHECK,
+                f"the network is unsure of it: contours like this one reached a DSC of {dsc.text()}",
+                "Look at its whole border, slice by slice.",
+                locator.in_mask(mask.array, mask.start),
+            )
 
 
 def overlap_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from soars.ct.images import CtScan
 from soars.errors import InputError, keeping_warnings
 from soars.findings.finding import ExpectedDsc, Finding
 from soars.findings.order import by_need, in_order
+from soars.findings.review import read_review
 from soars.parallel import available_processors
 from soars.progress import Reporter, ignore
 from soars.structures import StructureInfo, StructureSet
@@ -91,6 +92,7 @@ def segment(
     fit, and `CancelledError`.
     """
     start = time.perf_counter()
+    tables = read_review(bundle)
     organs = wanted_organs(bundle, options.organs)
     threads = options.threads or available_processors()
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
@@ -99,7 +101,7 @@ def segment(
         engine = choose_engine(
             bundle, needed_branches(bundle, organs), engine=options.engine, device=options.device
         )
-        run = Run(bundle, engine, threads, progress, options.cancel or (lambda: False))
+        run = Run(bundle, engine, threads, progress, options.cancel or (lambda: False), tables)
         with keeping_warnings([*ct.warnings, *bundle.warnings]):
             result = run_cascade(ct.image, organs, run)
     finally:
@@ -108,7 +110,7 @@ def segment(
         oar = CATALOGUE[name]
         result.structures.info[name] = StructureInfo(label=oar.label, colour=oar.colour)
     warnings = [*ct.warnings, *bundle.warnings]
-    order = by_need([n for n in CATALOGUE if n in organs], result.findings, {})
+    order = by_need([n for n in CATALOGUE if n in organs], result.findings, result.expected_dsc)
     findings = in_order(result.findings, order)
     warnings += [f"{finding.organ}: {finding.sentence()}" for finding in findings]
     for warning in warnings:
@@ -121,6 +123,7 @@ def segment(
         warnings=warnings,
         engine=engine,
         confidence=result.confidence,
+        expected_dsc=result.expected_dsc,
         timings_s={**result.timings_s, "total": time.perf_counter() - start},
         detections=result.detections,
     )

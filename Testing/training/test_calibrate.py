@@ -1,0 +1,129 @@
+"""Calibration and norms from cases: what is fitted is what the cases hold, and a bundle gets it whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundle import FOUND, patient, write_tiny_bundle
+
+from soars.bundle.store import load_bundle
+from soars.errors import InputError
+from soars.findings.review import read_review
+from soars.structures import Geometry, StructureSet
+from soars_training.cli import main
+from soars_training.cohorts.prepare import SourceCase
+from soars_training.release import review
+from soars_training.release.review import Sample
+
+
+def test_a_curve_follows_what_was_reached_and_its_interval_holds_most_of_it() -> None:
+    """DSC = confidence squared, plus or minus 0.05 evenly: a tenth lies beyond either end of the interval."""
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 0.95, 400)
+    dsc = confidence**2 + rng.uniform(-0.05, 0.05, 400)
+    curve = review.fit_curve(confidence, dsc)
+    for c in (0.6, 0.7, 0.8, 0.9):
+        assert curve.expected(c).value == pytest.approx(c**2, abs=0.03)
+    new = rng.uniform(0.55, 0.9, 1000)
+    reached = new**2 + rng.uniform(-0.05, 0.05, 1000)
+    inside = [curve.expected(c).low <= d <= curve.expected(c).high for c, d in zip(new, reached, strict=True)]
+    assert 0.7 < np.mean(inside) < 0.95
+
+
+def test_a_curve_never_falls_however_the_samples_lie() -> None:
+    rng = np.random.default_rng(2)
+    for n in (8, 13, 40):
+        curve = review.fit_curve(rng.uniform(0.7, 0.71, n), rng.uniform(0, 1, n))
+        assert (np.diff(curve.dsc) >= 0).all() and (np.diff(curve.confidence) > 0).all()
+        assert 0 <= min(curve.low) and max(curve.high) <= 1
+
+
+def test_an_organ_with_few_samples_gets_no_curve() -> None:
+    rows = [Sample(f"p{i}", "Brainstem", 0.5 + i / 100, 0.6) for i in range(8)]
+    rows += [Sample(f"p{i}", "Larynx", 0.5, 0.6) for i in range(7)]
+    calibration = review.fit_calibration(rows)
+    assert set(calibration.curves) == {"Brainstem"} and calibration.patients == 8
+
+
+def _balls(seed: int) -> StructureSet:
+    rng = np.random.default_rng(seed)
+    s = StructureSet(Geometry((60, 50, 40), (3.0, 3.0, 3.0), (-90.0, -75.0, -60.0)))
+    points = s.geometry.to_physical(np.stack(np.indices(s.geometry.shape), -1))
+    for name, centre in {"Brainstem": (0, 10, 20), "Larynx": (0, -20, -20)}.items():
+        place = np.array(centre) + (rng.normal(0, 5, 3) if name == "Larynx" else 0)
+        s.add(name, np.linalg.norm(points - place, axis=-1) < 14 * np.exp(rng.normal(0, 0.05)))
+    return s
+
+
+def test_norms_are_the_cohorts_medians_and_spreads() -> None:
+    """Radii of 14 mm with 5 %: volumes of ln 11.5 cc with 15 %; the larynx lies 30, 40 mm off with 5 mm."""
+    everything = frozenset({"Brainstem", "Larynx"})
+    norms = review.fit_norms((_balls(seed), everything) for seed in range(60))
+    volume, place = norms.volume["Brainstem"], norms.place["Larynx", "Brainstem"]
+    assert volume.patients == 60 and volume.mean[0] == pytest.approx(np.log(4 / 3 * np.pi * 1.4**3), abs=0.06)
+    assert volume.sd[0] == pytest.approx(0.15, abs=0.06)
+    assert place.mean == pytest.approx((0, -30, -40), abs=2.5)
+    assert place.sd == pytest.approx((5, 5, 5), abs=2.5)
+    few = review.fit_norms((_balls(seed), everything) for seed in range(5))
+    assert few.volume == {} and few.place == {}
+
+
+def test_what_was_not_annotated_or_is_cut_off_is_no_norm() -> None:
+    cut = [_balls(seed) for seed in range(12)]
+    for s in cut:
+        edge = s.full("Larynx")
+        edge[0] = True
+        s.add("Larynx", edge)
+    norms = review.fit_norms((s, frozenset({"Brainstem", "Larynx"})) for s in cut)
+    assert set(norms.volume) == {"Brainstem"}
+    norms = review.fit_norms((_balls(seed), frozenset({"Larynx"})) for seed in range(12))
+    assert set(norms.volume) == {"Larynx"}
+
+
+def _cases(count: int) -> list[SourceCase]:
+    ct = patient().image
+    geometry = Geometry.of(ct)
+    points = geometry.to_physical(np.stack(np.indices(geometry.shape), -1))
+    truth = StructureSet(geometry)
+    for name, sphere in FOUND.items():
+        truth.add(name, np.linalg.norm(points - sphere.centre_mm, axis=-1) <= sphere.radius_mm)
+    return [SourceCase(f"p{i}", "train", ct, truth, frozenset(FOUND)) for i in range(count)]
+
+
+def test_samples_are_contours_against_the_readers(tmp_path: Path) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
+    samples = list(review.collect_samples(bundle, _cases(1), "onnxruntime"))
+    assert [s.organ for s in samples] == list(FOUND)
+    assert all(s.dsc > 0.85 and 0.3 < s.confidence <= 1 for s in samples)
+
+
+def test_a_bundle_gets_its_tables_and_keeps_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from soars_training.commands import calibrate
+
+    monkeypatch.setattr(calibrate, "_cases", lambda _args: iter(_cases(10)))
+    source = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
+    out = tmp_path / "out" / "tiny"
+    words = ["calibrate", str(tmp_path / "tiny"), str(out), "--openkbp", str(tmp_path)]
+    assert main([*words, "--norms-only"]) == 0
+    made = load_bundle(out)
+    tables = read_review(made)
+    assert tables.calibration is None and tables.norms is not None
+    assert set(tables.norms.volume) == set(FOUND)
+    assert {n: made.files[n] for n in source.files} == dict(source.files)
+    assert "norms of 2 organs" in capsys.readouterr().out
+    assert main([*words, "--norms-only"]) == 2, "nothing is written over"
+    assert main([*words[:2], str(tmp_path / "other"), *words[3:], "--held-out", "p1,nobody"]) == 2
+    assert "nobody" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_a_bundle_in_a_zip_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    import shutil
+
+    folder = write_tiny_bundle(tmp_path / "tiny")
+    archive = shutil.make_archive(str(tmp_path / "tiny"), "zip", folder)
+    with pytest.raises(InputError, match="import the bundle first"):
+        review.load_for_calibration(archive)

@@ -1,0 +1,165 @@
+"""A bundle's tables for the reviewer: expected DSC by confidence, and what is usual in a cohort."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+from tqdm import tqdm
+
+from soars.bundle.manifest import MANIFEST, Bundle
+from soars.bundle.store import load_bundle, read_bundle, write_manifest
+from soars.ct.images import CtScan
+from soars.errors import InputError
+from soars.findings.norms import LEAST_PATIENTS, Norms, Spread, pairs_of
+from soars.findings.review import Calibration, Curve, ReviewTables
+from soars.metrics import dice
+from soars.run.segment import SegmentOptions, segment
+from soars.structures import StructureSet
+from soars_training.cohorts.prepare import SourceCase
+
+REVIEW = "review.json"
+LEAST_SAMPLES = 8
+"""Fewer contours of an organ make no curve."""
+POINTS = 8
+"""A curve has at most so many points, each from as many contours."""
+INTERVAL = (0.1, 0.9)
+"""Quantiles of what the contours reached about the curve."""
+MAD_TO_SD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A contour's soft Dice confidence, and the DSC it reached against a reader's."""
+
+    case: str
+    organ: str
+    confidence: float
+    dsc: float
+
+
+def collect_samples(bundle: Bundle, cases: Iterable[SourceCase], engine: str = "auto") -> Iterator[Sample]:
+    """Segment cases that the bundle has not learned from, and compare the organs that were annotated in them.
+
+    An organ that was not found has no confidence and is left out: its absence is said in other words.
+    """
+    for case in tqdm(cases, desc=f"calibrate {bundle.name}", unit="case"):
+        result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, SegmentOptions(engine=engine))
+        for organ, confidence in result.confidence.items():
+            if organ in case.annotated:
+                dsc = dice(result.structures.crop(organ), case.structures.crop(organ))
+                yield Sample(case.name, organ, confidence, dsc)
+
+
+def fit_calibration(samples: Iterable[Sample]) -> Calibration:
+    """A curve for every organ with `LEAST_SAMPLES`: isotonic regression of the DSC on the confidence, by points of
+    equal numbers of contours, with quantiles of what each contour reached beside the curve of all the others."""
+    rows = list(samples)
+    organs = sorted({row.organ for row in rows})
+    curves = {}
+    for organ in organs:
+        mine = [row for row in rows if row.organ == organ]
+        if len(mine) >= LEAST_SAMPLES:
+            confidence, dsc = np.array([(row.confidence, row.dsc) for row in mine]).T
+            curves[organ] = fit_curve(confidence, dsc)
+    return Calibration(len({row.case for row in rows}), curves)
+
+
+def fit_curve(confidence: np.ndarray, dsc: np.ndarray) -> Curve:
+    """`confidence` and `dsc`: [n], any order."""
+    at, value = _isotonic_points(confidence, dsc)
+    others = np.arange(len(dsc))
+    residuals = []
+    for left_out in others:
+        x, y = _isotonic_points(confidence[others != left_out], dsc[others != left_out])
+        residuals.append(dsc[left_out] - np.interp(confidence[left_out], x, y))
+    below, above = np.quantile(residuals, INTERVAL)
+    low = np.clip(value + min(below, 0.0), 0, 1)
+    high = np.clip(value + max(above, 0.0), 0, 1)
+    return Curve(*(tuple(float(v) for v in values) for values in (at, value, low, high)))
+
+
+def fit_norms(structures: Iterable[tuple[StructureSet, frozenset[str]]]) -> Norms:
+    """Medians and robust spreads (`MAD_TO_SD` times the median absolute deviation) of volumes and places.
+
+    Args:
+        structures: contours of readers, and which organs were annotated; what touches the edge of the scan is left out.
+    """
+    volumes: dict[str, list[float]] = {}
+    places: dict[tuple[str, str], list[np.ndarray]] = {}
+    for masks, annotated in structures:
+        names = [name for name in masks.names if name in annotated and _whole(masks, name)]
+        for name in names:
+            volumes.setdefault(name, []).append(float(np.log(masks.volume_cc(name))))
+        for first, second in pairs_of(names):
+            apart = np.asarray(masks.centre_of_mass(first)) - np.asarray(masks.centre_of_mass(second))
+            places.setdefault((first, second), []).append(apart)
+    return Norms(
+        {name: _spread(np.array(v)[:, None]) for name, v in volumes.items() if len(v) >= LEAST_PATIENTS},
+        {pair: _spread(np.array(v)) for pair, v in places.items() if len(v) >= LEAST_PATIENTS},
+    )
+
+
+def add_review(bundle: Bundle, tables: ReviewTables, output: Path) -> Bundle:
+    """A copy of the bundle that holds the tables; one that it had is replaced. `InputError` when `output` exists."""
+    if output.exists():
+        raise InputError(f"{output} exists already; choose another folder or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".calibrate-", dir=output.parent))
+    try:
+        for name in bundle.files:
+            shutil.copyfile(bundle.folder / name, work / name)
+        (work / REVIEW).write_text(tables.to_json(), encoding="utf-8")
+        if bundle.review not in (None, REVIEW):
+            (work / str(bundle.review)).unlink()
+        fields = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))
+        kept = {k: v for k, v in fields.items() if k not in ("format_version", "card", "files")}
+        write_manifest(work, {**kept, "review": REVIEW})
+        work.chmod(0o755)
+        work.rename(output)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return read_bundle(output)
+
+
+def load_for_calibration(name: str) -> Bundle:
+    """A bundle, by name or folder; a .zip cannot be added to."""
+    bundle = load_bundle(name)
+    if Path(name).is_file():
+        raise InputError(f"{name}: import the bundle first (soars bundle import), then name it")
+    return bundle
+
+
+def _isotonic_points(confidence: np.ndarray, dsc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of confidence and DSC over groups of neighbours, then isotonic regression; confidences strictly rise."""
+    order = np.argsort(confidence, kind="stable")
+    groups = np.array_split(order, min(POINTS, max(1, len(order) // 3)))
+    at = np.array([confidence[g].mean() for g in groups])
+    value = np.array([dsc[g].mean() for g in groups])
+    weights = np.array([len(g) for g in groups], float)
+    risen = isotonic_regression(value, weights=weights).x
+    distinct = np.concatenate([[True], np.diff(at) > 1e-4])
+    return at[distinct], np.clip(risen[distinct], 0, 1)
+
+
+def _spread(values: np.ndarray) -> Spread:
+    """Of values [patient, number]."""
+    middle = np.median(values, axis=0)
+    sd = MAD_TO_SD * np.median(np.abs(values - middle), axis=0)
+    return Spread(tuple(map(float, middle)), tuple(map(float, sd)), len(values))
+
+
+def _whole(structures: StructureSet, name: str) -> bool:
+    """Whether an organ has voxels, none of them at the scan's edge."""
+    mask, shape = structures.crop(name), structures.geometry.shape
+    return not mask.is_empty and all(
+        a > 0 and b < n for a, b, n in zip(mask.start, mask.stop, shape, strict=True)
+    )
