@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command and may be split in two; see `soars.supervise`.
     """
     if argv is None:
-        return supervised(lambda: run_program("soars", build_parser, _run))
-    return run_program("soars", build_parser, _run, argv)
+        return supervised(lambda: run_program("soars", build_parser, _run, filtered=True))
+    return run_program("soars", build_parser, _run, argv, filtered=True)
 
 
 def _run(args: argparse.Namespace) -> int:

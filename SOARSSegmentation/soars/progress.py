@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 from soars.errors import CancelledError
+from soars.words import plain, unfiltered
 
 MODES = ("auto", "json", "none")
 HEARTBEAT_S = 1.0
@@ -112,6 +113,7 @@ def _json_lines(stream: TextIO, interval_s: float) -> Iterator[Reporter]:
 
 @contextmanager
 def _for_people(stream: TextIO) -> Iterator[Reporter]:
+    stream = unfiltered(stream)
     terminal = stream.isatty()
     stage = ""
     written_at = 0.0
@@ -163,6 +165,6 @@ def _line(progress: Progress, *, bar: bool) -> str:
             parts.append("[" + "#" * filled + "." * (20 - filled) + "]")
         parts.append(f"{progress.done}/{progress.of}")
     if progress.message:
-        parts.append(progress.message)
+        parts.append(plain(progress.message))
     line = " ".join(parts)
     return line if len(line) < 79 or not bar else line[:76] + "..."

@@ -13,7 +13,7 @@ import pytest
 from orthanc import AE_TITLE, Orthanc, program, running_orthanc
 
 pytest.importorskip("pynetdicom", reason="pynetdicom is not installed")
-pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
+pytest.importorskip("requests", reason="requests is not installed")
 
 from soars.archive.nodes import Node, read_nodes
 from soars.cli import main

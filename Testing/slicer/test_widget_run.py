@@ -102,7 +102,7 @@ def test_the_model_and_where_it_will_run_are_said_before_the_run(visit: Any) -> 
     from SOARSSegmentationLib.panels.bundle_card import card_dialog, section_of
 
     dialog = card_dialog(inputs.entry)
-    assert "Only for tests." in dialog.findChild(visit.qt.QTextBrowser).plainText
+    assert "Only for tests." in dialog.findChild(visit.qt.QPlainTextEdit).plainText
     assert section_of(inputs.entry.bundle.card, "What it cannot do").startswith("Only for tests.")
 
 

@@ -61,15 +61,19 @@ class BundleCard:
 
 
 def card_dialog(entry: BundleEntry, parent: Any = None) -> Any:
-    """A window with the whole model card; to be shown by its ``exec_``."""
+    """A window with the whole model card; to be shown by its ``exec_``.
+
+    The card is a stranger's text: it is shown as it is written, since rich text would load what it refers to (files of
+    this computer, shares of others, pictures).
+    """
     dialog = qt.QDialog(parent)
     dialog.windowTitle = _("Model card: {name}").format(name=entry.name)
     dialog.resize(720, 640)
     layout = qt.QVBoxLayout(dialog)
-    browser = qt.QTextBrowser()
-    browser.openExternalLinks = True
-    browser.markdown = entry.bundle.card if entry.bundle is not None else entry.problem or ""
-    layout.addWidget(browser)
+    text = qt.QPlainTextEdit()
+    text.readOnly = True
+    text.plainText = entry.bundle.card if entry.bundle is not None else entry.problem or ""
+    layout.addWidget(text)
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Close)
     buttons.rejected.connect(dialog.reject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from soars.progress import Progress, Reporter, ignore
 
 TIMEOUT_S = 10.0
 """For connecting, and for an answer that does not come."""
+SLOWEST_BYTES_S = 16_000
+"""The pace, of ours and the node's together, below which a transfer is given up."""
+MOST_ANSWER_BYTES = 1 << 20
+"""What a node may say to us in one association, besides `ANSWER_BYTES` a file; its answers have some hundred bytes."""
+ANSWER_BYTES = 1 << 14
 _MOST_CONTEXTS = 128
 """Kinds of files that one association can propose (PS3.8 9.3.2.2)."""
 
@@ -33,7 +39,8 @@ class Sent:
 
 def echo(node: Node, timeout_s: float = TIMEOUT_S) -> None:
     """Ask a node whether it is there and knows us (C-ECHO). `InputError` says what is wrong."""
-    with _association(node, [("1.2.840.10008.1.1", None)], timeout_s) as association:
+    limits = _Limits(timeout_s * 3, MOST_ANSWER_BYTES)
+    with _association(node, [("1.2.840.10008.1.1", None)], timeout_s, limits) as association:
         _check(node, association.send_c_echo(), "answered the echo")
 
 
@@ -52,7 +59,9 @@ def send(
     if len(kinds) > _MOST_CONTEXTS:
         raise InputError(f"{len(kinds)} kinds of files are too many for one transfer: send them in parts")
     sent: list[Sent] = []
-    with _association(node, kinds, timeout_s) as association:
+    size = sum(path.stat().st_size for path, _, _ in files)
+    limits = _Limits(timeout_s * 3 + size / SLOWEST_BYTES_S, MOST_ANSWER_BYTES + ANSWER_BYTES * len(files))
+    with _association(node, kinds, timeout_s, limits) as association:
         for path, _, _ in files:
             report(Progress("send", len(sent), len(files), path.name))
             try:
@@ -88,9 +97,11 @@ def _kind(path: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _association(node: Node, kinds: Iterable[tuple[str, str | None]], timeout_s: float) -> Iterator[Any]:
+def _association(
+    node: Node, kinds: Iterable[tuple[str, str | None]], timeout_s: float, limits: _Limits
+) -> Iterator[Any]:
     try:
-        from pynetdicom import AE
+        from pynetdicom import AE, evt
     except ImportError as error:
         raise InputError("pynetdicom is missing: pip install 'soars-segmentation[network]'") from error
     log = logging.getLogger("pynetdicom")
@@ -106,7 +117,13 @@ def _association(node: Node, kinds: Iterable[tuple[str, str | None]], timeout_s:
             entity.add_requested_context(sop_class)
         else:
             entity.add_requested_context(sop_class, syntax)
-    association: Any = entity.associate(node.host, node.port, ae_title=node.ae_title)
+    handlers = [(evt.EVT_CONN_OPEN, limits.apply)]
+    association: Any = entity.associate(
+        node.host,
+        node.port,
+        ae_title=node.ae_title,
+        evt_handlers=handlers,  # type: ignore[arg-type]
+    )
     if not association.is_established:
         if association.is_rejected:
             raise InputError(
@@ -123,6 +140,30 @@ def _association(node: Node, kinds: Iterable[tuple[str, str | None]], timeout_s:
             association.release()
         else:  # lost on the way
             association.abort()
+
+
+class _Limits:
+    """How long an association may last and how much the node may send, however slowly or in whichever units it does:
+    pynetdicom's own time-outs begin anew with every byte, and it believes a message's length up to 4 GB."""
+
+    def __init__(self, seconds: float, largest: int) -> None:
+        self._end, self._left = time.monotonic() + seconds, largest
+        self._socket: Any = None
+
+    def apply(self, event: Any) -> None:
+        """Stand between pynetdicom and its socket; the handler of ``EVT_CONN_OPEN``."""
+        connection = event.assoc.dul.socket
+        self._socket, connection.socket = connection.socket, self
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        self._left -= len(data)
+        if self._left < 0 or time.monotonic() > self._end:
+            raise TimeoutError("the node sends too much or too slowly")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
 
 
 def _check_reachable(node: Node, timeout_s: float) -> None:

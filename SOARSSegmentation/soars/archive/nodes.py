@@ -5,11 +5,12 @@
                         "web": "https://pacs.example.org/dicom-web"}}}
 
 It lies in the user's application data (`nodes_file`). No password is kept in it: where an archive's DICOMweb wants a
-token, it is taken from the environment (`soars.archive.web.TOKEN`).
+token, it is taken from the environment (`soars.archive.http.TOKEN`).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from soars.files import replacing_file
 from soars.places import user_data
 
 SCHEMA = 1
+_LONGEST_LIST = 1 << 20
 CALLING_AE_TITLE = "SOARS"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
@@ -33,7 +35,8 @@ _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 @dataclass(frozen=True)
 class Node:
     """An archive. DIMSE needs ``host``, ``port`` (1 to 65535) and both application entity titles, DICOMweb ``web``,
-    the address that ends before ``/studies``. ``web`` is "" where there is none."""
+    the address that ends before ``/studies``, or "" where there is none. ``token_over_http``: whether a token may be
+    sent to it unencrypted."""
 
     name: str
     host: str
@@ -41,6 +44,7 @@ class Node:
     ae_title: str
     calling_ae_title: str = CALLING_AE_TITLE
     web: str = ""
+    token_over_http: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -56,10 +60,37 @@ class Node:
                 raise InputError(
                     f"{title!r} is not an AE title: at most 16 characters of ASCII, no backslash"
                 )
-        if self.web and (
-            urlsplit(self.web).scheme not in ("http", "https") or not urlsplit(self.web).hostname
-        ):
-            raise InputError(f"{self.web!r} is not a DICOMweb address: it begins with http:// or https://")
+        if self.web:
+            _check_address(self.web)
+
+
+def _check_address(web: str) -> None:
+    """Raise `InputError`, which does not repeat a secret, for an address that cannot be kept or used."""
+    try:
+        address = urlsplit(web)
+        hidden = address.username is not None or address.password is not None
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        hidden, usable = "@" in web, False
+    if hidden:
+        raise InputError(
+            "a DICOMweb address with a user or a password in it would be stored and shown readable: leave them out; a "
+            "token is taken from the environment (SOARS_DICOMWEB_TOKEN)"
+        )
+    if not usable or not web.isprintable() or " " in web:
+        raise InputError(f"{web!r} is not a DICOMweb address: it begins with http:// or https://")
+    if address.query or address.fragment:
+        raise InputError("a DICOMweb address ends before any ? or #, which may hold secrets: leave that out")
+
+
+def is_this_computer(host: str | None) -> bool:
+    """Whether what is sent to this host stays on this computer."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def nodes_file() -> Path:
@@ -72,10 +103,11 @@ def read_nodes() -> dict[str, Node]:
     """All configured nodes by name; none where there is no file. `InputError` when the file is damaged."""
     path = nodes_file()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = json.loads(file.read(_LONGEST_LIST).decode("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as the list of DICOM nodes ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("nodes"), dict):
         raise InputError(
@@ -120,7 +152,9 @@ def _write(nodes: Mapping[str, Node]) -> None:
     path = nodes_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     fields = {name: {k: v for k, v in asdict(node).items() if k != "name"} for name, node in nodes.items()}
+    text = json.dumps({"schema": SCHEMA, "nodes": fields}, indent=1) + "\n"
     with replacing_file(path) as temporary:
-        temporary.write_text(
-            json.dumps({"schema": SCHEMA, "nodes": fields}, indent=1) + "\n", encoding="utf-8"
-        )
+        # Readable by this user only, from its first byte on and whatever the umask.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)

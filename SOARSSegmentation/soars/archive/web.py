@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
+
+from soars.archive.http import get
+from soars.archive.multipart import save_parts
 from soars.archive.nodes import Node
 from soars.errors import InputError
 from soars.progress import Progress, Reporter, ignore
+from soars.staging import staging_folder
 
-TOKEN = "SOARS_DICOMWEB_TOKEN"
-"""Environment variable with the bearer token of an archive that wants one."""
-TIMEOUT_S = 30.0
+LARGEST_LIST = 64 << 20
+"""Bytes of a list of series or instances."""
+LARGEST_IMAGE = 4 << 30
+"""Bytes of one image; an enhanced CT holds a whole scan."""
+LARGEST_SERIES = 64 << 30
+MOST_INSTANCES = 50_000
+_PAGE = 1000
+_UID = re.compile(r"[0-9.]{1,64}")
 _FIELDS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances", "StudyDate", "PatientID")
+_LAST_IDENTIFIER = Tag("SeriesInstanceUID")
+_CT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +52,9 @@ def find_series(node: Node, *, patient_id: str = "", study_uid: str = "") -> lis
     """The CT series of a patient or a study, newest first (QIDO-RS). `InputError` when the archive cannot tell."""
     if not (patient_id or study_uid):
         raise InputError("say whose series: give a patient ID or a study UID")
-    client = _client(node)
-    filters = {"Modality": "CT"} | ({"PatientID": patient_id} if patient_id else {})
-    with _telling(node):
-        found = client.search_for_series(
-            study_instance_uid=study_uid or None, search_filters=filters, fields=list(_FIELDS)
-        )
+    path = f"/studies/{_uid(study_uid)}/series" if study_uid else "/series"
+    params = {"Modality": "CT", "includefield": ",".join(_FIELDS)}
+    found = _list(node, path, params | ({"PatientID": patient_id} if patient_id else {}))
     entries = [entry for item in found if (entry := _entry(item)) is not None and entry[0] == "CT"]
     return sorted((entry for _, entry in entries), key=lambda one: (one.date, one.series_uid), reverse=True)
 
@@ -52,95 +64,153 @@ def fetch_series(
 ) -> list[Path]:
     """Fetch a series into a folder that is new or empty, one file an instance, all or nothing (WADO-RS).
 
-    `InputError` when the archive does not have it, gives fewer instances than it lists, or cannot be reached.
+    The archive is asked first which instances the series has, and each that comes is compared with that: its study,
+    series, SOP class and instance, and that all are of one patient. The folder can be read by this user only.
+
+    `InputError` when the archive does not have the series, gives other instances than it lists, fewer, or one twice, or
+    cannot be reached.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: there is something already; choose a new folder")
-    listed = {entry.series_uid: entry for entry in find_series(node, study_uid=study_uid)}
-    if series_uid not in listed:
+    path = f"/studies/{_uid(study_uid)}/series/{_uid(series_uid)}"
+    if series_uid not in {entry.series_uid for entry in find_series(node, study_uid=study_uid)}:
         raise InputError(f"{node.name} has no CT series {series_uid} in study {study_uid}")
-    expected = listed[series_uid].instances
+    listed = _instances(node, path)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".soars-", dir=folder.parent))
+    staging = staging_folder(folder.parent, beside=True)
     try:
-        names: list[str] = []
-        with _telling(node):
-            for dataset in _client(node).iter_series(study_uid, series_uid):
-                name = f"{len(names) + 1:05d}.dcm"
-                dataset.save_as(staging / name, enforce_file_format=True)
-                names.append(name)
-                report(Progress("fetch", len(names), expected or 0))
-        if not names or (expected is not None and len(names) < expected):
-            raise InputError(
-                f"{node.name} gave {len(names)} of the {expected if expected is not None else 'promised'} images of "
-                f"series {series_uid}; try again"
-            )
-        staging.chmod(0o755)
+        check = _Check(node, study_uid, series_uid, listed)
+        accept = 'multipart/related; type="application/dicom"'
+        with get(node, path, accept, {}, LARGEST_SERIES) as answer:
+            places = (staging / f"{n:05d}.dcm" for n in range(1, MOST_INSTANCES + 1))
+            for file in save_parts(
+                answer.content_type, answer.chunks(), lambda _: next(places), LARGEST_IMAGE
+            ):
+                check.one(file)
+                report(Progress("fetch", len(check.seen), len(listed)))
+        check.all()
         if folder.exists():
             folder.rmdir()
         staging.rename(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return [folder / name for name in names]
+    return sorted(folder.iterdir())
+
+
+class _Check:
+    """Whether what comes is what was asked for."""
+
+    def __init__(self, node: Node, study_uid: str, series_uid: str, listed: dict[str, str]) -> None:
+        self.seen: set[str] = set()
+        self._node, self._study, self._series, self._listed = node, study_uid, series_uid, listed
+        self._patient: str | None = None
+
+    def one(self, file: Path) -> None:
+        """Raise `InputError` for an instance that was not asked for."""
+        header = self._header(file)
+        uid, patient = header["SOPInstanceUID"], header["PatientID"]
+        wrong = ""
+        if header["StudyInstanceUID"] != self._study:
+            wrong = f"of another study ({header['StudyInstanceUID'] or 'none'})"
+        elif header["SeriesInstanceUID"] != self._series:
+            wrong = f"of another series ({header['SeriesInstanceUID'] or 'none'})"
+        elif uid not in self._listed:
+            wrong = f"that the series does not have ({uid or 'without identifier'})"
+        elif uid in self.seen:
+            wrong = f"twice ({uid})"
+        elif header["SOPClassUID"] not in _CT_CLASSES or self._listed[uid] not in ("", header["SOPClassUID"]):
+            wrong = f"that is not the CT image it lists ({header['SOPClassUID'] or 'of no class'})"
+        elif self._patient not in (None, patient):
+            wrong = "of another patient"
+        if wrong:
+            raise InputError(
+                f"{self._node.name} gave an image {wrong}: nothing was kept; tell its administrator"
+            )
+        self._patient = patient
+        self.seen.add(uid)
+
+    def all(self) -> None:
+        """Raise `InputError` when an instance is missing."""
+        if len(self.seen) < len(self._listed):
+            raise InputError(
+                f"{self._node.name} gave {len(self.seen)} of the {len(self._listed)} images of series {self._series}; "
+                "try again"
+            )
+
+    def _header(self, file: Path) -> dict[str, str]:
+        keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "PatientID")
+        try:
+            with file.open("rb") as stream:
+                dataset = read_partial(stream, stop_when=_behind_identifiers)
+            return {keyword: str(dataset.get(keyword) or "") for keyword in keywords}
+        except Exception as error:  # whatever a damaged file makes of the parser
+            raise InputError(
+                f"{self._node.name} gave something that is no DICOM file ({type(error).__name__}); try again"
+            ) from error
+
+
+def _behind_identifiers(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    """Where to stop reading: behind Series Instance UID, or at something that is out of order."""
+    return tag > _LAST_IDENTIFIER or tag.group < 8
+
+
+def _uid(text: str) -> str:
+    if not _UID.fullmatch(text):
+        raise InputError(f"{text!r} is not a UID: digits and dots, at most 64")
+    return text
+
+
+def _instances(node: Node, path: str) -> dict[str, str]:
+    """SOP instance UID -> SOP class UID ("" where it is not said) of a series, by QIDO-RS, page by page."""
+    found: dict[str, str] = {}
+    while True:
+        page = _list(node, f"{path}/instances", {"limit": str(_PAGE), "offset": str(len(found))})
+        new = {_value(item, "00080018"): _value(item, "00080016") for item in page}
+        new = {uid: kind for uid, kind in new.items() if uid and uid not in found}
+        if not new:
+            break
+        found |= new
+        if len(found) > MOST_INSTANCES:
+            raise InputError(f"{node.name} lists more than {MOST_INSTANCES} images in one series; stopped")
+    if not found:
+        raise InputError(f"{node.name} lists no images of that series")
+    return found
+
+
+def _list(node: Node, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
+    """What a search gives, in DICOM JSON; `InputError` when that is something else."""
+    with get(node, path, "application/dicom+json, application/json", params, LARGEST_LIST) as answer:
+        body = answer.whole()
+    try:
+        found = json.loads(body) if body.strip() else []
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"what answers at {node.web} is no DICOMweb (no JSON)") from error
+    found = [found] if isinstance(found, dict) else found
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise InputError(f"what answers at {node.web} is no DICOMweb (another kind of JSON)")
+    return found
+
+
+def _value(item: dict[str, Any], tag: str) -> str:
+    """The first value of an attribute as text, "" where it has none."""
+    element = item.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    first = values[0] if isinstance(values, list) and values else ""
+    first = first.get("Alphabetic", "") if isinstance(first, dict) else first
+    return "" if first is None else str(first)
 
 
 def _entry(item: dict[str, Any]) -> tuple[str, SeriesEntry] | None:
-    """Modality and series of one answer in DICOM JSON; None where it has no identifiers."""
-
-    def value(tag: str) -> str:
-        values = item.get(tag, {}).get("Value") or [""]
-        first = values[0]
-        return str(first.get("Alphabetic", "") if isinstance(first, dict) else first)
-
-    study, series, count = value("0020000D"), value("0020000E"), value("00201209")
-    if not (study and series):
+    """Modality and series of one answer in DICOM JSON; None where it has no identifiers that can be ones."""
+    study, series, count = _value(item, "0020000D"), _value(item, "0020000E"), _value(item, "00201209")
+    if not (_UID.fullmatch(study) and _UID.fullmatch(series)):
         return None
-    return value("00080060"), SeriesEntry(
+    return _value(item, "00080060"), SeriesEntry(
         study,
         series,
-        value("00100020"),
-        value("00080020"),
-        value("0008103E"),
-        int(count) if count.isdigit() else None,
+        _value(item, "00100020"),
+        _value(item, "00080020"),
+        _value(item, "0008103E"),
+        int(count) if count.isascii() and count.isdigit() and len(count) < 10 else None,
     )
-
-
-def _client(node: Node) -> Any:
-    if not node.web:
-        raise InputError(
-            f"{node.name} has no DICOMweb address: add it with soars network add --web URL --overwrite"
-        )
-    try:
-        from dicomweb_client.api import DICOMwebClient
-    except ImportError as error:
-        raise InputError("dicomweb-client is missing: pip install 'soars-segmentation[network]'") from error
-    token = os.environ.get(TOKEN)
-    headers = {"Authorization": f"Bearer {token}"} if token else None
-    client = DICOMwebClient(node.web, headers=headers, timeout=TIMEOUT_S)
-    client.set_http_retry_params(
-        retry=False
-    )  # it would try for half a minute before it says that nobody is there
-    return client
-
-
-@contextmanager
-def _telling(node: Node) -> Iterator[None]:
-    """What goes wrong between us and the archive, in one sentence."""
-    import requests
-
-    try:
-        yield
-    except requests.HTTPError as error:
-        code = error.response.status_code if error.response is not None else 0
-        if code in (401, 403):
-            raise InputError(
-                f"{node.name} wants to know who asks (HTTP {code}): set {TOKEN} to a token"
-            ) from error
-        raise InputError(f"{node.name} cannot answer (HTTP {code}) at {node.web}") from error
-    except requests.Timeout as error:
-        raise InputError(f"{node.name} does not answer within {TIMEOUT_S:g} s at {node.web}") from error
-    except requests.RequestException as error:
-        raise InputError(f"{node.name} cannot be reached at {node.web}") from error
-    except (ValueError, KeyError) as error:
-        raise InputError(f"what answers at {node.web} is no DICOMweb ({error})") from error

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from soars.words import plain
+
 if TYPE_CHECKING:
     from soars.bundle.store import Bundle
 
@@ -75,8 +77,8 @@ def _show(args: argparse.Namespace) -> int:
     from soars.catalogue import SOARS42
 
     bundle = load_bundle(args.bundle)
-    print(f"{bundle.name} {bundle.version}: {bundle.description}")
-    print(f"licence {bundle.licence}, {_size(bundle.size_bytes)}, SHA-256 {bundle.sha256}")
+    print(f"{bundle.name} {plain(bundle.version)}: {plain(bundle.description)}")
+    print(f"licence {plain(bundle.licence)}, {_size(bundle.size_bytes)}, SHA-256 {bundle.sha256}")
     print(f"\norgans: {_coverage(bundle)}\n{_wrapped(bundle.organs)}")
     missing = [name for name in SOARS42 if name not in bundle.organs]
     print(f"not covered: {len(missing)}" + (f"\n{_wrapped(missing)}" if missing else ""))
@@ -147,6 +149,7 @@ def _size(count: int) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [header, ["-" * w for w in widths], *rows]
     return "\n".join(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from soars.commands.options import add_progress_option
 from soars.progress import reporting
+from soars.words import plain
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,6 +28,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--calling-ae-title", default="SOARS", help="ours, as the archive knows it (default: SOARS)"
     )
     add.add_argument("--web", default="", metavar="URL", help="its DICOMweb address, for find and fetch")
+    add.add_argument(
+        "--token-over-http",
+        action="store_true",
+        help="send it $SOARS_DICOMWEB_TOKEN even when its address begins with http://, which others can read",
+    )
     add.add_argument("--overwrite", action="store_true", help="replace one of the same name")
     actions.add_parser("list", help="list the configured archives")
     _named(actions.add_parser("remove", help="forget an archive"))
@@ -58,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     from soars.archive.nodes import Node, add_node, nodes_file
 
-    node = Node(args.name, args.host, args.port, args.ae_title, args.calling_ae_title, args.web)
+    node = Node(
+        args.name, args.host, args.port, args.ae_title, args.calling_ae_title, args.web, args.token_over_http
+    )
     add_node(node, overwrite=args.overwrite)
     print(f"{node.name} is kept in {nodes_file()}; try it with: soars network echo {node.name}")
     return 0
@@ -113,7 +122,8 @@ def _find(args: argparse.Namespace) -> int:
     found = find_series(find_node(args.name), patient_id=args.patient, study_uid=args.study)
     for one in found:
         images = f"{one.instances} images" if one.instances is not None else "images not counted"
-        print(f"{one.date or '-'}  {one.description or '(no description)'}  {images}")
+        date, description = plain(one.date) or "-", plain(one.description) or "(no description)"
+        print(f"{date}  {description}  {images}")
         print(f"  --study {one.study_uid} --series {one.series_uid}")
     if not found:
         print("no CT series is there")
@@ -126,7 +136,6 @@ def _fetch(args: argparse.Namespace) -> int:
 
     with reporting(args.progress) as report:
         files = fetch_series(find_node(args.name), args.study, args.series, args.output, report=report)
-    print(
-        f"{len(files)} images in {args.output}; segment them with: soars segment {args.output} --output DIR"
-    )
+    command = shlex.join(["soars", "segment", str(args.output), "--output"])
+    print(f"{len(files)} images in {args.output}; segment them with: {command} DIR")
     return 0

@@ -15,11 +15,12 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NoReturn
 
 from soars.errors import InputError, SoarsError
 from soars.supervise import CANCELLED, interrupted_once
+from soars.words import plain, plain_output
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,11 +48,27 @@ def run_program(
     build_parser: Callable[[], argparse.ArgumentParser],
     run: Callable[[argparse.Namespace], int],
     argv: Sequence[str] | None = None,
+    *,
+    filtered: bool = False,
 ) -> int:
     """Parse ``argv`` (without the program's name; the process's own when None), run the command, and return the exit
-    code. Every error ends in one line on standard error."""
+    code. Every error ends in one line on standard error.
+
+    ``filtered``: what is printed meanwhile loses control characters, which names in files of strangers may hold; not
+    for programs whose libraries draw progress bars with them.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     _use_utf8()
+    with plain_output() if filtered else nullcontext():
+        return _run_to_the_end(name, build_parser, run, argv)
+
+
+def _run_to_the_end(
+    name: str,
+    build_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+    argv: Sequence[str],
+) -> int:
     interrupted: list[int] = []
     debug = "--debug" in argv
     try:
@@ -109,7 +126,7 @@ _OS_ERRORS = {
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return plain(" ".join(text.splitlines()))
 
 
 def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:

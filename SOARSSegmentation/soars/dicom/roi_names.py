@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from soars import catalogue
+from soars.cells import original
 from soars.errors import InputError, UnknownOrganError
 
 #: DICOM's limit of ROI Name (LO, PS3.5 table 6.2-1).
@@ -41,7 +42,7 @@ def read_roi_names(path: Path | str) -> dict[str, str]:
     delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
     names: dict[str, str] = {}
     for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), start=1):
-        cells = [cell.strip() for cell in row]
+        cells = [original(cell.strip()) for cell in row]
         if not any(cells) or (number == 1 and tuple(c.lower() for c in cells[:2]) == _HEADING):
             continue
         where = f"{path}, line {number}"

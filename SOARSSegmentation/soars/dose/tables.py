@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from soars.catalogue import CATALOGUE
+from soars.cells import HarmlessWriter
 from soars.dose.cases import CaseDose
 from soars.dose.compare import (
     MISSING,
@@ -61,7 +61,7 @@ DVH_BIN_GY = 0.1
 def write_differences(cases: Iterable[CaseDose], path: Path, figures: Sequence[DvhFigure] = ()) -> None:
     """Write one row per case, substitute and organ, all or nothing; ``figures`` get columns of their own at the end."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = HarmlessWriter(file)
         extra = [name for figure in figures for name in (figure.column, f"reference_{figure.column}")]
         writer.writerow((*COLUMNS, *extra))
         for case in cases:
@@ -78,7 +78,7 @@ def write_differences(cases: Iterable[CaseDose], path: Path, figures: Sequence[D
 def write_verdicts(verdicts: Iterable[Verdict], path: Path) -> None:
     """Write one row per case, constraint and contour: the value, and pass or fail."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = HarmlessWriter(file)
         writer.writerow(VERDICT_COLUMNS)
         for v in verdicts:
             c = v.constraint
@@ -90,7 +90,7 @@ def write_dvhs(cases: Iterable[CaseDose], path: Path) -> None:
     """Write the cumulative DVHs of reference and substitutes: dose, and percent of the volume that receives at
     least it."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = HarmlessWriter(file)
         writer.writerow(("case", "organ", "contour", "dose_gy", "percent"))
         for case in cases:
             for contour, organ, dvh in _dvhs(case.differences):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from soars.cells import original
 from soars.errors import InputError
 
 DATASET = "dataset.json"
@@ -110,7 +111,7 @@ def _read_csv(path: Path) -> LabelNames:
         rows = rows[1:]
     values: Values = {}
     for value, name, *_ in rows:
-        values[int(value)] = (*values.get(int(value), ()), name.strip())
+        values[int(value)] = (*values.get(int(value), ()), original(name.strip()))
     return _checked(LabelNames(values))
 
 

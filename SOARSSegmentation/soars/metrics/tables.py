@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from soars.cells import HarmlessWriter, original
 from soars.errors import InputError
 from soars.files import replacing_file
 from soars.metrics.evaluate import CaseScores
@@ -50,7 +51,7 @@ _STATISTICS = ("mean", "sd", "median", "q1", "q3")
 def write_scores(cases: Iterable[CaseScores], path: Path) -> None:
     """Write one row per case and organ, all or nothing."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = HarmlessWriter(file)
         writer.writerow(COLUMNS)
         for case in cases:
             for score in case.scores:
@@ -68,7 +69,7 @@ def read_scores(path: Path) -> list[CaseScores]:
                 raise InputError(f"{path}: is not a table of scores that soars evaluate wrote")
             for line, row in enumerate(reader, start=2):
                 try:
-                    cases.setdefault(row["case"], []).append(_score(row))
+                    cases.setdefault(original(row["case"]), []).append(_score(row))
                 except (ValueError, TypeError) as error:
                     raise InputError(f"{path}, line {line}: {error}") from error
     except OSError as error:
@@ -81,7 +82,7 @@ def read_scores(path: Path) -> list[CaseScores]:
 def write_summary(summary: Sequence[GroupSummary], path: Path) -> None:
     """Write one row per organ, stratum, and for all; columns ``dsc_mean``, ``dsc_sd`` ... for each of `FIGURES`."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = HarmlessWriter(file)
         names = [f"{figure}_{kind}" for figure in FIGURES for kind in _STATISTICS]
         writer.writerow(["group", "name", *_COUNTS, *names])
         for row in summary:
@@ -139,7 +140,7 @@ def _score(row: dict[str, str]) -> OrganScore:
 
     values = {f.name: number(f.name) for f in fields(OrganScore) if f.type == "float"}
     return OrganScore(
-        organ=row["organ"],
+        organ=original(row["organ"]),
         state=row["state"],
         definition=row["definition"],
         tolerance_mm=number("tolerance_mm") if row["tolerance_mm"] else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from soars.cells import HarmlessWriter
 from soars.errors import InputError
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import BEST, LAST, FitOptions
@@ -162,7 +162,7 @@ def _write(data: dict[str, Any], path: Path) -> None:
 def _table(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="") as stream:
-        writer = csv.writer(stream)
+        writer = HarmlessWriter(stream)
         writer.writerow(header)
         writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
     os.replace(temporary, path)

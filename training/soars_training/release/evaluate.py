@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from soars import catalogue
 from soars.bundle.store import load_bundle
+from soars.cells import HarmlessWriter
 from soars.ct.images import CtScan
 from soars.metrics import dice
 from soars.run.segment import SegmentOptions, SegmentResult, segment
@@ -62,7 +62,7 @@ def evaluate_bundle(
 def write_csv(scores: Iterable[Score], path: Path) -> None:
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="") as stream:
-        writer = csv.writer(stream)
+        writer = HarmlessWriter(stream)
         writer.writerow(("case", "organ", "dsc", "centre_error_mm"))
         for s in scores:
             writer.writerow((s.case, s.organ, f"{s.dsc:.4f}", f"{s.centre_error_mm:.2f}"))

@@ -1,0 +1,50 @@
+"""Cells of CSV files that a spreadsheet does not take for formulas.
+
+Excel, LibreOffice and Google Sheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@`` (OWASP, "CSV
+Injection"), and such a formula can send the table elsewhere or start a program. Names of cases, organs and readers come
+from files of strangers; so text of that kind gets an apostrophe before it, which `original` takes away again.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""What a cell must not begin with, also in full width; apostrophes before it too, so that none is taken for ours."""
+
+
+def harmless(cell: object) -> object:
+    """The cell as it is to be written: an apostrophe before text that could be a formula, numbers as they are."""
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell):
+        return f"'{cell}"
+    return cell
+
+
+def original(cell: str) -> str:
+    """What `harmless` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+class HarmlessWriter:
+    """As `csv.writer`, with `harmless` cells."""
+
+    def __init__(self, file: TextIO, **options: Any) -> None:
+        self._writer = csv.writer(file, **options)
+
+    def writerow(self, row: Iterable[object]) -> None:
+        self._writer.writerow([harmless(cell) for cell in row])
+
+    def writerows(self, rows: Iterable[Iterable[object]]) -> None:
+        for row in rows:
+            self.writerow(row)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
