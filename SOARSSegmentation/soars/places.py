@@ -7,6 +7,16 @@ import sys
 from pathlib import Path
 
 
+def user_cache() -> Path:
+    """The folder of this program in the system's place for what can be made again; it may not exist yet."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return base / "soars" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "soars"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soars"
+
+
 def user_data() -> Path:
     """The folder of this program in the system's place for application data; it may not exist yet."""
     if sys.platform == "win32":

@@ -21,6 +21,8 @@ from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
 
 from soars.ct.itk_messages import itk_messages
 from soars.errors import InputError
+from soars.headers.frames import check_frame, check_matrix
+from soars.headers.memory import check_memory
 
 _SYNTAX = "1.2.840.10008.1.2"
 _NATIVE = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
@@ -28,6 +30,8 @@ _NATIVE = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
 LOSSLESS_SYNTAXES = _NATIVE | {f"{_SYNTAX}.{s}" for s in ("4.57", "4.70", "4.80", "4.90", "5")}
 LOSSY_SYNTAXES = {f"{_SYNTAX}.{s}" for s in ("4.50", "4.51", "4.81", "4.91")}
 FRAMES_AT_ONCE = 32
+DECODED_BYTES = 8
+"""Of memory for a pixel while it is decoded: 32-bit values, and once more while frames are joined."""
 _PIXEL_MODULE = (
     "Rows",
     "Columns",
@@ -54,6 +58,7 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     check_syntax(syntax, path)
     try:
+        _check_sizes(dataset, syntax, path)
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")
             if syntax in _NATIVE or syntax == RLELossless:
@@ -70,6 +75,17 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
     if values.shape != wanted:
         raise InputError(f"{path}: is not a volume of single values (shape {values.shape}, not {wanted})")
     return values
+
+
+def _check_sizes(dataset: Dataset, syntax: str, path: Path) -> None:
+    """Refuse what would decode to more than the header says, before anything decodes it."""
+    count, bits = int(dataset.get("NumberOfFrames") or 1), int(dataset.BitsAllocated)
+    size = int(dataset.Rows), int(dataset.Columns), bits
+    check_matrix(size[0], size[1], path)
+    check_memory(count * size[0] * size[1] * DECODED_BYTES, path)
+    if syntax not in _NATIVE:
+        for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+            check_frame(frame, syntax, size, path)
 
 
 def _within_bits(values: npt.NDArray[np.integer], dataset: Dataset) -> npt.NDArray[np.integer]:

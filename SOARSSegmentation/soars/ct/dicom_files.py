@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 
 from soars.ct.quick_header import quick_header, wanted_tags
 from soars.errors import InputError
+from soars.headers.deflated import check_inflated_size
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: Enhanced CT Image Storage, and Legacy Converted Enhanced CT Image Storage.
@@ -188,6 +189,7 @@ def read_dataset(path: Path, **options: Any) -> Dataset:
     """
     if not is_dicom(path):
         raise InputError(f"{path} is not a DICOM file")
+    check_inflated_size(path)
     dataset = pydicom.dcmread(path, force=True, **options)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
@@ -204,6 +206,7 @@ def read_header(path: Path) -> Header:
         if quick is not None:
             values, syntax, at, more = quick
             return Header(path, values, syntax, at if more else -1)
+        check_inflated_size(path)
         with path.open("rb") as file, pydicom_config.disable_value_validation():
             with python_warnings.catch_warnings():
                 python_warnings.simplefilter("ignore")
@@ -217,6 +220,8 @@ def read_header(path: Path) -> Header:
             syntax = "1.2.840.10008.1.2" if data.original_encoding[0] else "1.2.840.10008.1.2.1"
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except InputError:
+        raise
     except Exception as error:  # pydicom raises whatever the damage leads to
         raise InputError(f"{path}: the DICOM file is damaged or cut off; copy it again") from error
     if syntax == DEFLATED:

@@ -23,6 +23,7 @@ import SimpleITK as sitk
 
 from soars.ct.axes import TOLERANCE_VOXELS, check_skew, squared
 from soars.errors import InputError
+from soars.headers.memory import check_memory
 
 FloatArray = npt.NDArray[np.float64]
 #: The two transforms contradict each other when a corner of the volume differs by this part of the smallest voxel.
@@ -87,6 +88,7 @@ def read_nifti(path: Path, kind: str) -> tuple[sitk.Image, list[str]]:
             size = math.prod(shape) * header.dtype.itemsize
             if size > path.stat().st_size * (MOST_COMPRESSION if packed else 1):
                 raise damaged
+            check_memory(size, path)
             values = np.empty(shape[::-1], header.dtype)
             file.seek(header.offset)
             _fill(file, values)

@@ -26,6 +26,8 @@ from soars.ct.hounsfield import HIGHEST_HU, LOWEST_HU, PADDING_ABOVE_HU, check_r
 from soars.ct.itk_messages import itk_messages
 from soars.ct.stack import Stack
 from soars.errors import InputError
+from soars.headers.frames import check_matrix, check_slice
+from soars.headers.memory import check_memory
 
 #: Slices that SimpleITK reads at a time, which bounds the memory beside the result (values need not fit in int16).
 SLICES_AT_ONCE = 32
@@ -80,6 +82,8 @@ def read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: 
             f"that of the others: check that their HU agree"
         )
     rows, columns = (int(headers[0].number(k) or 0) for k in ("Rows", "Columns"))
+    check_matrix(rows, columns, headers[0].path)
+    check_memory(2 * len(headers) * rows * columns, source)
     values = np.empty((len(headers), rows, columns), np.int16)
     found = _read_slices(headers, rescale, values)
     padded, too_high = found.padded, found.too_high
@@ -234,6 +238,9 @@ def _read_any(
     whole = all(rescale[z][0].is_integer() and rescale[z][1].is_integer() for z in chosen)
     for start in range(0, len(chosen), SLICES_AT_ONCE):
         part = chosen[start : start + SLICES_AT_ONCE]
+        for z in part:
+            size = values.shape[1], values.shape[2], int(headers[z].number("BitsAllocated") or 0)
+            check_slice(headers[z].path, headers[z].pixels_at, headers[z].transfer_syntax, size)
         image = read_files([headers[z].path for z in part], sitk.sitkInt32 if whole else sitk.sitkFloat32)
         hu = sitk.GetArrayFromImage(image)
         if hu.shape != (len(part), *values.shape[1:]):

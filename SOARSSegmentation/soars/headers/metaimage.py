@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from soars.errors import InputError
 from soars.headers.detached import MOST_COMPRESSION, detached_file
+from soars.headers.memory import check_memory
 
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -133,6 +134,7 @@ def _voxels(fields: Mapping[str, str], path: Path, size: tuple[int, ...], end: i
 
 def _read(voxels: _Voxels, path: Path) -> npt.NDArray[np.generic]:
     """All voxels in the machine's byte order, one-dimensional."""
+    check_memory(voxels.nbytes, path)
     values = np.empty(math.prod(voxels.size), voxels.dtype)
     view = values.view(np.uint8).data
     with voxels.path.open("rb") as file:

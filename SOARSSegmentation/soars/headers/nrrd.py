@@ -14,6 +14,7 @@ import numpy as np
 
 from soars.errors import InputError
 from soars.headers.detached import MOST_COMPRESSION, detached_file
+from soars.headers.memory import check_memory
 
 LONGEST_HEADER = 16 << 20
 """Bytes; that of a segmentation of 42 organs has about fifty thousand."""
@@ -108,6 +109,7 @@ def _check_bytes(
     factor = 1 if encoding in _PLAIN else MOST_COMPRESSION * (100 if encoding.startswith("b") else 1)
     if wanted > there * factor:
         raise _damaged(path, f"its header speaks of {wanted} bytes of voxels, but not so many are there")
+    check_memory(wanted, path)
 
 
 def _check_directions(fields: Mapping[str, str], path: Path, size: tuple[int, ...]) -> list[str]:
