@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from soars.ct.images import orientation_code, read_ct
+from soars.ct.images import read_ct
 from soars.dose.grid import read_dose
 from soars.errors import InputError
 from soars.formats.reading import read_structures
+from soars.report.record import orientation_of
 from soars.structures import Geometry
 
 SHAPE = (24, 28, 20)  # x, y, z
@@ -126,7 +127,7 @@ def test_rounding_between_the_two_is_silent_and_a_third_of_a_voxel_is_told(tmp_p
 
 def test_without_codes_the_user_is_told_to_check_the_sides(tmp_path: Path) -> None:
     scan = read_ct(written(tmp_path / "ct.nii.gz", sform=(None, 0), qform=(None, 0)))
-    assert orientation_code(scan.image) == "LPS" and scan.image.GetSpacing() == (3, 3, 3)
+    assert orientation_of(scan.image.GetDirection()) == "LPS" and scan.image.GetSpacing() == (3, 3, 3)
     assert len(scan.warnings) == 1 and "check left and right" in scan.warnings[0]
 
 

@@ -1,4 +1,4 @@
-"""The model card of a bundle: which sections it must have."""
+"""The model card of a bundle: its sections, and which it must have."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ CARD_SECTIONS = ("Trained on", "Licence", "Figures", "What it cannot do", "Resea
 """Headings a model card must have, each with text below; "Figures" also names the command, in backticks."""
 
 
+def card_sections(card: str) -> dict[str, str]:
+    """Text of a model card by its headings, in lower case."""
+    parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
+    return {title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
 def check_card(card: str) -> list[str]:
     """What a model card lacks, one sentence each; empty when it has all of `CARD_SECTIONS`."""
-    parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
-    sections = {
-        title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    sections = card_sections(card)
     problems = []
     for title in CARD_SECTIONS:
         text = sections.get(title.lower())

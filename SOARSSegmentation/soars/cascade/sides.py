@@ -14,7 +14,7 @@ import scipy
 import SimpleITK as sitk
 
 from soars.cascade.preprocess import Body
-from soars.catalogue import CATALOGUE
+from soars.catalogue import CATALOGUE, partner
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Geometry, Mask, StructureSet
 
@@ -93,17 +93,8 @@ def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     return [
         (oar.name, other)
         for oar in CATALOGUE.values()
-        if oar.side == "left" and (other := opposite(oar.name)) is not None and there & {oar.name, other}
+        if oar.side == "left" and (other := partner(oar.name)) is not None and there & {oar.name, other}
     ]
-
-
-def opposite(name: str) -> str | None:
-    """The same organ's name on the other side, or None."""
-    for end, new in (("_L", "_R"), ("_R", "_L")):
-        if name.endswith(end) and CATALOGUE[name].side is not None:
-            other = name[: -len(end)] + new
-            return other if other in CATALOGUE else None
-    return None
 
 
 def side_sign(name: str) -> float:

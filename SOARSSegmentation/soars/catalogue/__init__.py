@@ -12,6 +12,7 @@ from soars.catalogue.table import (
     by_stratum,
     label_map,
     label_values,
+    partner,
 )
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "by_stratum",
     "label_map",
     "label_values",
+    "partner",
     "resolve",
 ]

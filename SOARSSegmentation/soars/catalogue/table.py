@@ -183,3 +183,25 @@ def _set_labels(set_name: str) -> Iterator[tuple[str, str, str]]:
         if row[column]:
             label, _, value = row[column].partition("=")
             yield label, value, row["name"]
+
+
+def partner(organ: str) -> str | None:
+    """The same organ on the other side; None for one without a side, or that the catalogue does not have."""
+    oar = CATALOGUE.get(organ)
+    if oar is None or oar.side is None:
+        return None
+    for other in CATALOGUE.values():
+        if _is_partner(oar, other):
+            return other.name
+    return None
+
+
+def _is_partner(a: Oar, b: Oar) -> bool:
+    return b.side is not None and b.side != a.side and _stem(b) == _stem(a)
+
+
+def _stem(oar: Oar) -> str:
+    """The name without its side, which TG-263 writes as the last word: ``Parotid_L``, or glued to others:
+    ``Eye_AL``."""
+    head, _, tail = oar.name.rpartition("_")
+    return f"{head}_{tail[:-1]}"

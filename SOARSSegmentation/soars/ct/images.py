@@ -20,7 +20,7 @@ from soars.errors import InputError, keeping_warnings
 
 log = logging.getLogger(__name__)
 
-__all__ = ["IMAGE_SUFFIXES", "CtScan", "corners", "orientation_code", "read_ct", "same_geometry"]
+__all__ = ["IMAGE_SUFFIXES", "CtScan", "read_ct"]
 
 #: Voxels whose values are converted at a time.
 SLAB_VOXELS = 1 << 24
@@ -42,18 +42,6 @@ class CtScan:
     path: Path
     series: CtSeries | None = None
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def identity(self) -> dict[str, object]:
-        """Which CT this is, for reports: no patient name or number."""
-        return {
-            "series_uid": self.series.series_uid if self.series else None,
-            "description": self.series.description if self.series else "",
-            "size": list(self.image.GetSize()),
-            "spacing_mm": [round(v, 6) for v in self.image.GetSpacing()],
-            "origin_mm": [round(v, 4) for v in self.image.GetOrigin()],
-            "orientation": orientation_code(self.image),
-        }
 
 
 def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
@@ -89,25 +77,6 @@ def _read_dicom(path: Path, folder: Path, series_uid: str | None) -> CtScan:
     with keeping_warnings(warnings):
         warnings += _check_grid(image, path)
     return CtScan(image, path, series, warnings)
-
-
-def same_geometry(a: sitk.Image, b: sitk.Image, tol_mm: float = 1e-3) -> bool:
-    """Whether two images have the same grid: equal size, and no corner voxel further than `tol_mm` apart."""
-    if a.GetSize() != b.GetSize():
-        return False
-    return bool(np.abs(corners(a) - corners(b)).max() <= tol_mm)
-
-
-def corners(image: sitk.Image) -> np.ndarray:
-    """The centres of the eight corner voxels, LPS mm, shape (8, 3)."""
-    x, y, z = (n - 1 for n in image.GetSize())
-    indices = [(i, j, k) for k in (0, z) for j in (0, y) for i in (0, x)]
-    return np.array([image.TransformIndexToPhysicalPoint(i) for i in indices])
-
-
-def orientation_code(image: sitk.Image) -> str:
-    """Where the x, y and z index run to, as three letters: LPS for the usual axial CT, LPI with z reversed."""
-    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()))
 
 
 def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:

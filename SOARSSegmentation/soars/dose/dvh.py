@@ -52,10 +52,6 @@ class Dvh:
         """The highest sample; a single voxel decides it, so `hottest_cc` of 0.03 cc belongs beside it."""
         return float(self.gy[-1]) if len(self.gy) else float("nan")
 
-    @property
-    def min_gy(self) -> float:
-        return float(self.gy[0]) if len(self.gy) else float("nan")
-
     def hottest_cc(self, volume_cc: float) -> float:
         """D(volume): the highest dose that at least ``volume_cc`` receives, e.g. D0.03cc; the lowest dose of an
         organ that is smaller than that."""
@@ -78,11 +74,6 @@ class Dvh:
         each."""
         doses = self._edges(bin_gy)
         return doses, self.percent_receiving(doses)
-
-    def differential(self, bin_gy: float = 0.1) -> tuple[Floats, Floats]:
-        """Edges of bins from 0 to beyond the maximum, shape (n + 1,), and the volume in cc in each, shape (n,)."""
-        edges = self._edges(bin_gy)
-        return edges, np.histogram(self.gy, edges)[0] * self.sample_cc
 
     def _edges(self, bin_gy: float) -> Floats:
         if not bin_gy > 0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from soars.effort.change import OrganChange
 from soars.effort.log import EffortLog
-from soars.effort.timing import IDLE_S, OrganTiming, category, session_timing
+from soars.effort.timing import IDLE_S, Category, OrganTiming, category, session_timing
 
 NOT_REVIEWED = "not_reviewed"
 IN_PROGRESS = "in_progress"
@@ -25,7 +25,7 @@ class OrganReview:
     redos: int
     timing: OrganTiming
     change: OrganChange | None
-    category: str | None
+    category: Category | None
     score: int | None = None
     reason: str | None = None
     comment: str | None = None

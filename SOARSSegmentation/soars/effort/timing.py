@@ -23,6 +23,7 @@ What a log that was interrupted has not recorded is not known: its session ends 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from soars.effort.log import EffortLog
 from soars.effort.records import ACTS, Event
@@ -31,7 +32,7 @@ IDLE_S = 30.0
 """The usual threshold."""
 MINOR_BELOW_S = 60.0
 MAJOR_ABOVE_S = 180.0
-CATEGORIES = ("none", "minor", "moderate", "major")
+Category = Literal["none", "minor", "moderate", "major"]
 SLEPT_NS = 600 * 1_000_000_000
 NS = 1_000_000_000
 
@@ -178,7 +179,7 @@ def session_timing(log: EffortLog, idle_s: float = IDLE_S) -> SessionTiming:
     return clock.timing
 
 
-def category(active_s: float, changed: bool) -> str:
+def category(active_s: float, changed: bool) -> Category:
     """The paper's category of a revision: none (no voxel differs from the proposal), minor (less than 60 s), moderate
     (60 to 180 s) or major (more than 180 s of active time)."""
     if not changed:

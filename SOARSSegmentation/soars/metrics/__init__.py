@@ -1,6 +1,7 @@
 """Geometric figures of contours: DSC, Hausdorff and mean surface distance, surface DSC, added path length, and
 what goes with them. docs/metrics.md says what each number means."""
 
+from soars.catalogue import partner
 from soars.metrics.distances import (
     DEFAULT_DEFINITION,
     DEFINITIONS,
@@ -14,7 +15,7 @@ from soars.metrics.distances import (
 )
 from soars.metrics.path_length import added_path_length
 from soars.metrics.scores import OrganScore, dice, score_masks, score_structures
-from soars.metrics.sides import on_other_side, partner
+from soars.metrics.sides import on_other_side
 from soars.metrics.tolerances import Tolerance, catalogue_tolerances, one_tolerance, read_tolerances
 
 __all__ = [

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import math
 
-from soars.catalogue import CATALOGUE, Oar
+from soars.catalogue import partner
 from soars.structures.model import StructureSet
-
-
-def partner(organ: str) -> str | None:
-    """The same organ on the other side; None for one without a side, or that the catalogue does not have."""
-    oar = CATALOGUE.get(organ)
-    if oar is None or oar.side is None:
-        return None
-    for other in CATALOGUE.values():
-        if _is_partner(oar, other):
-            return other.name
-    return None
 
 
 def on_other_side(organ: str, prediction: StructureSet, reference: StructureSet) -> bool:
@@ -33,14 +22,3 @@ def on_other_side(organ: str, prediction: StructureSet, reference: StructureSet)
     if centre is None or own is None or opposite is None:
         return False
     return math.dist(centre, opposite) < math.dist(centre, own)
-
-
-def _is_partner(a: Oar, b: Oar) -> bool:
-    return b.side is not None and b.side != a.side and _stem(b) == _stem(a)
-
-
-def _stem(oar: Oar) -> str:
-    """The name without its side, which TG-263 writes as the last word: ``Parotid_L``, or glued to others:
-    ``Eye_AL``."""
-    head, _, tail = oar.name.rpartition("_")
-    return f"{head}_{tail[:-1]}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from soars.bundle.card import card_sections
 from soars.bundle.manifest import Bundle
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.ct.images import CtScan, read_ct
@@ -192,7 +192,7 @@ def _ct_record(ct: CtScan) -> CtRecord:
 
 
 def _bundle_record(bundle: Bundle) -> BundleRecord:
-    sections = _card_sections(bundle.card)
+    sections = card_sections(bundle.card)
     return BundleRecord(
         name=bundle.name,
         version=bundle.version,
@@ -202,12 +202,6 @@ def _bundle_record(bundle: Bundle) -> BundleRecord:
         description=bundle.description,
         notes={title: sections[title.lower()] for title in CARD_NOTES if sections.get(title.lower())},
     )
-
-
-def _card_sections(card: str) -> dict[str, str]:
-    """Text of the model card by its headings, in lower case."""
-    parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
-    return {title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def _organ_records(bundle: Bundle, wanted: tuple[str, ...], result: SegmentResult) -> tuple[OrganRecord, ...]:
