@@ -52,6 +52,11 @@ class Dvh:
         """The highest sample; a single voxel decides it, so `hottest_cc` of 0.03 cc belongs beside it."""
         return float(self.gy[-1]) if len(self.gy) else float("nan")
 
+    @property
+    def min_gy(self) -> float:
+        """The lowest sample."""
+        return float(self.gy[0]) if len(self.gy) else float("nan")
+
     def hottest_cc(self, volume_cc: float) -> float:
         """D(volume): the highest dose that at least ``volume_cc`` receives, e.g. D0.03cc; the lowest dose of an
         organ that is smaller than that."""
