@@ -17,6 +17,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Without this very version, which is the build for the CPU on Linux, pip takes gigabytes of CUDA libraries.
 TORCH := torch==2.13.0
+# Bare, for their other needs would bring torchvision with CUDA, and a VTK that slicer-core cannot use; what the tests
+# use of them needs neither. Their ordinary dependencies are in the extra `test`.
+BARE := nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 batchgeneratorsv2==0.3.6 acvl-utils==0.2.6 \
+	TotalSegmentator==2.18.0
 
 .PHONY: help demo test fast style types clean
 
@@ -53,6 +57,7 @@ $(VENV)/.complete: pyproject.toml | $(VENV)/.core
 	@echo "installing all that training and the tests need into $(VENV): some minutes the first time"
 	@$(PIP) '$(TORCH)'
 	@$(PIP) --editable '.[run,torch,train,study,network,test]'
+	@$(PIP) --no-deps $(BARE)
 	@touch $@
 
 clean:

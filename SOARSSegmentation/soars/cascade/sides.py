@@ -54,11 +54,17 @@ class Midline:
         )
 
 
-def find_midline(structures: StructureSet, body: Body) -> Midline:
+def find_midline(
+    structures: StructureSet, body: Body, middles: Iterable[tuple[float, float, float]] = ()
+) -> Midline:
     """The midsagittal plane from unpaired organs and the middles of pairs, whichever way round these are; with fewer
-    than two of them, from the body's outline."""
-    points = _midline_points(structures)
-    if len(points) < 2:
+    than two of them, from the body's outline.
+
+    ``middles``: further points (LPS mm) known to lie in the patient's middle; one is enough to do without the outline.
+    """
+    known = np.array(list(middles), float).reshape(-1, 3)
+    points = np.concatenate([_midline_points(structures), known])
+    if len(points) < 2 and not len(known):
         return _body_midline(body)
     fit = _fit(points)
     far = np.abs(fit.left_mm(points)) > 15.0
@@ -165,7 +171,7 @@ def _settle(
     mask = structures.crop(name)
     if mask.is_empty:
         return []
-    wrong = mask.array & (sign * _left_mm(structures.geometry, mask, midline) < -midline.margin_mm)
+    wrong = mask.array & (sign * left_of(structures.geometry, mask, midline) < -midline.margin_mm)
     if not wrong.any():
         return []
     pieces, count = scipy.ndimage.label(wrong, np.ones((3, 3, 3)))
@@ -198,8 +204,9 @@ def _settle(
     return [Finding(name, "wrong_side", severity, text, advice, locator.in_mask(wrong, mask.start))]
 
 
-def _left_mm(geometry: Geometry, mask: Mask, midline: Midline) -> np.ndarray:
-    """`Midline.left_mm` of every voxel of the mask's box, [z, y, x]; linear in the index, so three vectors suffice."""
+def left_of(geometry: Geometry, mask: Mask, midline: Midline) -> np.ndarray:
+    """`Midline.left_mm` of every voxel of the mask's box, [z, y, x]."""
+    # Linear in the index, so three vectors suffice.
     origin = geometry.to_physical(mask.start)
     base = float(midline.left_mm(origin))
     steps = [

@@ -1,4 +1,4 @@
-"""``soars bundle``: list, show, verify, import and remove model bundles."""
+"""``soars bundle``: list, show, verify, import and remove model bundles; models of others in `bundle_models`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from soars.commands import bundle_models
 from soars.words import plain
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "bundle",
-        help="list, show, verify, import and remove model bundles",
+        help="list, show, verify, import, remove and complete model bundles",
         description="Model bundles: trained weights with a manifest and a model card, as a folder or a .zip. "
         "Imported bundles are kept in $SOARS_BUNDLES, by default the user's application data folder.",
     )
@@ -30,13 +31,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add.add_argument("path", metavar="PATH", help="a folder or a .zip")
     add.add_argument("--name", help="install it under this name (default: the name it has)")
     add.add_argument("--overwrite", action="store_true", help="replace an imported bundle of the same name")
+    bundle_models.add_actions(actions)
     gone = actions.add_parser("remove", help="remove an imported bundle")
     gone.add_argument("name", metavar="NAME", help="the name under which it was imported")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action; errors are `soars.errors.BundleError`."""
-    actions = {"list": _list, "show": _show, "verify": _verify, "import": _import, "remove": _remove}
+    actions = {
+        "list": _list,
+        "show": _show,
+        "verify": _verify,
+        "import": _import,
+        "import-nnunet": bundle_models.import_nnunet,
+        "get": bundle_models.get,
+        "remove": _remove,
+    }
     return actions[args.action](args)
 
 
@@ -56,14 +66,14 @@ def _list(args: argparse.Namespace) -> int:
                 entry.name,
                 b.version,
                 _coverage(b),
-                ", ".join(b.branches),
+                ", ".join(b.branches) or b.system,
                 b.licence,
                 _size(b.size_bytes),
                 where,
             )
         )
     if rows:
-        print(_table(("name", "version", "organs", "branches", "licence", "size", "location"), rows))
+        print(_table(("name", "version", "organs", "made by", "licence", "size", "location"), rows))
     else:
         print(f"no bundles installed; import one with: soars bundle import PATH (kept in {user_folder()})")
     for entry in entries:
@@ -82,6 +92,13 @@ def _show(args: argparse.Namespace) -> int:
     print(f"\norgans: {_coverage(bundle)}\n{_wrapped(bundle.organs)}")
     missing = [name for name in SOARS42 if name not in bundle.organs]
     print(f"not covered: {len(missing)}" + (f"\n{_wrapped(missing)}" if missing else ""))
+    print("\n" + (_branches(bundle) if bundle.branches else _state(bundle)))
+    print(f"\n{bundle.card.rstrip()}")
+    return 0
+
+
+def _branches(bundle: Bundle) -> str:
+    header = ("branch", "input", "classes", "output", "spacing mm", "patch", "features", "weights")
     rows = [
         (
             b.name,
@@ -95,18 +112,27 @@ def _show(args: argparse.Namespace) -> int:
         )
         for b in bundle.branches.values()
     ]
-    print(
-        "\n"
-        + _table(("branch", "input", "classes", "output", "spacing mm", "patch", "features", "weights"), rows)
+    return _table(header, rows)
+
+
+def _state(bundle: Bundle) -> str:
+    """Of a bundle of another system than the cascade: whether all its organs can be had here, and else why not."""
+    from soars.systems.registry import system_of
+
+    system = system_of(bundle)
+    problems = dict.fromkeys(system.problem((organ,)) for organ in bundle.organs)
+    lacking = [f"  {problem}" for problem in problems if problem is not None]
+    return "\n".join(
+        [f"system: {bundle.system}" + (", ready" if not lacking else "; not all of it is here:"), *lacking]
     )
-    print(f"\n{bundle.card.rstrip()}")
-    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
     from soars.bundle.store import load_bundle
+    from soars.systems.registry import system_of
 
     bundle = load_bundle(args.bundle)  # its warnings are logged
+    system_of(bundle)  # checks the settings
     files = len(bundle.files) + 1
     print(
         f"{bundle.name} {bundle.version}: {files} files as published, {_coverage(bundle)} organs, "

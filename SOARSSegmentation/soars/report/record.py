@@ -43,7 +43,8 @@ LIBRARIES = ("numpy", "scipy", "SimpleITK", "pydicom", "torch", "onnxruntime", "
 class OrganRecord:
     """One organ of a run. ``name`` is the TG-263 name, ``label`` the readable one, ``volume_cc`` in cm3 (0 if
     absent), ``reason`` why it is absent. ``findings`` is what the checks found, the most severe first, ``warnings`` the
-    same as sentences. ``expected_dsc`` is None where the bundle holds no calibration for the organ."""
+    same as sentences. ``expected_dsc`` is None where the bundle holds no calibration for the organ. ``source`` is the
+    model that drew it, ``definition`` how its extent differs from the consensus guideline's, as far as is known."""
 
     name: str
     label: str
@@ -56,6 +57,8 @@ class OrganRecord:
     warnings: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     expected_dsc: ExpectedDsc | None = None
+    source: str = ""
+    definition: str = ""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ def _inline(text: str) -> str:
 
 def organ_table(record: RunRecord) -> str:
     """Rows for the organs that were looked for, the one first that most needs a look, and a line for the others."""
-    rows = "".join(_organ_row(organ) for organ in in_look_order(record))
+    several = len({organ.source for organ in record.organs if organ.source}) > 1
+    rows = "".join(_organ_row(organ, name_source=several) for organ in in_look_order(record))
     for state, text in ((NOT_COVERED, "Not covered by this bundle"), (NOT_REQUESTED, "Not asked for")):
         labels = [organ.label for organ in record.in_state(state)]
         if labels:
@@ -121,8 +122,11 @@ def organ_table(record: RunRecord) -> str:
     return f"<tbody>{rows}</tbody>"
 
 
-def _organ_row(organ: OrganRecord) -> str:
-    notes = "<br>".join(escape(text) for text in organ_notes(organ))
+def _organ_row(organ: OrganRecord, *, name_source: bool) -> str:
+    """``name_source``: several models drew the organs, so say which drew this one."""
+    origin = [f"Drawn by {organ.source}."] if name_source and organ.source else []
+    definition = [f"Its extent: {organ.definition}."] if organ.definition else []
+    notes = "<br>".join(escape(text) for text in (*organ_notes(organ), *origin, *definition))
     return (
         f'<tr class="{escape(organ.state)}"><td>{swatch(organ.colour)}{escape(organ.label)}</td>'
         f"<td><code>{escape(organ.name)}</code></td>"

@@ -35,12 +35,17 @@ from soars.report.record import (
 )
 from soars.run.segment import SegmentOptions, SegmentResult, segment, wanted_organs
 from soars.structures import Geometry, StructureSet
+from soars.systems.interface import Source
 
 SEGMENTATION, RTSTRUCT, REPORT, RUN = "segmentation.seg.nrrd", "rtstruct.dcm", "report.html", "run.json"
 OUTPUTS = (SEGMENTATION, RTSTRUCT, REPORT, RUN)
 
 CARD_NOTES = ("Trained on", "What it cannot do")
 """Sections of the model card that stand in the report."""
+
+
+DEFINITION_TAG = "SOARS.definition"
+"""Tag of a structure whose extent differs from the consensus guideline's: how."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     result = segment(ct, bundle, options, report)
     clock.seconds.update({stage: s for stage, s in result.timings_s.items() if stage != "total"})
 
-    structures = _made_by(bundle, result.structures)
+    structures = _made_by(bundle, result)
     outputs = [name for name in OUTPUTS if name != RTSTRUCT or ct.series is not None]
     record = RunRecord(
         ct=_ct_record(ct),
@@ -127,6 +132,7 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
         },
         warnings=(
             *(_without_folder(text, request.ct) for text in (*ct.warnings, *bundle.warnings)),
+            *result.system_warnings,
             *(f"{CATALOGUE[finding.organ].label}: {finding.sentence()}" for finding in result.findings),
         ),
         findings=result.findings,
@@ -150,10 +156,15 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     return Case(ct, structures, record)
 
 
-def _made_by(bundle: Bundle, structures: StructureSet) -> StructureSet:
+def _made_by(bundle: Bundle, result: SegmentResult) -> StructureSet:
     """Every structure with the model that proposed it, which .seg.nrrd and RTSTRUCT keep."""
-    tags = {MODEL_TAG: f"{bundle.name} {bundle.version}", MODEL_HASH_TAG: bundle.sha256}
+    structures = result.structures
+    whole = Source(bundle.system, bundle.name, bundle.version, bundle.sha256)
     for name in structures:
+        source = result.sources.get(name, whole)
+        tags = {MODEL_TAG: source.title, MODEL_HASH_TAG: source.sha256}
+        if source.definition:
+            tags[DEFINITION_TAG] = source.definition
         info = structures.info[name]
         structures.info[name] = replace(info, tags={**info.tags, **tags})
     return structures
@@ -233,6 +244,8 @@ def _organ_record(name: str, bundle: Bundle, wanted: tuple[str, ...], result: Se
         warnings=tuple(finding.sentence() for finding in findings),
         findings=findings,
         expected_dsc=result.expected_dsc.get(name),
+        source=result.sources[name].title if present and name in result.sources else "",
+        definition=result.sources[name].definition if present and name in result.sources else "",
     )
 
 

@@ -12,45 +12,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import SimpleITK as sitk
 
 from soars.bundle.manifest import Bundle
 from soars.cascade.branches import Detection
-from soars.cascade.engine import EngineInfo, choose_engine
-from soars.cascade.run import Run, needed_branches, run_cascade
+from soars.cascade.engine import EngineInfo
 from soars.catalogue import CATALOGUE, resolve
 from soars.ct.images import CtScan
 from soars.errors import InputError, keeping_warnings
 from soars.findings.finding import ExpectedDsc, Finding
 from soars.findings.order import by_need, in_order
-from soars.findings.review import read_review
 from soars.parallel import available_processors
 from soars.progress import Reporter, ignore
 from soars.structures import StructureInfo, StructureSet
+from soars.systems.interface import SegmentOptions, Source
+from soars.systems.registry import system_of
 
 log = logging.getLogger(__name__)
 
+__all__ = ["SegmentOptions", "SegmentResult", "segment", "wanted_organs"]
 
-@dataclass(frozen=True)
-class SegmentOptions:
-    """How to run.
-
-    Attributes:
-        device: "auto", "cpu" or "cuda"; what is asked for by name is used or refused, never replaced.
-        engine: "auto", "torch" or "onnxruntime".
-        organs: names (any alias of the catalogue) to segment; all that the bundle covers when None.
-        threads: of the processor; all that this process may use when None.
-        cancel: asked before every window; when it returns True the run ends with `CancelledError`.
-    """
-
-    device: str = "auto"
-    engine: str = "auto"
-    organs: tuple[str, ...] | None = None
-    threads: int | None = None
-    cancel: Callable[[], bool] | None = None
+_DEFAULTS = SegmentOptions()
 
 
 @dataclass(frozen=True)
@@ -66,8 +51,10 @@ class SegmentResult:
         look_order: the organs looked for, the one first that most needs a look.
         warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
         engine: what ran the networks, and why that.
-        timings_s: seconds per stage: prepare, load, anchor, detection, small_hard, mid_level, contours, check; total.
-        detections: centres of the small organs' heat maps (LPS mm) with their peaks.
+        timings_s: seconds per stage, which differ between systems; total.
+        detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
+        sources: organ found -> the model that drew it.
+        system_warnings: what is odd about the run as a whole; among ``warnings`` too.
     """
 
     structures: StructureSet
@@ -80,10 +67,12 @@ class SegmentResult:
     confidence: dict[str, float] = field(default_factory=dict)
     expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    system_warnings: tuple[str, ...] = ()
 
 
 def segment(
-    ct: CtScan, bundle: Bundle, options: SegmentOptions = SegmentOptions(), progress: Reporter = ignore
+    ct: CtScan, bundle: Bundle, options: SegmentOptions = _DEFAULTS, progress: Reporter = ignore
 ) -> SegmentResult:
     """Segment the organs at risk in a CT.
 
@@ -92,40 +81,37 @@ def segment(
     fit, and `CancelledError`.
     """
     start = time.perf_counter()
-    tables = read_review(bundle)
     organs = wanted_organs(bundle, options.organs)
     threads = options.threads or available_processors()
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     try:
-        engine = choose_engine(
-            bundle, needed_branches(bundle, organs), engine=options.engine, device=options.device
-        )
-        run = Run(bundle, engine, threads, progress, options.cancel or (lambda: False), tables)
         with keeping_warnings([*ct.warnings, *bundle.warnings]):
-            result = run_cascade(ct.image, organs, run)
+            drawn = system_of(bundle).draw(ct, organs, replace(options, threads=threads), progress)
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-    for name in result.structures.names:
+    for name in drawn.structures.names:
         oar = CATALOGUE[name]
-        result.structures.info[name] = StructureInfo(label=oar.label, colour=oar.colour)
-    warnings = [*ct.warnings, *bundle.warnings]
-    order = by_need([n for n in CATALOGUE if n in organs], result.findings, result.expected_dsc)
-    findings = in_order(result.findings, order)
+        drawn.structures.info[name] = StructureInfo(label=oar.label, colour=oar.colour)
+    warnings = [*ct.warnings, *bundle.warnings, *drawn.warnings]
+    order = by_need([n for n in CATALOGUE if n in organs], drawn.findings, dict(drawn.expected_dsc))
+    findings = in_order(drawn.findings, order)
     warnings += [f"{finding.organ}: {finding.sentence()}" for finding in findings]
     for warning in warnings:
         log.info("%s", warning)
     return SegmentResult(
-        structures=result.structures,
-        absent=result.absent,
+        structures=drawn.structures,
+        absent=drawn.absent,
         findings=findings,
         look_order=order,
         warnings=warnings,
-        engine=engine,
-        confidence=result.confidence,
-        expected_dsc=result.expected_dsc,
-        timings_s={**result.timings_s, "total": time.perf_counter() - start},
-        detections=result.detections,
+        engine=drawn.engine,
+        confidence=dict(drawn.confidence),
+        expected_dsc=dict(drawn.expected_dsc),
+        timings_s={**drawn.timings_s, "total": time.perf_counter() - start},
+        detections=drawn.detections,
+        sources=drawn.sources,
+        system_warnings=tuple(drawn.warnings),
     )
 
 

@@ -1,0 +1,31 @@
+"""Which torch device a system runs on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soars.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def torch_device(device: str, engine: str = "auto") -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises `EngineError` for one that is not there, and for an engine other than torch.
+    """
+    import torch
+
+    from soars.cascade.torch_engine import cuda_problem
+
+    if engine not in ("auto", "torch"):
+        raise EngineError(f"engine {engine} cannot run this bundle, only torch can; choose --engine auto")
+    if device == "cpu":
+        return torch.device("cpu")
+    problem = cuda_problem()
+    if problem is None:
+        return torch.device("cuda")
+    if device.startswith("cuda"):
+        raise EngineError(f"device {device} cannot be used: {problem}; choose --device cpu or auto")
+    return torch.device("cpu")

@@ -1,0 +1,51 @@
+"""The last steps that all models with a label map share: organs from labels, sides, checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from soars.cascade.engine import EngineInfo
+from soars.cascade.postprocess import settle
+from soars.cascade.preprocess import find_body
+from soars.cascade.run import NOT_FOUND
+from soars.cascade.sides import find_midline
+from soars.catalogue import CATALOGUE
+from soars.ct.images import CtScan
+from soars.findings.checks import check_contours
+from soars.findings.finding import Locator
+from soars.progress import Progress, Reporter
+from soars.structures import Geometry
+from soars.systems.interface import Drawn, Source
+from soars.systems.labels import Labelled, structures_from_labels
+
+
+def finish(
+    ct: CtScan,
+    label_maps: Iterable[Labelled],
+    organs: tuple[str, ...],
+    *,
+    sources: Mapping[str, Source],
+    engine: EngineInfo,
+    timings_s: Mapping[str, float],
+    progress: Reporter,
+) -> Drawn:
+    """What was drawn, from label maps [z, y, x] on the CT's grid: all organs are settled, those asked for are given."""
+    start = time.perf_counter()
+    progress(Progress("check", message="checking sides and volumes"))
+    body = find_body(ct.image)
+    structures = structures_from_labels(label_maps, Geometry.of(ct.image), body)
+    midline = find_midline(structures, body)
+    settled = settle(structures, midline)
+    locator = Locator(structures.geometry, midline.left_mm)
+    findings = [*settled.findings, *check_contours(structures, locator)]
+    order = [name for name in CATALOGUE if name in organs]
+    found = structures.subset(name for name in order if name in structures)
+    return Drawn(
+        structures=found,
+        absent={name: settled.absent.get(name, NOT_FOUND) for name in order if name not in structures},
+        findings=[finding for finding in findings if finding.organ in organs],
+        engine=engine,
+        timings_s={**timings_s, "check": time.perf_counter() - start},
+        sources={name: sources[name] for name in found},
+    )

@@ -1,0 +1,156 @@
+"""What every segmentation system offers, whatever model it runs.
+
+A *system* is a way of making organs from a CT: the stratified cascade, an nnU-Net, TotalSegmentator, a composite of
+several. `soars segment` asks the bundle which system it is (`soars.systems.registry.system_of`), and then knows
+nothing more of it than this interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from soars.cascade.branches import Detection
+from soars.cascade.engine import EngineInfo
+from soars.ct.images import CtScan
+from soars.findings.finding import ExpectedDsc, Finding
+from soars.progress import Reporter
+from soars.structures import StructureSet
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How to run.
+
+    Attributes:
+        device: "auto", "cpu" or "cuda"; what is asked for by name is used or refused, never replaced.
+        engine: "auto", "torch" or "onnxruntime".
+        organs: names (any alias of the catalogue) to segment; all that the bundle covers when None.
+        threads: of the processor; all that this process may use when None.
+        fast: where a system has a coarser and faster mode, use it; None leaves the choice to the system.
+        cancel: asked at every step; when it returns True the run ends with `CancelledError`.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    organs: tuple[str, ...] | None = None
+    threads: int | None = None
+    fast: bool | None = None
+    cancel: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model drew an organ.
+
+    Attributes:
+        system: "cascade", "nnunet", "totalsegmentator".
+        bundle, version, sha256: the bundle it came from.
+        part: the model within the system, e.g. TotalSegmentator's task; "" where there is only one.
+        definition: how the organ's extent differs from the consensus guideline's; "" where it does not, as far as is
+            known.
+    """
+
+    system: str
+    bundle: str
+    version: str
+    sha256: str
+    part: str = ""
+    definition: str = ""
+
+    @property
+    def title(self) -> str:
+        """The source in a few words, for tables: "totalsegmentator 2.18.0 (head_glands_cavities)"."""
+        return f"{self.bundle} {self.version}" + (f" ({self.part})" if self.part else "")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a system gives for a CT; `soars.run.segment.SegmentResult` is made of it.
+
+    Attributes:
+        structures: the organs found, on the CT's own grid.
+        absent: organs looked for and not there -> why.
+        findings: what the checks found, absent organs too.
+        engine: what ran the networks, and why that.
+        timings_s: seconds per stage.
+        warnings: what is odd about the run as a whole.
+        confidence: organ -> soft Dice confidence, 0 to 1; the cascade's alone.
+        expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
+        detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
+        sources: organ -> the model that drew it.
+    """
+
+    structures: StructureSet
+    absent: dict[str, str]
+    findings: list[Finding]
+    engine: EngineInfo
+    timings_s: dict[str, float]
+    sources: Mapping[str, Source]
+    warnings: list[str] = field(default_factory=list)
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    expected_dsc: Mapping[str, ExpectedDsc] = field(default_factory=dict)
+    detections: list[Detection] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file or folder of weights that a system fetches itself, outside its bundle.
+
+    Attributes:
+        name: as the system calls it.
+        present: it is on this machine.
+        licence: under which it may be used.
+        url: where it would come from.
+        needs_number: a licence number has to be entered first.
+    """
+
+    name: str
+    present: bool
+    licence: str
+    url: str
+    needs_number: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must be there before a system can run.
+
+    Attributes:
+        extra: the extra of this project's distribution that brings the packages; "" when none is needed.
+        missing_packages: distributions that are not installed, with their version floors.
+        weights: everything that would be downloaded, and what is already there.
+    """
+
+    extra: str = ""
+    missing_packages: tuple[str, ...] = ()
+    weights: tuple[Weights, ...] = ()
+
+    @property
+    def missing_weights(self) -> tuple[Weights, ...]:
+        """What would have to be downloaded."""
+        return tuple(weights for weights in self.weights if not weights.present)
+
+
+class System(Protocol):
+    """A bundle's model, ready to be asked."""
+
+    name: str
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Catalogue names of the organs that it can give."""
+
+    def needs(self, organs: Collection[str]) -> Needs:
+        """What these organs need on this machine; contacts nobody."""
+
+    def problem(self, organs: Collection[str]) -> str | None:
+        """Why these organs cannot be segmented here, in one sentence that says what to do; None when they can."""
+
+    def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
+        """Draw these organs (catalogue names, all of them its own).
+
+        Raises `EngineError` when `problem` has something to say or the model fails, `InputError` for a scan without a
+        patient, and `CancelledError`.
+        """

@@ -1,0 +1,215 @@
+"""Running an nnU-Net bundle through nnU-Net's own predictor: what its ``nnUNetv2_predict`` does, on one CT."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from soars.bundle.integrity import read_checked
+from soars.bundle.manifest import Bundle
+from soars.cascade.engine import EngineInfo
+from soars.ct.images import CtScan
+from soars.errors import BundleError, EngineError
+from soars.progress import Progress, Reporter
+from soars.systems.devices import torch_device
+from soars.systems.finish import finish
+from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
+from soars.systems.labels import LabelRule, parse_rules
+from soars.systems.nnunet.checkpoint import with_shared_names
+from soars.systems.nnunet.model_folder import DATASET, PLANS
+from soars.systems.nnunet.predictor import Steps, predictor_class
+from soars.systems.packages import missing_packages
+
+if TYPE_CHECKING:
+    import torch
+
+EXTRA = "nnunet"
+REQUIREMENTS = ("nnunetv2>=2.5",)
+"""What the extra brings; a test compares it with pyproject.toml."""
+NAME = "nnunet"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The manifest's settings of an nnU-Net bundle; see `soars.systems.nnunet.importing`.
+
+    ``folds``: fold -> its file; ``orientation``: of the array that the model expects, "LPS" or "RAS".
+    """
+
+    trainer: str
+    configuration: str
+    mirroring_axes: tuple[int, ...]
+    folds: Mapping[str, str]
+    rules: tuple[LabelRule, ...]
+    orientation: str
+
+
+def parse_settings(bundle: Bundle) -> Settings:
+    """Check the settings of an nnU-Net bundle; raises `BundleError` naming what is wrong."""
+    where = f"bundle {bundle.name}: settings"
+    keys = {"trainer", "configuration", "mirroring_axes", "folds", "labels", "orientation"}
+    given = bundle.settings
+    if set(given) != keys:
+        odd = sorted(keys ^ set(given))
+        raise BundleError(f"{where}: missing or unknown: {', '.join(odd)}")
+    folds, axes = given["folds"], given["mirroring_axes"]
+    if not isinstance(folds, dict) or not folds or not all(isinstance(f, str) for f in folds.values()):
+        raise BundleError(f"{where}.folds: expected at least one fold with its file")
+    absent = [name for name in (PLANS, DATASET, *folds.values()) if name not in bundle.files]
+    if absent:
+        raise BundleError(f"{where}: {absent[0]!r} is not listed in files")
+    if not isinstance(axes, list) or any(axis not in (0, 1, 2) for axis in axes):
+        raise BundleError(f"{where}.mirroring_axes: expected axes 0, 1, 2")
+    if given["orientation"] not in ("LPS", "RAS"):
+        raise BundleError(f"{where}.orientation: expected LPS or RAS")
+    rules = parse_rules(given["labels"], f"{where}.labels")
+    named = {organ for rule in rules for organ in rule.organs}
+    if named != set(bundle.organs):
+        differing = ", ".join(sorted(named ^ set(bundle.organs)))
+        raise BundleError(f"{where}.labels: do not agree with the manifest's organs about {differing}")
+    return Settings(
+        str(given["trainer"]),
+        str(given["configuration"]),
+        tuple(axes),
+        dict(folds),
+        rules,
+        str(given["orientation"]),
+    )
+
+
+class NnUnetSystem:
+    """An nnU-Net bundle, ready to be asked; see `soars.systems.interface.System`."""
+
+    name = NAME
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.settings = parse_settings(bundle)
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        return self.bundle.organs
+
+    def needs(self, organs: Collection[str]) -> Needs:
+        return Needs(EXTRA, missing_packages(REQUIREMENTS))
+
+    def problem(self, organs: Collection[str]) -> str | None:
+        missing = self.needs(organs).missing_packages
+        if not missing:
+            return None
+        return (
+            f"bundle {self.bundle.name} is an nnU-Net and needs {', '.join(missing)}; install them with: "
+            f"pip install 'soars-segmentation[{EXTRA}]'"
+        )
+
+    def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
+        problem = self.problem(organs)
+        if problem is not None:
+            raise EngineError(problem)
+        start = time.perf_counter()
+        progress(Progress("load", message=f"loading {len(self.settings.folds)} nnU-Net networks"))
+        device = torch_device(options.device, options.engine)
+        steps = Steps(NAME, "nnU-Net", progress, options.cancel or (lambda: False))
+        labels = predict_labels(self.bundle, ct.image, device, options, steps)
+        seconds = time.perf_counter() - start
+        source = Source(NAME, self.bundle.name, self.bundle.version, self.bundle.sha256)
+        return finish(
+            ct,
+            [(labels, self.settings.rules)],
+            organs,
+            sources={organ: source for organ in organs},
+            engine=EngineInfo("torch", device.type, "fp32", "nnU-Net's own predictor"),
+            timings_s={NAME: seconds},
+            progress=progress,
+        )
+
+
+def predict_labels(
+    bundle: Bundle, image: sitk.Image, device: torch.device, options: SegmentOptions, steps: Steps
+) -> npt.NDArray[np.integer[Any]]:
+    """The model's label map [z, y, x] on the CT's own grid: what ``nnUNetv2_predict`` writes for the CT as a file.
+
+    The CT is turned to the orientation that the model expects, and the labels back; nothing is resampled.
+    """
+    settings = parse_settings(bundle)
+    predictor = _predictor(bundle, settings, device, options, steps)
+    turned = sitk.DICOMOrient(image, settings.orientation)
+    array = sitk.GetArrayFromImage(turned).astype(np.float32)[None]
+    properties = {
+        "spacing": [float(s) for s in turned.GetSpacing()[::-1]],
+        "sitk_stuff": {
+            "spacing": turned.GetSpacing(),
+            "origin": turned.GetOrigin(),
+            "direction": turned.GetDirection(),
+        },
+    }
+    labels = sitk.GetImageFromArray(np.asarray(predictor.predict_single_npy_array(array, properties)))
+    labels.CopyInformation(turned)
+    own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    # Turning back is exact but for the rounding of origins, which does not matter: only the array is used.
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(labels, own))
+
+
+def _predictor(
+    bundle: Bundle, settings: Settings, device: torch.device, options: SegmentOptions, steps: Steps
+) -> Any:
+    """nnU-Net's predictor with the bundle's weights; as ``nnUNetv2_predict`` sets it up, unless ``fast``."""
+    import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from safetensors.torch import load
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    plans = PlansManager(json.loads(read_checked(bundle, PLANS)))
+    dataset = json.loads(read_checked(bundle, DATASET))
+    network = _network(plans, dataset, settings, bundle.name)
+    parameters = [
+        with_shared_names(load(read_checked(bundle, file)), network, f"bundle {bundle.name}, {file}")
+        for file in settings.folds.values()
+    ]
+    network.load_state_dict(parameters[0])
+    predictor = predictor_class(steps)(
+        use_mirroring=not options.fast,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
+    )
+    axes = settings.mirroring_axes or None
+    predictor.manual_initialization(
+        network,
+        plans,
+        plans.get_configuration(settings.configuration),
+        parameters,
+        dataset,
+        settings.trainer,
+        axes,
+    )
+    return predictor
+
+
+def _network(plans: Any, dataset: dict[str, Any], settings: Settings, name: str) -> torch.nn.Module:
+    """The network of the plans, built by the trainer's own method, as nnU-Net's predictor does."""
+    from nnunetv2.inference.predict_from_raw_data import recursive_find_trainer_class_by_name
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    configuration = plans.get_configuration(settings.configuration)
+    try:
+        trainer = recursive_find_trainer_class_by_name(settings.trainer)
+    except RuntimeError as error:
+        raise EngineError(
+            f"bundle {name} was trained by {settings.trainer}, which the installed nnunetv2 does not have; "
+            "install its publisher's version"
+        ) from error
+    inputs = determine_num_input_channels(plans, configuration, dataset)
+    outputs = plans.get_label_manager(dataset).num_segmentation_heads
+    network: torch.nn.Module = trainer.build_network_architecture(
+        plans, configuration, inputs, outputs, enable_deep_supervision=False
+    )
+    return network

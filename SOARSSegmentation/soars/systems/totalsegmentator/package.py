@@ -1,0 +1,223 @@
+"""All that touches the installed TotalSegmentator package, held to its signatures by a test.
+
+Its own run would send anonymous statistics and fetch weights that are missing. Here it does neither: statistics are
+switched off for the run, and it is not called unless every weight is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from soars.errors import EngineError
+from soars.systems.interface import Weights
+from soars.systems.nnunet.predictor import Steps, predictor_class
+from soars.systems.totalsegmentator.settings import Task
+
+log = logging.getLogger(__name__)
+
+REQUIREMENTS = ("TotalSegmentator>=2.18",)
+"""What the extra brings; a test compares it with pyproject.toml."""
+CROP_MODEL, ROBUST_CROP_MODEL, BODY_CROP_MODEL = 298, 297, 300
+"""Models of "total" and "body" that the package runs first to find the region of other tasks."""
+
+
+def weights_of(task: Task, *, fast: bool) -> tuple[Weights, ...]:
+    """Everything on disk that a task reads, the models that only find its region included."""
+    from totalsegmentator.config import get_weights_dir
+    from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
+
+    home = Path(get_weights_dir())
+    found = []
+    for number in model_numbers(task.name, fast=fast, subset=True):
+        entry = TASK_ID_WEIGHTS_CONFIGS[number]
+        folder = home / (entry.get("rel_path") or "") / entry["foldername"]
+        own = number in _own_models(task.name, fast)
+        found.append(
+            Weights(
+                name=f"{number} {entry['foldername']}",
+                present=folder.is_dir(),
+                licence=task.licence if own else "Apache-2.0",
+                url=_url(entry),
+                needs_number=task.needs_number and own,
+            )
+        )
+    return tuple(found)
+
+
+def model_numbers(task: str, *, fast: bool, subset: bool) -> tuple[int, ...]:
+    """Numbers of the models that a task reads; ``subset``: only some of its classes are asked for."""
+    config = _config(task, fast)
+    numbers = list(_own_models(task, fast))
+    crop = config.get("crop")
+    if config.get("crop_model"):
+        numbers += model_numbers(config["crop_model"], fast=False, subset=False)
+    elif crop is not None and any(part.startswith("body_") for part in crop):
+        numbers.append(BODY_CROP_MODEL)
+    elif crop is not None or (subset and task == "total"):
+        numbers.append(ROBUST_CROP_MODEL if config.get("robust_crop") else CROP_MODEL)
+    return tuple(dict.fromkeys(numbers))
+
+
+def fetch(task: Task, *, fast: bool) -> None:
+    """Download a task's missing weights by the package's own code; this contacts its publishers' servers."""
+    from totalsegmentator.config import setup_nnunet, setup_totalseg
+    from totalsegmentator.libs import download_pretrained_weights
+
+    setup_nnunet()
+    setup_totalseg()
+    try:
+        with _quiet(f"downloading {task.name}"):
+            for number in model_numbers(task.name, fast=fast, subset=True):
+                download_pretrained_weights(number)
+    except Exception as error:  # requests, zipfile, the package's own
+        raise EngineError(
+            f"TotalSegmentator could not fetch the weights of {task.name}: {type(error).__name__}: {error}; check the "
+            "network (HTTPS_PROXY is used when it is set) and try again"
+        ) from error
+
+
+def enter_licence_number(number: str) -> None:
+    """Store a licence number where the package keeps it; this asks its publishers' server whether it is valid."""
+    from totalsegmentator.config import set_license_number, setup_totalseg
+
+    setup_totalseg()
+    with _quiet("checking the licence number"):
+        set_license_number(number)
+
+
+def has_licence_number() -> bool:
+    """Whether the package has a licence number; contacts nobody."""
+    from totalsegmentator.config import has_valid_license_offline
+
+    return bool(has_valid_license_offline()[0] == "yes")
+
+
+def check_classes(task: Task) -> None:
+    """Raise `EngineError` when the installed package numbers the task's classes otherwise than the bundle says."""
+    from totalsegmentator.config import get_version
+    from totalsegmentator.map_to_binary import class_map
+
+    known = class_map.get(task.name, {})
+    for rule in task.rules:
+        for name, value in zip(rule.label.split("+"), rule.values, strict=True):
+            if known.get(value) != name:
+                raise EngineError(
+                    f"TotalSegmentator {get_version()} has {known.get(value, 'nothing')!r} as class {value} of "
+                    f"{task.name}, where this bundle expects {name!r}; use a version that it was made for"
+                )
+
+
+def run_task(
+    image: sitk.Image, task: Task, classes: list[str], *, device: str, fast: bool, steps: Steps
+) -> npt.NDArray[np.integer[Any]]:
+    """The task's label map [z, y, x] on the image's own grid.
+
+    Raises `EngineError` when the package fails, `CancelledError` when ``steps`` does.
+    """
+    from totalsegmentator.python_api import totalsegmentator
+
+    given = to_nifti(image)
+    with _no_statistics(), _stepping(steps), _quiet(task.name):
+        try:
+            result = totalsegmentator(
+                given,
+                None,
+                ml=True,
+                fast=fast,
+                task=task.name,
+                roi_subset=classes if task.name == "total" else None,
+                device="gpu" if device == "cuda" else device,
+                quiet=True,
+                nr_thr_resamp=1,
+                nr_thr_saving=1,
+            )
+        except (RuntimeError, ValueError, OSError, KeyError, AssertionError) as error:
+            raise EngineError(
+                f"TotalSegmentator failed in {task.name}: {type(error).__name__}: {error}"
+            ) from error
+    if result.shape != given.shape or not np.allclose(result.affine, given.affine, atol=1e-3):
+        raise EngineError(f"TotalSegmentator gave {task.name} on another grid than the CT's")
+    return np.asarray(result.dataobj).astype(np.uint8).transpose(2, 1, 0)
+
+
+def to_nifti(image: sitk.Image) -> Any:
+    """The image as nibabel's, in memory: the same voxels in the same order, with RAS coordinates."""
+    import nibabel
+
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine[:2] *= -1
+    return nibabel.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine)
+
+
+def _config(task: str, fast: bool) -> dict[str, Any]:
+    from totalsegmentator.map_tasks_config import DEFAULT_CONFIG, TASK_CONFIGS
+
+    raw = TASK_CONFIGS[task]
+    modes = raw.get("sub_modes")
+    return {**DEFAULT_CONFIG, **(modes["fast" if fast else "default"] if modes else raw)}
+
+
+def _own_models(task: str, fast: bool) -> tuple[int, ...]:
+    number = _config(task, fast)["task_id"]
+    return tuple(number) if isinstance(number, list) else (number,)
+
+
+def _url(entry: dict[str, Any]) -> str:
+    if entry.get("commercial") or entry.get("version") in (None, "TODO"):
+        return "TotalSegmentator's licence server"
+    return (
+        "https://github.com/wasserth/TotalSegmentator/releases/download/"
+        f"{entry['version']}/{entry['foldername']}.zip"
+    )
+
+
+@contextlib.contextmanager
+def _no_statistics() -> Iterator[None]:
+    """The package reports each run to its publishers unless its settings say no; for our runs it never does."""
+    from totalsegmentator import python_api
+
+    before = python_api.send_usage_stats
+    python_api.send_usage_stats = lambda *_: None
+    try:
+        yield
+    finally:
+        python_api.send_usage_stats = before
+
+
+@contextlib.contextmanager
+def _stepping(steps: Steps) -> Iterator[None]:
+    """Let the package use a predictor that reports progress and can be cancelled."""
+    from totalsegmentator import nnunet
+
+    before = nnunet.nnUNetPredictor
+    nnunet.nnUNetPredictor = predictor_class(steps)
+    try:
+        yield
+    finally:
+        nnunet.nnUNetPredictor = before
+
+
+@contextlib.contextmanager
+def _quiet(what: str) -> Iterator[None]:
+    """What the package prints goes into the log; what would end the program becomes an `EngineError`."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    except SystemExit as error:
+        said = " ".join(printed.getvalue().split())
+        raise EngineError(f"TotalSegmentator refused ({what}): {said or error}") from error
+    finally:
+        for line in printed.getvalue().splitlines():
+            log.info("TotalSegmentator: %s", line)

@@ -1,0 +1,98 @@
+"""What a composite's file may say, and who keeps a voxel that two sources claim."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from soars.bundle.store import load_bundle
+from soars.errors import BundleError
+from soars.structures import Geometry, StructureSet
+from soars.systems.composite.overlaps import settle_overlaps
+from soars.systems.composite.plan import FILE, parse_plan
+from soars.systems.composite.system import CompositeSystem
+from soars.systems.registry import system_of
+from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
+
+PLAN = b"""
+version: 1
+sources: {ts: totalsegmentator, own: starter}
+organs:
+  Brainstem: [ts, own]
+  Larynx: [own]
+"""
+
+
+def test_a_plan_is_read() -> None:
+    plan = parse_plan(PLAN, FILE)
+    assert plan.sources == {"ts": "totalsegmentator", "own": "starter"}
+    assert plan.organs == {"Brainstem": ("ts", "own"), "Larynx": ("own",)} and plan.missing == "skip"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((b"version: 1", b"version: 2"), "version must be 1"),
+        ((b"version: 1", b""), "expected version, sources, organs"),
+        ((b"Larynx", b"Liver"), "'Liver' is no organ"),
+        ((b"[own]", b"[other]"), "'other' is not among the sources"),
+        ((b"[ts, own]", b"[ts, ts]"), "has a source twice"),
+        ((b"[own]", b"own"), "needs a list of sources"),
+        ((b"sources:", b"missing: maybe\nsources:"), "missing must be skip or fail"),
+        ((b"own: starter", b"own: 3"), "sources must give"),
+        ((b"[ts, own]", b"[ts, own"), "not valid YAML"),
+        ((b"version: 1", b"version: !!python/object/apply:os.getcwd []"), "not valid YAML"),
+    ],
+)
+def test_a_wrong_plan_is_refused(change: tuple[bytes, bytes], reason: str) -> None:
+    with pytest.raises(BundleError, match=reason):
+        parse_plan(PLAN.replace(*change), FILE)
+
+
+def overlapping(first: str, second: str) -> StructureSet:
+    """Two cubes of 1000 voxels that share 200."""
+    out = StructureSet(Geometry((40, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    out.add_crop(first, (0, 0, 0), np.ones((10, 10, 10), bool))
+    out.add_crop(second, (0, 0, 8), np.ones((10, 10, 10), bool))
+    return out
+
+
+def test_the_first_in_the_composite_keeps_a_contested_voxel() -> None:
+    organs = overlapping("Parotid_L", "Glnd_Submand_L")
+    sources = {"Parotid_L": "a", "Glnd_Submand_L": "b"}
+    (settled,) = settle_overlaps(organs, sources, ["Parotid_L", "Glnd_Submand_L"], {})
+    assert (settled.winner, settled.loser, settled.share) == ("Parotid_L", "Glnd_Submand_L", 0.2)
+    assert organs.voxels("Parotid_L") == 1000 and organs.voxels("Glnd_Submand_L") == 800
+
+
+def test_confidence_decides_where_it_is_known_of_both() -> None:
+    sources = {"Parotid_L": "a", "Glnd_Submand_L": "b"}
+    for expected, kept in (
+        ({"Parotid_L": 0.6, "Glnd_Submand_L": 0.8}, "Glnd_Submand_L"),
+        ({"Glnd_Submand_L": 0.8}, "Parotid_L"),
+    ):
+        organs = overlapping("Parotid_L", "Glnd_Submand_L")
+        settle_overlaps(organs, sources, ["Parotid_L", "Glnd_Submand_L"], expected)
+        assert organs.voxels(kept) == 1000
+
+
+def test_organs_of_one_source_and_organs_within_others_stay() -> None:
+    organs = overlapping("Eye_L", "Lens_L")
+    assert settle_overlaps(organs, {"Eye_L": "a", "Lens_L": "b"}, ["Eye_L", "Lens_L"], {}) == []
+    organs = overlapping("Parotid_L", "Glnd_Submand_L")
+    same = {"Parotid_L": "a", "Glnd_Submand_L": "a"}
+    assert settle_overlaps(organs, same, ["Parotid_L", "Glnd_Submand_L"], {}) == []
+
+
+def test_the_shipped_bundles_are_what_their_cards_say() -> None:
+    ts, monday = load_bundle("totalsegmentator"), load_bundle("monday")
+    assert len(ts.organs) == 25 and "25 of the 42" in ts.card
+    assert len(monday.organs) == 26 and "26 of the 42" in monday.card
+    assert isinstance(system_of(ts), TotalSegmentatorSystem)
+    composite = system_of(monday)
+    assert isinstance(composite, CompositeSystem)
+    starter = load_bundle("starter")
+    for organ, names in composite.plan.organs.items():
+        sources = {"totalsegmentator": ts, "starter": starter}
+        assert all(organ in sources[name].organs for name in names), organ
+        assert [name for name in sources if organ in sources[name].organs] == list(names), organ

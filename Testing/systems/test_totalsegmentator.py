@@ -1,0 +1,219 @@
+"""TotalSegmentator's own package, called by its real signatures, with small models in its real folders."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk
+from tiny_nnunet import write_model
+
+from soars.bundle.store import load_bundle
+from soars.ct.images import CtScan, read_ct
+from soars.errors import CancelledError, EngineError
+from soars.progress import Progress, ignore
+from soars.run.segment import SegmentOptions, segment
+from soars.systems.nnunet.predictor import Steps
+from soars.systems.registry import system_of
+from soars.systems.totalsegmentator import package
+from soars.systems.totalsegmentator.settings import Task, parse_tasks
+
+QUIET = Steps("totalsegmentator", "", ignore, lambda: False)
+BUNDLE = "totalsegmentator"
+
+
+def task(name: str) -> Task:
+    return next(t for t in parse_tasks(load_bundle(BUNDLE)) if t.name == name)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever would leave the machine fails the test."""
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        raise AssertionError(f"a request to {arguments}")
+
+    monkeypatch.setattr(requests, "get", refuse)
+    monkeypatch.setattr(requests, "post", refuse)
+
+
+@pytest.fixture
+def ct(ct_image: sitk.Image, tmp_path: Path) -> CtScan:
+    sitk.WriteImage(ct_image, str(tmp_path / "ct.nii.gz"))
+    return read_ct(tmp_path / "ct.nii.gz")
+
+
+@pytest.fixture
+def weights() -> None:
+    """Small models where the package looks for its own: 298 finds regions, 297 is "total" at 3 mm, 775 the glands."""
+    from totalsegmentator.map_to_binary import class_map
+
+    total = {name: value for value, name in class_map["total"].items()}
+    cord = [total["spinal_cord"], total["thyroid_gland"], total["skull"]]
+    place_model(298, "total", "nnUNetTrainer_4000epochs_NoMirroring", "3d_fullres", cord)
+    place_model(297, "total", "nnUNetTrainer_4000epochs_NoMirroring", "3d_fullres", cord)
+    place_model(
+        775, "head_glands_cavities", "nnUNetTrainer_DASegOrd0_NoMirroring", "3d_fullres_high", [1, 3, 7, 8]
+    )
+
+
+def place_model(number: int, task_name: str, trainer: str, model: str, favour: list[int]) -> None:
+    from totalsegmentator.config import get_weights_dir
+    from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
+    from totalsegmentator.map_to_binary import class_map
+
+    labels: dict[str, int | list[int]] = {name: value for value, name in class_map[task_name].items()}
+    home = Path(get_weights_dir()) / TASK_ID_WEIGHTS_CONFIGS[number]["foldername"]
+    folder = home / f"{trainer}__nnUNetPlans__{model}"
+    write_model(folder, labels, trainer=trainer, configuration=model, favour=favour)
+
+
+# --- the contract with the installed package ---------------------------------------------------------------------
+
+
+def test_the_package_has_what_is_called() -> None:
+    from totalsegmentator import config, libs, map_tasks_config, nnunet, python_api
+
+    parameters = inspect.signature(python_api.totalsegmentator).parameters
+    assert {"input", "output", "ml", "fast", "task", "roi_subset", "device", "quiet"} <= set(parameters)
+    assert {"nr_thr_resamp", "nr_thr_saving"} <= set(parameters)
+    assert list(inspect.signature(libs.download_pretrained_weights).parameters) == ["task_id"]
+    assert list(inspect.signature(config.set_license_number).parameters)[0] == "license_number"
+    for module, names in (
+        (
+            config,
+            ("get_weights_dir", "setup_nnunet", "setup_totalseg", "has_valid_license_offline", "get_version"),
+        ),
+        (map_tasks_config, ("DEFAULT_CONFIG", "TASK_CONFIGS", "TASK_ID_WEIGHTS_CONFIGS")),
+        (nnunet, ("nnUNetPredictor",)),
+        (python_api, ("send_usage_stats",)),
+    ):
+        assert all(hasattr(module, name) for name in names)
+
+
+def test_every_class_of_the_bundle_is_the_packages() -> None:
+    for entry in parse_tasks(load_bundle(BUNDLE)):
+        package.check_classes(entry)
+
+
+def test_the_bundle_agrees_with_the_published_table(shared: Path) -> None:
+    table = csv.DictReader((shared / "reference" / "totalsegmentator_classes.csv").open())
+    listed = {organ: row["task"] for row in table for organ in row["catalogue"].split("+")}
+    ours = {organ: entry.name for entry in parse_tasks(load_bundle(BUNDLE)) for organ in entry.organs}
+    assert ours == listed
+
+
+def test_another_numbering_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from totalsegmentator import map_to_binary
+
+    numbering = {
+        **map_to_binary.class_map["head_glands_cavities"],
+        7: "parotid_gland_right",
+        8: "parotid_gland_left",
+    }
+    monkeypatch.setitem(map_to_binary.class_map, "head_glands_cavities", numbering)
+    with pytest.raises(EngineError, match="'parotid_gland_right' as class 7.*expects 'parotid_gland_left'"):
+        package.check_classes(task("head_glands_cavities"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fast", "numbers"),
+    [
+        # 298 is the rough model that finds the region, see `totalsegmentator` in the package's python_api.
+        ("total", True, (297, 298)),
+        ("total", False, (291, 292, 293, 294, 295, 298)),
+        ("head_glands_cavities", False, (775, 298)),
+        ("headneck_muscles", False, (778, 779, 298)),
+        ("craniofacial_structures", False, (115, 298)),
+        ("brain_structures", False, (409, 298)),
+    ],
+)
+def test_which_models_a_task_reads(name: str, fast: bool, numbers: tuple[int, ...]) -> None:
+    assert package.model_numbers(name, fast=fast, subset=True) == numbers
+
+
+def test_an_image_keeps_its_place_in_nibabel(ct_image: sitk.Image) -> None:
+    turned = sitk.DICOMOrient(ct_image, "SRA")
+    nifti = package.to_nifti(turned)
+    index = (3, 11, 7)
+    x, y, z = turned.TransformIndexToPhysicalPoint(index)
+    assert nibabel.affines.apply_affine(nifti.affine, index) == pytest.approx([-x, -y, z])
+    assert nifti.dataobj[index] == turned[index]
+
+
+# --- what is needed ----------------------------------------------------------------------------------------------
+
+
+def test_without_weights_one_sentence_says_what_to_do(ct: CtScan) -> None:
+    system = system_of(load_bundle(BUNDLE))
+    problem = system.problem(("Parotid_L",))
+    assert problem is not None and "soars bundle get totalsegmentator" in problem
+    needs = system.needs(("Parotid_L", "SpinalCord"))
+    assert [w.name.split()[0] for w in needs.missing_weights] == ["775", "298", "297"]
+    assert all(w.url.startswith("https://") and w.licence == "Apache-2.0" for w in needs.missing_weights)
+    with pytest.raises(EngineError, match="not on this machine"):
+        segment(ct, load_bundle(BUNDLE), SegmentOptions(organs=("Parotid_L",)))
+
+
+def test_brain_structures_need_a_licence_number() -> None:
+    needs = system_of(load_bundle(BUNDLE)).needs(("Brainstem",))
+    marked = {w.name.split()[0]: w.needs_number for w in needs.weights}
+    assert marked == {"409": True, "298": False}
+
+
+# --- a run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_asks_the_package_for_the_tasks_that_are_needed(weights: None, ct: CtScan) -> None:
+    steps: list[Progress] = []
+    organs = ("Parotid_L", "Parotid_R", "Eye_L", "Glnd_Thyroid_L")
+    result = segment(ct, load_bundle(BUNDLE), SegmentOptions(organs=organs, threads=1), steps.append)
+    assert set(result.structures.names) | set(result.absent) == set(organs)
+    assert result.structures.names  # the models favour these classes
+    assert {source.part for source in result.sources.values()} <= {"head_glands_cavities", "total"}
+    assert {step.message for step in steps if step.stage == "totalsegmentator"} >= {
+        "head glands cavities",
+        "total",
+    }
+    # The same label map as the package gives when it is called by itself.
+    from totalsegmentator.python_api import totalsegmentator
+
+    theirs = totalsegmentator(
+        package.to_nifti(ct.image), None, ml=True, task="head_glands_cavities", device="cpu", quiet=True,
+        nr_thr_resamp=1, nr_thr_saving=1,
+    )  # fmt: skip
+    ours = package.run_task(ct.image, task("head_glands_cavities"), [], device="cpu", fast=False, steps=QUIET)
+    assert np.array_equal(ours, np.asarray(theirs.dataobj).transpose(2, 1, 0)) and len(np.unique(ours)) > 1
+
+
+def test_a_cancel_stops_the_package(weights: None, ct: CtScan) -> None:
+    asked = 0
+
+    def cancel() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    with pytest.raises(CancelledError):
+        segment(ct, load_bundle(BUNDLE), SegmentOptions(organs=("Parotid_L",), cancel=cancel))
+
+
+def test_what_would_end_the_program_is_an_error(
+    weights: None, ct: CtScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from totalsegmentator import python_api
+
+    def leave(*_: Any, **__: Any) -> None:
+        print("ERROR: Invalid license number.")
+        raise SystemExit(1)
+
+    monkeypatch.setattr(python_api, "totalsegmentator", leave)
+    with pytest.raises(EngineError, match=r"refused \(head_glands_cavities\): ERROR: Invalid license number"):
+        segment(ct, load_bundle(BUNDLE), SegmentOptions(organs=("Parotid_L",)))
