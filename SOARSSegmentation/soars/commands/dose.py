@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from soars.commands.options import (
+    add_empty_option,
     add_organs_option,
     add_overwrite_option,
     add_processes_option,
@@ -104,6 +105,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="ct: the dose at CT voxel centres, interpolated; oversampled: eight samples a voxel; interpolated: shapes "
         "interpolated between slices, as Eclipse does (default: %(default)s)",
     )
+    add_empty_option(parser)
     add_processes_option(parser)
     add_overwrite_option(parser, "tables and pictures of an earlier run")
     add_progress_option(parser)
@@ -143,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     constraints = read_constraints(args.constraints) if args.constraints else ()
     if args.verdicts and not constraints:
         raise InputError("--verdicts needs --constraints: a file, or head-neck for the shipped table")
-    options = DoseOptions(organ_names(args.organs), args.sampling, args.dose_unit)
+    options = DoseOptions(organ_names(args.organs), args.sampling, args.dose_unit, args.empty == "absent")
     found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct, add=args.sum)
     with reporting(args.progress) as report:
         cases = compare_cases(found, options, processes=processes(args.processes), progress=report)

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from soars.commands.options import (
+    add_empty_option,
     add_organs_option,
     add_overwrite_option,
     add_processes_option,
@@ -72,6 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="as-is: a missing organ has DSC 0 and infinite distances; han-seg: its HD95 is the worst of that organ "
         "(default: %(default)s)",
     )
+    add_empty_option(parser)
     add_processes_option(parser)
     add_overwrite_option(parser, "tables and pictures of an earlier run")
     add_progress_option(parser)
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         tolerances = one_tolerance(args.tolerance)
     elif args.tolerances is not None:
         tolerances = read_tolerances(args.tolerances)
-    options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition)
+    options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition, args.empty == "absent")
     pairing = find_pairs(args.prediction, args.reference, args.ct)
     with reporting(args.progress) as report:
         for side, names in (

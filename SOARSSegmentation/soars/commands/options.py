@@ -81,6 +81,18 @@ def processes(asked: int | None) -> int:
     return available_processors()
 
 
+def add_empty_option(parser: argparse.ArgumentParser) -> None:
+    """``--empty not-annotated|absent``: what a structure without a voxel means in a reference."""
+    parser.add_argument(
+        "--empty",
+        choices=("not-annotated", "absent"),
+        default="not-annotated",
+        help="what a structure of the reference without a voxel means: not-annotated, nobody drew it, as in the "
+        "template of a clinic or a names file of a whole study; absent, the organ is known not to be there, so that "
+        "one which is predicted is wrong (default: %(default)s)",
+    )
+
+
 def add_overwrite_option(parser: argparse.ArgumentParser, what: str) -> None:
     """``--overwrite``; ``what`` it replaces, for the help."""
     parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")

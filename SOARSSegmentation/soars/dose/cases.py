@@ -14,7 +14,7 @@ from soars.dose.grid import add_doses, read_dose, rtdoses_in
 from soars.dose.sampling import DEFAULT_SAMPLING
 from soars.errors import InputError
 from soars.formats.labelmap import image_stem
-from soars.metrics.cases import CasePair, find_pairs, read_pair
+from soars.metrics.cases import CasePair, find_pairs, read_pair, without_undrawn
 from soars.parallel import in_processes
 from soars.progress import Progress, Reporter, ignore
 
@@ -33,11 +33,13 @@ class DoseCase:
 @dataclass(frozen=True)
 class DoseOptions:
     """Which organs (all of the reference when None), how the dose is sampled (`soars.dose.sampling`), and the unit it
-    is in where its file does not say ("Gy" or "cGy")."""
+    is in where its file does not say ("Gy" or "cGy"). A structure of the reference without a voxel is left out, or with
+    ``empty_is_absent`` compared as known not to be there."""
 
     organs: tuple[str, ...] | None = None
     sampling: str = DEFAULT_SAMPLING
     unit: str | None = None
+    empty_is_absent: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,8 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
     warnings += dose.warnings
     for name, pair in case.pairs:
         substitute, reference = read_pair(pair)
+        if not options.empty_is_absent:
+            reference = without_undrawn(reference)
         organs = None
         if options.organs is not None:
             organs = [organ for organ in options.organs if organ in reference]

@@ -84,6 +84,17 @@ def read_pair(pair: CasePair) -> tuple[StructureSet, StructureSet]:
     return prediction, reference
 
 
+def without_undrawn(reference: StructureSet) -> StructureSet:
+    """A reference without its structures that have no voxel: nobody drew them, so nothing can be compared with them.
+    They are named in ``warnings``."""
+    undrawn = [name for name in reference if reference.is_empty(name)]
+    if not undrawn:
+        return reference
+    out = reference.subset(name for name in reference if not reference.is_empty(name))
+    out.warnings.append(f"not annotated in the reference, where they have no voxel: {', '.join(undrawn)}")
+    return out
+
+
 def _read(pair: CasePair) -> tuple[StructureSet, StructureSet]:
     """Both sides on one grid that covers both, so that nothing of either is cut off: the CT's, or the reference's, or
     that of the side that has one, continued as far as the other side reaches."""

@@ -9,7 +9,7 @@ from functools import partial
 
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
-from soars.metrics.cases import CasePair, read_pair
+from soars.metrics.cases import CasePair, read_pair, without_undrawn
 from soars.metrics.distances import DEFAULT_DEFINITION
 from soars.metrics.scores import OrganScore, score_structures
 from soars.metrics.tolerances import Tolerance
@@ -21,11 +21,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to compare and how; ``organs`` and ``tolerances`` are all and the catalogue's when None."""
+    """What to compare and how; ``organs`` and ``tolerances`` are all and the catalogue's when None. A structure of the
+    reference without a voxel is not annotated, or with ``empty_is_absent`` known not to be there."""
 
     organs: tuple[str, ...] | None = None
     tolerances: dict[str, Tolerance] | None = None
     definition: str = DEFAULT_DEFINITION
+    empty_is_absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def evaluate_case(
 ) -> CaseScores:
     """Read and compare one case; raises `InputError` where reading does."""
     prediction, reference = read_pair(pair)
+    if not options.empty_is_absent:
+        reference = without_undrawn(reference)
     found = dict.fromkeys((*reference, *prediction))
     wanted = options.organs if options.organs is not None else tuple(found)
     order = list(CATALOGUE)

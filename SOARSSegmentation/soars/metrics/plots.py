@@ -11,7 +11,7 @@ import numpy as np
 from soars.catalogue import CATALOGUE
 from soars.figures import new_figure, save_figure
 from soars.metrics.evaluate import CaseScores
-from soars.metrics.scores import COMPARED, MISSING, OrganScore
+from soars.metrics.scores import COMPARED, EXTRA, MISSING, OrganScore
 from soars.metrics.summary import stratum_of
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _OTHER_TINT = "#8c8c8c"
 
 def plot_scores(cases: Sequence[CaseScores], path: Path, definition: str) -> None:
     """Draw DSC, HD95 and surface DSC per organ (median, quartiles, whiskers to 1.5 times their distance, every
-    case a dot) into a .png, .svg or .pdf file, all or nothing. Organs that are missing in a case are counted
-    beside the name."""
+    case a dot) into a .png, .svg or .pdf file, all or nothing. How often an organ
+    was missing, or extra, is beside its name."""
     organs = [name for name in CATALOGUE if _of(cases, name)]
     organs += sorted({s.organ for case in cases for s in case.scores} - set(CATALOGUE))
-    organs = [name for name in organs if any(s.state in (COMPARED, MISSING) for s in _of(cases, name))]
+    organs = [name for name in organs if any(s.state in (COMPARED, MISSING, EXTRA) for s in _of(cases, name))]
     figure = new_figure(width=13, height=1.4 + 0.27 * max(len(organs), 3))
     axes = figure.subplots(1, len(PANELS), sharey=True)
     for axis, (name, title) in zip(axes, PANELS, strict=True):
@@ -41,8 +41,9 @@ def plot_scores(cases: Sequence[CaseScores], path: Path, definition: str) -> Non
             axis.set_xlim(left=0)
     labels = []
     for organ in organs:
-        missing = sum(s.state == MISSING for s in _of(cases, organ))
-        labels.append(f"{organ} ({missing} missing)" if missing else organ)
+        states = [s.state for s in _of(cases, organ)]
+        counts = [f"{states.count(state)} {state}" for state in (MISSING, EXTRA) if state in states]
+        labels.append(f"{organ} ({', '.join(counts)})" if counts else organ)
     axes[0].set_yticks(range(len(organs)), labels)
     axes[0].invert_yaxis()
     figure.suptitle(

@@ -26,6 +26,8 @@ FIGURES = (
 
 ALL = "all organs"
 OTHER = "not in the catalogue"
+BESIDES = "beside the strata"
+"""Organs of the catalogue that no stratum holds; "extra" is what a prediction has too many."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def summarise(cases: Iterable[CaseScores]) -> list[GroupSummary]:
     order = list(CATALOGUE)
     names = sorted(organs, key=lambda n: order.index(n) if n in CATALOGUE else len(order))
     summary = [_group("organ", name, organs[name]) for name in names]
-    summary += [_group("stratum", name, strata[name]) for name in (*STRATA, OTHER) if name in strata]
+    summary += [
+        _group("stratum", name, strata[name]) for name in (*STRATA[:-1], BESIDES, OTHER) if name in strata
+    ]
     return [*summary, _group("all", ALL, scores)]
 
 
@@ -96,7 +100,11 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def stratum_of(organ: str) -> str:
-    return CATALOGUE[organ].stratum if organ in CATALOGUE else OTHER
+    """The organ's stratum; for those that belong to none, that they are in the catalogue besides, or not in it."""
+    if organ not in CATALOGUE:
+        return OTHER
+    stratum = CATALOGUE[organ].stratum
+    return BESIDES if stratum == STRATA[-1] else stratum
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
