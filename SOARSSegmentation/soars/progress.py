@@ -59,7 +59,7 @@ def reporting(mode: str) -> Iterator[Reporter]:
     The reporter raises `CancelledError` once the reader of standard output has gone away.
     """
     if mode == "json":
-        with _json_lines(sys.stdout, HEARTBEAT_S) as report:
+        with _json_lines(getattr(sys.stdout, "watched", sys.stdout), HEARTBEAT_S) as report:
             yield report
     elif mode == "auto":
         with _for_people(sys.stderr) as report:
@@ -157,14 +157,16 @@ def _for_people(stream: TextIO) -> Iterator[Reporter]:
 
 
 def _line(progress: Progress, *, bar: bool) -> str:
-    parts = [progress.stage]
+    # "check" and "checking the bundle" say the same: then the message alone
+    doubled = progress.message.lower().startswith(progress.stage.lower()[:4])
+    parts = [plain(progress.message) if doubled else progress.stage]
     if progress.of > 0:
         share = min(max(progress.done / progress.of, 0.0), 1.0)
         if bar:
             filled = round(20 * share)
             parts.append("[" + "#" * filled + "." * (20 - filled) + "]")
         parts.append(f"{progress.done}/{progress.of}")
-    if progress.message:
+    if progress.message and not doubled:
         parts.append(plain(progress.message))
     line = " ".join(parts)
     return line if len(line) < 79 or not bar else line[:76] + "..."

@@ -187,7 +187,7 @@ def test_a_de_identified_file_says_nothing_of_the_patient(
     for secret in (
         "Müller",
         "secret",
-        "1950",
+        "19500102",
         "20190304",
         "101112",
         "S-55",

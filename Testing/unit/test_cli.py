@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -220,8 +221,42 @@ class TestAsAProcess:
             assert process.stdout is not None and process.stderr is not None
             process.stdout.close()
             error = process.stderr.read()
-        assert process.returncode == 130
+        assert (process.returncode, error) == (0, "")  # as in `soars bundle list | head`
+
+    def test_a_reader_that_goes_away_in_the_middle_of_the_work_cancels_it(
+        self, command: Callable[..., None], capsys: Output
+    ) -> None:
+        command(raising(BrokenPipeError()))
+        assert main(["work"]) == 130
+        error = capsys.readouterr().err
         assert error == "soars: error: cancelled: the program that reads the output has gone away\n"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows looks for temporary files elsewhere")
+    def test_a_missing_folder_for_temporary_files_names_the_setting(
+        self, command: Callable[..., None], capsys: Output, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def work() -> None:
+            monkeypatch.setattr(tempfile, "tempdir", None)
+            monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+            tempfile.mkdtemp()
+
+        command(work)
+        assert main(["work"]) == 2
+        assert "temporary files" in (error := capsys.readouterr().err) and "TMPDIR" in error
+
+    def test_a_home_that_cannot_be_written_names_the_setting(
+        self, command: Callable[..., None], capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+        if sys.platform != "linux":
+            pytest.skip("other systems keep a user's data in a place of their own")
+        for number in (errno.EACCES, errno.EROFS):
+            command(raising(PermissionError(number, "No", str(tmp_path / "soars" / "bundles"))))
+            assert main(["work"]) == 2
+            assert "XDG_DATA_HOME" in capsys.readouterr().err
+        command(raising(PermissionError(errno.EACCES, "No", str(tmp_path.parent / "elsewhere"))))
+        assert main(["work"]) == 2
+        assert "XDG_DATA_HOME" not in capsys.readouterr().err
 
     @pytest.mark.skipif(sys.platform == "win32", reason="a process on Windows is not terminated by a signal")
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -325,6 +360,20 @@ class Terminal(io.StringIO):
 
 
 class TestProgressForPeople:
+    @pytest.mark.parametrize(
+        ("progress", "line"),
+        [
+            (Progress("check", message="checking the bundle"), "checking the bundle"),
+            (Progress("write", 2, 4, "writing the contours"), "writing the contours 2/4"),
+            (Progress("prepare", message="finding the patient"), "prepare finding the patient"),
+            (Progress("evaluate", 1, 2, "case_001"), "evaluate 1/2 case_001"),
+        ],
+    )
+    def test_no_word_is_said_twice(self, capsys: Output, progress: Progress, line: str) -> None:
+        with reporting("auto") as report:
+            report(progress)
+        assert capsys.readouterr().err == line + "\n"
+
     def test_writes_few_plain_lines_where_there_is_no_terminal(self, capsys: Output) -> None:
         with reporting("auto") as report:
             for stage in ("read", "anchor"):

@@ -16,9 +16,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TextIO, cast
 
 from soars.errors import InputError, SoarsError
+from soars.places import user_data
 from soars.supervise import CANCELLED, interrupted_once
 from soars.words import plain, plain_output
 
@@ -72,7 +74,7 @@ def _run_to_the_end(
     interrupted: list[int] = []
     debug = "--debug" in argv
     try:
-        with interrupted_once(interrupted), _warnings_for_people(name, debug):
+        with interrupted_once(interrupted), _warnings_for_people(name, debug), _outliving_its_reader():
             parser = build_parser()
             _accept_debug_everywhere(parser)
             code = run(parser.parse_args(argv))
@@ -97,9 +99,11 @@ def _report(name: str, error: BaseException, debug: bool) -> int:
         code, message = CANCELLED, "cancelled: the program that reads the output has gone away"
     elif isinstance(error, SoarsError):
         code, message = error.exit_code, str(error)
+    elif isinstance(error, FileNotFoundError) and "temporary directory" in str(error.strerror):
+        code, message = InputError.exit_code, _NO_TEMPORARY
     elif isinstance(error, OSError) and error.errno in _OS_ERRORS:
         file = f" {error.filename}" if error.filename is not None else " a file"
-        code, message = InputError.exit_code, _OS_ERRORS[error.errno].format(file=file)
+        code, message = InputError.exit_code, _OS_ERRORS[error.errno].format(file=file) + _setting(error)
     elif isinstance(error, MemoryError):
         code, message = InputError.exit_code, "not enough memory; close other programs or use a smaller CT"
     else:
@@ -125,6 +129,18 @@ _OS_ERRORS = {
 }
 
 
+_NO_TEMPORARY = "no folder for temporary files can be written; set TMPDIR to one that can"
+
+
+def _setting(error: OSError) -> str:
+    """Which setting moves the file that an error is about; "" when none does."""
+    try:
+        in_home = error.filename is not None and Path(error.filename).is_relative_to(user_data().parent)
+    except (RuntimeError, TypeError):  # there is no home folder, or the name is a number
+        return ""
+    return "; XDG_DATA_HOME names another place for this user's data" if in_home else ""
+
+
 def _one_line(text: str) -> str:
     return plain(" ".join(text.splitlines()))
 
@@ -138,6 +154,45 @@ def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:
                     "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
                 )
                 _accept_debug_everywhere(sub)
+
+
+class _Outliving:
+    """Standard output that outlives its reader: what `head` no longer reads is dropped, and the work goes on.
+
+    ``watched`` is the stream itself, for those who have to know that the reader has gone.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.watched = stream
+        self._gone = False
+
+    def write(self, text: str) -> int:
+        self._unless_gone(lambda: self.watched.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._unless_gone(self.watched.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.watched, name)
+
+    def _unless_gone(self, act: Callable[[], object]) -> None:
+        if self._gone:
+            return
+        try:
+            act()
+        except BrokenPipeError:
+            self._gone = True
+
+
+@contextmanager
+def _outliving_its_reader() -> Iterator[None]:
+    stream = sys.stdout
+    sys.stdout = cast(TextIO, _Outliving(stream))
+    try:
+        yield
+    finally:
+        sys.stdout = stream
 
 
 def _use_utf8() -> None:
