@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import nibabel
 import numpy as np
 import pydicom
@@ -27,9 +28,10 @@ from effort_logs import HandClock, recorder_at
 from mutations import mutated
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from soars.ct.images import read_ct
-from soars.ct.series import read_series
+from soars.ct.series import CtSeries, read_series
 from soars.dicom.roi_names import read_roi_names
 from soars.dicom.rtdose import read_rtdose
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
@@ -48,13 +50,17 @@ FREE = {
     "PixelData", "ContourData", "ROIName", "ROIDisplayColor", "ROIGenerationAlgorithm", "ROIDescription",
     "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing", "GridFrameOffsetVector", "PixelPaddingValue", "PixelRepresentation", "SpecificCharacterSet",
+    "SegmentLabel", "RecommendedDisplayCIELabValue",
 }  # fmt: skip
 #: What decides a result besides.
 RELEVANT = FREE | {
     "SOPClassUID", "Modality", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "SamplesPerPixel", "PhotometricInterpretation", "DoseUnits", "DoseType", "ContourSequence", "ROIContourSequence",
     "StructureSetROISequence", "ReferencedROINumber", "ROINumber", "ContourGeometricType", "NumberOfContourPoints",
-    "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID", "TransferSyntaxUID",
+    "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID", "TransferSyntaxUID", "SegmentSequence", "SegmentNumber",
+    "ReferencedSegmentNumber", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+    "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "SegmentIdentificationSequence",
+    "SegmentationType", "MaximumFractionalValue",
 }  # fmt: skip
 NRRD_FREE = {"space origin", "space directions", "name", "id"}
 NRRD_STRUCTURE = {"type", "dimension", "space", "sizes", "encoding", "endian", "layer", "labelvalue", "lines"}
@@ -111,12 +117,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         (folder / f"{name}.json").write_text(names)
     (folder / "names.csv").write_text("organ,name\nParotid_L,OAR Parotis li\nBrainstem,OAR Hirnstamm\n")
     (folder / "limits.csv").write_text("organ,figure,limit\nParotid_L,mean,<26\nBrainstem,D1cc,<=54 Gy\n")
+    write_seg(folder / "seg.dcm", structures, series)
     log = folder / "log.jsonl"
     write_log(log)
     files = {
         "ct": sorted((folder / "ct").iterdir())[3],
         "rtstruct": folder / "rtstruct.dcm",
         "dose": folder / "dose.dcm",
+        "SEG": folder / "seg.dcm",
         "seg.nrrd": folder / "organs.seg.nrrd",
         "nifti": folder / "labels.nii",
         "nifti.gz": folder / "packed.nii.gz",
@@ -126,6 +134,35 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         "log": log,
     }
     return Study(folder, geometry, files)
+
+
+def write_seg(path: Path, structures: StructureSet, series: CtSeries) -> None:
+    """By highdicom."""
+    described = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=codes.SCT.Brain,
+            algorithm_type="MANUAL",
+        )
+        for number, name in enumerate(structures, start=1)
+    ]
+    made = highdicom.seg.Segmentation(
+        source_images=[pydicom.dcmread(file) for file in series.files],
+        pixel_array=np.stack([structures.full(name) for name in structures], axis=-1).astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=described,
+        series_instance_uid="1.2.88.3",
+        series_number=7,
+        sop_instance_uid="1.2.88.4",
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="m",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    made.save_as(path)
 
 
 def write_log(path: Path) -> None:
@@ -204,6 +241,7 @@ KINDS: dict[str, tuple[str, Callable[[Path, Study], Result]]] = {
     "ct": ("slice.dcm", read_as_ct),
     "rtstruct": ("rtstruct.dcm", read_as_rtstruct),
     "dose": ("dose.dcm", read_as_dose),
+    "SEG": ("seg.dcm", read_as_structures),
     "seg.nrrd": ("organs.seg.nrrd", read_as_structures),
     "nifti": ("labels.nii", read_as_structures),
     "nifti.gz": ("packed.nii.gz", read_as_structures),
@@ -213,6 +251,7 @@ KINDS: dict[str, tuple[str, Callable[[Path, Study], Result]]] = {
     "log": ("log.jsonl", read_as_log),
 }
 HEADER_BYTES = {"nifti": 352}
+PIXELS = ("ct", "dose", "SEG")
 TEXTS = {"list", "constraints", "label names"}
 """Tables that people write by hand: with other words they are other tables, and only how they fail is looked at."""
 
@@ -240,7 +279,7 @@ def test_a_mutated_file(
     name, read = KINDS[kind]
     wanted, usual = undamaged[kind]
     whole = study.files[kind].read_bytes()
-    reach = HEADER_BYTES.get(kind) or (whole.rfind(b"\xe0\x7f\x10\x00") if kind in ("ct", "dose") else None)
+    reach = HEADER_BYTES.get(kind) or (whole.rfind(b"\xe0\x7f\x10\x00") if kind in PIXELS else None)
     damaged, what = mutated(whole, seed, reach)
     path = tmp_path / name
     path.write_bytes(damaged)
@@ -276,7 +315,7 @@ def same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 def is_another_file(kind: str, whole: bytes, damaged: bytes) -> bool:
     """Whether the damage only put other valid values where a file is free to have any: nothing in it could tell."""
-    if kind in ("ct", "rtstruct", "dose"):
+    if kind in ("rtstruct", *PIXELS):
         return differing(parsed(whole), parsed(damaged)) & RELEVANT <= FREE
     if kind == "nifti":  # its plain voxels, its scale, and which of the two transforms count
         return any(whole[part] != damaged[part] for part in (np.s_[352:], np.s_[112:120], np.s_[252:256]))
@@ -339,3 +378,12 @@ def test_what_is_compressed_has_a_checksum(study: Study) -> None:
         raw[len(raw) // 2] ^= 1
         with pytest.raises(Exception, match="CRC|invalid|incorrect|distance|code"):
             gzip.decompress(bytes(raw))
+
+
+def test_a_seg_nrrd_that_goes_on_after_its_voxels_is_damaged(study: Study, tmp_path: Path) -> None:
+    """Bits flipped in a compressed stream can make it longer; its checksum, at the end, is looked at all the same."""
+    head, _, packed = study.files["seg.nrrd"].read_bytes().partition(b"\n\n")
+    longer = gzip.compress(gzip.decompress(packed) + b"\x01")
+    (tmp_path / "longer.seg.nrrd").write_bytes(head + b"\n\n" + longer[:-8] + bytes(8))
+    with pytest.raises(SoarsError, match="damaged"):
+        read_structures(tmp_path / "longer.seg.nrrd")

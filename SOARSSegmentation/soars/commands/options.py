@@ -49,7 +49,9 @@ def add_organs_option(parser: argparse.ArgumentParser) -> None:
 def add_series_option(parser: argparse.ArgumentParser) -> None:
     """``--series UID``, of a CT."""
     parser.add_argument(
-        "--series", metavar="UID", help="which series, when the DICOM folder holds several CTs"
+        "--series",
+        metavar="UID",
+        help="which series, when the DICOM folder holds several CTs; UID/2 (or /2) for the second scan of a series",
     )
 
 

@@ -317,8 +317,8 @@ def _voxel_slabs(
                 slab = np.empty((min(thickness, shape[0] - z), *shape[1:]), dtype=dtype)
                 _fill(stream, slab.data.cast("B"))
                 yield z, slab if dtype.isnative else slab.astype(dtype.newbyteorder("="))
-            if encoding != "raw":
-                stream.read(1)  # reads on to the checksum
+            if stream.read(1):  # what is compressed is checked by its sum only when it is read to its end
+                raise EOFError("it goes on after its voxels")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is cut short or damaged: {error}") from error
 
