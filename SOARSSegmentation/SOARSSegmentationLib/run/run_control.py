@@ -91,7 +91,7 @@ class RunControl:
 
     def _progressed(self, progress: Progress) -> None:
         if self._runner is not None:
-            self.stages.hear(progress, self._runner.elapsed_s)
+            self.stages.hear(progress, self._runner.heard_s)
 
     def _finished(self, folder: Path) -> None:
         with waiting():

@@ -118,7 +118,7 @@ class Runner:
         self._process: subprocess.Popen[str] | None = None
         self._folder: Path | None = None
         self._readers: list[threading.Thread] = []
-        self._said: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[tuple[str, str, float]] = queue.SimpleQueue()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._arguments: list[str] = []
         self._progress = Progress("start")
@@ -139,6 +139,11 @@ class Runner:
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started_at if self.running else 0.0
+
+    @property
+    def heard_s(self) -> float:
+        """When the child said its last word, in seconds after the start: not when the application came to read it."""
+        return self._heard_at - self._started_at if self.running else 0.0
 
     @property
     def silent_s(self) -> float:
@@ -260,10 +265,9 @@ class Runner:
         process = self._process
         while self._process is process:
             try:
-                kind, line = self._said.get_nowait()
+                kind, line, self._heard_at = self._said.get_nowait()
             except queue.Empty:
                 return
-            self._heard_at = time.monotonic()
             progress = parse_progress(line) if kind == "out" else None
             if progress is None:
                 if line.strip():
@@ -370,10 +374,10 @@ def remove_leftovers(temporary: Path, age_s: float = LEFTOVER_AGE_S) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(stream: IO[str], kind: str, said: queue.SimpleQueue[tuple[str, str]]) -> None:
+def _read(stream: IO[str], kind: str, said: queue.SimpleQueue[tuple[str, str, float]]) -> None:
     with contextlib.suppress(OSError, ValueError):  # closed meanwhile
         for line in stream:
-            said.put((kind, line))
+            said.put((kind, line, time.monotonic()))
 
 
 def _message(code: int, tail: list[str]) -> str:
