@@ -61,8 +61,8 @@ class SOARSSegmentation(ScriptedLoadableModule):
             "qualified person before it is used for anything."
             "<p>1. Choose a CT and a model, press <i>Apply</i>. 2. Name the case and the reader, start a session. "
             "3. Click an organ, correct it in the segment editor, accept it. 4. Finish, and export.</p>"
-            "<p>Keys: next organ Ctrl+Down, previous Ctrl+Up, accept Ctrl+Return, pause Ctrl+P, and those of the "
-            "Segment Editor.</p>"
+            "<p>Keys: next organ Ctrl+Down, previous Ctrl+Up, next finding Ctrl+Right, accept Ctrl+Return, pause "
+            "Ctrl+P, and those of the Segment Editor.</p>"
         )
         parent.acknowledgementText = _(
             "An independent implementation of SOARS: Guo et al., CVPR 2020, doi:10.1109/CVPR42600.2020.00428, and "

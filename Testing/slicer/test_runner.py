@@ -258,6 +258,16 @@ def test_heartbeats_keep_a_slow_child_alive(tmp_path: Path) -> None:
     assert run.to_its_end().finished and run.progress == []
 
 
+def test_a_machine_that_slept_is_no_child_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("SOARSSegmentationLib.run.runner.ASLEEP_S", 0.8)
+    run = Run(tmp_path, "say('anchor')\ntime.sleep(60)", silence_s=0.6)
+    run.start()
+    time.sleep(1.5)  # nobody polls
+    run.runner.poll()
+    assert run.failed == [] and run.runner.running
+    assert "hangs" in run.to_its_end().failed[0].message, "one that says nothing to somebody who listens does"
+
+
 def test_a_result_that_cannot_be_shown_is_a_failure(tmp_path: Path) -> None:
     for error, words in ((InputError("the CT is gone"), "the CT is gone"), (KeyError("x"), "KeyError: 'x'")):
         run = Run(tmp_path / type(error).__name__, SUCCESS)

@@ -313,3 +313,36 @@ def test_choices_are_remembered_in_the_scene_and_beyond_it(visit: Any) -> None:
     assert (parameters.reader, parameters.study) == ("R7", "trial-2")
     assert parameters.case == "" and parameters.volume is None, "a new scene is another case"
     assert window.timing.panel.reader.text == "R7"
+
+
+def test_apply_cannot_be_pressed_again_while_packages_are_installed(
+    visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SOARSSegmentationLib.run import dependencies
+
+    seen: list[tuple[bool, bool]] = []
+
+    def install(requirements: Any) -> None:
+        """Slicer's pip lets the application go on: the user can press what is enabled."""
+        panel = visit.window.propose.panel
+        seen.append((panel.apply.enabled, panel.volume.enabled))
+        visit.window.propose.apply()
+        visit.application.settle()
+
+    monkeypatch.setattr(dependencies, "ask_and_install", install)
+    visit.press_apply()
+    visit.until(lambda: not visit.window.desk.running)
+    assert seen == [(False, False)] and visit.segmentation is not None
+    assert visit.window.propose.panel.apply.enabled and visit.window.propose.panel.volume.enabled
+
+
+def test_the_dialog_of_organs_is_deleted_after_use(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PySide6.QtCore import QCoreApplication, QEvent
+
+    qt = visit.qt
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: visit.application.main_window, raising=False)
+    monkeypatch.setattr(qt.QDialog, "exec_", lambda dialog: 0, raising=False)
+    for _number in range(3):
+        visit.window.propose.panel.edit_organs.click()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert visit.application.main_window.findChildren(qt.QDialog) == []

@@ -371,6 +371,29 @@ def test_export_writes_where_the_user_says(
     assert panel.notice.text == before, "nothing chosen, nothing done"
 
 
+def test_the_name_of_an_exported_file_ends_as_it_must(
+    reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading.qt.QFileDialog, "getSaveFileName", lambda *a: str(tmp_path / "mine.nrrd"))
+    reading.window.export.panel.button("seg_nrrd").click()
+    assert [file.name for file in tmp_path.glob("mine*")] == ["mine.nrrd.seg.nrrd"]
+
+
+def test_a_large_export_by_slicerrt_is_asked_about_with_its_size(
+    reading: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("SOARSSegmentationLib.sections.export._MUCH_BYTES", 4 * 40 * 30 * 20)
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *a: asked.append(text), raising=False
+    )
+    monkeypatch.setattr(
+        reading.qt.QFileDialog, "getExistingDirectory", lambda *a: pytest.fail("not asked for")
+    )
+    reading.window.export.export("slicerrt")
+    assert len(asked) == 1 and "0.0 GB" in asked[0] and "original CT needs neither" in asked[0]
+
+
 def test_an_rtstruct_refers_to_the_ct_of_slicers_database(
     visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,13 @@ def test_cmake_s4ext_and_catalogue_entry_agree(record: list[list[str]]) -> None:
     assert (entry["build_dependencies"], entry["enabled"]) == ([], True)
 
 
+def test_addresses_are_written_out_where_the_extensions_index_reads_them() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text()
+    for name in ("HOMEPAGE", "ICONURL", "SCREENSHOTURLS"):
+        (value,) = re.findall(rf'^set\(EXTENSION_{name} "([^"]*)"\)', text, re.MULTILINE)
+        assert all(url.startswith("http") and "$" not in url for url in value.split()), value
+
+
 def test_files_named_by_the_metadata_exist(record: list[list[str]]) -> None:
     cmake = dict(_calls(record, "extension"))
     assert Path(cmake["README_FILE"]).is_file()

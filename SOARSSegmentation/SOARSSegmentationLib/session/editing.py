@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.effort.change import OrganChange, organ_change
-from soars.effort.log import never_changes, new_log_path, read_session, session_logs
+from soars.effort.log import new_log_path, read_session, session_logs
 from soars.effort.recorder import Recorder
 from soars.effort.records import Event, Header
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED, OrganReview, review
@@ -27,9 +27,10 @@ from soars.errors import InputError, SoarsError
 from soars.report.record import ABSENT
 from SOARSSegmentationLib.scene.contents import Contents
 from SOARSSegmentationLib.scene.grids import grid_of
-from SOARSSegmentationLib.scene.label_maps import LABEL_MAP, no_voxels
-from SOARSSegmentationLib.scene.segments import COMPLETED, STATUS_TAG, segment_ids
+from SOARSSegmentationLib.scene.label_maps import no_voxels
+from SOARSSegmentationLib.scene.segments import COMPLETED, STATUS_TAG
 from SOARSSegmentationLib.scene.segments import IN_PROGRESS as STATUS_IN_PROGRESS
+from SOARSSegmentationLib.session.beginning import earlier_reviews, segments_of
 from SOARSSegmentationLib.session.listening import SceneWatch
 from SOARSSegmentationLib.session.saving import PROPOSAL_FILE, RESULT_FILE, Saving
 
@@ -85,8 +86,8 @@ class EditingSession:
             started_utc=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             continues=logs[-1].name if logs else None,
         )
-        earlier = _earlier(logs, header, folder, idle_s)
-        ids = _segments_of(segmentation_node, header.organs)
+        earlier = earlier_reviews(logs, header, folder, idle_s)
+        ids = segments_of(segmentation_node, header.organs)
         proposed = {
             organ: proposal[organ] if proposal is not None and organ in proposal else no_voxels()
             for organ in header.organs
@@ -420,35 +421,3 @@ class EditingSession:
     def _notify(self, what: Changed) -> None:
         if self.on_changed is not None:
             self.on_changed(what)
-
-
-def _earlier(logs: list[Path], header: Header, folder: Path, idle_s: float) -> dict[str, OrganReview]:
-    """What became of each organ in the folder's logs, which must be of the same session."""
-    if not logs:
-        return {}
-    earlier = read_session(logs)
-    for field in never_changes(earlier.header, header):
-        if getattr(earlier.header, field) != getattr(header, field):
-            raise InputError(
-                f"the folder {folder} holds a session with another {field.replace('_', ' ')}: "
-                "it cannot be resumed with this one; choose another folder"
-            )
-    return review(earlier, idle_s)
-
-
-def _segments_of(segmentation_node: Any, organs: tuple[str, ...]) -> dict[str, str]:
-    """The segment of each of the organs that has one."""
-    segmentation = segmentation_node.GetSegmentation()
-    if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != LABEL_MAP:
-        raise InputError(
-            f"the segmentation {segmentation_node.GetName()} is made of "
-            f"{segmentation.GetSourceRepresentationName().lower()}s, which have no voxels to compare: make "
-            "Binary labelmap its source representation in the Segmentations module"
-        )
-    found = {organ: its for organ, its in segment_ids(segmentation_node).items() if organ in organs}
-    if not found:
-        raise InputError(
-            f"the segmentation {segmentation_node.GetName()} has none of the session's organs: choose the "
-            "segmentation that was made from the proposal, or make empty organs to draw from nothing"
-        )
-    return found
