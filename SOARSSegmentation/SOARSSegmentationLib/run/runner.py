@@ -122,7 +122,7 @@ class Runner:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._arguments: list[str] = []
         self._progress = Progress("start")
-        self._started_at = self._heard_at = self._polled_at = 0.0
+        self._started_at = self._heard_at = self._polled_at = self._awake_at = 0.0
         self._ended_at: float | None = None
         self._polling = False
 
@@ -147,8 +147,8 @@ class Runner:
 
     @property
     def silent_s(self) -> float:
-        """How long nothing was heard of the child, not even a heartbeat."""
-        return time.monotonic() - self._heard_at if self.running else 0.0
+        """How long nothing was heard of the child, not even a heartbeat, by somebody who listened."""
+        return time.monotonic() - max(self._heard_at, self._awake_at) if self.running else 0.0
 
     # --- doing ---------------------------------------------------------------------------------------------------
     def start(self, write_ct: Callable[[Path], Path], options: RunOptions) -> None:
@@ -196,7 +196,7 @@ class Runner:
             return
         now = time.monotonic()
         if now - self._polled_at > ASLEEP_S:
-            self._heard_at = now
+            self._awake_at = now
         self._polled_at = now
         self._drain()
         if self._process is not process:
@@ -252,7 +252,7 @@ class Runner:
         self._said = queue.SimpleQueue()
         self._tail.clear()
         self._progress = Progress("start")
-        self._started_at = self._heard_at = self._polled_at = time.monotonic()
+        self._started_at = self._heard_at = self._polled_at = self._awake_at = time.monotonic()
         self._ended_at = None
         self._readers = [
             threading.Thread(target=_read, args=(stream, kind, self._said), name=f"soars-{kind}", daemon=True)
