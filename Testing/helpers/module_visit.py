@@ -132,6 +132,9 @@ class Visit:
     def cell(self, organ: str, column: int) -> str:
         return str(self.window.review.panel.table._items[organ].text(column))
 
+    def tip(self, organ: str, column: int) -> str:
+        return str(self.window.review.panel.table._items[organ].toolTip(column))
+
     def nodes(self) -> list[str]:
         """What is in the scene and would be saved with it, but for the module's own settings."""
         scene = slicer.mrmlScene

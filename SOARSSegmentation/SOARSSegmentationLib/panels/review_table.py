@@ -11,6 +11,7 @@ from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
 from soars.report.record import ABSENT
 from SOARSSegmentationLib.panels.review_words import (
     SEVERITY_COLOURS,
+    STATE_SIGNS,
     finding_sign,
     finding_words,
     state_title,
@@ -23,6 +24,7 @@ ORGAN, STATE, VOLUME, CHANGE, TIME, FINDING = range(6)
 HEIGHT = 250
 _NUMBERS = (VOLUME, CHANGE, TIME)
 _WIDEST = {
+    STATE: "",
     VOLUME: "888.8",
     CHANGE: "+88.8 \N{MINUS SIGN}88.8",
     TIME: "8:88:88",
@@ -72,15 +74,15 @@ class ReviewTable:
         header.sectionsClickable = True
         header.setSectionResizeMode(ORGAN, qt.QHeaderView.Stretch)
         metrics = qt.QFontMetrics(self.widget.font)
-        titles = [state_title(state) for state in (NOT_REVIEWED, IN_PROGRESS, ACCEPTED, ABSENT)]
-        widest = {**_WIDEST, STATE: max(titles, key=lambda text: metrics.boundingRect(text).width())}
-        for column, text in widest.items():
+        for column, text in _WIDEST.items():
             title = metrics.boundingRect(str(head.text(column))).width()
             header.setSectionResizeMode(column, qt.QHeaderView.Fixed)
             header.resizeSection(column, max(metrics.boundingRect(text).width(), title) + _PADDING)
         for column in _NUMBERS:
             head.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         head.setToolTip(ORGAN, _("Ticked organs are shown in the views"))
+        states = (NOT_REVIEWED, IN_PROGRESS, ACCEPTED, ABSENT)
+        head.setToolTip(STATE, "\n".join(f"{STATE_SIGNS[one]} {state_title(one)}" for one in states))
         head.setToolTip(VOLUME, _("Volume in cubic centimetres"))
         head.setToolTip(CHANGE, _("Added and removed since the proposal, in cubic centimetres"))
         head.setToolTip(TIME, _("Active time, in minutes and seconds"))
@@ -208,6 +210,7 @@ class ReviewTable:
             item.setText(ORGAN, f"{row.label} ({row.organ})")
             item.setData(ORGAN, qt.Qt.UserRole, row.organ)
             item.setToolTip(ORGAN, f"{row.label} ({row.organ})")
+            item.setTextAlignment(STATE, qt.Qt.AlignCenter)
             item.setTextAlignment(FINDING, qt.Qt.AlignCenter)
             for column in _NUMBERS:
                 item.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
@@ -239,7 +242,9 @@ class ReviewTable:
             item.setIcon(ORGAN, _swatch(row.colour))
         if row.segment_id is not None:
             item.setCheckState(ORGAN, qt.Qt.Checked if row.visible else qt.Qt.Unchecked)
-        item.setText(STATE, state_title(row.state))
+        item.setText(STATE, STATE_SIGNS[row.state])
+        item.setToolTip(STATE, state_title(row.state))
+        item.setData(STATE, qt.Qt.AccessibleTextRole, state_title(row.state))
         item.setText(VOLUME, volume_text(row.volume_cc) if row.volume_cc else "")
         item.setText(CHANGE, change_text(row))
         item.setText(TIME, clock_text(row.active_s) if row.active_s >= 1 else "")

@@ -22,13 +22,21 @@ def stratum_title(stratum: str) -> str:
     }[stratum]
 
 
+STATE_SIGNS = {
+    NOT_REVIEWED: "\N{WHITE CIRCLE}",
+    IN_PROGRESS: "\N{CIRCLE WITH LEFT HALF BLACK}",
+    ACCEPTED: "\N{CHECK MARK}",
+    ABSENT: "\N{EN DASH}",
+}
+"""They differ without colour, and leave room for the organ's name."""
+
+
 def state_title(state: str) -> str:
-    """A state with a sign that sets it apart from the others without colour."""
     return {
-        NOT_REVIEWED: "\N{WHITE CIRCLE} " + _("not reviewed"),
-        IN_PROGRESS: "\N{CIRCLE WITH LEFT HALF BLACK} " + _("in progress"),
-        ACCEPTED: "\N{CHECK MARK} " + _("accepted"),
-        ABSENT: "\N{EN DASH} " + _("absent"),
+        NOT_REVIEWED: _("not reviewed"),
+        IN_PROGRESS: _("in progress"),
+        ACCEPTED: _("accepted"),
+        ABSENT: _("absent"),
     }[state]
 
 
