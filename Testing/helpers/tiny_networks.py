@@ -40,7 +40,7 @@ def scan_of(
     size: tuple[int, int, int] = (80, 70, 50),
     spacing: tuple[float, float, float] = (2.0, 2.0, 3.0),
     origin: tuple[float, float, float] = (-79.0, -69.0, -73.5),
-    half_axes_mm: tuple[float, float, float] = (70.0, 60.0, 300.0),
+    half_axes_mm: tuple[float, float, float] = (70.0, 66.0, 300.0),
     supersampling: int = 3,
 ) -> CtScan:
     """A head-first axial CT of the patient: an elliptic cylinder around the origin, with partial volume."""

@@ -20,6 +20,10 @@ BODY_THRESHOLD_HU = -350.0
 BODY_GRID_MM = 3.0
 BODY_MARGIN_MM = 6.0
 MIN_BODY_CC = 200.0
+MASKED_SHARE = 0.6
+"""More of the air than this is one and the same value only where somebody has set it."""
+SLAB_VOXELS = 1 << 26
+"""Voxels of an image that are resampled together; as float32 a quarter of a gigabyte, and some copies of it."""
 #: No head and neck is shorter than this.
 LEAST_LENGTH_MM = 50.0
 
@@ -85,6 +89,19 @@ class Grid:
         size = np.ceil(np.ceil(np.asarray(extent_mm) / spacing - 1e-6) / step).astype(int) * step
         return Grid.of(np.asarray(centre_mm, float) - (size - 1) * spacing / 2, spacing, size)
 
+    def slabs(self, count: int) -> list[Grid]:
+        """The grid cut along z into so many parts, about equally thick."""
+        ends = np.linspace(0, self.size[2], count + 1).astype(int)
+        x, y, z = self.origin_mm
+        return [
+            Grid(
+                (x, y, z + int(a) * self.spacing_mm[2]),
+                self.spacing_mm,
+                (self.size[0], self.size[1], int(b - a)),
+            )
+            for a, b in zip(ends, ends[1:], strict=False)
+        ]
+
 
 @dataclass(frozen=True)
 class Body:
@@ -118,10 +135,22 @@ def resample(
     """The image on the grid as an array [z, y, x].
 
     Linear interpolation in float32; before reducing the resolution the image is smoothed to the new voxel size
-    (a Gaussian whose FWHM makes up the difference), so that a 1 mm scan on a 3 mm grid looks like a 3 mm scan.
+    (a Gaussian whose FWHM makes up the difference), so that a 1 mm scan on a 3 mm grid looks like a 3 mm scan. A large
+    image is taken in slabs, so that memory does not grow with it.
     `nearest` is for labels and keeps the type; without `smooth` the values at the points are taken as they are (for
     masks that are thresholded afterwards: smoothing would shrink what is convex).
     """
+    slabs = 1 if nearest else min(grid.size[2], -(-image.GetNumberOfPixels() // SLAB_VOXELS))
+    parts = [
+        _resample_slab(image, part, outside=outside, nearest=nearest, smooth=smooth)
+        for part in grid.slabs(slabs)
+    ]
+    return parts[0] if slabs == 1 else np.concatenate(parts)
+
+
+def _resample_slab(
+    image: sitk.Image, grid: Grid, *, outside: float, nearest: bool, smooth: bool
+) -> np.ndarray:
     moving = image if nearest else sitk.Cast(_cropped_to(image, grid), sitk.sitkFloat32)
     if smooth and not nearest:
         moving = _smoothed_for(moving, grid)
@@ -137,27 +166,25 @@ def resample(
 def find_body(image: sitk.Image) -> Body:
     """Find the patient in a CT (HU): the largest object above -350 HU once thin bridges to the couch are cut.
 
+    Everything is laid out from where the tissue is, not from the scan's corner: a patient who lies elsewhere in the
+    field of view, or with more air around, is found as the same voxels.
+
     A scan that somebody has already masked (constant outside the patient, as the OpenKBP set) is kept whole: there
     is no couch to remove, and organs may stand alone in it.
 
     Raises `InputError` when nothing the size of a head is found.
     """
-    lo, hi = extent_mm(image)
-    coarse = Grid.covering(lo, hi, (BODY_GRID_MM,) * 3)
+    tissue = _tissue_extent_mm(image)
+    if tissue is None:
+        raise _no_patient(image)
+    coarse = Grid.covering(tissue[0] - BODY_GRID_MM, tissue[1] + BODY_GRID_MM, (BODY_GRID_MM,) * 3)
     hu = resample(image, coarse, outside=AIR_HU)
     solid = hu > BODY_THRESHOLD_HU
-    air = hu[~solid]
-    already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > 0.9
+    air = hu[~scipy.ndimage.maximum_filter(solid, 7)]  # beyond the reach of smoothing
+    already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > MASKED_SHARE
     mask = solid if already_masked else _largest_object(solid)
     if not mask.any() or mask.sum() * BODY_GRID_MM**3 / 1000 < MIN_BODY_CC:
-        if hi[2] - lo[2] < LEAST_LENGTH_MM:
-            raise InputError(
-                f"the scan covers only {hi[2] - lo[2]:.3g} mm from head to foot: a CT of a head and neck is needed"
-            )
-        raise InputError(
-            "no patient found in the scan (nothing of the size of a head above -350 HU); "
-            "is this a CT in Hounsfield units?"
-        )
+        raise _no_patient(image)
     where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in (2, 1, 0)]
     box_lo = np.array([w[0] - 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm - BODY_MARGIN_MM
     box_hi = np.array([w[-1] + 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm + BODY_MARGIN_MM
@@ -165,10 +192,40 @@ def find_body(image: sitk.Image) -> Body:
         mask = np.ones_like(mask)
     return Body(
         mask=coarse.image(mask.astype(np.uint8)),
-        lo_mm=np.maximum(box_lo, lo),
-        hi_mm=np.minimum(box_hi, hi),
+        lo_mm=np.maximum(box_lo, tissue[0]),
+        hi_mm=np.minimum(box_hi, tissue[1]),
         already_masked=already_masked,
     )
+
+
+def _no_patient(image: sitk.Image) -> InputError:
+    lo, hi = extent_mm(image)
+    if hi[2] - lo[2] < LEAST_LENGTH_MM:
+        return InputError(
+            f"the scan covers only {hi[2] - lo[2]:.3g} mm from head to foot: a CT of a head and neck is needed"
+        )
+    return InputError(
+        "no patient found in the scan (nothing of the size of a head above -350 HU); "
+        "is this a CT in Hounsfield units?"
+    )
+
+
+def _tissue_extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray] | None:
+    """The box, in LPS mm, of all voxels above -350 HU, the couch's too; None when there are none."""
+    array = sitk.GetArrayViewFromImage(image)
+    seen = [np.zeros(n, bool) for n in array.shape]
+    for z, plane in enumerate(array):
+        tissue = plane > BODY_THRESHOLD_HU
+        if tissue.any():
+            seen[0][z] = True
+            seen[1] |= tissue.any(axis=1)
+            seen[2] |= tissue.any(axis=0)
+    if not seen[0].any():
+        return None
+    ends = [(int(at[0]), int(at[-1])) for at in (np.flatnonzero(s) for s in seen)]
+    index = np.array([[ends[a][c[a]] + (c[a] - 0.5) for a in range(3)] for c in np.ndindex(2, 2, 2)])
+    corners = [image.TransformContinuousIndexToPhysicalPoint([float(v) for v in row[::-1]]) for row in index]
+    return np.min(corners, axis=0), np.max(corners, axis=0)
 
 
 def network_input(
