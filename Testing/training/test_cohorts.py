@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from soars.errors import InputError
-from soars_training.cohorts.cache import CachedCase, IndexEntry
-from soars_training.cohorts.leaks import leaking_slices, without_leaking_slices
+from soars_training.cli import main
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.leaks import TISSUE_HU, leaking_slices, without_leaking_slices
+from soars_training.cohorts.plan import make_plan
 from soars_training.cohorts.regions import FEWEST_CASES, MARGIN_MM, UsualRegions
-from soars_training.cohorts.splits import hold_out
+from soars_training.cohorts.splits import hold_out, one_fold
 
 Start = tuple[int, int, int]
 
@@ -21,6 +26,11 @@ def _case(
 ) -> CachedCase:
     masks = {organ: (start, np.ones(shape, bool)) for organ, (start, shape) in organs.items()}
     return CachedCase("c", hu.astype(np.int16), (0, 0, 100), spacing, masks, frozenset(organs))
+
+
+def _leaks(case: CachedCase) -> np.ndarray:
+    drawn = np.any([case.full_mask(organ) for organ in case.masks] or [case.ct_hu > 9999], axis=0)
+    return leaking_slices((case.ct_hu > TISSUE_HU).sum((1, 2)), drawn.sum((1, 2)))
 
 
 def _neck_with_leak(width: int = 6) -> CachedCase:
@@ -33,7 +43,7 @@ def _neck_with_leak(width: int = 6) -> CachedCase:
 
 def test_end_slices_that_show_only_a_blob_about_an_organ_are_cut_off() -> None:
     case = _neck_with_leak()  # 24 voxels of tissue about 4 of cord: 6 times, and 4 % of the neck's 576
-    assert np.flatnonzero(leaking_slices(case)).tolist() == list(range(10))
+    assert np.flatnonzero(_leaks(case)).tolist() == list(range(10))
     cut = without_leaking_slices(case)
     assert cut.ct_hu.shape == (20, 30, 30) and cut.origin_mm == (0, 0, 130)
     assert cut.masks["SpinalCord"][0] == (0, 16, 16) and cut.masks["SpinalCord"][1].shape == (14, 2, 2)
@@ -44,7 +54,7 @@ def test_end_slices_that_show_only_a_blob_about_an_organ_are_cut_off() -> None:
 def test_the_other_end_of_the_scan_is_looked_at_too() -> None:
     case = _neck_with_leak()
     turned = _case(case.ct_hu[::-1], {"SpinalCord": ((6, 16, 16), (20, 2, 2))})
-    assert np.flatnonzero(leaking_slices(turned)).tolist() == list(range(20, 30))
+    assert np.flatnonzero(_leaks(turned)).tolist() == list(range(20, 30))
 
 
 def test_a_vertex_without_organs_and_a_whole_neck_stay() -> None:
@@ -53,9 +63,9 @@ def test_a_vertex_without_organs_and_a_whole_neck_stay() -> None:
         r = int(np.sqrt(max(0, 13**2 - max(0, z - 16) ** 2)))
         hu[z, 15 - r : 15 + r, 15 - r : 15 + r] = 20
     case = _case(hu, {"Brainstem": ((12, 12, 12), (8, 5, 5))})
-    assert not leaking_slices(case).any()
+    assert not _leaks(case).any()
     assert without_leaking_slices(case) is case
-    assert not leaking_slices(_case(np.full((5, 5, 5), -1000), {})).any()
+    assert not _leaks(_case(np.full((5, 5, 5), -1000), {})).any()
 
 
 def _pair(shift: int, spacing: tuple[float, float, float]) -> CachedCase:
@@ -114,3 +124,45 @@ def test_all_volumes_of_interest_of_a_patient_fall_on_one_side() -> None:
 def test_nobody_left_to_learn_from_is_refused() -> None:
     with pytest.raises(InputError, match="cannot hold out 5 of 5 patients"):
         hold_out(_entries(5), 5)
+
+
+def _small(n: int, lens_mm: int) -> CachedCase:
+    """A lens of `lens_mm` cubed at 1 mm beside an ear of 4 x 5 x 6 mm (x, y, z)."""
+    hu = np.zeros((20 + n, 30, 30))
+    hu[5:11, 5:10, 5:9] = 700
+    organs = {
+        "Lens_L": ((12, 20, 20), (lens_mm,) * 3),
+        "Cochlea_L": ((6, 6, 6), (2, 2, 2)),
+        "Ear_Internal_L": ((5, 5, 5), (6, 5, 4)),
+    }
+    return replace(_case(hu, organs, (1, 1, 1)), name=f"c{n}")
+
+
+def test_a_plan_computes_volumes_of_interest_and_names_odd_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = []
+    for n, lens_mm in enumerate((3, 3, 4, 7)):
+        case = _small(n, lens_mm)
+        write_case(tmp_path / f"c{n}.npz", case)
+        entries.append(IndexEntry(case.name, f"c{n}.npz", "train", tuple(sorted(case.annotated))))
+    CacheIndex((1, 1, 1), "test", entries).save(tmp_path)
+    assert main(["plan", str(tmp_path)]) == 0
+    vois = json.loads((tmp_path / "voi.json").read_text())
+    assert vois == {
+        "Lens_L": [21, 21, 21],
+        "Ear_L": [12, 15, 18],
+    }  # three times the largest; the ear's two as one
+    lens = json.loads((tmp_path / "plan.json").read_text())["organs"]["Lens_L"]
+    assert lens["median_cc"] == pytest.approx((27 + 64) / 2 / 1000)
+    assert lens["odd"] == ["c3"]  # 343 against a median of 45.5 mm3; 27 is within a third
+    ear = make_plan(tmp_path).organs["Ear_Internal_L"]
+    assert (ear.median_hu, ear.cases, ear.stratum) == (700, 4, "small_hard")
+    assert "| Lens_L | small_hard | 4 |" in capsys.readouterr().out
+
+
+def test_folds_part_the_patients_evenly_by_what_is_annotated() -> None:
+    held = [one_fold(_entries(30), k, 3)[1] for k in (1, 2, 3)]
+    assert [len(part) for part in held] == [10, 10, 10]
+    assert len({e.name for part in held for e in part}) == 30
+    assert all(3 <= sum("Esophagus" in e.annotated for e in part) <= 4 for part in held)

@@ -18,6 +18,7 @@ import torch
 from soars.errors import CancelledError, InputError
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.experiments.crossval import crossval
 from soars_training.fitting.fit import fit
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import BEST, LAST, FitOptions, FittedRun
@@ -97,7 +98,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
         "--windows=-500:1000", "--preset", "laptop",
     ]  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "soars_training.cli", *argv], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (run / LAST).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -206,3 +207,31 @@ def test_the_papers_preset_is_what_the_papers_say() -> None:
     assert (paper.strength.scale, paper.strength.rotation_degrees, paper.strength.mirror) == (0.2, 0, 0)
     # 142 scans, 42 organs: 57 windows a scan (the paper's "about 70" with its own counting), batches of 12.
     assert paper_steps(142, 42, 12) == 50 * 675
+
+
+def test_every_patient_is_held_out_once_and_an_interrupted_fold_goes_on(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "crossval", str(cache), str(tmp_path), "--branch", "anchor", "--organs", ",".join(ORGANS), "--folds", "3",
+        "--features", "4,8", "--patch", "8,8,8", "--steps", "10", "--device", "cpu", "--windows=-500:1000",
+    ]  # fmt: skip
+    assert main(argv) == 0
+    rows = list(csv.DictReader((tmp_path / "crossval.csv").open()))
+    assert len(rows) == 12 and {row["case"] for row in rows} == {f"c{n}" for n in range(6)}
+    held = [set(FittedRun.load(tmp_path / f"fold_{k}").held_out) for k in (1, 2, 3)]
+    assert all(len(part) == 2 for part in held) and len(set.union(*held)) == 6
+    table = capsys.readouterr().out
+    mean = np.mean([float(r["dsc"]) for r in rows if r["organ"] == "Brainstem"])
+    assert f"| Brainstem | 6 | {mean:.3f} |" in table
+    # The last fold was killed before its end: what is there goes on, the finished folds stay as they are.
+    (tmp_path / "fold_3" / "run.json").unlink()
+    before = (tmp_path / "fold_1" / LAST).stat().st_mtime_ns
+    assert main(argv) == 0
+    assert (tmp_path / "fold_1" / LAST).stat().st_mtime_ns == before
+    assert list(csv.DictReader((tmp_path / "crossval.csv").open())) == rows
+
+
+def test_more_folds_than_patients_are_refused(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fold 1 of 7: there are 6 patients"):
+        crossval(cache, tmp_path, _options(), 7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from soars_training.cohorts.prepare import SourceCase, write_volume_cache
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
-from soars_training.release.evaluate import Score, summary_table
+from soars_training.release.evaluate import Score, evaluate_bundle, summary_table
 from soars_training.windows.task import BranchTask
 
 CARD = """# toy
@@ -250,4 +251,38 @@ def test_summary_averages_organs_not_cases() -> None:
     table = summary_table(scores)
     assert "| Parotid_L | 2 | 0.700 | 0.600 |" in table
     assert "**0.600**" in table  # (0.7 + 0.5) / 2: an organ counts once, an undefined DSC not at all
-    assert "| **small and hard** | | **0.500** | | 2.0 |" in table
+    assert "| **small and hard** | | **0.500** | | | | 2.0 |" in table
+
+
+def test_the_table_shows_volumes_and_what_leaking_slices_are_worth() -> None:
+    nan = float("nan")
+    scores = [
+        Score("a", "SpinalCord", 0.8, nan, 0.7, volume_cc=30, reference_volume_cc=20),
+        Score("b", "SpinalCord", 0.6, nan, 0.6, volume_cc=18, reference_volume_cc=20),
+        Score("c", "SpinalCord", 0.7, nan, 0.2, volume_cc=22, reference_volume_cc=20),
+    ]
+    assert "| SpinalCord | 3 | 0.700 | 0.600 | 0.500 | 1.10 |  |" in summary_table(scores)
+
+
+def test_a_scan_that_leaks_is_scored_without_the_slices_that_leak(bundle: Path) -> None:
+    case = _toy(98)
+    hu = sitk.GetArrayFromImage(case.ct)
+    cord = case.structures.full("SpinalCord")
+    last = int(np.flatnonzero(cord.any((1, 2)))[-1])
+    beyond = np.zeros(cord.shape, bool)  # the cord goes on where the CT has been masked with it
+    beyond[last + 1 : last + 5] = cord[last]
+    hu[last + 1 :] = np.where(beyond[last + 1 :], hu[last], -1000)
+    structures = StructureSet(case.structures.geometry)
+    structures.add("SpinalCord", cord | beyond)
+    leaking = replace(
+        case,
+        ct=case.structures.geometry.place(sitk.GetImageFromArray(hu)),
+        structures=structures,
+        annotated=frozenset({"SpinalCord"}),
+    )
+    whole, cut = (evaluate_bundle(str(bundle), [c], engine="torch") for c in (leaking, case))
+    (score,) = [s for s in whole if s.organ == "SpinalCord"]
+    (tidy,) = [s for s in cut if s.organ == "SpinalCord"]
+    assert score.reference_volume_cc == pytest.approx((cord | beyond).sum() * 0.027)
+    assert score.dsc_clean != pytest.approx(score.dsc, abs=1e-3)
+    assert tidy.dsc_clean == tidy.dsc

@@ -8,10 +8,22 @@ import sys
 from collections.abc import Sequence
 
 from soars.errors import SoarsError
-from soars_training.commands import calibrate, evaluate, export, finetune, fit, guide, prepare, search
+from soars_training.commands import (
+    calibrate,
+    crossval,
+    evaluate,
+    export,
+    finetune,
+    fit,
+    guide,
+    plan,
+    prepare,
+    search,
+)
 
 DESCRIPTION = """Train SOARS models. The order of work:
   soars-train prepare work/cache --openkbp DIR          (or --phantoms N, or --list CASES.json)
+  soars-train plan work/cache                           (organs, odd cases, volumes of interest)
   soars-train fit work/cache work/anchor --branch anchor --organs Brainstem,SpinalCord
   soars-train guide work/cache work/anchor work/guide   (anchor probabilities for the other branches)
   soars-train fit work/cache work/mid --branch mid_level --organs Parotid_L,Parotid_R --guide work/guide
@@ -29,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (prepare, search, fit, guide, finetune, export, calibrate, evaluate):
+    every = (prepare, plan, search, fit, crossval, guide, finetune, export, calibrate, evaluate)
+    for command in every:
         command.add(commands)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

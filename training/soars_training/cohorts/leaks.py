@@ -22,10 +22,11 @@ BLOB_SHARE = 0.1
 """Slices with less than this share of the fullest one's tissue say nothing about what is usual."""
 
 
-def leaking_slices(case: CachedCase) -> np.ndarray:
-    """bool [z]: the slices at either end that show tissue only about an organ, and all beyond them."""
-    tissue = (case.ct_hu > TISSUE_HU).sum((1, 2))
-    drawn = _drawn(case).sum((1, 2))
+def leaking_slices(tissue: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """bool [z]: the slices at either end that show tissue only about an organ, and all beyond them.
+
+    `tissue` and `drawn` count the voxels of tissue and of organs in each slice.
+    """
     leaks = np.zeros(len(tissue), bool)
     if not tissue.any():
         return leaks
@@ -44,7 +45,8 @@ def leaking_slices(case: CachedCase) -> np.ndarray:
 
 def without_leaking_slices(case: CachedCase) -> CachedCase:
     """The case cut to the slices between the leaking ones; organs beyond them are cut off with them."""
-    kept = np.flatnonzero(~leaking_slices(case))
+    tissue = (case.ct_hu > TISSUE_HU).sum((1, 2))
+    kept = np.flatnonzero(~leaking_slices(tissue, _drawn(case).sum((1, 2))))
     first, last = int(kept[0]), int(kept[-1]) + 1
     if (first, last) == (0, len(case.ct_hu)):
         return case

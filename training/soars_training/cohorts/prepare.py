@@ -70,7 +70,7 @@ def openkbp_cases(
         annotated: set[str] = set()
         for theirs in facts["annotated"]:
             mask = labels == data["labels"][theirs]
-            for ours, part in _split_mandible(str(names[theirs]), mask).items():
+            for ours, part in split_mandible(str(names[theirs]), mask).items():
                 structures.add(ours, part)
                 annotated.add(ours)
         yield SourceCase(patient, split, ct, structures, frozenset(annotated))
@@ -128,6 +128,13 @@ def split_at_midline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     left = np.zeros_like(mask)
     left[tuple(points[is_left][:, ::-1].astype(int).T)] = True
     return left, mask & ~left
+
+
+def split_mandible(organ: str, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """A mandible in one piece as its two halves, by name; any other organ as it is."""
+    if organ != UNSPLIT_MANDIBLE:
+        return {organ: mask}
+    return dict(zip(MANDIBLE_HALVES, split_at_midline(mask), strict=True))
 
 
 def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCase:
@@ -256,7 +263,11 @@ def _whole_scan(
     case: SourceCase, body: Body, spacing: tuple[float, float, float]
 ) -> Iterator[tuple[str | None, CachedCase]]:
     cached = preprocess(case, body.grid(spacing), body, case.name)
-    yield None, without_leaking_slices(cached)
+    kept = without_leaking_slices(cached)
+    gone = len(cached.ct_hu) - len(kept.ct_hu)
+    if gone:
+        log.info("%s: %d of %d slices show nothing but an organ; cut off", case.name, gone, len(cached.ct_hu))
+    yield None, kept
 
 
 def _write_cache(
@@ -279,9 +290,3 @@ def _write_cache(
             )
     index.save(folder)
     return index
-
-
-def _split_mandible(organ: str, mask: np.ndarray) -> dict[str, np.ndarray]:
-    if organ != UNSPLIT_MANDIBLE:
-        return {organ: mask}
-    return dict(zip(MANDIBLE_HALVES, split_at_midline(mask), strict=True))

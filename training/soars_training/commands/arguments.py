@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars import catalogue
 from soars.errors import InputError
+from soars_training.cohorts.layouts import SHAPES
+
+if TYPE_CHECKING:
+    from soars_training.cohorts.prepare import SourceCase
+    from soars_training.cohorts.reading import LeftOut
 
 OPENKBP_SPLITS = {"train": "train-pats", "validation": "validation-pats"}
 Triple = tuple[float, float, float]
@@ -21,29 +27,55 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--openkbp", type=Path, metavar="DIR", help="OpenKBP folder (cases.json, *_ct.nii.gz, *_oars.nii.gz)"
     )
     source.add_argument("--list", type=Path, metavar="FILE", help="JSON list of your own cases")
+    source.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder of cases in the layout of --layout"
+    )
     source.add_argument("--phantoms", type=int, metavar="N", help="make N phantoms")
+    parser.add_argument(
+        "--layout",
+        choices=sorted(SHAPES),
+        help="with --data: " + "; ".join(f"{name}: {shape}" for name, shape in SHAPES.items()),
+    )
     parser.add_argument(
         "--first-seed", type=int, default=1000, help="seed of the first phantom (default 1000)"
     )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """How a run starts, stops and is repeated."""
+    """How a run starts, is validated, stops and is repeated."""
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
-    parser.add_argument("--deterministic", action="store_true", help="the same bits on every repetition")
-    parser.add_argument("--seed", type=int, default=1, help="of weights and windows (default 1)")
     parser.add_argument(
         "--held-out", type=int, default=0, metavar="N", help="keep N patients for validation (default 0)"
     )
     parser.add_argument(
         "--validate-every", type=int, default=0, metavar="STEPS", help="0: at the end only (default)"
     )
+    add_computer(parser)
+
+
+def add_computer(parser: argparse.ArgumentParser) -> None:
+    """Seed, checkpoints and what to run on."""
+    parser.add_argument("--deterministic", action="store_true", help="the same bits on every repetition")
+    parser.add_argument("--seed", type=int, default=1, help="of weights and windows (default 1)")
     parser.add_argument(
         "--checkpoint-every", type=int, default=250, metavar="STEPS", help="(default %(default)s)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads")
+
+
+def real_cases(args: argparse.Namespace, openkbp_split: str, left_out: LeftOut) -> Iterator[SourceCase]:
+    """The cases that --openkbp, --list or --data names; raises `InputError`."""
+    from soars_training.cohorts import layouts, prepare, reading
+
+    if args.openkbp:
+        return prepare.openkbp_cases(args.openkbp, [OPENKBP_SPLITS[openkbp_split]])
+    if args.list:
+        return prepare.listed_cases(args.list)
+    if not args.layout:
+        raise InputError(f"--data needs --layout, one of {', '.join(sorted(SHAPES))}")
+    return reading.read_cases(layouts.case_files(args.layout, args.data), left_out)
 
 
 def organs(text: str | None, branch: str) -> tuple[str, ...]:

@@ -63,14 +63,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _cases(args: argparse.Namespace) -> Iterator[SourceCase]:
-    from soars_training.cohorts import phantoms, prepare
+    from soars_training.cohorts import phantoms
+    from soars_training.cohorts.reading import LeftOut
 
     if args.phantoms:
         seeds = range(args.first_seed, args.first_seed + args.phantoms)
         return iter(phantoms.phantom_cases(seeds, arguments.spacing(args.spacing), "head_neck"))
-    if args.openkbp:
-        return prepare.openkbp_cases(args.openkbp, [arguments.OPENKBP_SPLITS[args.split]])
-    return prepare.listed_cases(args.list)
+    return arguments.real_cases(args, args.split, LeftOut())
 
 
 def _held_out(args: argparse.Namespace) -> Iterator[SourceCase]:

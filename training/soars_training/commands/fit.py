@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("fit", help="train one branch")
     add_network(parser)
+    add_blocks(parser)
+    parser.add_argument(
+        "--init", type=Path, metavar="RUN", help="start from a finished run of a network with the same layers"
+    )
+    arguments.add_run(parser)
+    parser.set_defaults(run=run)
+
+
+def add_blocks(parser: argparse.ArgumentParser) -> None:
+    """The kernel choices."""
     parser.add_argument(
         "--blocks",
         help="kernel choice per block (2d_k3 2d_k5 3d_k3 3d_k5 p3d_k3 p3d_k5), the encoder's from fine to coarse, then "
         "the decoder's from coarse to fine, with commas between; or the folder of a soars-train search; or "
         "random:SEED; default 3d_k3 everywhere",
     )
-    parser.add_argument(
-        "--init", type=Path, metavar="RUN", help="start from a finished run of a network with the same layers"
-    )
-    arguments.add_run(parser)
-    parser.set_defaults(run=run)
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from soars_training.commands import arguments
 
+LEFT_OUT = "left_out.csv"
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prepare", help="preprocess cases into a training cache")
@@ -21,6 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from soars_training.cohorts import phantoms, prepare
+    from soars_training.cohorts.reading import LeftOut
 
     spacing = arguments.spacing(args.spacing)
     vois = arguments.read_vois(args.voi)
@@ -32,13 +35,13 @@ def run(args: argparse.Namespace) -> None:
             cases = phantoms.phantom_cases(seeds, spacing)
             prepare.write_volume_cache(cases, args.cache, spacing, "phantom", len(seeds))
         return
-    cases = (
-        prepare.openkbp_cases(args.openkbp, [arguments.OPENKBP_SPLITS["train"]])
-        if args.openkbp
-        else prepare.listed_cases(args.list)
-    )
-    source = "OpenKBP" if args.openkbp else args.list.stem
+    left_out = LeftOut()
+    cases = arguments.real_cases(args, "train", left_out)
+    source = "OpenKBP" if args.openkbp else (args.list or args.data).stem
     if args.voi:
         prepare.write_voi_cache(cases, args.cache, spacing, vois, source)
     else:
         prepare.write_volume_cache(cases, args.cache, spacing, source)
+    left_out.write(args.cache / LEFT_OUT)
+    if left_out.rows:
+        print(f"{len(left_out.rows)} structures or cases were left out: see {args.cache / LEFT_OUT}")

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import CtChannel, Foreground, Source, slide
 from soars.errors import InputError
 from soars_training.cohorts.cache import CacheIndex
-from soars_training.cohorts.splits import hold_out
+from soars_training.cohorts.splits import split
 from soars_training.fitting.fit import describe, held_out_cases, live_spec, window_data
 from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
-from soars_training.fitting.validate import LiveEngine, dice_per_class
+from soars_training.fitting.validate import CaseScore, LiveEngine, dice_per_class
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
 
@@ -54,7 +53,7 @@ def finetune(
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     index = CacheIndex.load(cache)
-    learn, held = hold_out(index.of_split(options.train_split), options.held_out)
+    learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
     data = window_data(cache, index, options, learn)
     held_cases = held_out_cases(cache, held, data, None)
     models = {name: BranchModel(options, tasks[name]) for name in BRANCHES}
@@ -65,7 +64,7 @@ def finetune(
     if resume:
         state.resume(output)
 
-    def validate() -> dict[str, float]:
+    def validate() -> list[CaseScore]:
         engines = {
             name: LiveEngine(
                 getattr(state.averaged, name).network, "softmax", device, training_precision(device)
@@ -115,9 +114,9 @@ def _cascade_dice(
     options: FitOptions,
     spacing_mm: tuple[float, float, float],
     cases: Sequence[LoadedCase],
-) -> dict[str, float]:
-    """Mean DSC per organ over whole patients, the mid-level branch guided by the anchor branch's own output."""
-    found: dict[str, list[float]] = {}
+) -> list[CaseScore]:
+    """DSC per organ of whole patients, the mid-level branch guided by the anchor branch's own output."""
+    found = []
     specs = {name: live_spec(task, options, spacing_mm) for name, task in tasks.items()}
     for case in cases:
         z, y, x = case.data.ct_hu.shape
@@ -129,8 +128,8 @@ def _cascade_dice(
             truth = case.data.label_map(tasks[name].classes)
             for organ, value in dice_per_class(result.labels(), truth, tasks[name].classes).items():
                 if organ in case.data.annotated and organ in case.data.masks:
-                    found.setdefault(organ, []).append(value)
-    return {organ: float(np.mean(values)) for organ, values in found.items()}
+                    found.append(CaseScore(case.data.name, organ, value))
+    return found
 
 
 def _split(

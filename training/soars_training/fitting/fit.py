@@ -12,13 +12,13 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
 from soars.networks.architecture import UNetArchitecture
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
-from soars_training.cohorts.splits import hold_out
+from soars_training.cohorts.splits import split
 from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
 from soars_training.fitting.models import BranchModel
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
-from soars_training.fitting.validate import ACTIVATIONS, LiveEngine, whole_patient_dice
+from soars_training.fitting.validate import ACTIVATIONS, CaseScore, LiveEngine, whole_patient_dice
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.loaded import LoadedCase, load
 from soars_training.windows.task import BranchTask
@@ -46,7 +46,7 @@ def fit(
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     index = CacheIndex.load(cache)
-    learn, held = hold_out(index.of_split(options.train_split), options.held_out)
+    learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
     data = window_data(cache, index, options, learn, guide_folder)
     held_cases = held_out_cases(cache, held, data, guide_folder)
     model = BranchModel(options)
@@ -57,9 +57,9 @@ def fit(
         state.resume(output)
     spec = live_spec(options.task, options, index.spacing_mm)
 
-    def validate() -> dict[str, float]:
+    def validate() -> list[CaseScore]:
         if not options.task.softmax:
-            return {}
+            return []
         averaged = state.averaged
         assert isinstance(averaged, BranchModel)
         engine = LiveEngine(averaged.network, spec.activation, device, training_precision(device))

@@ -21,6 +21,7 @@ from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
 from soars.errors import CancelledError, InputError
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
+from soars_training.fitting.validate import CaseScore, mean_per_organ
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.task import Batch, collate
 
@@ -29,20 +30,18 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 20
 MAX_GRADIENT = 5.0
 
-Scores = dict[str, float]
-
 
 def train(
     state: TrainingState,
     data: WindowDataset,
     output: Path,
     device: torch.device,
-    validate: Callable[[], Scores],
+    validate: Callable[[], list[CaseScore]],
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Run to the last step, from wherever the state stands.
 
-    `validate` gives the mean DSC per organ of the held-out patients, or nothing; it is called every `validate_every`
+    `validate` gives the DSC of the held-out patients' organs, or nothing; it is called every `validate_every`
     steps and at the end. `after_step` is called after every step. Raises `CancelledError` after SIGTERM or SIGINT, with
     a checkpoint written, and `InputError` when the loss is no longer a number.
     """
@@ -105,11 +104,13 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _score(state: TrainingState, output: Path, scores: Scores) -> None:
+def _score(state: TrainingState, output: Path, scores: list[CaseScore]) -> None:
     if not scores:
         return
-    state.scores += [(state.step, organ, value) for organ, value in scores.items()]
-    mean = float(np.mean(list(scores.values())))
+    means = mean_per_organ(scores)
+    state.scores += [(state.step, organ, value) for organ, value in means.items()]
+    state.cases = [(score.case, score.organ, score.dsc) for score in scores]
+    mean = float(np.mean(list(means.values())))
     log.info("step %d: mean DSC of the held-out patients %.4f", state.step, mean)
     if mean > state.best:
         state.best = mean

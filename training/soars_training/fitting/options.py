@@ -33,7 +33,8 @@ class FitOptions:
         steps, batch, learning_rate, optimiser, weight_decay: one schedule from the rate to zero after a short warm-up,
             a cosine or nnU-Net's polynomial (1 - step / steps)^0.9.
         seed: of weights and windows. train_split: the cache's split to learn from.
-        held_out: so many patients of it are kept for validation, every `validate_every` steps (0: only at the end).
+        held_out: so many patients of it are kept for validation, every `validate_every` steps (0: only at the end);
+            fold: (k, n) keeps the k-th of n parts instead, counted from 1.
         device: auto, cpu or cuda; threads: CPU threads; deterministic: the same bits on every repetition.
         init: a finished run to go on from, or of which to take the layers that fit.
         strength: of the augmentation. foreground: share of windows drawn about an organ.
@@ -56,6 +57,7 @@ class FitOptions:
     seed: int = 1
     train_split: str = "train"
     held_out: int = 0
+    fold: tuple[int, int] | None = None
     validate_every: int = 0
     device: str = "auto"
     threads: int | None = None

@@ -17,7 +17,7 @@ from soars.errors import InputError
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import BEST, LAST, FitOptions
 
-LOSS_FILE, DSC_FILE = "loss.csv", "validation.csv"
+LOSS_FILE, DSC_FILE, CASES_FILE = "loss.csv", "validation.csv", "held_out.csv"
 
 
 @dataclass
@@ -25,8 +25,8 @@ class TrainingState:
     """The model, its averaged twin, the optimiser, and what has been seen so far.
 
     `losses` rows are (step, mean loss since the row before, learning rate, seconds), `scores` rows (step, organ, mean
-    DSC); `pending` holds the losses of the steps since the last row. `others` are optimisers beside the weights', and
-    `notes` what a run has to remember besides.
+    DSC), `cases` rows (case, organ, DSC) of the last validation; `pending` holds the losses of the steps since the last
+    row. `others` are optimisers beside the weights', and `notes` what a run has to remember besides.
     """
 
     options: FitOptions
@@ -37,6 +37,7 @@ class TrainingState:
     seconds: float = 0.0
     losses: list[tuple[int, float, float, float]] = field(default_factory=list)
     scores: list[tuple[int, str, float]] = field(default_factory=list)
+    cases: list[tuple[str, str, float]] = field(default_factory=list)
     pending: list[float] = field(default_factory=list)
     others: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class TrainingState:
                 mine.copy_(theirs)
 
     def save(self, folder: Path) -> None:
-        """Write `last.ckpt`, whole or not at all, and the two tables."""
+        """Write `last.ckpt`, whole or not at all, and the tables."""
         data = {
             "options": self.options.to_dict(),
             "step": self.step,
@@ -71,6 +72,7 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
             "losses": self.losses,
             "scores": self.scores,
+            "cases": self.cases,
             "pending": self.pending,
             "others": {name: optimiser.state_dict() for name, optimiser in self.others.items()},
             "notes": self.notes,
@@ -90,6 +92,7 @@ class TrainingState:
     def write_tables(self, folder: Path) -> None:
         _table(folder / LOSS_FILE, ("step", "loss", "learning_rate", "seconds"), self.losses)
         _table(folder / DSC_FILE, ("step", "organ", "dsc"), self.scores)
+        _table(folder / CASES_FILE, ("case", "organ", "dsc"), self.cases)
 
     def resume(self, folder: Path) -> None:
         """Go back to the last checkpoint. Raises `InputError` when there is none, or for a run with other options."""
@@ -115,6 +118,7 @@ class TrainingState:
         self.step, self.seconds, self.best = data["step"], data["seconds"], data["best"]
         self.losses = [tuple(row) for row in data["losses"]]
         self.scores = [tuple(row) for row in data["scores"]]
+        self.cases = [tuple(row) for row in data["cases"]]
         self.pending, self.notes = list(data["pending"]), list(data["notes"])
         for name, optimiser in self.others.items():
             optimiser.load_state_dict(data["others"][name])

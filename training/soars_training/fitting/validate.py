@@ -20,6 +20,23 @@ ACTIVATIONS = {"anchor": "softmax", "mid_level": "softmax", "detection": "heatma
 
 
 @dataclass(frozen=True)
+class CaseScore:
+    """The DSC of one organ in one held-out case."""
+
+    case: str
+    organ: str
+    dsc: float
+
+
+def mean_per_organ(scores: Iterable[CaseScore]) -> dict[str, float]:
+    """Mean DSC of every organ over its cases."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        values.setdefault(score.organ, []).append(score.dsc)
+    return {organ: float(np.mean(found)) for organ, found in values.items()}
+
+
+@dataclass(frozen=True)
 class LiveEngine:
     """A network in memory as the cascade's windows run one (`soars.cascade.engine.Engine`)."""
 
@@ -52,12 +69,12 @@ class Channels:
 
 def whole_patient_dice(
     engine: LiveEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
-) -> dict[str, float]:
-    """Mean DSC per class over the patients that have it, on the working grid, by the windows of inference.
+) -> list[CaseScore]:
+    """DSC of every class in every patient that has it, on the working grid, by the windows of inference.
 
-    For softmax branches; a class that no patient has is left out.
+    For softmax branches.
     """
-    found: dict[str, list[float]] = {}
+    found = []
     for case in cases:
         z, y, x = case.data.ct_hu.shape
         grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))
@@ -67,8 +84,8 @@ def whole_patient_dice(
         labels = slide(engine, spec, grid, sources, lambda _done, _of: None).labels()
         for organ, value in dice_per_class(labels, case.target[0], task.classes).items():
             if organ in case.data.annotated and organ in case.data.masks:
-                found.setdefault(organ, []).append(value)
-    return {organ: float(np.mean(values)) for organ, values in found.items()}
+                found.append(CaseScore(case.data.name, organ, value))
+    return found
 
 
 def dice_per_class(labels: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> dict[str, float]:

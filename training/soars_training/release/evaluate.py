@@ -1,4 +1,4 @@
-"""DSC of a bundle over cases, through the very cascade that users run."""
+"""How well a bundle does on cases, through the very cascade that users run."""
 
 from __future__ import annotations
 
@@ -8,27 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from tqdm import tqdm
 
-from soars import catalogue
 from soars.bundle.store import load_bundle
+from soars.catalogue import CATALOGUE
 from soars.cells import HarmlessWriter
 from soars.ct.images import CtScan
 from soars.metrics import dice
 from soars.run.segment import SegmentOptions, SegmentResult, segment
 from soars.structures import Mask, StructureSet
+from soars_training.cohorts.leaks import TISSUE_HU, leaking_slices
 from soars_training.cohorts.prepare import SourceCase, group_centre_mm
+
+COLUMNS = ("case", "organ", "dsc", "centre_error_mm", "dsc_clean", "volume_cc", "reference_volume_cc")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One organ of one case. `dsc` is nan where neither has a voxel; `centre_error_mm` is the distance between the
-    detected and the true centre of a heat map's organs, nan where there is none."""
+    """One organ of one case.
+
+    `dsc` is nan where neither has a voxel; `dsc_clean` leaves out the end slices in which the CT gives the organ away
+    (see `soars_training.cohorts.leaks`). The volumes are what was found and what the reference has. `centre_error_mm`
+    is the distance between the detected and the true centre of a heat map's organs, nan where there is none.
+    """
 
     case: str
     organ: str
     dsc: float
-    centre_error_mm: float
+    centre_error_mm: float = float("nan")
+    dsc_clean: float = float("nan")
+    volume_cc: float = float("nan")
+    reference_volume_cc: float = float("nan")
 
 
 def evaluate_bundle(
@@ -48,14 +59,13 @@ def evaluate_bundle(
     scores = []
     for case in tqdm(cases, desc=f"evaluate {bundle.name}", unit="case"):
         result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, SegmentOptions(engine=engine))
+        leaks = _leaking(case)
         for organ in bundle.organs:
             if organ in case.annotated and organ not in joined:
-                value = dice(_mask(result.structures, (organ,)), _mask(case.structures, (organ,)))
-                scores.append(Score(case.name, organ, value, _centre_error(result, case, organ)))
+                scores.append(_score(result, case, organ, (organ,), leaks))
         for whole, parts in joins.items():
             if set(parts) <= case.annotated and set(parts) <= set(bundle.organs):
-                value = dice(_mask(result.structures, parts), _mask(case.structures, parts))
-                scores.append(Score(case.name, whole, value, float("nan")))
+                scores.append(_score(result, case, whole, parts, leaks))
     return scores
 
 
@@ -63,36 +73,98 @@ def write_csv(scores: Iterable[Score], path: Path) -> None:
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="") as stream:
         writer = HarmlessWriter(stream)
-        writer.writerow(("case", "organ", "dsc", "centre_error_mm"))
+        writer.writerow(COLUMNS)
         for s in scores:
-            writer.writerow((s.case, s.organ, f"{s.dsc:.4f}", f"{s.centre_error_mm:.2f}"))
+            writer.writerow(
+                (s.case, s.organ, f"{s.dsc:.4f}", f"{s.centre_error_mm:.2f}", f"{s.dsc_clean:.4f}")
+                + (f"{s.volume_cc:.3f}", f"{s.reference_volume_cc:.3f}")
+            )
     os.replace(temporary, path)
 
 
 def summary_table(scores: Iterable[Score]) -> str:
-    """Markdown: per organ the number of cases, mean and lowest DSC, mean centre error; then the mean over organs."""
+    """Markdown: per organ the number of cases, mean and lowest DSC, mean DSC without leaking slices, median of the
+    volume found over the reference's, mean centre error; then the means over organs."""
     by_organ: dict[str, list[Score]] = {}
     for score in scores:
         by_organ.setdefault(score.organ, []).append(score)
-    lines = ["| organ | cases | mean DSC | lowest | centre error mm |", "|---|---|---|---|---|"]
-    means, small, errors = [], [], []
+    lines = [
+        "| organ | cases | mean DSC | lowest | without leaking slices | volume ratio | centre error mm |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    means: list[float] = []
+    clean: list[float] = []
+    small: list[float] = []
+    errors: list[float] = []
     for organ, rows in by_organ.items():
-        values = np.array([r.dsc for r in rows])
-        values = values[np.isfinite(values)]
+        values = _finite(r.dsc for r in rows)
         if not len(values):
             continue
-        distances = np.array([r.centre_error_mm for r in rows])
-        distances = distances[np.isfinite(distances)]
+        distances = _finite(r.centre_error_mm for r in rows)
+        tidy = _finite(r.dsc_clean for r in rows)
+        ratios = _finite(r.volume_cc / r.reference_volume_cc for r in rows if r.reference_volume_cc)
         means.append(values.mean())
-        if catalogue.CATALOGUE[organ].stratum == "small_hard":
+        clean.append(tidy.mean() if len(tidy) else np.nan)
+        if CATALOGUE[organ].stratum == "small_hard":
             small.append(values.mean())
             errors.extend(distances)
-        shown = f"{distances.mean():.1f}" if len(distances) else ""
-        lines.append(f"| {organ} | {len(values)} | {values.mean():.3f} | {values.min():.3f} | {shown} |")
-    lines.append(f"| **mean of organs** | | **{np.mean(means):.3f}** | {np.min(means):.3f} | |")
+        cells = [
+            organ,
+            str(len(values)),
+            f"{values.mean():.3f}",
+            f"{values.min():.3f}",
+            f"{clean[-1]:.3f}" if len(tidy) else "",
+            f"{np.median(ratios):.2f}" if len(ratios) else "",
+            f"{distances.mean():.1f}" if len(distances) else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    tidy_mean = f"{np.nanmean(clean):.3f}" if np.isfinite(clean).any() else ""
+    lines.append(
+        f"| **mean of organs** | | **{np.mean(means):.3f}** | {np.min(means):.3f} | {tidy_mean} | | |"
+    )
     if small:
-        lines.append(f"| **small and hard** | | **{np.mean(small):.3f}** | | {np.mean(errors):.1f} |")
+        lines.append(f"| **small and hard** | | **{np.mean(small):.3f}** | | | | {np.mean(errors):.1f} |")
     return "\n".join(lines)
+
+
+def _finite(values: Iterable[float]) -> np.ndarray:
+    found = np.array(list(values), float)
+    return found[np.isfinite(found)]
+
+
+def _score(
+    result: SegmentResult, case: SourceCase, organ: str, parts: tuple[str, ...], leaks: np.ndarray
+) -> Score:
+    found, true = _mask(result.structures, parts), _mask(case.structures, parts)
+    voxel_cc = float(np.prod(case.structures.geometry.spacing)) / 1000
+    return Score(
+        case.name,
+        organ,
+        dice(found, true),
+        _centre_error(result, case, organ) if parts == (organ,) else float("nan"),
+        dice(_without(found, leaks), _without(true, leaks)),
+        int(found.array.sum()) * voxel_cc,
+        int(true.array.sum()) * voxel_cc,
+    )
+
+
+def _leaking(case: SourceCase) -> np.ndarray:
+    """bool [z] on the CT's own grid; none of a CT whose slices are not axial."""
+    direction = np.asarray(case.ct.GetDirection()).reshape(3, 3)
+    slices = case.ct.GetSize()[2]
+    if not np.allclose(np.abs(direction), np.eye(3), atol=1e-3):
+        return np.zeros(slices, bool)
+    tissue = (sitk.GetArrayViewFromImage(case.ct) > TISSUE_HU).sum((1, 2))
+    drawn = np.zeros(tissue.shape, int)
+    whole = case.structures.union(case.structures.names)
+    drawn[whole.start[0] : whole.start[0] + whole.array.shape[0]] = whole.array.sum((1, 2))
+    return leaking_slices(tissue, drawn)
+
+
+def _without(mask: Mask, leaks: np.ndarray) -> Mask:
+    """The mask with the leaking slices emptied."""
+    inside = ~leaks[mask.start[0] : mask.start[0] + mask.array.shape[0]]
+    return Mask(mask.start, mask.array & inside[:, None, None])
 
 
 def _mask(structures: StructureSet, organs: tuple[str, ...]) -> Mask:
@@ -101,7 +173,7 @@ def _mask(structures: StructureSet, organs: tuple[str, ...]) -> Mask:
 
 
 def _centre_error(result: SegmentResult, case: SourceCase, organ: str) -> float:
-    group = catalogue.CATALOGUE[organ].detection_group
+    group = CATALOGUE[organ].detection_group
     centres = {d.group: d.centre_mm for d in result.detections}
     truth = group_centre_mm(case.structures, group) if group in centres else None
     return float("nan") if truth is None else float(np.linalg.norm(np.asarray(centres[group]) - truth))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def search(
     patients = len({e.patient for e in CacheIndex.load(cache).of_split(options.train_split)})
     if patients < 3:
         raise InputError(f"{cache}: a search needs three patients or more, and there are {patients}")
-    options = replace(options, blocks=None, held_out=round(patients * HELD_OUT))
+    options = replace(options, blocks=None, fold=None, held_out=round(patients * HELD_OUT))
     options.check()
     device = training_device(options.device)
     claim(output, resume, overwrite)
@@ -76,7 +75,7 @@ def search(
             state.notes.append({"step": state.step, "shares": model.shares()})
 
     with deterministic(options.deterministic):
-        train(state, data, output, device, dict, after_step)
+        train(state, data, output, device, list, after_step)
     _write(output / SEARCH_FILE, options.architecture(), model, state)
     return model.choice()
 
@@ -127,10 +126,3 @@ def _write(path: Path, architecture: UNetArchitecture, model: SearchModel, state
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(data, indent=1))
     os.replace(temporary, path)
-
-
-def history_table(shares: Sequence[Sequence[float]]) -> str:
-    """Markdown: a row a block, the share of every kernel."""
-    lines = [f"| block | {' | '.join(KERNELS)} |", "|---" * (len(KERNELS) + 1) + "|"]
-    lines += [f"| {i} | {' | '.join(f'{s:.3f}' for s in row)} |" for i, row in enumerate(shares)]
-    return "\n".join(lines)

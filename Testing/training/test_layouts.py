@@ -1,0 +1,162 @@
+"""Cohorts are read as they are published: names, geometry, what was annotated, and what was left out and why."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.ct.series import read_series
+from soars.dicom.rtstruct_write import write_rtstruct
+from soars.errors import InputError
+from soars.formats.segnrrd import write_seg_nrrd
+from soars.phantom import make_phantom
+from soars.phantom.export import write_phantom_dicom
+from soars.structures import Geometry, StructureSet
+from soars_training.cli import main
+from soars_training.cohorts.cache import CacheIndex
+from soars_training.cohorts.layouts import case_files
+from soars_training.cohorts.reading import LeftOut, read_cases
+
+GEOMETRY = Geometry((40, 36, 30), (2.0, 2.0, 3.0), (-40.0, -36.0, 0.0))
+BOXES = {"brainstem": ((12, 12, 14), (8, 8, 10)), "parotid": ((5, 10, 28), (8, 10, 8))}
+"""Two boxes of 7.7 cc: 640 voxels of 12 mm3."""
+
+
+def _ct(path: Path) -> None:
+    hu = np.full(GEOMETRY.shape, -1000, np.int16)
+    hu[2:-2, 3:-3, 3:-3] = 30
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(GEOMETRY.place(sitk.GetImageFromArray(hu)), str(path))
+
+
+def _box(which: str) -> np.ndarray:
+    mask = np.zeros(GEOMETRY.shape, np.uint8)
+    start, shape = BOXES[which]
+    mask[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))] = 1
+    return mask
+
+
+def _mask(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(GEOMETRY.place(sitk.GetImageFromArray(array)), str(path))
+
+
+def _masks(ct: str, folder: str, brainstem: str, parotid: str, ending: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        _ct(root / "a" / ct)
+        _mask(root / "a" / folder / f"{brainstem}{ending}", _box("brainstem"))
+        _mask(root / "a" / folder / f"{parotid}{ending}", _box("parotid"))
+
+    return make
+
+
+def _nnunet(root: Path) -> None:
+    _ct(root / "imagesTr" / "a_0000.nii.gz")
+    _mask(root / "labelsTr" / "a.nii.gz", _box("brainstem") + 2 * _box("parotid"))
+    labels = {"background": 0, "Brain stem": 1, "left parotid": 2}
+    facts = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(facts))
+
+
+def _hanseg(root: Path) -> None:
+    folder = root / "set_1" / "case_01"
+    _ct(folder / "case_01_IMG_CT.nrrd")
+    for name, which in (("Brainstem", "brainstem"), ("Parotid_L", "parotid")):
+        one = StructureSet(GEOMETRY)
+        one.add(name, _box(which).astype(bool))
+        write_seg_nrrd(one, folder / f"case_01_OAR_{name}.seg.nrrd")
+
+
+PUBLISHED: dict[str, Callable[[Path], None]] = {
+    "nnunet": _nnunet,
+    "hanseg": _hanseg,
+    "pddca": _masks("img.nrrd", "structures", "BrainStem", "Parotid_L", ".nrrd"),
+    "deepmind": _masks("CT_IMAGE.nrrd", "segmentations", "Brainstem", "Parotid_Lt", ".nrrd"),
+    "totalsegmentator": _masks("ct.nii.gz", "segmentations", "brainstem", "parotid_gland_left", ".nii.gz"),
+    "folders": _masks("ct.nii.gz", "structures", "Brainstem", "Parotid_L", ".nii.gz"),
+}
+
+
+@pytest.mark.parametrize("layout", PUBLISHED)
+def test_a_published_layout_gives_the_same_case(layout: str, tmp_path: Path) -> None:
+    PUBLISHED[layout](tmp_path)
+    left_out = LeftOut()
+    (case,) = read_cases(case_files(layout, tmp_path), left_out)
+    assert case.name in ("a", "case_01") and not left_out.rows
+    assert case.annotated == {"Brainstem", "Parotid_L"}
+    for organ, which in (("Brainstem", "brainstem"), ("Parotid_L", "parotid")):
+        np.testing.assert_array_equal(case.structures.full(organ), _box(which).astype(bool))
+
+
+def test_a_hospitals_dicom_tree_is_read(tmp_path: Path) -> None:
+    phantom = make_phantom(3, spacing_mm=(4.0, 4.0, 6.0))
+    for patient in ("one", "two"):
+        ct = write_phantom_dicom(phantom, tmp_path / patient / "plan")
+        _, series, _ = read_series(ct)
+        (tmp_path / patient / "structures").mkdir()
+        write_rtstruct(phantom.structures, tmp_path / patient / "structures" / "rs.dcm", series)
+    write_rtstruct(phantom.structures, tmp_path / "two" / "structures" / "old.dcm", series)
+    left_out = LeftOut()
+    (case,) = read_cases(case_files("dicom", tmp_path), left_out)
+    assert case.name == "one" and "Brainstem" in case.annotated
+    found, true = case.structures.volume_cc("Brainstem"), phantom.structures.volume_cc("Brainstem")
+    assert found == pytest.approx(true, rel=0.01)
+    assert left_out.rows[-1] == ("two", "", "2 RTSTRUCT or SEG files where one is needed")
+
+
+def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_rest_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    PUBLISHED["folders"](data)
+    structures = data / "a" / "structures"
+    larynx = np.zeros(GEOMETRY.shape, np.uint8)
+    larynx[15, 15, 15:17] = 1  # 0.02 cc
+    _mask(structures / "Larynx.nii.gz", larynx)
+    _mask(structures / "PTV70.nii.gz", _box("parotid"))
+    _mask(structures / "Esophagus.nii.gz", np.zeros(GEOMETRY.shape, np.uint8))
+    (data / "b").mkdir()
+    (data / "b" / "ct.nii.gz").write_bytes(b"no image")
+    _mask(data / "b" / "structures" / "Brainstem.nii.gz", _box("brainstem"))
+    cache = tmp_path / "cache"
+    assert main(["prepare", str(cache), "--data", str(data), "--layout", "folders", "--spacing", "4"]) == 0
+    rows = {(r["case"], r["organ"]): r["why"] for r in csv.DictReader((cache / "left_out.csv").open())}
+    assert set(rows) == {("a", "Larynx"), ("a", "PTV70"), ("a", "Esophagus"), ("b", "")}
+    assert "0.024 cc is impossible" in rows["a", "Larynx"]
+    assert "unknown organ 'PTV70'" in rows["a", "PTV70"]
+    assert rows["a", "Esophagus"] == "it has no voxel"
+    assert "ct.nii.gz" in rows["b", ""]
+    assert "4 structures or cases were left out" in capsys.readouterr().out
+    (entry,) = CacheIndex.load(cache).cases
+    assert entry.annotated == ("Brainstem", "Parotid_L")
+
+
+def test_a_mandible_in_one_piece_is_halved_too(tmp_path: Path) -> None:
+    _ct(tmp_path / "a" / "ct.nii.gz")
+    arch = np.zeros(GEOMETRY.shape, np.uint8)
+    arch[8:20, 20:28, 8:14] = arch[8:20, 20:28, 26:32] = arch[8:20, 16:20, 8:32] = 1
+    _mask(tmp_path / "a" / "structures" / "Mandible.nii.gz", arch)
+    (case,) = read_cases(case_files("folders", tmp_path), LeftOut())
+    assert case.annotated == {"Bone_Mandible", "Bone_Mandible_L", "Bone_Mandible_R"}
+    assert case.structures.voxels("Bone_Mandible_L") == case.structures.voxels("Bone_Mandible_R")
+
+
+def test_a_folder_in_another_layout_says_what_was_expected(tmp_path: Path) -> None:
+    _nnunet(tmp_path)
+    with pytest.raises(InputError, match=r"no case in the layout pddca; expected .*CASE/img\.nrrd"):
+        case_files("pddca", tmp_path)
+    with pytest.raises(InputError, match="there is no folder"):
+        case_files("pddca", tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_layout_is_asked_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", str(tmp_path / "cache"), "--data", str(tmp_path)]) == 2
+    assert "--data needs --layout" in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""Where the published data sets, and hospitals, keep the CT and the structures of each case."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from soars.errors import InputError
+from soars.formats.dicomfile import RTSTRUCT, SEGMENTATION, sop_class
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case on disk.
+
+    Attributes:
+        name: unique in the data set; split: "train" unless the layout names another.
+        ct: file or DICOM folder.
+        structures: what is read whole: a file of structures or a folder of masks; empty when `masks` is used.
+        masks: organ as the data set spells it -> the file that holds it alone.
+        problem: why the case cannot be read, None when nothing is missing.
+    """
+
+    name: str
+    ct: Path
+    structures: Path | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    split: str = "train"
+    problem: str | None = None
+
+
+Layout = Callable[[Path], Iterator[CaseFiles]]
+
+
+def case_files(layout: str, root: Path) -> list[CaseFiles]:
+    """The cases of a folder in the layout of that name. Raises `InputError` when there are none, or two of one name."""
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}")
+    cases = list(LAYOUTS[layout](root))
+    if not cases:
+        raise InputError(f"{root}: no case in the layout {layout}; expected {SHAPES[layout]}")
+    names = [case.name for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{root}: two cases are called {twice[0]}")
+    return cases
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _image(folder: Path, *stems: str) -> Path | None:
+    """The image of the first of these names that the folder has."""
+    for stem in stems:
+        for ending in IMAGE_ENDINGS:
+            if (folder / (stem + ending)).is_file():
+                return folder / (stem + ending)
+    return None
+
+
+def _with_masks(folder: Path, ct: Path, masks: str) -> CaseFiles:
+    problem = None if (folder / masks).is_dir() else f"there is no folder {masks}"
+    return CaseFiles(folder.name, ct, folder / masks, problem=problem)
+
+
+def _dicom(root: Path) -> Iterator[CaseFiles]:
+    """A folder a patient, anywhere below which lie one CT series and one RTSTRUCT or SEG."""
+    for folder in _folders(root):
+        slices, structures = [], []
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            what = sop_class(path)
+            if what == CT_IMAGE:
+                slices.append(path)
+            elif what in (RTSTRUCT, SEGMENTATION):
+                structures.append(path)
+        if slices and len(structures) == 1:
+            yield CaseFiles(folder.name, slices[0].parent, structures[0])
+        elif slices or structures:
+            what = f"{len(structures)} RTSTRUCT or SEG files where one is needed" if slices else "no CT"
+            yield CaseFiles(folder.name, folder, problem=what)
+
+
+def _nnunet(root: Path) -> Iterator[CaseFiles]:
+    """nnU-Net raw data: dataset.json, imagesTr/CASE_0000.ENDING, labelsTr/CASE.ENDING."""
+    try:
+        ending = str(json.loads((root / "dataset.json").read_text())["file_ending"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for label in sorted((root / "labelsTr").glob(f"*{ending}")):
+        name = label.name.removesuffix(ending)
+        ct = root / "imagesTr" / f"{name}_0000{ending}"
+        problem = None if ct.is_file() else f"there is no {ct.name} in imagesTr"
+        yield CaseFiles(name, ct, label, problem=problem)
+
+
+def _hanseg(root: Path) -> Iterator[CaseFiles]:
+    """HaN-Seg: case_01/case_01_IMG_CT.nrrd beside case_01_OAR_NAME.seg.nrrd, in the root or in its folder set_1."""
+    for folder in _folders(root / "set_1" if (root / "set_1").is_dir() else root):
+        ct = folder / f"{folder.name}_IMG_CT.nrrd"
+        start = f"{folder.name}_OAR_"
+        masks = {
+            path.name.removeprefix(start).removesuffix(".seg.nrrd"): path
+            for path in sorted(folder.glob(f"{start}*.seg.nrrd"))
+        }
+        if ct.is_file():
+            problem = None if masks else f"there is no {start}*.seg.nrrd"
+            yield CaseFiles(folder.name, ct, masks=masks, problem=problem)
+
+
+def _pddca(root: Path) -> Iterator[CaseFiles]:
+    """PDDCA (MICCAI 2015): CASE/img.nrrd and CASE/structures/ORGAN.nrrd."""
+    for folder in _folders(root):
+        ct = _image(folder, "img")
+        if ct:
+            yield _with_masks(folder, ct, "structures")
+
+
+def _deepmind(root: Path) -> Iterator[CaseFiles]:
+    """DeepMind's TCIA set: CASE/CT_IMAGE.nrrd and CASE/segmentations/ORGAN.nrrd, in a folder of one observer."""
+    for folder in _folders(root):
+        ct = _image(folder, "CT_IMAGE")
+        if ct:
+            yield _with_masks(folder, ct, "segmentations")
+
+
+def _totalsegmentator(root: Path) -> Iterator[CaseFiles]:
+    """TotalSegmentator: CASE/ct.nii.gz and CASE/segmentations/ORGAN.nii.gz."""
+    for folder in _folders(root):
+        ct = _image(folder, "ct")
+        if ct:
+            yield _with_masks(folder, ct, "segmentations")
+
+
+def _folder_each(root: Path) -> Iterator[CaseFiles]:
+    """CASE/ct.ENDING (or image) and CASE/structures, a folder of masks, or a file of any format that is read."""
+    for folder in _folders(root):
+        ct = _image(folder, "ct", "image")
+        structures = sorted(p for p in folder.iterdir() if p.name.split(".")[0] == "structures")
+        if ct:
+            problem = None if len(structures) == 1 else f"{len(structures)} structures where one is needed"
+            yield CaseFiles(folder.name, ct, structures[0] if structures else None, problem=problem)
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "dicom": _dicom,
+    "nnunet": _nnunet,
+    "hanseg": _hanseg,
+    "pddca": _pddca,
+    "deepmind": _deepmind,
+    "totalsegmentator": _totalsegmentator,
+    "folders": _folder_each,
+}
+SHAPES = {name: (find.__doc__ or "").strip().rstrip(".") for name, find in LAYOUTS.items()}
+"""Each layout in words, for messages and help."""

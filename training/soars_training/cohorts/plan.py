@@ -1,0 +1,159 @@
+"""The fingerprint of a cache and the plan that follows from it: sizes, HU, volumes, strata, volumes of interest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soars.catalogue import CATALOGUE
+from soars.errors import InputError
+from soars_training.cohorts.cache import CachedCase, CacheIndex, group_members, read_case
+
+PLAN_FILE, VOI_FILE = "plan.json", "voi.json"
+VOI_TIMES = 3.0
+"""A volume of interest is so many times the organ's largest extent (SOARS, CVPR 2020, section 3.1)."""
+ODD_TIMES = 3.0
+"""A volume so many times off the median is for a person to look at."""
+
+
+@dataclass(frozen=True)
+class OrganFacts:
+    """What the cases that have an organ say of it.
+
+    `cases` were annotated, `present` have a voxel; volumes in cc; `largest_mm` is the largest extent (x, y, z) in any
+    case; `median_hu` that of all its voxels; `odd` are cases whose volume is `ODD_TIMES` off the median.
+    """
+
+    stratum: str
+    cases: int
+    present: int
+    median_cc: float
+    smallest_cc: float
+    largest_cc: float
+    largest_mm: tuple[float, float, float]
+    median_hu: float
+    odd: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`median_size` and `largest_size` are voxels (z, y, x); `voi_mm` (x, y, z) per heat-map group."""
+
+    spacing_mm: tuple[float, float, float]
+    cases: int
+    median_size: tuple[int, int, int]
+    largest_size: tuple[int, int, int]
+    organs: Mapping[str, OrganFacts]
+    voi_mm: Mapping[str, tuple[float, float, float]]
+
+    def save(self, folder: Path) -> None:
+        """`plan.json`, and `voi.json` as `soars-train prepare --voi` and `fit --voi` take it."""
+        _write(folder / PLAN_FILE, asdict(self))
+        _write(folder / VOI_FILE, dict(self.voi_mm))
+
+
+def make_plan(cache: Path) -> Plan:
+    """Look at every case of a cache of whole scans. Raises `InputError` for a cache of volumes of interest."""
+    index = CacheIndex.load(cache)
+    if any(entry.group for entry in index.cases):
+        raise InputError(f"{cache} holds volumes of interest; a plan is made of a cache of whole scans")
+    if not index.cases:
+        raise InputError(f"{cache} holds no case")
+    sizes: list[tuple[int, ...]] = []
+    seen: dict[str, list[_Seen]] = {}
+    annotated: dict[str, int] = {}
+    for entry in index.cases:
+        case = read_case(cache / entry.file)
+        sizes.append(case.ct_hu.shape)
+        for organ in case.annotated:
+            annotated[organ] = annotated.get(organ, 0) + 1
+        for organ in case.masks:
+            seen.setdefault(organ, []).append(_look(case, organ))
+    organs = {
+        organ: _facts(organ, annotated[organ], seen[organ])
+        for organ in sorted(annotated, key=list(CATALOGUE).index)
+        if organ in seen
+    }
+    return Plan(
+        index.spacing_mm,
+        len(index.cases),
+        _whole(np.median(sizes, axis=0)),
+        _whole(np.max(sizes, axis=0)),
+        organs,
+        _vois(organs),
+    )
+
+
+def plan_table(plan: Plan) -> str:
+    """Markdown: a row an organ."""
+    lines = [
+        "| organ | stratum | cases | median cc | smallest | largest | largest extent mm | HU | look at |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for organ, f in plan.organs.items():
+        extent = " x ".join(f"{v:.0f}" for v in f.largest_mm)
+        cells = [organ, f.stratum, str(f.cases), f"{f.median_cc:.2f}", f"{f.smallest_cc:.2f}"]
+        cells += [f"{f.largest_cc:.2f}", extent, f"{f.median_hu:.0f}", ", ".join(f.odd)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    case: str
+    volume_cc: float
+    extent_mm: tuple[float, float, float]
+    hu: np.ndarray
+
+
+def _look(case: CachedCase, organ: str) -> _Seen:
+    start, crop = case.masks[organ]
+    x, y, z = (float(n * s) for n, s in zip(crop.shape[::-1], case.spacing_mm, strict=True))
+    box = case.ct_hu[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))]
+    return _Seen(case.name, crop.sum() * float(np.prod(case.spacing_mm)) / 1000, (x, y, z), box[crop])
+
+
+def _facts(organ: str, annotated: int, seen: list[_Seen]) -> OrganFacts:
+    volumes = np.array([s.volume_cc for s in seen])
+    median = float(np.median(volumes))
+    x, y, z = (float(v) for v in np.max([s.extent_mm for s in seen], axis=0))
+    odd = [s.case for s in seen if not median / ODD_TIMES <= s.volume_cc <= median * ODD_TIMES]
+    hu = float(np.median(np.concatenate([s.hu for s in seen])))
+    return OrganFacts(
+        CATALOGUE[organ].stratum,
+        annotated,
+        len(seen),
+        median,
+        float(volumes.min()),
+        float(volumes.max()),
+        (x, y, z),
+        hu,
+        tuple(odd),
+    )
+
+
+def _vois(organs: Mapping[str, OrganFacts]) -> dict[str, tuple[float, float, float]]:
+    """Per heat-map group of the small and hard organs, the largest of its members' extents times `VOI_TIMES`."""
+    small = [organ for organ, facts in organs.items() if facts.stratum == "small_hard"]
+    vois = {}
+    for group in dict.fromkeys(CATALOGUE[organ].detection_group for organ in small):
+        extents = [organs[m].largest_mm for m in group_members(group) if m in organs]
+        x, y, z = (float(v) * VOI_TIMES for v in np.max(extents, axis=0))
+        vois[group] = (x, y, z)
+    return vois
+
+
+def _whole(values: Iterable[float]) -> tuple[int, int, int]:
+    z, y, x = (int(round(float(v))) for v in values)
+    return z, y, x
+
+
+def _write(path: Path, data: object) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(data, indent=1))
+    os.replace(temporary, path)

@@ -1,0 +1,108 @@
+"""From files to cases: names through the catalogue, geometry checked, and a list of what was left out and why."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from soars import catalogue
+from soars.cells import HarmlessWriter
+from soars.ct.images import read_ct
+from soars.errors import SoarsError, UnknownOrganError
+from soars.formats.reading import read_structures
+from soars.structures import Geometry, StructureSet
+from soars_training.cohorts.layouts import CaseFiles
+from soars_training.cohorts.prepare import MANDIBLE_HALVES, UNSPLIT_MANDIBLE, SourceCase, split_mandible
+
+log = logging.getLogger(__name__)
+
+IMPOSSIBLE = (0.2, 5.0)
+"""A volume below the first share of the catalogue's usual range, or above the second, is no such organ."""
+
+
+@dataclass
+class LeftOut:
+    """(case, organ or "" for the whole case, why)."""
+
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, case: str, organ: str, why: str) -> None:
+        self.rows.append((case, organ, why))
+        log.warning("%s%s: left out: %s", case, f" {organ}" if organ else "", why)
+
+    def write(self, path: Path) -> None:
+        """As a CSV, also when nothing was left out."""
+        temporary = path.with_name(path.name + ".part")
+        with temporary.open("w", newline="") as stream:
+            HarmlessWriter(stream).writerows([("case", "organ", "why"), *self.rows])
+        os.replace(temporary, path)
+
+
+def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[SourceCase]:
+    """Read each case; what cannot be used is noted in `left_out`, and the rest goes on.
+
+    Left out are cases that cannot be read, structures that the catalogue does not know, empty ones, and volumes that
+    are impossible for the organ (see `IMPOSSIBLE`). What a case has left counts as annotated in it. A mandible in one
+    piece is split at its midline as well.
+    """
+    for entry in files:
+        if entry.problem:
+            left_out.add(entry.name, "", entry.problem)
+            continue
+        try:
+            ct = read_ct(entry.ct)
+            structures = _read(entry, Geometry.of(ct.image))
+        except SoarsError as error:
+            left_out.add(entry.name, "", str(error))
+            continue
+        kept = _known(structures, entry.name, left_out)
+        if not kept.names:
+            left_out.add(entry.name, "", "no structure of it can be used")
+            continue
+        yield SourceCase(entry.name, entry.split, ct.image, kept, frozenset(kept.names))
+
+
+def _read(entry: CaseFiles, geometry: Geometry) -> StructureSet:
+    if entry.structures is not None:
+        return read_structures(entry.structures, geometry, catalogue_names=False)
+    together = StructureSet(geometry)
+    for organ, path in entry.masks.items():
+        single = read_structures(path, geometry, catalogue_names=False)
+        together.add_mask(organ, single.union(single.names))
+    return together
+
+
+def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureSet:
+    """The structures that can teach, under the catalogue's names."""
+    kept = StructureSet(structures.geometry)
+    # Of two structures that are one organ, the one with the catalogue's own name is taken.
+    for theirs in sorted(structures.names, key=lambda name: name not in catalogue.CATALOGUE):
+        try:
+            organ = catalogue.resolve(theirs)
+        except UnknownOrganError as error:
+            left_out.add(case, theirs, str(error))
+            continue
+        why = _unusable(structures.volume_cc(theirs), organ)
+        if organ.name in kept:
+            why = f"another structure is {organ.name} already"
+        if why:
+            left_out.add(case, organ.name, why)
+            continue
+        kept.add_mask(organ.name, structures.crop(theirs))
+    if UNSPLIT_MANDIBLE in kept and not set(MANDIBLE_HALVES) & set(kept.names):
+        for half, part in split_mandible(UNSPLIT_MANDIBLE, kept.full(UNSPLIT_MANDIBLE)).items():
+            kept.add(half, part)
+    return kept
+
+
+def _unusable(volume_cc: float, organ: catalogue.Oar) -> str | None:
+    if volume_cc == 0:
+        return "it has no voxel"
+    if organ.usual_volume_cc:
+        low, high = organ.usual_volume_cc
+        if not IMPOSSIBLE[0] * low <= volume_cc <= IMPOSSIBLE[1] * high:
+            return f"{volume_cc:.2g} cc is impossible; usual are {low:g} to {high:g} cc"
+    return None

@@ -1,0 +1,1 @@
+"""Experiments that are many runs: cross-validation."""
