@@ -406,6 +406,22 @@ def test_four_dimensions_of_one_frame_are_read(tmp_path: Path) -> None:
         read_structures(tmp_path / "y.nii.gz")
 
 
+@pytest.mark.parametrize("ending", [".txt", ".label"])
+def test_label_descriptions_of_itk_snap_name_the_values(tmp_path: Path, ending: str) -> None:
+    label_map(tmp_path / "x.nii.gz", LABELS)
+    (tmp_path / f"x{ending}").write_text(
+        "################################################\n# ITK-SnAP Label Description File\n"
+        '    0     0    0    0        0  0  0    "Clear Label"\n'
+        '    1   255    0    0        1  1  1    "Left Parotid"\n'
+        '    2     0  255    0      0.5  1  1    "Lens R"\n'
+    )
+    found = read_structures(tmp_path / "x.nii.gz")
+    assert {name: found.voxels(name) for name in found} == {"Parotid_L": 400, "Lens_R": 400}
+    (tmp_path / f"x{ending}").write_text("notes of a reader: 1 is the left parotid\n")
+    with pytest.raises(InputError, match="label map without names"):
+        read_structures(tmp_path / "x.nii.gz")
+
+
 # --- .seg.nrrd of other writers -----------------------------------------------------------------
 def old_segmentation(path: Path, layers: int, fields: dict[int, dict[str, str]]) -> None:
     """As Slicer wrote it before layers were shared: one component a segment."""

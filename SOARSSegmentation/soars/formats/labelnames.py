@@ -5,6 +5,7 @@ Looked for in this order:
 - ``organs.json`` beside ``organs.nii.gz``: ``{"labels": {"1": "Eye_L", "2": "Lens_L", "3": ["Eye_L", "Lens_L"]}}``,
   where a value with several names stands for voxels of all of them;
 - ``organs.csv``: the columns ``value,name``, a row for each name;
+- ``organs.txt`` or ``organs.label``: the label descriptions of ITK-SNAP, ``1 255 0 0 1 1 1 "Eye_L"``;
 - ``dataset.json`` in the same folder or the one above, as nnU-Net writes it: ``{"labels": {"Eye_L": 1}}``, or
   ``{"whole": [1, 2]}`` for regions, the other way round.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,9 @@ from soars.errors import InputError
 
 DATASET = "dataset.json"
 _MOST_BYTES = 20_000_000
+_SNAP_ENDINGS = (".txt", ".label")
+_SNAP_LINE = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
+"""Value; red, green, blue, opacity, whether it is visible, whether its mesh is; name."""
 
 Values = dict[int, tuple[str, ...]]
 
@@ -39,9 +44,9 @@ class LabelNames:
 
 def names_beside(stem: Path) -> Path | None:
     """The names file of the label map whose path without its ending is ``stem``; None when there is none."""
-    for ending in (".json", ".csv"):
+    for ending in (".json", ".csv", *_SNAP_ENDINGS):
         path = stem.with_name(stem.name + ending)
-        if path.is_file() and path.name != DATASET:
+        if path.is_file() and path.name != DATASET and (ending not in _SNAP_ENDINGS or _snap_labels(path)):
             return path
     return names_for_all(stem.parent)
 
@@ -55,12 +60,14 @@ def names_for_all(folder: Path) -> Path | None:
 
 
 def read_label_names(path: Path) -> LabelNames:
-    """Read a names file of any of the three kinds; `InputError`, with the file, when it is none."""
+    """Read a names file of any of these kinds; `InputError`, with the file, when it is none."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is too large")
         if path.suffix.lower() == ".csv":
             names = _read_csv(path)
+        elif path.suffix.lower() in _SNAP_ENDINGS:
+            names = _checked(LabelNames(_snap_labels(path)))
         else:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
             names = _from_dataset(content) if path.name == DATASET else _from_json(content)
@@ -113,6 +120,17 @@ def _read_csv(path: Path) -> LabelNames:
     for value, name, *_ in rows:
         values[int(value)] = (*values.get(int(value), ()), original(name.strip()))
     return _checked(LabelNames(values))
+
+
+def _snap_labels(path: Path) -> Values:
+    """ITK-SNAP's labels; empty for a text file of another kind."""
+    if path.stat().st_size > _MOST_BYTES:
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [_SNAP_LINE.fullmatch(line) for line in lines if line.strip() and not line.startswith("#")]
+    if not all(found):
+        return {}
+    return {int(match[1]): (match[2].strip(),) for match in found if match is not None}
 
 
 def _checked(names: LabelNames) -> LabelNames:
