@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import soars
-from soars.commands import bundle, catalogue, convert, demo, dose, evaluate, network, segment
+from soars.commands import bundle, catalogue, convert, demo, dose, evaluate, network, segment, study
 from soars.commands.program import program_parser, run_program
 from soars.supervise import supervised
 
-COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, evaluate, dose, network, bundle, catalogue)
+COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, evaluate, dose, study, network, bundle, catalogue)
 """Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports what is heavy inside ``run``."""
 
 

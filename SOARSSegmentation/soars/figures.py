@@ -32,12 +32,12 @@ def new_figure(width: float, height: float) -> Figure:
     return _figure_class()(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, all or nothing, in the format of its ending."""
+def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write a figure, all or nothing, in the format of its ending; ``dpi`` is of a .png."""
     check_figure_path(path)
     key = "Software" if path.suffix.lower() == ".png" else "Creator"
     with replacing_file(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={key: MAKER})
+        figure.savefig(temporary, dpi=dpi, metadata={key: MAKER})
 
 
 def is_own_figure(path: Path) -> bool:

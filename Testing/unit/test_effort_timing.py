@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from soars.effort.log import EffortLog, read_log, read_session
 from soars.effort.recorder import Recorder
 from soars.effort.records import Event
 from soars.effort.review import review
-from soars.effort.timing import Clock, OrganTiming, category, session_timing
+from soars.effort.timing import Clock, OrganTiming, active_at_thresholds, category, session_timing
 
 CHANGED = OrganChange(5, 2, 0.9, 1.0)
 SAME = OrganChange(0, 0, 1.0, 1.0)
@@ -329,3 +330,30 @@ def test_200_random_sessions(steps: list[tuple[str, int, int]], idle_s: float, k
         recorder.end()
         joined = session_timing(read_session([path, second]), idle_s)
         assert joined == shorter
+
+
+def test_all_thresholds_in_one_pass_are_those_of_one_at_a_time(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    clock = HandClock()
+    recorder = recorder_at(tmp_path / "1.effort.jsonl", clock)
+    acts = [
+        lambda: recorder.select(chance.choice([*ORGANS, None])),
+        lambda: recorder.interaction("wheel"),
+        lambda: recorder.edit("Eye_L"),
+        lambda: recorder.accept(chance.choice(ORGANS), OrganChange(1, 0, 0.9, 1.0)),
+        lambda: recorder.view_only(chance.random() < 0.5),
+        recorder.pause,
+        recorder.resume,
+        recorder.resume,
+    ]
+    for _ in range(600):
+        clock.step(chance.choice([0.3, 4.0, 11.0, 33.0, 70.0, 700.0]))
+        chance.choice(acts)()
+    recorder.end()
+    log = read_log(tmp_path / "1.effort.jsonl")
+    thresholds = (0.0, 10.0, 30.0, 60.0, math.inf)
+    found = active_at_thresholds(log, thresholds)
+    for threshold in thresholds:
+        timing = session_timing(log, threshold)
+        assert found[threshold] == {organ: one.active_s for organ, one in timing.organs.items()}
+    assert sum(found[30.0].values()) < sum(found[math.inf].values())

@@ -2,9 +2,10 @@
 
 For every figure, methods are compared two by two with Wilcoxon's test of matched pairs, one-sided, over all cases
 and organs; a method's score is the number of methods that it is significantly better than (p values corrected
-after Holm), and its rank follows from the score, equal scores sharing a rank. The final order is that of the mean
-rank over the figures; where that is equal, of the mean over the figures. Source: han-seg2023.grand-challenge.org
-(rules); Podobnik et al., Radiother Oncol 2024; the scores are those of Wiesenfarth et al., Sci Rep 2021;11:2369.
+after Bonferroni, for all ordered pairs), and its rank follows from the score, equal scores sharing a rank. The final
+order is that of the mean rank over the figures; where that is equal, of the mean over the figures. Source:
+han-seg2023.grand-challenge.org (rules); Podobnik et al., Radiother Oncol 2024; the scores are those of Wiesenfarth
+et al., Sci Rep 2021;11:2369.
 """
 
 from __future__ import annotations
@@ -49,11 +50,16 @@ def rank_methods(
     methods: Mapping[str, Sequence[CaseScores]],
     figures: Sequence[str] = ("dsc", "hd95_mm"),
     alpha: float = 0.05,
+    correction: str = "bonferroni",
 ) -> list[MethodRank]:
     """Rank methods, best first, from the scores of each over the same cases.
 
     Missing organs count by `soars.metrics.rules.han_seg_rule`. Only what the reference has and every method was
     scored on counts; `InputError` when that is nothing, or when there are fewer than two methods.
+
+    ``alpha`` is compared with p values after ``correction`` (one of `soars.study.statistics.CORRECTIONS`), for the n
+    (n - 1) ordered pairs. The challenge's paper names Bonferroni, but neither alpha, nor sides, nor the number of
+    comparisons.
     """
     if len(methods) < 2:
         raise InputError("a ranking needs at least two methods")
@@ -61,7 +67,7 @@ def rank_methods(
     if unknown:
         raise InputError(f"cannot rank by {', '.join(unknown)}; by {', '.join(LARGER_IS_BETTER)}")
     filled = han_seg_rule(methods)
-    places = {figure: _by_figure(filled, figure, alpha) for figure in figures}
+    places = {figure: _by_figure(filled, figure, alpha, correction) for figure in figures}
     found = []
     for method in methods:
         mine = tuple(places[figure][method] for figure in figures)
@@ -77,7 +83,7 @@ def rank_methods(
 
 
 def _by_figure(
-    methods: Mapping[str, Sequence[CaseScores]], figure: str, alpha: float
+    methods: Mapping[str, Sequence[CaseScores]], figure: str, alpha: float, correction: str
 ) -> dict[str, FigureRank]:
     values = {name: _values(cases, figure) for name, cases in methods.items()}
     common = sorted(set.intersection(*(set(found) for found in values.values())))
@@ -86,7 +92,7 @@ def _by_figure(
     table = {name: [found[key] for key in common] for name, found in values.items()}
     better = "greater" if LARGER_IS_BETTER[figure] else "less"
     pairs = list(permutations(methods, 2))
-    p = adjust([wilcoxon_matched_pairs(table[a], table[b], better).p for a, b in pairs], "holm")
+    p = adjust([wilcoxon_matched_pairs(table[a], table[b], better).p for a, b in pairs], correction)
     score = dict.fromkeys(methods, 0)
     for (a, _), value in zip(pairs, p, strict=True):
         score[a] += value < alpha

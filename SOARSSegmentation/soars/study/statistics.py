@@ -76,7 +76,7 @@ def wilcoxon_matched_pairs(
     """
     from scipy.stats import wilcoxon
 
-    a, b = _numbers(first, "the first values"), _numbers(second, "the second values")
+    a, b = finite_numbers(first, "the first values"), finite_numbers(second, "the second values")
     if len(a) != len(b):
         raise InputError(f"matched pairs are needed, but there are {len(a)} and {len(b)} values")
     _check_alternative(alternative)
@@ -97,7 +97,7 @@ def mann_whitney_u(
     U."""
     from scipy.stats import mannwhitneyu
 
-    a, b = _numbers(first, "the first values"), _numbers(second, "the second values")
+    a, b = finite_numbers(first, "the first values"), finite_numbers(second, "the second values")
     if not len(a) or not len(b):
         raise InputError("both groups need at least one value")
     _check_alternative(alternative)
@@ -117,12 +117,12 @@ def adjust(p_values: Sequence[float], correction: str = "holm") -> list[float]:
     (Scand J Stat 1979;6:65-70)."""
     if correction not in CORRECTIONS:
         raise InputError(f"unknown correction {correction!r}; there are {', '.join(CORRECTIONS)}")
-    values = _numbers(p_values, "p values")
+    values = finite_numbers(p_values, "p values")
     if ((values < 0) | (values > 1)).any():
         raise InputError("p values lie between 0 and 1")
     if not len(values):
         return []
-    multipletests = _statsmodels("statsmodels.stats.multitest").multipletests
+    multipletests = statsmodels("statsmodels.stats.multitest").multipletests
     return [float(p) for p in multipletests(values, method=correction)[1]]
 
 
@@ -139,7 +139,7 @@ def bootstrap_interval(
     numpy's."""
     from scipy.stats import bootstrap
 
-    data = _numbers(values, "values")
+    data = finite_numbers(values, "values")
     if len(data) < 2:
         raise InputError("an interval needs at least two values")
     value = float(statistic(data, axis=-1))
@@ -193,8 +193,8 @@ def _mean_squares(table: Floats) -> tuple[float, float, float]:
     """Mean squares of subjects, raters and error."""
     import pandas
 
-    ols = _statsmodels("statsmodels.formula.api").ols
-    anova_lm = _statsmodels("statsmodels.api").stats.anova_lm
+    ols = statsmodels("statsmodels.formula.api").ols
+    anova_lm = statsmodels("statsmodels.api").stats.anova_lm
     n, k = table.shape
     subject, rater = np.indices((n, k))
     data = pandas.DataFrame({"value": table.ravel(), "subject": subject.ravel(), "rater": rater.ravel()})
@@ -232,7 +232,8 @@ def _absolute_interval(
     return float(low), float(high)
 
 
-def _numbers(values: Sequence[float] | npt.ArrayLike, what: str) -> Floats:
+def finite_numbers(values: Sequence[float] | npt.ArrayLike, what: str) -> Floats:
+    """Values as an array, shape (n,); `InputError`, naming ``what``, when one is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise InputError(f"{what}: a list of numbers is needed, not a table of shape {array.shape}")
@@ -249,7 +250,8 @@ def _check_alternative(alternative: str) -> None:
         raise InputError(f"unknown alternative {alternative!r}; there are {', '.join(ALTERNATIVES)}")
 
 
-def _statsmodels(module: str) -> Any:
+def statsmodels(module: str) -> Any:
+    """A module of statsmodels; `InputError` when it is not installed."""
     from importlib import import_module
 
     try:

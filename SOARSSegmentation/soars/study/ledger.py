@@ -1,0 +1,76 @@
+"""Checksums of finished sessions: in the session's own folder, and in a ledger that the lead keeps elsewhere.
+
+A session's ``checksums.sha256`` (as ``sha256sum`` writes and checks it) shows damage on the way. Who changes a file can
+change that list too; the ledger, ``ledger.json`` beside the lead's study file, holds what every session was when it was
+first collected, and names at every later collection what was changed since, or has gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from soars.errors import InputError
+from soars.files import write_text
+
+CHECKSUMS = "checksums.sha256"
+LEDGER = "ledger.json"
+_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]+)")
+
+
+def write_checksums(folder: Path) -> None:
+    """List every file of a finished session with its SHA-256."""
+    lines = [f"{sha256_of(path)}  {path.name}\n" for path in _files(folder)]
+    write_text(folder / CHECKSUMS, "".join(lines))
+
+
+def check_checksums(folder: Path) -> list[str]:
+    """What is wrong with a session's files, in words; nothing for a session without a list."""
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return []
+    listed = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return [f"{CHECKSUMS} is damaged"]
+        listed[match[2]] = match[1]
+    there = {file.name: file for file in _files(folder)}
+    problems = [f"{name} is missing" for name in sorted(set(listed) - set(there))]
+    problems += [f"{name} came after the session was finished" for name in sorted(set(there) - set(listed))]
+    for name in sorted(set(listed) & set(there)):
+        if sha256_of(there[name]) != listed[name]:
+            problems.append(f"{name} was changed after the session was finished")
+    return problems
+
+
+def compare_ledger(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What became of sessions since the ledger was written: session -> hash of its logs, then and now."""
+    problems = [f"{name}: was collected before and has gone" for name in sorted(set(before) - set(now))]
+    return problems + [
+        f"{name}: its log is another one than when it was first collected"
+        for name in sorted(set(before) & set(now))
+        if before[name] != now[name]
+    ]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file; `InputError` when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".") and path.name != CHECKSUMS
+    )
