@@ -13,6 +13,7 @@ import slicer
 
 from SOARSSegmentationLib import shortcuts
 from SOARSSegmentationLib.panels.parts import sentence, small_label
+from SOARSSegmentationLib.reading.section import ReadingSection
 from SOARSSegmentationLib.run.results import Result
 from SOARSSegmentationLib.sections.desk import Change, Desk
 from SOARSSegmentationLib.sections.editor import EditorSection
@@ -32,11 +33,15 @@ class Window:
         self.desk = Desk(logic)
         self.propose = ProposeSection(self.desk, self._proposed)
         self.timing = TimingSection(self.desk, lambda: self.editor.node, self._began, self._ticked)
+        self.reading = ReadingSection(
+            self.desk, self.timing.control, lambda: self.editor.node, self.timing.began
+        )
         self.editor = EditorSection(self._segment_selected, self.timing.control.expect_redo)
         self.review = ReviewSection(self.desk, self.editor)
         self.export = ExportSection(self.desk)
         # In the order of the window.
         self.sections: tuple[Section, ...] = (
+            self.reading,
             self.propose,
             self.timing,
             self.review,

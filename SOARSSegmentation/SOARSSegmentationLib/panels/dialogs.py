@@ -20,6 +20,12 @@ def ask_file(title: str, start: str, suffix: str) -> str:
     return path if not path or path.endswith(suffix) else path + suffix
 
 
+def ask_existing_file(title: str, start: str, kind: str) -> str:
+    """A file to read; "" when the user thinks better of it."""
+    answer = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, start, kind)
+    return str(answer[0] if isinstance(answer, tuple) else answer or "")
+
+
 def ask_folder(title: str, start: str) -> str:
     """A folder; "" when the user thinks better of it."""
     return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")

@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import slicer
+import vtk
+from vtk.util import numpy_support
 
 from soars.errors import InputError
 
 CT_FILE = "ct.nrrd"
 INSTANCES_ATTRIBUTE = "DICOM.instanceUIDs"
+WINDOW_HU = (-160, 240)
+"""Soft tissue."""
 
 
 class UnevenSlicesError(InputError):
@@ -120,3 +126,38 @@ def evenly_spaced_copy(volume_node: Any) -> Any:
         raise InputError(f"the transform of {volume_node.GetName()} could not be applied to a copy of it")
     copy.SetAttribute(INSTANCES_ATTRIBUTE, None)
     return copy
+
+
+def voxel_values(volume_node: Any) -> npt.NDArray[Any]:
+    """A volume's voxels, shape (z, y, x), without a copy."""
+    image = volume_node.GetImageData()
+    scalars = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return np.asarray(scalars.reshape(image.GetDimensions()[::-1]))
+
+
+def volume_of_image(mrml_scene: Any, ct: Any, name: str) -> Any:
+    """Add a SimpleITK image (int16, LPS) to the scene; returns the volume node."""
+    import SimpleITK as sitk
+
+    image = vtk.vtkImageData()
+    image.SetDimensions(ct.GetSize())
+    image.AllocateScalars(vtk.VTK_SHORT, 1)
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    voxels.reshape(ct.GetSize()[::-1])[:] = sitk.GetArrayFromImage(ct)
+    node = mrml_scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    node.SetAndObserveImageData(image)
+    to_world = np.diag([-1.0, -1.0, 1.0])
+    directions = to_world @ np.reshape(ct.GetDirection(), (3, 3)) @ np.diag(ct.GetSpacing())
+    origin = to_world @ ct.GetOrigin()
+    matrix = vtk.vtkMatrix4x4()
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, directions[row, column])
+        matrix.SetElement(row, 3, origin[row])
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    if display is not None:
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(*WINDOW_HU)
+    return node

@@ -6,11 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
-import vtk
-from vtk.util import numpy_support
 
+from SOARSSegmentationLib.scene.ct import volume_of_image
 from SOARSSegmentationLib.translation import _
 
 CATEGORY = "SOARS Segmentation"
@@ -53,7 +51,7 @@ def load_phantom(
         node = _through_dicom(phantom)
         if node is not None:
             return node
-    return _as_volume(phantom.ct)
+    return volume_of_image(slicer.mrmlScene, phantom.ct, NAME)
 
 
 def _through_dicom(phantom: Any) -> Any:
@@ -74,30 +72,3 @@ def _through_dicom(phantom: Any) -> Any:
     nodes = DICOMUtils.loadSeriesByUID([series])
     node = slicer.mrmlScene.GetNodeByID(nodes[0]) if nodes else None
     return node if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else None
-
-
-def _as_volume(ct: Any) -> Any:
-    """A SimpleITK image (int16, LPS, axis-aligned) as a volume node."""
-    import SimpleITK as sitk
-
-    image = vtk.vtkImageData()
-    image.SetDimensions(ct.GetSize())
-    image.AllocateScalars(vtk.VTK_SHORT, 1)
-    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    voxels.reshape(ct.GetSize()[::-1])[:] = sitk.GetArrayFromImage(ct)
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", NAME)
-    node.SetAndObserveImageData(image)
-    to_world = np.diag([-1.0, -1.0, 1.0])
-    matrix = vtk.vtkMatrix4x4()
-    directions = to_world @ np.reshape(ct.GetDirection(), (3, 3)) @ np.diag(ct.GetSpacing())
-    origin = to_world @ ct.GetOrigin()
-    for row in range(3):
-        for column in range(3):
-            matrix.SetElement(row, column, directions[row, column])
-        matrix.SetElement(row, 3, origin[row])
-    node.SetIJKToRASMatrix(matrix)
-    node.CreateDefaultDisplayNodes()
-    if node.GetDisplayNode() is not None:
-        node.GetDisplayNode().SetAutoWindowLevel(False)
-        node.GetDisplayNode().SetWindowLevelMinMax(-160, 240)
-    return node

@@ -139,7 +139,7 @@ class TimingSection(Section):
             node = sessions.reload(interrupted, slicer.mrmlScene, volume)
             self._desk.put("segmentation", node)
             idle_s = self._desk.parameters.idle_s
-            self._began(self.control.resume(interrupted, node, volume, self._editor_node(), idle_s))
+            self.began(self.control.resume(interrupted, node, volume, self._editor_node(), idle_s))
 
     def _start(self) -> None:
         p, volume = self._desk.parameters, self._desk.volume
@@ -155,9 +155,10 @@ class TimingSection(Section):
             name = f"{volume.GetName()} {p.case} from scratch"
             self._desk.put("segmentation", empty_segmentation(slicer.mrmlScene, volume, organs, name))
         root, editor = self.session_root(), self._editor_node()
-        self._began(self.control.begin(p.segmentation, volume, header, root, editor, p.idle_s))
+        self.began(self.control.begin(p.segmentation, volume, header, root, editor, p.idle_s))
 
-    def _began(self, session: EditingSession) -> None:
+    def began(self, session: EditingSession) -> None:
+        """A session runs, whoever began it."""
         self._desk.session = session
         self._desk.parameters.session_folder = str(session.folder)
         self.notice.clear()

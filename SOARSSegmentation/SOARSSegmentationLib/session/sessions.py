@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import slicer
 
 import soars
 from soars.catalogue import CATALOGUE, SOARS42
+from soars.effort.identity import contours_sha256, image_sha256
 from soars.effort.log import interrupted_sessions, read_log, session_folder, session_logs
 from soars.effort.records import REVISE, Header, validate
 from soars.effort.review import ACCEPTED, IN_PROGRESS
@@ -21,6 +22,8 @@ from soars.errors import InputError
 from SOARSSegmentationLib.protocols import Protocol
 from SOARSSegmentationLib.scene import proposal
 from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation, on_grid_of
+from SOARSSegmentationLib.scene.ct import voxel_values
+from SOARSSegmentationLib.scene.grids import grid_of
 from SOARSSegmentationLib.scene.reading import structures_of
 from SOARSSegmentationLib.scene.segments import (
     BUNDLE_HASH_TAG,
@@ -90,14 +93,19 @@ def begin(
 ) -> EditingSession:
     """Start a new session in a folder of its own below ``root``.
 
-    Organs that the segmentation has no segment for get one without voxels, so that they can be drawn. `InputError` when
-    the session cannot begin.
+    Organs that the segmentation has no segment for get one without voxels, so that they can be drawn. What the header
+    does not say of CT and proposal is filled in. Other segmentations are hidden from who draws from scratch.
+    `InputError` when the session cannot begin, also when it is to begin from other contours than its header names.
     """
     known = None
     if not header.from_scratch:
         known = proposal.proposal_of(segmentation_node, volume_node)
         if known is None:
             known = proposal.keep_proposal(segmentation_node, volume_node=volume_node)
+    header = described(header, volume_node, known)
+    _check_untouched(header, segmentation_node, volume_node)
+    if header.from_scratch:
+        hide_others(segmentation_node)
     add_empty_segments(segmentation_node, header.organs)
     folder = session_folder(root, header)
     try:
@@ -114,6 +122,46 @@ def begin(
         with suppress(OSError):  # what is in it stays
             folder.rmdir()
         raise
+
+
+def described(header: Header, volume_node: Any, known: proposal.Proposal | None) -> Header:
+    """The header with the hashes of CT and proposal, the voxel size, and where the proposal is from, unless a study's
+    worklist has said so already."""
+    if header.proposal_source is not None:
+        return header
+    source = "none" if header.from_scratch else "contours" if header.bundle is None else "bundle"
+    return replace(
+        header,
+        proposal_source=source,
+        proposal_sha256=None if known is None else contours_sha256(known.masks, header.organs),
+        ct_sha256=image_sha256(voxel_values(volume_node)),
+        voxel_size_mm=grid_of(volume_node).spacing,
+    )
+
+
+def _check_untouched(header: Header, segmentation_node: Any, volume_node: Any) -> None:
+    """In a study the contours are, now, those that the worklist names: not what another reader has made of them."""
+    if header.proposal_source != "study":
+        return
+    ids = segment_ids(segmentation_node)
+    structures = structures_of(segmentation_node, [o for o in header.organs if o in ids], volume_node)
+    masks = {organ: structures.crop(organ) for organ in structures}
+    if contours_sha256(masks, header.organs) != header.proposal_sha256:
+        raise InputError(
+            f"the contours {segmentation_node.GetName()} are not those that the study proposes for this session: "
+            "somebody has changed them; ask the study's lead"
+        )
+
+
+def hide_others(segmentation_node: Any) -> None:
+    """Let no other segmentation of the scene be seen."""
+    nodes = segmentation_node.GetScene().GetNodesByClass("vtkMRMLSegmentationNode")
+    nodes.UnRegister(None)
+    for index in range(nodes.GetNumberOfItems()):
+        node = nodes.GetItemAsObject(index)
+        display = node.GetDisplayNode()
+        if node is not segmentation_node and display is not None:
+            display.SetVisibility(False)
 
 
 # --- after an interruption ---------------------------------------------------------------------------------------
@@ -169,6 +217,12 @@ def resume(
     known = (
         proposal.proposal_of(segmentation_node, volume_node) if not interrupted.header.from_scratch else None
     )
+    sha256 = interrupted.header.proposal_sha256
+    organs = interrupted.header.organs
+    if sha256 is not None and (known is None or contours_sha256(known.masks, organs) != sha256):
+        raise InputError(
+            f"the proposal in {interrupted.folder} is not the one that the session began from: it cannot be resumed"
+        )
     return EditingSession.begin(
         segmentation_node,
         volume_node,
