@@ -94,6 +94,7 @@ class ReadingSection(Section):
         with saying(self.panel.notice):
             self.reading = ReadingDesk.open(path)
             remember(_WORKLIST, str(path))
+            self.widget.collapsed = False
             self._show_progress()
 
     def next_case(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from soars.dose.cases import CaseDose
 from soars.figures import new_figure
 from soars.study.results.agreement import REFERENCE, Scored
-from soars.study.results.figures import COLOURS, MARKERS, SMALL, WIDTH_IN, quiet
+from soars.study.results.figures import COLOURS, MARKERS, SMALL, WIDTH_IN, plain_numbers, quiet
 from soars.study.results.table import in_catalogue_order, mean_of
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def dose_scatter(cases: Sequence[CaseDose]) -> Figure:
             axis.axvline(limit, color="black", linewidth=0.6, linestyle=":")
         axis.set_xlabel(title, fontsize=SMALL + 1)
         axis.set_xscale("symlog", linthresh=1)
+        plain_numbers(axis.xaxis)
         axis.set_xlim(left=0)
         quiet(axis)
     axes[0].set_yticks(range(len(organs)), organs, fontsize=SMALL)
@@ -144,6 +145,7 @@ def accuracy_against_dose(scored: Sequence[Scored], cases: Sequence[CaseDose]) -
                     alpha=0.7,
                 )
             axis.set_yscale("symlog", linthresh=1)
+            plain_numbers(axis.yaxis)
             axis.set_ylim(bottom=0)
             if row:
                 axis.set_xlabel(title, fontsize=SMALL + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,7 +103,8 @@ def minutes_by_arm(rows: Sequence[OrganRow]) -> Figure:
 
 
 def times_by_organ(rows: Sequence[OrganRow], arm: str) -> Figure:
-    """Active seconds per organ, a box a reader; the notch is the 95 % interval of the median (003)."""
+    """Active seconds per organ, a box a reader; the notch, or the thick line where it would not fit, is the 95 %
+    interval of the median (003)."""
     mine = [row for row in rows if row.arm == arm]
     readers = sorted({row.reader for row in mine})
     organs = in_catalogue_order(row.organ for row in mine)
@@ -118,6 +119,7 @@ def times_by_organ(rows: Sequence[OrganRow], arm: str) -> Figure:
     axis.set_yticks(range(len(organs)), organs, fontsize=SMALL)
     axis.set_ylim(len(organs) - 0.4, -0.6)
     axis.set_xscale("log")
+    plain_numbers(axis.xaxis)
     for limit in (60, 180):
         axis.axvline(limit, color="black", linewidth=0.6, linestyle=":")
     axis.set_xlabel(f"active time per organ (s), {arm}; dotted: 1 and 3 min", fontsize=SMALL + 1)
@@ -130,25 +132,42 @@ def times_by_organ(rows: Sequence[OrganRow], arm: str) -> Figure:
 def _boxes(
     axis: Axes, values: Sequence[Sequence[float]], places: Sequence[float], width: float, colour: str
 ) -> None:
-    # A notch needs several values: of fewer than five its interval lies beyond the box and folds over.
-    notched = min((len(v) for v in values), default=0) >= 10
-    found = axis.boxplot(
-        values,
-        orientation="horizontal",
-        positions=places,
-        widths=width,
-        notch=notched,
-        patch_artist=True,
-        showfliers=False,
-        manage_ticks=False,
-        medianprops={"color": "black", "linewidth": 0.8},
-        whiskerprops={"linewidth": 0.5},
-        capprops={"linewidth": 0.5},
-        boxprops={"linewidth": 0.5},
-    )
-    for box in found["boxes"]:
-        box.set_facecolor(colour)
-        box.set_alpha(0.65)
+    """Boxes on a logarithmic axis. A notch is left out where it would reach beyond its box: it would fold over."""
+    for own, place in zip(values, places, strict=True):
+        low, high = median_interval(own)
+        notched = np.percentile(own, 25) <= low and high <= np.percentile(own, 75)
+        axis.boxplot(
+            [own],
+            orientation="horizontal",
+            positions=[place],
+            widths=width,
+            notch=bool(notched),
+            conf_intervals=[(low, high)] if notched else None,
+            patch_artist=True,
+            showfliers=False,
+            manage_ticks=False,
+            medianprops={"color": "black", "linewidth": 0.8},
+            whiskerprops={"linewidth": 0.5},
+            capprops={"linewidth": 0.5},
+            boxprops={"linewidth": 0.5, "facecolor": colour, "alpha": 0.65},
+        )
+        if not notched:
+            axis.plot([low, high], [place, place], color="black", linewidth=1.6, solid_capstyle="butt")
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the median of positive values, 1.57 interquartile ranges of their logarithms over the root of n
+    to each side (McGill, Tukey and Larsen, Am Stat 1978;32:12-16)."""
+    logs = np.log(np.asarray(values, dtype=np.float64))
+    low, median, high = np.percentile(logs, (25, 50, 75))
+    half = 1.57 * (high - low) / math.sqrt(len(logs))
+    return float(np.exp(median - half)), float(np.exp(median + half))
+
+
+def plain_numbers(axis: Any) -> None:
+    """1, 10, 100 instead of powers of ten along a logarithmic axis; no small labels between."""
+    axis.set_major_formatter(lambda value, _place: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _place: "")
 
 
 def threshold_sensitivity(rows: Sequence[OrganRow]) -> Figure:
@@ -193,6 +212,7 @@ def learning(rows: Sequence[OrganRow]) -> Figure:
                 label=f"{reader}, {arm}",
             )
     axis.set_yscale("log")
+    plain_numbers(axis.yaxis)
     axis.set_xlabel("session of the worklist", fontsize=SMALL + 1)
     axis.set_ylabel("active minutes", fontsize=SMALL + 1)
     figure.legend(loc="outside upper center", ncols=6, fontsize=SMALL)
@@ -215,6 +235,7 @@ def calendar(sessions: Sequence[Session]) -> Figure:
         axis.set_yticks(range(0, 25, 6), [f"{h}:00" for h in range(0, 25, 6)], fontsize=SMALL)
         axis.set_ylabel(reader, fontsize=SMALL + 1)
         quiet(axis)
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlabel("day of the study (UTC)", fontsize=SMALL + 1)
     handles = [axes[0].bar([0], [0], color=COLOURS[i % 8]) for i in range(len(arms))]
     figure.legend(handles, arms, loc="outside upper center", ncols=6, fontsize=SMALL)

@@ -37,8 +37,8 @@ details{margin:.4rem 0}summary{cursor:pointer;font-weight:600}ul.problems{color:
 _CAPTIONS = {
     "effort": "Share of organs in each category of revision, by organ and stratum.",
     "minutes": "Active minutes per patient and arm; lines join a patient, bars are means.",
-    "times": "Active time per organ and reader: median, quartiles, whiskers to 1.5 times their distance; a notch is "
-    "the 95 % interval of the median.",
+    "times": "Active time per organ and reader: median, quartiles, whiskers to 1.5 times their distance; a notch or "
+    "thick line is the 95 % interval of the median.",
     "readers": "Two readers' minutes on the same patients (Bland-Altman): bias and limits of agreement with intervals.",
     "thresholds": "Mean minutes per patient at other idle thresholds.",
     "learning": "Active minutes over the sessions of the worklist.",
