@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.errors import SoarsError
+from soars.study.edits import PROPOSAL_FILE, RESULT_FILE
 from SOARSSegmentationLib.scene import seg_file
 
 if TYPE_CHECKING:
     from soars.structures import Geometry, Mask
 
-PROPOSAL_FILE = "proposal.seg.nrrd"
-RESULT_FILE = "result.seg.nrrd"
 SAVING_SHARE = 20
 """The result is saved again if that takes, as it did before, no more than this fraction of the time since."""
 

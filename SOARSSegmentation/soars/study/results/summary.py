@@ -56,6 +56,8 @@ TABLES = "tables"
 FIGURES = "figures"
 OUTPUTS = (PAGE, ROWS, TABLES, FIGURES)
 FOLDERS = (TABLES, FIGURES)
+MOST_READERS_IN_PAIRS = 4
+"""With more readers their agreement is in the tables only: a figure for every two would be a flood."""
 _DPI = 300
 
 
@@ -215,7 +217,8 @@ def _time_figures(rows: Sequence[OrganRow], collection: Collection) -> list[_Mak
     makers.append(("minutes", lambda: figures.minutes_by_arm(rows)))
     for arm in arms_of(rows):
         makers.append((f"times_{arm}", lambda arm=arm: figures.times_by_organ(rows, arm)))  # type: ignore[misc]
-        for first, second in combinations(sorted({row.reader for row in rows}), 2):
+        readers = sorted({row.reader for row in rows})
+        for first, second in combinations(readers, 2) if len(readers) <= MOST_READERS_IN_PAIRS else ():
             makers.append(
                 (
                     f"readers_{arm}_{first}_{second}",
