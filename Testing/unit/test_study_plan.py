@@ -96,6 +96,7 @@ def test_what_a_study_file_cannot_be_is_said_with_its_place(tmp_path: Path, more
     [
         ("schema: 1", "schema: 2", "newer version"),
         ("name: pilot", "name: my study", "file name"),
+        ("name: pilot", "name: no", "quotation marks"),
         ("bundle: starter", "bundle: starter, contours: atlas", "give one of"),
         (", proposal: none", "", "give one of"),
         ("proposal: none", "proposal: none, cases: 9", "draws 9 cases"),

@@ -13,7 +13,7 @@ from soars.study.desk import SESSIONS, Worklist, read_worklist
 from soars.study.plan.model import STUDY_FILE, Plan, read_plan
 from soars.study.plan.places import share_of, worklist_path
 from soars.study.plan.prepare import read_key
-from soars.study.sessions import Collection, Expected, collect_sessions
+from soars.study.sessions import Collection, Expected, collect_sessions, find_sessions
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def open_study(folder: Path, more: Sequence[Path] = (), study: str | None = None
 def collect_study(
     opened: Opened, *, idle_s: float | None = None, processes: int = 1, progress: Reporter = ignore
 ) -> Collection:
-    """Every session of an opened study; ``idle_s`` overrides the plan's threshold, for sensitivity."""
+    """Every session of an opened study, none where nobody has begun; ``idle_s`` overrides the plan's threshold, for
+    sensitivity. `InputError` when a folder without a plan holds no session."""
     expected = opened.expected if idle_s is None else replace(opened.expected, idle_s=idle_s)
     present = [folder for folder in opened.folders if folder.is_dir()]
+    if opened.plan is not None and not find_sessions(present):
+        return Collection((), ())
     return collect_sessions(present, expected, processes=processes, progress=progress)

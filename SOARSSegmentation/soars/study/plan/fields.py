@@ -38,11 +38,13 @@ class Fields:
     def safe(self, name: str) -> str:
         """A pseudonym that can be in a file name."""
         value = self._get(name, None)
-        value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        try:
-            return safe_name(value, f"{name} in {self.where}")
-        except InputError as error:
-            raise InputError(str(error)) from None
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise self._wrong(
+                name, "a text (in quotation marks where YAML takes it for something else)", value
+            )
+        return safe_name(value, f"{name} in {self.where}")
 
     def whole(self, name: str, default: int | None = None, least: int = 0) -> int:
         value = self._get(name, default)

@@ -74,13 +74,13 @@ def new_study(
     ]
     minimise = scratch is not None and scratch < len(found)
     text = _HEAD.format(
-        name=safe_name(name, "study"),
+        name=_quoted(safe_name(name, "study")),
         seed=seed,
         balance="minimisation" if minimise else "latin square",
         other="" if minimise else "        # or: minimisation",
         bundle=_quoted(bundle),
         scratch="" if scratch is None else f", cases: {scratch}",
-        readers="\n".join(f"  - {{name: {safe_name(reader, 'reader')}}}" for reader in readers),
+        readers="\n".join(f"  - {{name: {_quoted(safe_name(reader, 'reader'))}}}" for reader in readers),
         cases="\n".join(lines),
     )
     folder.mkdir(parents=True, exist_ok=True)

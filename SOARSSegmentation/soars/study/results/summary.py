@@ -97,7 +97,7 @@ def analyse_study(
     opened: Opened, *, idle_s: float | None = None, processes: int = 1, progress: Reporter = ignore
 ) -> Analysis:
     """Read and analyse a study. `InputError` when there is neither a finished main session nor an observer."""
-    collection = _collected(opened, idle_s, processes, progress)
+    collection = collect_study(opened, idle_s=idle_s, processes=processes, progress=progress)
     rows = main_rows(collection.rows)
     sets = contour_sets(opened, collection)
     if not rows and not sets:
@@ -122,13 +122,6 @@ def write_analysis(
         names = _write_figures(folder / FIGURES, analysis.rows, analysis.collection, analysis.contours)
         write_page(folder / PAGE, analysis, names, folder / FIGURES)
     return names
-
-
-def _collected(opened: Opened, idle_s: float | None, processes: int, progress: Reporter) -> Collection:
-    """The sessions; none is no error where observers alone are compared."""
-    if opened.plan is not None and not opened.plan.readers:
-        return Collection((), ())
-    return collect_study(opened, idle_s=idle_s, processes=processes, progress=progress)
 
 
 def _compare(opened: Opened, sets: Sequence[ContourSet], processes: int, progress: Reporter) -> Contours:
