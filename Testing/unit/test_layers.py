@@ -20,7 +20,8 @@ LAYERS = (
     ("archive", "formats", "phantom"),
     ("cascade", "metrics", "report"),
     ("systems",),
-    ("dose", "run", "study"),
+    ("dose", "run"),
+    ("study",),  # prepares proposals with `run`, and reports on doses
     ("service",),
     ("commands",),
     ("cli",),

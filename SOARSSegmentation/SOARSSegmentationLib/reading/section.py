@@ -47,7 +47,7 @@ class ReadingSection(Section):
         """IDs of the nodes of the case that is or was read."""
         self.reading: ReadingDesk | None = None
         self.panel = ReadingPanel(self.choose_worklist, self.next_case, self.judge)
-        self.widget = self.panel.widget
+        self.widget, self.notice = self.panel.widget, self.panel.notice
         self.widget.collapsed = True
 
     # --- showing -------------------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ class ReadingSection(Section):
 
     def open_worklist(self, path: Path) -> None:
         """Open a worklist; what is wrong with it is said."""
-        self.panel.notice.clear()
-        with saying(self.panel.notice):
+        self.notice.clear()
+        with saying(self.notice):
             self.reading = ReadingDesk.open(path)
             remember(_WORKLIST, str(path))
             self.widget.collapsed = False
@@ -101,17 +101,15 @@ class ReadingSection(Section):
         """Load the next session and begin it; what is in the scene is closed first."""
         if self.reading is None or self._desk.running_session is not None:
             return
-        self.panel.notice.clear()
-        with saying(self.panel.notice), waiting():
+        self.notice.clear()
+        with saying(self.notice), waiting():
             following = self.reading.next()
             if following.not_before is not None:
                 when = following.not_before.strftime("%Y-%m-%d %H:%M")
-                self.panel.notice.say(
-                    "note", _("The next case may be read from {when} UTC on.").format(when=when)
-                )
+                self.notice.say("note", _("The next case may be read from {when} UTC on.").format(when=when))
                 return
             if following.item is None:
-                self.panel.notice.say("done", _("You have read everything: thank you."))
+                self.notice.say("done", _("You have read everything: thank you."))
                 return
             if not self._scene_may_close():
                 return
@@ -152,8 +150,8 @@ class ReadingSection(Section):
         session = self._session
         if session is None or not session.running or session.organ is None:
             return
-        self.panel.notice.clear()
-        with saying(self.panel.notice):
+        self.notice.clear()
+        with saying(self.notice):
             if score is None and not reason:
                 raise InputError("write into the line why the organ cannot be judged, then press the button")
             said = (score, reason or None, comment or None)
@@ -171,9 +169,9 @@ class ReadingSection(Section):
             state.folder == session.folder and state.state == DONE for state in self.reading.states()
         )
         if not finished:
-            self.panel.notice.say("warning", _("The session was left: the next case is the same again."))
+            self.notice.say("warning", _("The session was left: the next case is the same again."))
             return
         try:
             write_checksums(session.folder)
         except SoarsError as error:
-            self.panel.notice.say("error", sentence(str(error)))
+            self.notice.say("error", sentence(str(error)))
