@@ -179,6 +179,9 @@ def _add_collecting(actions: _Actions) -> None:
     summarize.add_argument("--output", metavar="OUT", type=Path, required=True, help="folder for the results")
     add_overwrite_option(summarize, "earlier results there")
     summarize.add_argument(
+        "--times-only", action="store_true", help="leave out what compares contours and doses; a quick look"
+    )
+    summarize.add_argument(
         "--idle", metavar="S", type=float, help="another idle threshold than the plan's, in seconds"
     )
 
@@ -241,7 +244,11 @@ def _summarize(args: argparse.Namespace) -> int:
     check_output_folder(args.output, OUTPUTS, overwrite=args.overwrite, folders=FOLDERS)
     with reporting(args.progress) as report:
         analysis = analyse_study(
-            opened, idle_s=args.idle, processes=processes(args.processes), progress=report
+            opened,
+            idle_s=args.idle,
+            contours=not args.times_only,
+            processes=processes(args.processes),
+            progress=report,
         )
         figures = write_analysis(analysis, args.output, overwrite=args.overwrite, progress=report)
         report(Progress("done", 1, 1))

@@ -163,10 +163,7 @@ def bootstrap_interval(
 
 def icc(ratings: npt.ArrayLike, form: str = "ICC(A,1)", level: float = 0.95) -> Icc:
     """Intraclass correlation of ``ratings``, shape (subjects, raters), one of `ICC_FORMS`, with McGraw and Wong's
-    interval.
-
-    The mean squares are those of statsmodels' two-way analysis of variance.
-    """
+    interval."""
     if form not in ICC_FORMS:
         raise InputError(f"unknown form {form!r}; there are {', '.join(ICC_FORMS)}")
     table = np.asarray(ratings, dtype=np.float64)
@@ -190,17 +187,13 @@ def icc(ratings: npt.ArrayLike, form: str = "ICC(A,1)", level: float = 0.95) -> 
 
 
 def _mean_squares(table: Floats) -> tuple[float, float, float]:
-    """Mean squares of subjects, raters and error."""
-    import pandas
-
-    ols = statsmodels("statsmodels.formula.api").ols
-    anova_lm = statsmodels("statsmodels.api").stats.anova_lm
+    """Mean squares of subjects, raters and error: the two-way analysis of variance with one value a cell."""
     n, k = table.shape
-    subject, rater = np.indices((n, k))
-    data = pandas.DataFrame({"value": table.ravel(), "subject": subject.ravel(), "rater": rater.ravel()})
-    found = anova_lm(ols("value ~ C(subject) + C(rater)", data=data).fit())
-    squares = found["sum_sq"] / found["df"]
-    return float(squares["C(subject)"]), float(squares["C(rater)"]), float(squares["Residual"])
+    subjects, raters, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
+    rest = table - subjects[:, None] - raters + mean
+    between = k * ((subjects - mean) ** 2).sum() / (n - 1)
+    within = n * ((raters - mean) ** 2).sum() / (k - 1)
+    return float(between), float(within), float((rest**2).sum() / ((n - 1) * (k - 1)))
 
 
 def _f_interval(f: float, above: int, below: int, k: int, level: float) -> tuple[float, float]:

@@ -94,12 +94,20 @@ class Analysis:
 
 
 def analyse_study(
-    opened: Opened, *, idle_s: float | None = None, processes: int = 1, progress: Reporter = ignore
+    opened: Opened,
+    *,
+    idle_s: float | None = None,
+    contours: bool = True,
+    processes: int = 1,
+    progress: Reporter = ignore,
 ) -> Analysis:
-    """Read and analyse a study. `InputError` when there is neither a finished main session nor an observer."""
+    """Read and analyse a study; ``contours`` False leaves out what compares contours and doses and takes the longest.
+
+    `InputError` when there is neither a finished main session nor an observer.
+    """
     collection = collect_study(opened, idle_s=idle_s, processes=processes, progress=progress)
     rows = main_rows(collection.rows)
-    sets = contour_sets(opened, collection)
+    sets = contour_sets(opened, collection) if contours else []
     if not rows and not sets:
         raise InputError("there is no finished session of the main phase yet: see `soars study status`")
     found = _compare(opened, sets, processes, progress)
