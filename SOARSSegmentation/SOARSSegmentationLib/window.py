@@ -13,12 +13,12 @@ import slicer
 
 from SOARSSegmentationLib import shortcuts
 from SOARSSegmentationLib.panels.parts import sentence, small_label
-from SOARSSegmentationLib.reading.section import ReadingSection
 from SOARSSegmentationLib.run.results import Result
 from SOARSSegmentationLib.sections.desk import Change, Desk
 from SOARSSegmentationLib.sections.editor import EditorSection
 from SOARSSegmentationLib.sections.export import ExportSection
 from SOARSSegmentationLib.sections.propose import ProposeSection
+from SOARSSegmentationLib.sections.reading import ReadingSection
 from SOARSSegmentationLib.sections.review import ReviewSection
 from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.sections.timing import TimingSection

@@ -12,9 +12,9 @@ LAYERS = (
     ),  # translation, memory, desktop, parameters, protocols, shortcuts: the modules beside the folders
     ("scene",),
     ("export", "run", "session", "views"),
-    ("review",),
+    ("reading", "review"),
     ("panels",),
-    ("reading", "sections"),
+    ("sections",),
     ("window",),
 )
 """From the ground up: a folder imports from those below its own line, never from its line or above."""

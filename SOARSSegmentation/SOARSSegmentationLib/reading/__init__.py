@@ -1,2 +1,2 @@
-"""Reading for a study: a worklist is worked through case by case (`desk`), in a section of the window (`section`,
-`panel`)."""
+"""A study's worklist, worked through case by case: `desk` finds, loads and checks the next case, `loading` reads its
+CT."""

@@ -16,8 +16,8 @@ from SOARSSegmentationLib.desktop import waiting
 from SOARSSegmentationLib.memory import recall, remember
 from SOARSSegmentationLib.panels.dialogs import ask_existing_file
 from SOARSSegmentationLib.panels.parts import sentence
+from SOARSSegmentationLib.panels.reading_panel import ReadingPanel
 from SOARSSegmentationLib.reading.desk import ReadingDesk
-from SOARSSegmentationLib.reading.panel import ReadingPanel
 from SOARSSegmentationLib.sections.desk import Change, Desk, saying
 from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.session.editing import EditingSession
