@@ -39,7 +39,7 @@ def test_an_error_brings_the_warnings_that_were_gathered_before_it() -> None:
     assert cancelled.value.warnings == ()
 
 
-@pytest.mark.parametrize(("slices", "thickness"), [(3, 1.5), (4, 3.0), (9, 0.6)])
+@pytest.mark.parametrize(("slices", "thickness"), [(3, 1.5), (5, 1.0), (9, 0.6)])
 def test_a_scan_that_is_too_short_is_called_so(slices: int, thickness: float) -> None:
     scan = CtScan(head(slices, (4.0, 4.0, thickness)), Path("ct"), None, ["an earlier warning"])
     with pytest.raises(
@@ -57,7 +57,7 @@ def test_the_command_line_shows_them_before_the_error(
     assert main([*arguments, "--progress", "none"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("soars: error: the scan covers only 4.5 mm from head to foot")
-    assert [line for line in lines if "the CT covers only 192 x 192 x 4 mm" in line] == lines[:-1]
+    assert [line for line in lines if "the CT covers only 192 x 192 x 4.5 mm" in line] == lines[:-1]
 
 
 def test_a_misspelt_character_set_is_one_line_with_a_count(

@@ -45,7 +45,7 @@ def squared(
     shear_mm = float(cosines.max()) * 2 * float(half.max())  # from one end of the volume to the other
     if shear_mm > TOLERANCE_VOXELS * float(spacing.min()):
         warnings.append(
-            f"{path.name}: its axes are not quite perpendicular (off by {_degrees(cosines)}): the nearest "
+            f"its axes are not quite perpendicular (off by {_degrees(cosines)}): the nearest "
             f"perpendicular ones were taken, which moves its corners by up to {worst:.2g} mm"
         )
     return nearest, moved

@@ -150,7 +150,7 @@ def _check_grid(image: sitk.Image, path: Path) -> list[str]:
             f"spacing in another unit?"
         )
     extent = spacing * size
-    wide = " x ".join(f"{v:.0f}" for v in extent)
+    wide = " x ".join(f"{v:.3g}" for v in extent)
     if (extent > MOST_EXTENT_MM).any():
         raise InputError(f"{path}: is {wide} mm large, more than any CT; is the spacing in another unit?")
     warnings = []

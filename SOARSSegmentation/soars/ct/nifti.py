@@ -101,9 +101,7 @@ def read_nifti(path: Path, kind: str) -> tuple[sitk.Image, list[str]]:
     warnings = place_nifti(image, header, path)
     if left:
         count = f"{left} byte{'s' * (left > 1)}"
-        warnings.append(
-            f"{path.name}: the file holds {count} more than its header says; check that it is whole"
-        )
+        warnings.append(f"the file holds {count} more than its header says; check that it is whole")
     return image, warnings
 
 
@@ -263,9 +261,7 @@ def _chosen(header: NiftiHeader, path: Path, warnings: list[str]) -> FloatArray:
     counting = {name: found[name] for name, code in wanted.items() if code > 0}
     for name, matrix in counting.items():
         if matrix is None and len(counting) > 1:
-            warnings.append(
-                f"{path.name}: its {name} is not usable (no volume, or no number) and was ignored"
-            )
+            warnings.append(f"its {name} is not usable (no volume, or no number) and was ignored")
     usable = {name: matrix for name, matrix in counting.items() if matrix is not None}
     if len(usable) == 2:
         return _agreed(header, usable["sform"], usable["qform"], path, warnings)
@@ -280,7 +276,7 @@ def _chosen(header: NiftiHeader, path: Path, warnings: list[str]) -> FloatArray:
             f"{path}: its geometry (sform, qform or voxel size) is not usable; export the image again"
         )
     warnings.append(
-        f"{path.name}: the file does not say how the patient lies in it (sform and qform codes are 0): x was taken to "
+        f"the file does not say how the patient lies in it (sform and qform codes are 0): x was taken to "
         f"run to the left and y to the back, as ITK does, where {_SFORM_READERS} take x to run to the right or refuse; "
         f"check left and right"
     )
@@ -307,16 +303,14 @@ def _agreed(
     )
     readers = f"{_SFORM_READERS} take the sform, {_QFORM_READERS} the qform"
     if apart <= CONTRADICTION_VOXELS * smallest:
-        warnings.append(f"{path.name}: {what}: the sform was taken ({readers})")
+        warnings.append(f"{what}: the sform was taken ({readers})")
         return sform
     if mirrored or codes[0] == codes[1] or _SCANNER not in codes:
         raise InputError(
             f"{path}: {what}; {readers}; save the image again with the one that is right in both"
         )
     name, matrix = ("sform", sform) if codes[0] == _SCANNER else ("qform", qform)
-    warnings.append(
-        f"{path.name}: {what}: the {name} was taken, whose code says that it is the scanner's ({readers})"
-    )
+    warnings.append(f"{what}: the {name} was taken, whose code says that it is the scanner's ({readers})")
     return matrix
 
 
