@@ -274,6 +274,16 @@ def at(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def in_format_2(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """The change, in a manifest of the format that knows what it changes."""
+
+    def both(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 2
+        change(manifest)
+
+    return both
+
+
 def without(*keys: str) -> Callable[[dict[str, Any]], None]:
     def change(manifest: dict[str, Any]) -> None:
         for key in keys[:-1]:
@@ -298,15 +308,15 @@ NONSENSE: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (at("window_hu", to=[1000, -500]), "window_hu: lower limit 1000 is not below upper limit -500"),
     (at("window_hu", to=[-500]), "window_hu must be 2 numbers"),
     (
-        at("branches", "anchor", "windows_hu", to=[]),
+        in_format_2(at("branches", "anchor", "windows_hu", to=[])),
         "branches.anchor.windows_hu: expected at least one window",
     ),
     (
-        at("branches", "anchor", "windows_hu", to=[[-500, 1000], [240, -160]]),
+        in_format_2(at("branches", "anchor", "windows_hu", to=[[-500, 1000], [240, -160]])),
         r"branches.anchor.windows_hu\[1\]: lower limit 240 is not below",
     ),
     (
-        at("branches", "anchor", "windows_hu", to=[[-500, 1000], [-160, 240]]),
+        in_format_2(at("branches", "anchor", "windows_hu", to=[[-500, 1000], [-160, 240]])),
         "branches.anchor.architecture: in_channels is 1, but the inputs ct make 2",
     ),
     (at("branches", to=[]), "branches must be an object, not a list"),

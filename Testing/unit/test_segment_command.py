@@ -43,6 +43,7 @@ def cascade(monkeypatch):
 def ct_image() -> sitk.Image:
     values = np.full((16, 40, 44), -1000, np.int16)
     values[1:15, 4:36, 4:40] = 40
+    values[1:15, 18:22, 20:24] = 700  # bone, without which a CT is odd
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((2.0, 2.0, 4.0))
     image.SetOrigin((-44.0, -40.0, 100.0))
