@@ -44,7 +44,7 @@ from soars.phantom.make import Phantom, make_phantom
 from soars.structures import Geometry, StructureSet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
-from peers import surface_distance_figures  # noqa: E402
+from peers import surface_distance_figures
 
 SHAPE = (200, 512, 512)
 TOLERANCE = Tolerance(2.5, "benchmark")

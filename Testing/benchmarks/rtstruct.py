@@ -37,7 +37,7 @@ from soars.phantom.make import make_phantom
 from soars.structures import Geometry, StructureSet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
-from rtstruct_readers import plastimatch_masks, rt_utils_masks  # noqa: E402
+from rtstruct_readers import plastimatch_masks, rt_utils_masks
 
 SIZE = (512, 512, 200)
 SPACING_MM = (1.0, 1.0, 1.8)

@@ -340,7 +340,7 @@ def parsed(content: bytes) -> dict[tuple[Any, ...], Any]:
 
 
 def _values(dataset: Dataset, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    for tag in dataset.keys():
+    for tag in list(dataset.keys()):
         try:
             element = dataset[tag]
         except NotImplementedError:  # a VR that is none

@@ -69,7 +69,7 @@ def write_dose(
     ds.BitsAllocated = ds.BitsStored = 16
     ds.HighBit = 15
     stored = np.rint(ramp_gy(points) / SCALE)
-    assert 0 <= stored.min() and stored.max() < 65536 * 20
+    assert stored.min() >= 0 and stored.max() < 65536 * 20
     ds.DoseGridScaling = SCALE * 10
     ds.PixelData = np.rint(ramp_gy(points) / SCALE / 10).astype("<u2").tobytes()
     edit(ds)

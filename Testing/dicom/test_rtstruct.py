@@ -176,7 +176,7 @@ def written(
 
 
 def test_it_references_the_original_series(written: tuple[Path, Geometry, CtSeries]) -> None:
-    path, geometry, series = written
+    path, _geometry, series = written
     dataset = pydicom.dcmread(path)
     assert dataset.StudyInstanceUID == series.study_uid
     assert dataset.SeriesInstanceUID != series.series_uid

@@ -68,7 +68,7 @@ def organs() -> StructureSet:
 def add_hard_ones(structures: StructureSet) -> None:
     """Beside the organs: a lens of 5 voxels, specks, rings with islands, the image's border, noise."""
     shape = structures.geometry.shape
-    slices, rows, columns = shape
+    _slices, _rows, _columns = shape
     lens = np.zeros(shape, dtype=bool)
     lens[10, 50, 49:52] = lens[10, 49:52, 50] = True
     specks = np.zeros(shape, dtype=bool)

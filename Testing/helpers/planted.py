@@ -57,7 +57,7 @@ def doubled(good: StructureSet, organ: str) -> Fault:
     """Grown evenly to twice its volume."""
     mask, geometry = good.crop(organ), good.geometry
     pad = [
-        12 if 12 <= s and stop + 12 <= n else 0
+        12 if s >= 12 and stop + 12 <= n else 0
         for s, stop, n in zip(mask.start, mask.stop, geometry.shape, strict=True)
     ]
     away = scipy.ndimage.distance_transform_edt(

@@ -80,7 +80,7 @@ def prepare_results(
                 warnings=(warnings[name],) if warnings and name in warnings else (),
                 findings=tuple(one for one in findings if one.organ == name),
                 expected_dsc=(expected or {}).get(name),
-            )  # fmt: skip
+            )
         )
     grid = structures.geometry
     record = RunRecord(

@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,8 @@ def archive() -> Iterator[tuple[Archive, Node]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):
                 state.answer(self)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
 
         def log_message(self, *_: object) -> None:
             pass
@@ -167,7 +165,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("parts, why", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("parts", "why"), WRONG.values(), ids=WRONG)
 def test_other_images_than_those_asked_for_are_refused_and_none_is_kept(
     archive: tuple[Archive, Node], tmp_path: Path, parts: list[bytes], why: str
 ) -> None:
@@ -306,10 +304,8 @@ def peer(talk: Callable[[socket.socket], None]) -> Iterator[Node]:
                 threading.Thread(target=_talk, args=(connection,), daemon=True).start()
 
         def _talk(connection: socket.socket) -> None:
-            try:
+            with suppress(OSError):
                 talk(connection)
-            except OSError:
-                pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield Node("hostile", "127.0.0.1", server.getsockname()[1], "A")
@@ -341,9 +337,8 @@ def test_a_node_that_sends_without_end_is_given_up(monkeypatch: pytest.MonkeyPat
         while True:
             sent += connection.send(bytes(1 << 14))
 
-    with peer(talk) as node:
-        with pytest.raises(InputError):
-            dimse.echo(node, timeout_s=5)
+    with peer(talk) as node, pytest.raises(InputError):
+        dimse.echo(node, timeout_s=5)
     assert sent < 16 << 20  # what fits into the sockets' own buffers besides
 
 

@@ -51,7 +51,7 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("stream, syntax", GOOD.values(), ids=GOOD)
+@pytest.mark.parametrize(("stream", "syntax"), GOOD.values(), ids=GOOD)
 def test_a_stream_of_the_headers_size_passes(stream: bytes, syntax: str) -> None:
     check_frame(stream, syntax, (512, 512, 16), HERE)
 
@@ -73,13 +73,13 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stream, syntax", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("stream", "syntax"), BAD.values(), ids=BAD)
 def test_a_stream_of_another_size_is_refused(stream: bytes, syntax: str) -> None:
     with pytest.raises(InputError, match="slice.dcm: its (compressed pixels|pixels cannot be decoded)"):
         check_frame(stream, syntax, (512, 512, 16), HERE)
 
 
-@pytest.mark.parametrize("rows, columns", [(60000, 60000), (1, 65535), (0, 512)])
+@pytest.mark.parametrize(("rows", "columns"), [(60000, 60000), (1, 65535), (0, 512)])
 def test_a_matrix_that_no_scanner_makes_is_refused(rows: int, columns: int) -> None:
     with pytest.raises(InputError, match="as no scan has"):
         check_frame(jpeg(rows, columns), JPEG_LOSSLESS, (rows, columns, 16), HERE)

@@ -49,7 +49,7 @@ def own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def ct_image() -> sitk.Image:
     """A head-shaped piece of soft tissue and bone, 3 mm, LPS, in the units and the type of a CT."""
-    z, y, x = np.indices((32, 44, 40))
+    _z, y, x = np.indices((32, 44, 40))
     inside = ((x - 20) / 17) ** 2 + ((y - 22) / 19) ** 2 < 1
     hu = np.where(inside, 40, -1000) + np.where(
         inside & (((x - 20) / 14) ** 2 + ((y - 22) / 16) ** 2 > 1), 700, 0

@@ -84,7 +84,7 @@ def test_the_package_has_what_is_called() -> None:
     assert {"input", "output", "ml", "fast", "task", "roi_subset", "device", "quiet"} <= set(parameters)
     assert {"nr_thr_resamp", "nr_thr_saving"} <= set(parameters)
     assert list(inspect.signature(libs.download_pretrained_weights).parameters) == ["task_id"]
-    assert list(inspect.signature(config.set_license_number).parameters)[0] == "license_number"
+    assert next(iter(inspect.signature(config.set_license_number).parameters)) == "license_number"
     for module, names in (
         (
             config,

@@ -37,7 +37,7 @@ def test_a_curve_never_falls_however_the_samples_lie() -> None:
     for n in (8, 13, 40):
         curve = review.fit_curve(rng.uniform(0.7, 0.71, n), rng.uniform(0, 1, n))
         assert (np.diff(curve.dsc) >= 0).all() and (np.diff(curve.confidence) > 0).all()
-        assert 0 <= min(curve.low) and max(curve.high) <= 1
+        assert min(curve.low) >= 0 and max(curve.high) <= 1
 
 
 def test_an_organ_with_few_samples_gets_no_curve() -> None:

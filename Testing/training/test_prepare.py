@@ -84,7 +84,7 @@ def test_a_mandible_is_split_at_its_own_midline(turned_degrees: float) -> None:
         for t in np.linspace(0, 1, 400):
             x, y = side * 25 * np.sqrt(t), 30 * t - 15
             px, py = np.cos(angle) * x - np.sin(angle) * y + 40, np.sin(angle) * x + np.cos(angle) * y + 30
-            voxel = (int(round(py)), int(round(px)))
+            voxel = (round(py), round(px))
             mask[:, voxel[0], voxel[1]] = True
             truth[voxel] = side
     left, right = split_at_midline(mask)

@@ -69,7 +69,7 @@ def covered(
 ) -> np.ndarray:
     seen = np.zeros(shape, int)
     for corner in corners:
-        assert all(0 <= a and a + min(w, n) <= n for a, w, n in zip(corner, window, shape, strict=True))
+        assert all(a >= 0 and a + min(w, n) <= n for a, w, n in zip(corner, window, shape, strict=True))
         seen[tuple(slice(a, a + w) for a, w in zip(corner, window, strict=True))] += 1
     return seen
 

@@ -97,9 +97,11 @@ def test_what_the_disk_reports_only_when_it_is_flushed_is_an_error(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="table.csv: the disk is full"):
         files.write_text(tmp_path / "table.csv", "new")
-    with pytest.raises(InputError, match="out: the disk is full"):
-        with staged_folder(tmp_path / "out", ["a"]) as folder:
-            (folder / "a").write_text("new")
+    with (
+        pytest.raises(InputError, match="out: the disk is full"),
+        staged_folder(tmp_path / "out", ["a"]) as folder,
+    ):
+        (folder / "a").write_text("new")
     assert _content(tmp_path) == {"table.csv": b"old"}
 
 
@@ -160,11 +162,13 @@ def test_overwriting_replaces_neither_a_folder_by_a_file_nor_what_is_not_ours(tm
     with pytest.raises(InputError, match="report.html is a folder, which soars did not write"):
         with staged_folder(tmp_path, ["report.html"], overwrite=True):
             raise AssertionError("refused before the work")
-    with pytest.raises(InputError, match="which soars did not write"):
-        with staged_folder(
+    with (
+        pytest.raises(InputError, match="which soars did not write"),
+        staged_folder(
             tmp_path, ["report.html"], folders=["report.html"], overwrite=True, ours=lambda _: False
-        ):
-            raise AssertionError("refused before the work")
+        ),
+    ):
+        raise AssertionError("refused before the work")
     (tmp_path / "mine.csv").write_text("value,name\n1,Brainstem\n")
     ours = begins_with("case,organ,")
     with pytest.raises(InputError, match="was not written by soars"):
@@ -178,9 +182,8 @@ def test_overwriting_replaces_neither_a_folder_by_a_file_nor_what_is_not_ours(tm
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="it is no ordinary file"):
-        with replacing_file(tmp_path / "pipe"):
-            raise AssertionError("refused before the work")
+    with pytest.raises(InputError, match="it is no ordinary file"), replacing_file(tmp_path / "pipe"):
+        raise AssertionError("refused before the work")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "dose"])

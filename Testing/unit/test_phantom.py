@@ -289,7 +289,7 @@ def test_the_dose_covers_a_target_and_spares_the_rest() -> None:
     assert min(mean["Parotid_L"], mean["Parotid_R"]) < 45
 
 
-def test_it_is_written_as_dicom(tmp_path) -> None:  # noqa: ANN001
+def test_it_is_written_as_dicom(tmp_path) -> None:
     lo, hi = organ_boxes(SEED)["Larynx"]
     phantom = make_phantom(SEED, spacing_mm=(3, 3, 5), region=(lo - 20, hi + 20))
     folder = write_phantom_dicom(phantom, tmp_path)

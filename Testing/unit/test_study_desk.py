@@ -62,7 +62,7 @@ def begin(worklist: Worklist, number: int, started: datetime, **changes: Any) ->
     return Recorder(LogWriter.create(new_log_path(session_folder(worklist.sessions, header)), header))
 
 
-@pytest.fixture()
+@pytest.fixture
 def worklist(tmp_path: Path) -> Worklist:
     return read_worklist(written(tmp_path))
 

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def study(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "study"))
 

@@ -200,7 +200,7 @@ def test_the_commands_lead_from_cts_to_a_report(tmp_path: Path, capsys: pytest.C
     ):
         assert main(["study", *command, "--progress", "none", "--processes", "1"]) == 0
     out = capsys.readouterr().out
-    assert "6 of 6 sessions are finished (100 %)" in out and "% saved" in out or "report.html" in out
+    assert ("6 of 6 sessions are finished (100 %)" in out and "% saved" in out) or "report.html" in out
     with (tmp_path / "rows.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 12
     page = (tmp_path / "out" / "report.html").read_text()

@@ -6,6 +6,7 @@ flipped or oblique scan gives the same input as a head-first axial one, and left
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class Grid:
                 self.spacing_mm,
                 (self.size[0], self.size[1], int(b - a)),
             )
-            for a, b in zip(ends, ends[1:], strict=False)
+            for a, b in itertools.pairwise(ends)
         ]
 
 

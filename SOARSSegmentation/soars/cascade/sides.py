@@ -174,7 +174,7 @@ def _settle(
     wrong = mask.array & (sign * left_of(structures.geometry, mask, midline) < -midline.margin_mm)
     if not wrong.any():
         return []
-    pieces, count = scipy.ndimage.label(wrong, np.ones((3, 3, 3)))
+    pieces, _count = scipy.ndimage.label(wrong, np.ones((3, 3, 3)))
     near = (
         scipy.ndimage.binary_dilation(structures.crop(other).box(mask.start, mask.shape), np.ones((3, 3, 3)))
         if (other in structures)

@@ -207,14 +207,17 @@ def read_header(path: Path) -> Header:
             values, syntax, at, more = quick
             return Header(path, values, syntax, at if more else -1)
         check_inflated_size(path)
-        with path.open("rb") as file, pydicom_config.disable_value_validation():
-            with python_warnings.catch_warnings():
-                python_warnings.simplefilter("ignore")
-                tags: list[Any] = ["SpecificCharacterSet", *_KEYWORDS]
-                data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
-                at = file.tell()
-                more = bool(file.read(1))
-                values = {keyword: _value(data, keyword) for keyword in _KEYWORDS}
+        with (
+            path.open("rb") as file,
+            pydicom_config.disable_value_validation(),
+            python_warnings.catch_warnings(),
+        ):
+            python_warnings.simplefilter("ignore")
+            tags: list[Any] = ["SpecificCharacterSet", *_KEYWORDS]
+            data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+            at = file.tell()
+            more = bool(file.read(1))
+            values = {keyword: _value(data, keyword) for keyword in _KEYWORDS}
         syntax = str(getattr(data.file_meta, "TransferSyntaxUID", "") or "")
         if not syntax:
             syntax = "1.2.840.10008.1.2" if data.original_encoding[0] else "1.2.840.10008.1.2.1"

@@ -51,7 +51,7 @@ def frames_of(header: Header) -> list[Header]:
         with pydicom_config.disable_value_validation(), python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")
             dataset = read_dataset(path, stop_before_pixels=True)
-            shared = list(dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+            shared = next(iter(dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]))
             groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
             count = int(dataset.get("NumberOfFrames") or 1)
             if len(groups) != count:

@@ -98,7 +98,7 @@ def _meta(data: bytes) -> tuple[int, bytes]:
         raise IndexError
     at, syntax = 144, b""
     while at < end:
-        vr, length, start = _element(data, at, False)
+        _vr, length, start = _element(data, at, False)
         if data[at : at + 4] == b"\x02\0\x10\0":
             syntax = data[start : start + length].rstrip(b"\0 ")
         at = start + length

@@ -115,7 +115,7 @@ def regular_stack(planes: Sequence[Plane]) -> Stack:
     positions, along = positions[order], along[order]
     warnings: list[str] = []
 
-    _check_sideways(positions, along, normal, warnings)
+    _check_sideways(positions, normal, warnings)
     distances = np.diff(along)
     usual = float(np.median(distances))
     wide = np.flatnonzero(distances > MISSING_SLICE_FACTOR * usual)
@@ -160,9 +160,7 @@ def same_position(planes: Sequence[Plane]) -> list[list[int]]:
     return [g for g in groups if len(g) > 1]
 
 
-def _check_sideways(
-    positions: np.ndarray, along: np.ndarray, normal: np.ndarray, warnings: list[str]
-) -> None:
+def _check_sideways(positions: np.ndarray, normal: np.ndarray, warnings: list[str]) -> None:
     """Refuse a sheared stack: slices must lie straight above each other along their normal."""
     offset = positions - positions[0]
     sideways = offset - np.outer(offset @ normal, normal)

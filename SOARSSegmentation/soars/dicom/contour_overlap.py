@@ -7,6 +7,7 @@ several contours cover say which pairs have anything in common.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -137,5 +138,5 @@ def _by_group(spans: _Spans, group: IntArray) -> Iterator[_Spans]:
     order = np.argsort(group[spans.owner], kind="stable")
     ordered = _Spans(spans.owner[order], spans.row[order], spans.first[order], spans.stop[order])
     bounds = np.flatnonzero(np.diff(group[ordered.owner], prepend=-1, append=-1))
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         yield _Spans(*(part[low:high] for part in (ordered.owner, ordered.row, ordered.first, ordered.stop)))

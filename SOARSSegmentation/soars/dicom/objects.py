@@ -51,9 +51,10 @@ def read_object(path: Path) -> Dataset:
     dataset = read_dataset(path)
     for element in dataset.elements():
         # pydicom reads a file that ends early without complaint
-        if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
-            if len(element.value or b"") < element.length:
-                raise InputError(f"{path} is cut short or damaged; copy or export it again")
+        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+            continue
+        if len(element.value or b"") < element.length:
+            raise InputError(f"{path} is cut short or damaged; copy or export it again")
     return dataset
 
 

@@ -183,7 +183,8 @@ def _colour(item: Dataset) -> tuple[int, ...]:
 def _in_disorder(item: Dataset) -> bool:
     """Whether an item holds an element that the standard does not know: a length or a tag before it was damaged, and
     pydicom, which goes on reading somewhere else, has lost what followed."""
-    return any(not (tag.is_private or tag.element == 0 or dictionary_has_tag(tag)) for tag in item.keys())
+    tags = item.keys()  # of a data set, which itself gives its elements
+    return any(not (tag.is_private or tag.element == 0 or dictionary_has_tag(tag)) for tag in tags)
 
 
 def _number(item: Dataset, keyword: str) -> int | None:

@@ -3,6 +3,7 @@ ends."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -79,10 +80,8 @@ def is_locked(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # a left-over file is no lock
         path.unlink(missing_ok=True)
-    except OSError:  # a left-over file is no lock
-        pass
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -71,7 +71,7 @@ def check_frame(stream: bytes, syntax: str, size: tuple[int, int, int], path: Pa
 def check_slice(path: Path, pixels_at: int, syntax: str, size: tuple[int, int, int]) -> None:
     """`check_frame` of a single-frame file whose Pixel Data element begins at ``pixels_at``; what is not compressed
     passes. Raises `OSError`."""
-    rows, columns, bits = size
+    rows, columns, _bits = size
     check_matrix(rows, columns, path)
     if syntax not in _JPEG | _JPEG_2000 | {_RLE}:
         return

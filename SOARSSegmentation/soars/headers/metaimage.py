@@ -106,8 +106,7 @@ def _voxels(fields: Mapping[str, str], path: Path, size: tuple[int, ...], end: i
         name == "LIST"
         or name.startswith("LIST ")
         or "%" in name
-        or " " in name
-        and not (path.parent / name).is_file()
+        or (" " in name and not (path.parent / name).is_file())
     ):
         raise InputError(
             f"{path}: its voxels are in one file a slice, which is not read; save it as one file"
@@ -120,7 +119,7 @@ def _voxels(fields: Mapping[str, str], path: Path, size: tuple[int, ...], end: i
     )
     packed = _flag(fields, "CompressedData", path)
     (skip,) = _integers(fields, "HeaderSize", 1, path, default="0")
-    if skip < -1 or (local or packed) and skip > 0:
+    if skip < -1 or ((local or packed) and skip > 0):
         raise _damaged(path, f"its HeaderSize is {skip}")
     file = path if local else detached_file(path, name)
     voxels = _Voxels(file, end if local else skip, packed, np.dtype(order + _TYPES[type_name]), size)

@@ -66,7 +66,7 @@ def noise_sd_hu(v: Variation, spacing_mm: np.ndarray) -> float:
 def _add_noise(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, warp: Warp) -> None:
     spacing = np.array([a[1] - a[0] if len(a) > 1 else 1.0 for a in axes_mm])
     sd = noise_sd_hu(v, spacing)
-    where = [int(round(float(a[0]) * 10)) for a in axes_mm]
+    where = [round(float(a[0]) * 10) for a in axes_mm]
     rng = np.random.default_rng([abs(v.seed), *(abs(w) for w in where), *hu.shape])
     sigma = 0.75 / spacing[1:]
     shoulder = float(warp.to_patient(np.array([[0.0, 20.0, -150.0]]))[0, 2])

@@ -236,7 +236,7 @@ def spine(v: Variation) -> list[Part]:
     """Vertebrae and discs, the canal's contents; the spinal cord itself comes in `brain`."""
     parts: list[Part] = []
     bone = cortical(240 + v.normal("spongy", 30), 760, 1.8)
-    ys, zs = np.array(CANAL).T
+    _ys, _zs = np.array(CANAL).T
     column = [(0.0, y - 18.0, z) for y, z in CANAL[2:]]
     parts.append(
         Part(tube(column, [6.5] * 3 + [7.0] * (len(column) - 3), (1.35, 1.0)), 95.0, tissue="Spine")

@@ -9,6 +9,7 @@ and in sagittal planes anterior on the left.
 from __future__ import annotations
 
 import base64
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,12 +87,18 @@ def draw(
     mark = _on_picture(mark_lps_mm, plane.view) if mark_lps_mm is not None else None
     if close_up_of:
         wanted = [line for name in close_up_of for line in outlines.get(name, [])]
-        wanted = [*wanted, mark[np.newaxis]] if mark is not None else wanted or sum(outlines.values(), [])
+        wanted = (
+            [*wanted, mark[np.newaxis]]
+            if mark is not None
+            else wanted or list(itertools.chain.from_iterable(outlines.values()))
+        )
         box = _close_up_box(wanted, box) if wanted else box
         pixels = _ct_pixels(image, plane, box, pixel_mm)
     else:
         pixels = _ct_pixels(image, plane, box, pixel_mm)
-        box, pixels = _crop_to_body(pixels, box, pixel_mm, sum(outlines.values(), []))
+        box, pixels = _crop_to_body(
+            pixels, box, pixel_mm, list(itertools.chain.from_iterable(outlines.values()))
+        )
     left, top, width, height = box[0], box[2], box[1] - box[0], box[3] - box[2]
 
     names = sorted(outlines, key=lambda name: -sum(_length(line) for line in outlines[name]))
@@ -140,7 +147,7 @@ def _image_box(image: sitk.Image, plane: Plane) -> Box:
 
 def _grid(plane: Plane, box: Box, pixel_mm: float) -> sitk.ResampleImageFilter:
     """A resampler onto the one-slice LPS grid that covers `box`."""
-    (column, column_sign), (row, row_sign) = _picture_axes(plane.view)
+    (column, _column_sign), (row, row_sign) = _picture_axes(plane.view)
     left, right, top, bottom = box
     size, origin = [1, 1, 1], [0.0, 0.0, 0.0]
     size[column] = max(2, round((right - left) / pixel_mm))

@@ -58,10 +58,8 @@ def _amount(organ: str, proposal: StructureSet | None, result: StructureSet, scr
         return EditAmount(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0.0, result_cc)
     if proposal is None:
         return EditAmount(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, result_cc)
-    if organ in proposal:
-        before = proposal.crop(organ)
-    else:  # not proposed: its segment was made empty
-        before = tight_mask(after.array[:0])
+    # An organ that was not proposed began as an empty segment.
+    before = proposal.crop(organ) if organ in proposal else tight_mask(after.array[:0])
     proposal_cc = before.voxels * voxel_cc
     if before.equals(after):
         return EditAmount(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, proposal_cc, result_cc)

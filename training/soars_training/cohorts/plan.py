@@ -149,7 +149,7 @@ def _vois(organs: Mapping[str, OrganFacts]) -> dict[str, tuple[float, float, flo
 
 
 def _whole(values: Iterable[float]) -> tuple[int, int, int]:
-    z, y, x = (int(round(float(v))) for v in values)
+    z, y, x = (round(float(v)) for v in values)
     return z, y, x
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ class SimulationOptions:
     seed: int = 1
     organs: tuple[str, ...] = SOARS42
     dose: bool = True
-    truth: Truth = Truth()
+    truth: Truth = field(default_factory=Truth)
 
 
 Patient = Callable[[int, Path, SimulationOptions], "tuple[Any, StructureSet, Any]"]
