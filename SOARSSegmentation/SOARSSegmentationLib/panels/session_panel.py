@@ -92,6 +92,7 @@ class SessionPanel:
         lines.addLayout(top)
         bottom = qt.QHBoxLayout()
         self.accepted = qt.QProgressBar()
+        self.accepted.accessibleName = _("Organs accepted")
         self.accepted.setFixedHeight(20)
         self.pause = qt.QPushButton()
         self.finish = qt.QPushButton(_("Finish"))
