@@ -137,6 +137,13 @@ def test_every_column_has_a_heading_and_is_as_wide_as_its_text(reading: Any) -> 
             assert table.columnWidth(column) >= needed, (organ, column)
 
 
+def test_names_are_readable_after_the_style_was_changed(reading: Any) -> None:
+    qt, item = reading.qt, reading.window.review.panel.table._items["Eye_L"]
+    assert item.data(0, qt.Qt.ForegroundRole) is None, "the style's own colour, whichever it is"
+    absent = reading.window.review.panel.table._items["Cochlea_L"]
+    assert absent.data(0, qt.Qt.ForegroundRole) is not None and reading.row("Cochlea_L").state == "absent"
+
+
 def test_status_follows_the_review_as_slicer_shows_it(reading: Any) -> None:
     assert status(reading, "Lens_L") == "flagged", "it has a serious finding"
     assert status(reading, "Eye_L") == "notstarted"

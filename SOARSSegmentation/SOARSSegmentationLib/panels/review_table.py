@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import qt
@@ -32,7 +32,7 @@ _WIDEST = {
 }
 """What a column is as wide as, in the font that it is written in."""
 _PADDING = 12
-_ACCEPTED_COLOUR, _PROGRESS_COLOUR = "#2e8b57", "#c77700"
+_ACCEPTED_COLOUR, _PROGRESS_COLOUR, _ABSENT_COLOUR = "#2e8b57", "#c77700", "#808080"
 ALL, OPEN, WITH_FINDINGS = "all", "open", "findings"
 """Filters."""
 
@@ -255,17 +255,13 @@ class ReviewTable:
         self._colour(item, row)
 
     def _colour(self, item: Any, row: Row) -> None:
-        usual = self.widget.palette.color(qt.QPalette.Active, qt.QPalette.Text)
-        faint = self.widget.palette.color(qt.QPalette.Disabled, qt.QPalette.Text)
-        colours: Mapping[str, Any] = {
-            ACCEPTED: qt.QColor(_ACCEPTED_COLOUR),
-            IN_PROGRESS: qt.QColor(_PROGRESS_COLOUR),
-            ABSENT: faint,
-        }
-        item.setForeground(STATE, qt.QBrush(colours.get(row.state, usual)))
-        item.setForeground(ORGAN, qt.QBrush(faint if row.state == ABSENT else usual))
-        if row.severity is not None:
-            item.setForeground(FINDING, qt.QBrush(qt.QColor(SEVERITY_COLOURS[row.severity])))
+        """Only what differs from usual text, whose colour follows the application's style."""
+        faint = _ABSENT_COLOUR if row.state == ABSENT else None
+        severity = SEVERITY_COLOURS[row.severity] if row.severity is not None else None
+        state = {ACCEPTED: _ACCEPTED_COLOUR, IN_PROGRESS: _PROGRESS_COLOUR}.get(row.state, faint)
+        for column, colour in ((ORGAN, faint), (STATE, state), (FINDING, severity)):
+            brush = qt.QBrush(qt.QColor(colour)) if colour is not None else None
+            item.setData(column, qt.Qt.ForegroundRole, brush)
 
     def _current_changed(self, item: Any, before: Any = None) -> None:
         organ = self.organ
