@@ -71,7 +71,7 @@ class ReviewTable:
         header, head = self.widget.header(), self.widget.headerItem()
         header.stretchLastSection = False
         header.minimumSectionSize = 16
-        header.sectionsClickable = True
+        header.setSectionsClickable(True)
         header.setSectionResizeMode(ORGAN, qt.QHeaderView.Stretch)
         metrics = qt.QFontMetrics(self.widget.font)
         for column, text in _WIDEST.items():
