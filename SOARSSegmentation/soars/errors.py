@@ -9,6 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+__all__ = [
+    "BundleError",
+    "CancelledError",
+    "EngineError",
+    "InputError",
+    "SoarsError",
+    "UnknownOrganError",
+    "keeping_warnings",
+]
+
 
 class SoarsError(Exception):
     """Base of all errors that are reported to the user in one sentence.
