@@ -1,4 +1,4 @@
-"""The same work on many cases, on several processors."""
+"""The same work on many cases, spread over several processors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Result = TypeVar("Result")
 def in_processes(
     work: Callable[[Item], Result], items: Sequence[Item], processes: int
 ) -> Iterator[tuple[int, Result]]:
-    """(index, ``work(item)``) of every item, as they are ready; the first error is raised, and nothing new begins
-    then.
+    """(index, ``work(item)``) of every item, as each is ready; the first error is raised, and no new item is started
+    after it.
 
-    With one process, or one item, it happens here, in order. ``work`` and items must be picklable otherwise. Warnings
-    that the work logs are not shown by other processes: return them.
+    With one process, or one item, the work is done in this process, in order; otherwise ``work`` and the items must
+    be picklable. Warnings logged in other processes are not shown: return them.
     """
     if processes <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
             yield index, work(item)
         return
-    # Fresh interpreters: to fork a process that runs threads, as SimpleITK does, may hang it.
+    # Fresh interpreters: forking a process that runs threads, as SimpleITK does, may make it hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(processes, len(items)), mp_context=context, initializer=_begin)
     try:
@@ -40,20 +40,20 @@ def in_processes(
 
 
 def available_processors() -> int:
-    """Processors this process may run on."""
+    """Number of processors that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _begin() -> None:
-    """What a worker does first."""
+    """Set up a worker process."""
     threading.Thread(target=_end_with_parent, name="soars-parent-watch", daemon=True).start()
     logging.getLogger("soars").addHandler(logging.NullHandler())
     logging.getLogger("soars").propagate = False
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, also when that was killed and could say nothing."""
+    """End this process when the one that started it has ended, even if that was killed and could not say so."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -27,9 +27,9 @@ one. Format version 1::
     }
 
 Format version 2 adds to a branch, as an option, ``"windows_hu": [[low, high], ...]``: the CT through each of these
-windows, a channel each, instead of through window_hu. And it adds bundles of other systems than the cascade (see
-`soars.systems`). They have name, version,
-description, licence, card and files as above, and instead of window, branches and VOIs::
+windows, one channel each, instead of through window_hu. It also adds bundles of systems other than the cascade (see
+`soars.systems`). They have name, version, description, licence, card and files as above, and instead of window,
+branches and VOIs::
 
       "system": "nnunet",                  which system reads the settings
       "organs": ["Brainstem", ...],        catalogue names of all organs that it can give

@@ -1,15 +1,14 @@
 """Model bundles: where they lie, how they are checked, loaded and written.
 
-A bundle is one folder, or one .zip of it, with ``manifest.json``, a model card and the weights of each
-branch::
+A bundle is one folder, or one .zip of it, with ``manifest.json``, a model card and the weights of each branch::
 
     bundle = load_bundle("starter")  # a shipped or imported bundle, or the path of a folder or a .zip
     bundle.branches["anchor"].classes
     read_weights(bundle, "anchor", "onnx")
 
 Loading checks the manifest (see `soars.bundle.manifest` for the format) and the SHA-256 of every file, so what is
-loaded is what was published; `soars.bundle.integrity.read_weights` checks once more what it hands to an engine. A
-damaged, truncated or newer bundle is refused with the reason.
+loaded is what was published; `soars.bundle.integrity.read_weights` checks the hash again before it hands a file to an
+engine. A damaged, truncated or newer bundle is refused with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The catalogue of organs at risk: `table` (what is known of each), `spelling` (which organ a name means) and
+"""The catalogue of organs at risk: `table` (what is known about each), `spelling` (which organ a name means) and
 `slicer_terms` (Slicer's terminology and colour table, generated from it)."""
 
 from soars.catalogue.spelling import resolve

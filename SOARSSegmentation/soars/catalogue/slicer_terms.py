@@ -1,8 +1,8 @@
-"""What 3D Slicer needs to know of the catalogue: terminology entries, a terminology file and a colour table.
+"""What 3D Slicer needs from the catalogue: terminology entries, a terminology file and a colour table.
 
 The files in `SOARSSegmentation/Resources/`, which are installed with the module, are written from `oars.csv` by
-``soars catalogue write-slicer SOARSSegmentation/Resources``; a test fails when they are stale. Only codes that were
-verified are given away: an organ without one is Slicer's generic "Tissue", and its name says what it is.
+``soars catalogue write-slicer SOARSSegmentation/Resources``; a test fails when they are stale. Only verified
+codes are written: an organ without one is Slicer's generic "Tissue", and its name says what it is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Which organ a name means, under the spellings that planning systems and data sets use:
+"""Which organ a name means, in the spellings that planning systems and data sets use::
 
-resolve("LeftParotid") is resolve("PAROTID L") is resolve("parotid gland, lt") is CATALOGUE["Parotid_L"]
+>>> [resolve(name).name for name in ("LeftParotid", "PAROTID L", "parotid gland, lt")]
+['Parotid_L', 'Parotid_L', 'Parotid_L']
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def resolve(text: str) -> Oar:
     is TG-263's "~Parotid_L", a part of the organ.
 
     Raises `UnknownOrganError`, with the nearest names, when there is no such organ, and when the side of a paired
-    organ is missing or said both ways.
+    organ is missing or contradictory.
     """
     found = _find(text)
     if found is None:
@@ -39,7 +40,7 @@ _SIDE_WORDS = {
 _RUN_TOGETHER = {"left": ("l", "lt", "left"), "right": ("r", "rt", "right")}
 """What is recognised as a side without a separator before or after it."""
 _BOTH_SIDES = frozenset({"both", "bilateral", "bilat", "total", "combined", "whole", "lr", "rl"})
-"""Words that make a pair of a paired organ; such a name means no single organ, but tells what to offer."""
+"""Words that mean both organs of a pair; such a name means no single organ, but shows what to suggest."""
 
 _Key = tuple[str | None, str | tuple[str, ...]]
 """(side, words run together) or (side, words in alphabetical order)"""
@@ -50,7 +51,7 @@ class _Index:
     names: dict[_Key, str]
     """Every spelling's key -> the organ."""
     stems: dict[str, tuple[str, ...]]
-    """Every spelling without its side, run together -> the organs of which it may be said."""
+    """Every spelling without its side, run together -> the organs that it may mean."""
 
 
 @cache
@@ -131,7 +132,8 @@ def _at_capitals(text: str) -> str:
 
 
 def _without_side(words: list[str]) -> tuple[str | None, list[str]]:
-    """The side that the words say ("left", "right", "both" when they contradict, or None), and the other words."""
+    """The side that the words name ("left", "right", "both" when they contradict each other, or None), and the other
+    words."""
     sides = {_SIDE_WORDS[word] for word in words if word in _SIDE_WORDS}
     side = "both" if len(sides) > 1 else next(iter(sides), None)
     return side, [word for word in words if word not in _SIDE_WORDS]

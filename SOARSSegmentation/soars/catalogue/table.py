@@ -47,19 +47,19 @@ class Oar:
         stratum: "anchor", "mid_level", "small_hard" or "extra".
         side: "left", "right" or None.
         snomed_code, snomed_meaning: SNOMED CT concept; both empty where no code fits.
-        snomed_verified: the code was seen in a published mapping. Do not put another one into DICOM.
+        snomed_verified: the code was seen in a published mapping. Never write an unverified one to DICOM.
         colour: (red, green, blue), 0 to 255.
         tolerance_mm: tolerance of the surface DSC; None where none is published.
-        tolerance_source: where it is from; None when there is none.
-        tolerance_verified: the value was read from a file, not recalled: say so where it is used.
+        tolerance_source: where the tolerance comes from; None when there is none.
+        tolerance_verified: the value was read from a file; if False it was recalled: say so where it is used.
         usual_volume_cc: (low, high) in cubic centimetres, outside which a volume in an adult is worth a warning; wide
             plausibility limits set by this project, not a published norm.
-        single_component: anatomy has it in one connected piece.
+        single_component: in anatomy it is one connected piece.
         parent: the organ in which it lies, whose mask it may overlap.
-        parts: the organs that make it up, for comparing with sets that split it otherwise.
+        parts: the organs that make it up, for comparison with sets that split it differently.
         detection_group: the heat map that finds it: "Ear_L" and "Ear_R" for cochlea and inner ear, else its own name.
         aliases: other spellings, with the side where the organ has one, those of the data sets included.
-        note: what to know before using it; "" if nothing.
+        note: what to know before using it; "" if there is nothing.
     """
 
     name: str
@@ -152,7 +152,7 @@ def _list(cell: str) -> tuple[str, ...]:
 
 
 def _sided(row: Mapping[str, str]) -> Iterator[str]:
-    """The table's aliases; a paired organ's stand there without the side."""
+    """The table's aliases; those of a paired organ are listed without the side."""
     for alias in _list(row["aliases"]):
         yield f"{alias} {row['side']}" if row["side"] else alias
 
@@ -186,7 +186,7 @@ def _set_labels(set_name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def partner(organ: str) -> str | None:
-    """The same organ on the other side; None for one without a side, or that the catalogue does not have."""
+    """The same organ on the other side; None for an organ without a side, or one that the catalogue does not have."""
     oar = CATALOGUE.get(organ)
     if oar is None or oar.side is None:
         return None

@@ -1,5 +1,5 @@
-"""Geometric figures of contours: DSC, Hausdorff and mean surface distance, surface DSC, added path length, and
-what goes with them. docs/metrics.md says what each number means."""
+"""Geometric metrics of contours: DSC, Hausdorff and mean surface distance, surface DSC, added path length and
+related figures. docs/metrics.md defines each number."""
 
 from soars.catalogue import partner
 from soars.metrics.distances import (

@@ -1,4 +1,4 @@
-"""Which files belong together: two files, two folders of masks, or two folders of cases, matched by name."""
+"""Pairing files: two files, two folders of masks, or two folders of cases, matched by name."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pai
 
 def read_pair(pair: CasePair) -> tuple[StructureSet, StructureSet]:
     """The prediction and the reference of a case on one grid: the reference's (the CT's for an RTSTRUCT, or the other
-    side's where no CT is given), continued so far that it covers both. An organ that one side has in parts is joined.
-    What was odd is in their ``warnings``."""
+    side's where no CT is given), extended to cover both. An organ that one side has in parts is joined. Anything
+    unusual is in their ``warnings``."""
     prediction, reference = _read(pair)
     join_parts(prediction, reference)
     join_parts(reference, prediction)
@@ -85,8 +85,8 @@ def read_pair(pair: CasePair) -> tuple[StructureSet, StructureSet]:
 
 
 def without_undrawn(reference: StructureSet) -> StructureSet:
-    """A reference without its structures that have no voxel: nobody drew them, so nothing can be compared with them.
-    They are named in ``warnings``."""
+    """A reference without its empty structures: nobody drew them, so nothing can be compared with them. ``warnings``
+    names them."""
     undrawn = [name for name in reference if reference.is_empty(name)]
     if not undrawn:
         return reference
@@ -96,8 +96,8 @@ def without_undrawn(reference: StructureSet) -> StructureSet:
 
 
 def _read(pair: CasePair) -> tuple[StructureSet, StructureSet]:
-    """Both sides on one grid that covers both, so that nothing of either is cut off: the CT's, or the reference's, or
-    that of the side that has one, continued as far as the other side reaches."""
+    """Both sides on one grid that covers both, so that neither is cut off: the CT's, or the reference's, or that of
+    the side that has one, extended as far as the other side reaches."""
     scan = read_ct(pair.ct) if pair.ct else None
     options = ReadOptions(
         Geometry.of(scan.image) if scan else None, scan.series if scan else None, names=pair.names

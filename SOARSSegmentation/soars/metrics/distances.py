@@ -10,8 +10,7 @@ Three published definitions, which give different numbers for the same contours 
 ``monai``: MONAI 1.6
     Elements are the centres of border voxels, all alike. HD95 is the larger of the two directions' interpolated
     quantiles. The mean distance is that of all elements of both surfaces (its ``symmetric=True``; its default is
-    one way, here
-    ``to_reference`` of `average_each_way`). The surface DSC is a share of the elements.
+    one way, here ``to_reference`` of `average_each_way`). The surface DSC is a share of the elements.
 ``medpy``: medpy 0.5
     Elements as MONAI's. HD95 is the interpolated quantile of both directions' distances together. The mean
     distance is that of all elements of both surfaces (its ``assd``; before 0.5 the mean of the two directions'

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to compare and how; ``organs`` and ``tolerances`` are all and the catalogue's when None. A structure of the
-    reference without a voxel is not annotated, or with ``empty_is_absent`` known not to be there."""
+    """What to compare and how. ``organs`` None means all, ``tolerances`` None the catalogue's. An empty structure of
+    the reference counts as not annotated, or, with ``empty_is_absent``, as known to be absent."""
 
     organs: tuple[str, ...] | None = None
     tolerances: dict[str, Tolerance] | None = None
@@ -32,7 +32,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The scores of one case, in the catalogue's order, and what was odd about its files."""
+    """The scores of one case, in the catalogue's order, and the warnings about its files."""
 
     case: str
     scores: tuple[OrganScore, ...]

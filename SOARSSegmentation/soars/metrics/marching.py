@@ -3,9 +3,9 @@
 A voxel is a point at a corner of the cube; the surface cuts every edge between a voxel inside and one outside in
 its middle. This is the surface of the DeepMind paper (Nikolov et al., JMIR 2021;23(7):e26151, methods), whose
 areas weigh the surface DSC there. The cases are those of Lorensen and Cline (SIGGRAPH 1987): a cube with more
-voxels inside than outside has the surface of its complement, a face with two voxels diagonally inside keeps them
-apart. Polygons that are
-not flat can be cut into triangles in several ways: the largest area in a cube of side 1 is taken.
+voxels inside than outside has the surface of its complement, and a face with two voxels diagonally inside keeps
+them apart. Polygons that are not flat can be cut into triangles in several ways: the cut with the largest area in a
+cube of side 1 is taken.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Contours that are worth comparing lie near each other: for most elements the other surface is a few voxels away. So
 the places around an element are looked up in the order of their distance until one holds an element; the first is
-the nearest. What is still alone after some thousand places, far from the other surface, is searched for in a k-d
-tree.
+the nearest. Elements still without a neighbour after about a thousand places, far from the other surface, are
+looked up in a k-d tree.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from soars.structures import StructureSet
 def join_parts(structures: StructureSet, other: StructureSet) -> None:
     """Add, in place, every organ of the catalogue that only ``other`` has and that all of its parts here make up.
 
-    Parts that ``other`` does not have are taken away then: there is nothing to compare them with. Each organ that
-    was joined is in ``structures.warnings``.
+    Parts that ``other`` does not have are then removed: there is nothing to compare them with. Each organ that was
+    joined is listed in ``structures.warnings``.
     """
     for whole in CATALOGUE.values():
         if not whole.parts or whole.name in structures or whole.name not in other:

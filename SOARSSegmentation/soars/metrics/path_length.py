@@ -1,11 +1,11 @@
-"""Added path length: how much of the contour had to be drawn anew.
+"""Added path length: how much of the contour had to be redrawn.
 
-Published programs disagree by what they count (PlatiPy, MAASTRO's, CERR's). Ours: in every slice of the z index,
+Published programs differ in what they count (PlatiPy, MAASTRO's, CERR's). Ours: in every slice of the z index,
 the contour of a mask is its pixels that have a pixel outside among their four neighbours in the slice. The added
 path length is the number of pixels of the reference's contours that are not on the prediction's contours, times
 the side of a pixel (the geometric mean where pixels are not square), in mm, summed over slices. That is Vaassen et
-al., Phys Imaging Radiat Oncol 2020;13:1-6, without a tolerance. A reference without a prediction has the length of
-all its contours.
+al., Phys Imaging Radiat Oncol 2020;13:1-6, without a tolerance. Where there is no prediction, it is the length of
+all the reference's contours.
 """
 
 from __future__ import annotations

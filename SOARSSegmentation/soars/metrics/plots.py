@@ -1,4 +1,4 @@
-"""Box plots of scores, one box an organ. matplotlib is imported when a picture is asked for."""
+"""Box plots of scores, one box per organ. matplotlib is imported only when a picture is requested."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _OTHER_TINT = "#8c8c8c"
 
 
 def plot_scores(cases: Sequence[CaseScores], path: Path, definition: str) -> None:
-    """Draw DSC, HD95 and surface DSC per organ (median, quartiles, whiskers to 1.5 times their distance, every
-    case a dot) into a .png, .svg or .pdf file, all or nothing. How often an organ
-    was missing, or extra, is beside its name."""
+    """Draw DSC, HD95 and surface DSC per organ (median, quartiles, whiskers to 1.5 times the interquartile range,
+    every case a dot) into a .png, .svg or .pdf file, all or nothing. The number of cases in which an organ was
+    missing or extra is beside its name."""
     organs = [name for name in CATALOGUE if _of(cases, name)]
     organs += sorted({s.organ for case in cases for s in case.scores} - set(CATALOGUE))
     organs = [name for name in organs if any(s.state in (COMPARED, MISSING, EXTRA) for s in _of(cases, name))]

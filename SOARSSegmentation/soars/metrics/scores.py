@@ -1,11 +1,11 @@
-"""How good is a contour: every figure of one organ, and of all organs of a case.
+"""How good a contour is: every figure of one organ, and of all organs of a case::
 
     from soars.metrics import score_structures
 
     for score in score_structures(prediction, reference):
         print(score.organ, score.dsc, score.hd95_mm, score.surface_dsc)
 
-What counts as what is in `OrganScore`; definitions of distances are in `soars.metrics.distances`.
+`OrganScore` defines every figure; `soars.metrics.distances` defines the distances.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ COMPARED, MISSING, EXTRA, BOTH_EMPTY, NOT_ANNOTATED = (
     "not annotated",
 )
 STATES = (COMPARED, MISSING, EXTRA, BOTH_EMPTY, NOT_ANNOTATED)
-"""What there is to compare: both sides have voxels; only the reference; only the prediction, where the reference
-says that the organ is not there; neither; the reference does not have the structure, so nothing can be said."""
+"""What there is to compare: both sides have voxels; only the reference has; only the prediction has, where the
+reference says that the organ is absent; neither has; the reference lacks the structure, so nothing can be said."""
 
 _LARGE_BYTES = 1 << 24
 
@@ -52,10 +52,10 @@ _LARGE_BYTES = 1 << 24
 class OrganScore:
     """One organ of one case.
 
-    The two sides are the prediction (or the observer that is judged) and the reference. Where one side has no voxel
+    The two sides are the prediction (or the observer being assessed) and the reference. Where one side has no voxel
     (``missing``, ``extra``) DSC and surface DSC are 0 and distances infinite; where neither has (``both empty``),
-    or the reference was not annotated, they are nan. Infinite distances belong into medians and quartiles; a mean
-    leaves them out and has to say how many they were. The added path length is finite: all of the reference's
+    or the reference was not annotated, they are nan. Infinite distances belong in medians and quartiles; a mean
+    leaves them out and must say how many there were. The added path length is finite: all of the reference's
     contours where the prediction is missing, 0 where the reference has none.
 
     Attributes:
@@ -184,7 +184,7 @@ def score_masks(
 def not_annotated(
     organ: str, volume_cc: float = float("nan"), definition: str = DEFAULT_DEFINITION
 ) -> OrganScore:
-    """The score of an organ that the reference does not have: nothing can be said but its volume."""
+    """The score of an organ that the reference does not have: only its volume is known."""
     nan = float("nan")
     return OrganScore(
         organ=organ,
@@ -234,7 +234,7 @@ def _score_named(
 
 
 def _cropped(prediction: Mask | np.ndarray, reference: Mask | np.ndarray) -> tuple[Mask, Mask]:
-    """Both as cropped masks. To find an organ in a large array takes longer than to compare it: both are searched at
+    """Both as cropped masks. Finding an organ in a large array takes longer than comparing it, so both are searched at
     the same time."""
     sides = (prediction, reference)
     if all(isinstance(m, Mask) or m.nbytes < _LARGE_BYTES for m in sides):

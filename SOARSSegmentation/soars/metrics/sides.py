@@ -1,4 +1,4 @@
-"""Left and right taken for each other: an organ of a pair that lies where the reference has its partner."""
+"""Left and right swapped: an organ of a pair that lies where the reference has its partner."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Scores over cases: mean, standard deviation, median and quartiles per organ, per stratum, and over all; what is
-missing is counted, never dropped in silence."""
+"""Scores over cases: mean, standard deviation, median and quartiles per organ, per stratum, and overall; missing
+organs are counted, never silently dropped."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FIGURES = (
 ALL = "all organs"
 OTHER = "not in the catalogue"
 BESIDES = "beside the strata"
-"""Organs of the catalogue that no stratum holds; "extra" is what a prediction has too many."""
+"""Organs of the catalogue outside the strata; "extra" already means an organ that only the prediction has."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one figure: ``n`` values that are numbers; mean and standard deviation (n - 1) of the finite ones among
-    them, median and quartiles of all, infinite ones (a missing organ's distances) included as worst."""
+    """Statistics of one figure: ``n`` values that are not NaN; mean and standard deviation (n - 1) of the finite ones
+    among them, median and quartiles of all, infinite ones (a missing organ's distances) included as worst."""
 
     n: int
     finite: int
@@ -48,9 +48,9 @@ class Statistics:
 class GroupSummary:
     """One organ, one stratum, or all organs.
 
-    ``group`` is "organ", "stratum" or "all". How often an organ was compared, missing in the prediction, there
-    although the reference says that it is not (extra), empty on both sides, and predicted but not annotated; how
-    often it lay on the other side. ``figures`` holds the statistics of `FIGURES`.
+    ``group`` is "organ", "stratum" or "all". The counts say how often an organ was compared, missing in the
+    prediction, predicted although the reference says that it is absent (extra), empty on both sides, and predicted
+    but not annotated, and how often it lay on the other side. ``figures`` holds the statistics of `FIGURES`.
     """
 
     group: str
@@ -100,7 +100,7 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def stratum_of(organ: str) -> str:
-    """The organ's stratum; for those that belong to none, that they are in the catalogue besides, or not in it."""
+    """The organ's stratum; for one that belongs to none, whether the catalogue has it at all."""
     if organ not in CATALOGUE:
         return OTHER
     stratum = CATALOGUE[organ].stratum
@@ -108,7 +108,7 @@ def stratum_of(organ: str) -> str:
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    """Interpolated, but not between a number and infinity, which is infinite (numpy gives nan between two
+    """Interpolated, except that between a number and infinity the result is infinite (numpy gives nan between two
     infinities)."""
     ordered = np.sort(values)
     found = []

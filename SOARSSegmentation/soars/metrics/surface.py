@@ -47,7 +47,8 @@ def corner_surface(mask: Mask, spacing_mm: tuple[float, float, float]) -> Surfac
 def voxel_surface(mask: Mask) -> Surface:
     """Voxels inside that have one outside, or the border of the array, beside one of their six faces; all weigh 1.
 
-    The mask's array is its tight box: beyond it all is outside, so the border of the whole array needs no care.
+    The mask's array is its tight box: everything beyond it is outside, so the border of the whole array needs no
+    special treatment.
     """
     if mask.is_empty:
         return _none()

@@ -40,8 +40,8 @@ COLUMNS = (
     "centroid_shift_up_mm",
     "other_side",
 )
-"""Of the CSV file of scores. An empty cell is a figure that is not defined, ``inf`` the distance to an organ that
-is missing."""
+"""Columns of the CSV file of scores. An empty cell is an undefined figure, ``inf`` the distance to a missing
+organ."""
 
 _SHIFT = ("centroid_shift_left_mm", "centroid_shift_back_mm", "centroid_shift_up_mm")
 _COUNTS = ("compared", "missing", "extra", "both_empty", "not_annotated", "other_side")
@@ -66,7 +66,7 @@ def read_scores(path: Path) -> list[CaseScores]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path}: is not a table of scores that soars evaluate wrote")
+                raise InputError(f"{path}: is not a table of scores written by soars evaluate")
             for line, row in enumerate(reader, start=2):
                 try:
                     cases.setdefault(original(row["case"]), []).append(_score(row))
@@ -92,7 +92,7 @@ def write_summary(summary: Sequence[GroupSummary], path: Path) -> None:
 
 
 def summary_text(summary: Sequence[GroupSummary], definition: str) -> str:
-    """A table for people: mean and standard deviation of the main figures, and what is missing."""
+    """A table for people to read: mean and standard deviation of the main figures, and what is missing."""
     head = ("organ", "n", "DSC", "HD mm", "HD95 mm", "ASD mm", "surface DSC", "missing", "extra")
     rows: list[tuple[str, ...]] = [head]
     for row in summary:
@@ -123,7 +123,7 @@ def summary_text(summary: Sequence[GroupSummary], definition: str) -> str:
 
 
 def cell(value: object) -> str:
-    """A value in a CSV file: at most nine digits, empty for what is not defined."""
+    """A value in a CSV file: at most nine digits, empty if undefined."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

@@ -17,15 +17,15 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far, in mm, a surface may lie beside the other and still count as right; ``source`` says who says so."""
+    """How far, in mm, a surface may lie from the other and still count as correct; ``source`` is where that is from."""
 
     mm: float
     source: str
 
 
 def catalogue_tolerances() -> dict[str, Tolerance]:
-    """The catalogue's, by organ; organs without a published tolerance are left out. One that was recalled, not
-    read from a file, says so in its source."""
+    """The catalogue's, by organ; organs without a published tolerance are left out. The source of a tolerance says so
+    if the value was recalled, not read from a file."""
     found = {}
     for oar in CATALOGUE.values():
         if oar.tolerance_mm is not None:
@@ -43,7 +43,7 @@ def read_tolerances(path: Path | str) -> dict[str, Tolerance]:
     """From a CSV file with the columns ``organ,tolerance_mm`` and, if wanted, ``source``; the organ in any
     spelling of the catalogue, or any other name, or ``*`` for all that are not listed.
 
-    Only the file's count then. Raises `InputError`, with the line, for what is no tolerance.
+    The catalogue's tolerances are then not used. Raises `InputError`, with the line, for anything that is not one.
     """
     path = Path(path)
     try:
@@ -79,7 +79,7 @@ def tolerance_of(organ: str, tolerances: Mapping[str, Tolerance]) -> Tolerance |
 
 
 def checked(mm: float, what: str) -> float:
-    """``mm``; `InputError` when it is no length."""
+    """``mm``; `InputError` when it is not a length."""
     if not math.isfinite(mm) or mm < 0:
         raise InputError(f"{what} must be a length in mm, zero or more, not {mm:g}")
     return mm

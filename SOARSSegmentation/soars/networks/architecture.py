@@ -12,7 +12,7 @@ KERNELS = ("2d_k3", "2d_k5", "3d_k3", "3d_k5", "p3d_k3", "p3d_k5")
 """Kernel choices of a block: 2D in the axial plane, full 3D, or pseudo-3D (axial 2D, then 1D across slices)."""
 
 MOST_LEVELS, MOST_CHANNELS, MOST_STRIDE = 12, 16384, 16
-"""Bounds far above any network in use, so that a description cannot ask for all memory."""
+"""Bounds far above any network in use, so that a description cannot exhaust the memory."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class UNetArchitecture:
             raise BundleError(f"architecture: channel counts must be positive, got {self}")
         if levels > MOST_LEVELS or max((self.in_channels, self.out_channels, *self.features)) > MOST_CHANNELS:
             raise BundleError(
-                f"architecture: more than {MOST_LEVELS} levels or {MOST_CHANNELS} channels fit no computer"
+                f"architecture: more than {MOST_LEVELS} levels or {MOST_CHANNELS} channels fit in no computer's memory"
             )
         if len(self.strides) != levels - 1 or any(
             len(s) != 3 or min(s) < 1 or max(s) > MOST_STRIDE for s in self.strides
@@ -67,7 +67,7 @@ class UNetArchitecture:
 
     @property
     def divisor(self) -> tuple[int, int, int]:
-        """What an input's extent along (z, y, x) must be a multiple of."""
+        """The input's extent along (z, y, x) must be a multiple of this."""
         total = [1, 1, 1]
         for stride in self.strides:
             total = [a * b for a, b in zip(total, stride, strict=True)]

@@ -44,7 +44,7 @@ class UNet(nn.Module):
         return self.head(self.decoded(x)[-1])
 
     def decoded(self, x: Tensor) -> list[Tensor]:
-        """The features that the decoder has at every level, from the coarsest (the encoder's own) to the finest."""
+        """The decoder's features at every level, from the coarsest (the encoder's own) to the finest."""
         skips = []
         for block in self.encoder:
             x = block(x)

@@ -1,5 +1,5 @@
 """Inside the skull and the canal: cerebrum, temporal lobes, basal ganglia, cerebellum, brainstem, cord, and the small
-organs round the third ventricle (hypothalamus, chiasm, pituitary, pineal gland)."""
+organs around the third ventricle (hypothalamus, chiasm, pituitary, pineal gland)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from soars.phantom.skull import CANAL, canal_points, cranial_cavity
 from soars.phantom.surface import SIDES
 from soars.phantom.variation import Variation
 
-CORD_TOP_MM = -26.0  # below the foramen magnum the brainstem is called cord
+CORD_TOP_MM = -26.0  # below the foramen magnum the brainstem becomes the cord
 
 
 def _cortex(white_hu: float, grey_hu: float, sulci_hu: float, phase: float) -> HuOf:
-    """Grey ribbon over white matter, with sulci of CSF near the surface."""
+    """Grey matter over white matter, with sulci of CSF near the surface."""
 
     def hu(d: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         wave = np.sin(x * 0.47 + phase + 1.5 * np.sin(z * 0.21))
@@ -127,7 +127,7 @@ def _cord(v: Variation) -> Part:
 def _temporal_lobes(
     v: Variation, inside: Shape, tent: Shape, white: float, grey: float, csf: float, phase: float
 ) -> list[Part]:
-    """Lobe under the Sylvian fissure; behind, the border to the occipital lobe is one of convention."""
+    """Lobe under the Sylvian fissure; its posterior border with the occipital lobe is a convention."""
     parts = []
     for side, s in SIDES:
         k = v.scale("temporal lobe", 0.04, 0.02, s)

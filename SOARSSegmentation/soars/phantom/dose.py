@@ -45,6 +45,6 @@ def dose_gy(v: Variation, warp: Warp, axes_mm: tuple[np.ndarray, np.ndarray, np.
 
 
 def _falloff(d: np.ndarray, edge_mm: float, reach_mm: float, bath: float) -> np.ndarray:
-    """1 inside, a sigmoid edge, then a slow tail: the share `bath` of the dose dies away over `reach_mm`."""
+    """1 inside, a sigmoid edge, then a slow tail: the share `bath` of the dose falls off over `reach_mm`."""
     edge = 1 / (1 + np.exp(np.clip(d / edge_mm, -30, 30)))
     return (1 - bath) * edge + bath * np.exp(-np.maximum(d, 0) / reach_mm)

@@ -1,4 +1,4 @@
-"""Putting a phantom together: anatomy of the seed, field of view, scan, masks."""
+"""Making a phantom: the seed's anatomy, field of view, scan, masks."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def make_phantom(
     artefact: bool | None = None,
     region: Box | None = None,
 ) -> Phantom:
-    """Make the patient of that seed and scan it.
+    """Make the seed's patient and scan it.
 
     spacing_mm: voxel size (x, y, z). field_of_view: "head_neck" (300 mm across, vertex to upper chest, all 42 OARs),
     "full" (500 mm, with shoulders and couch, all 42), "head" (nothing below the jaw), "neck" (nothing above the nose)
-    or "random" (one of these, and its ends vary). artefact: dental streaks, None = as that patient has them.
+    or "random" (one of these, with varying ends). artefact: dental streaks, None = as the patient has them.
     region: (lo, hi) LPS mm corners to scan instead of a field of view; see `organ_boxes`.
 
     The same seed is the same patient at any spacing, region and field of view.
@@ -111,7 +111,7 @@ def make_phantom(
 
 
 def organ_boxes(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Where each of the 42 OARs lies in that patient: name -> (lo, hi) corners, LPS mm, without making a scan.
+    """Where each of the 42 OARs lies in the seed's patient: name -> (lo, hi) corners, LPS mm, without making a scan.
 
     The boxes are a few mm wider than the organs; their middle serves as the centre of a crop.
     """

@@ -116,7 +116,7 @@ def throat(v: Variation) -> list[Part]:
 
 
 def _behind(shape: Shape, table: list[tuple[float, float, float, float]], offset: float) -> Shape:
-    """The part behind the middle of the pharynx at its height."""
+    """The part behind the middle of the pharynx at each height."""
     rows = np.array(sorted(table))
 
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

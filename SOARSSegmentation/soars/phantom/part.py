@@ -1,4 +1,4 @@
-"""One piece of the anatomy: a shape with its CT number and the names it bears."""
+"""One piece of the anatomy: a shape with its CT number and its names."""
 
 from __future__ import annotations
 

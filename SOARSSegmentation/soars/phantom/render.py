@@ -12,7 +12,7 @@ from soars.phantom.variation import Warp
 
 CHUNK_VOXELS = 250_000
 BOX_MARGIN_MM = 2.0
-BODY = "Body"  # what is no tissue of its own is still the patient
+BODY = "Body"  # whatever is not a tissue of its own is still the patient
 
 
 @dataclass
@@ -59,7 +59,7 @@ def patient_boxes(parts: Sequence[Part], warp: Warp) -> np.ndarray:
 
 
 def paint(canvas: Canvas, parts: Sequence[Part], warp: Warp) -> None:
-    """Paint the parts in their order."""
+    """Paint the parts in order."""
     spacing = np.array([a[1] - a[0] if len(a) > 1 else 1.0 for a in canvas.axes_mm])
     for part, (lo, hi) in zip(parts, patient_boxes(parts, warp), strict=True):
         ranges = []

@@ -1,4 +1,4 @@
-"""What the scanner adds: couch, head rest and mask before; noise, streaks and calibration after."""
+"""What the scanner adds: couch, head rest and mask before painting; noise, streaks and calibration after."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def paint_couch(canvas: Canvas, v: Variation, warp: Warp) -> None:
 
 
 def finish(canvas: Canvas, v: Variation, warp: Warp, *, noise: bool, artefact: bool | None) -> np.ndarray:
-    """The scan as int16 HU: with streaks from dental metal (None: as the patient has), noise and calibration."""
+    """The scan as int16 HU: with streaks from dental metal (None: as the patient has them), noise and calibration."""
     hu = canvas.hu
     if artefact is not False:
         _streaks(hu, canvas.axes_mm, v, warp, forced=bool(artefact))
@@ -58,7 +58,7 @@ def finish(canvas: Canvas, v: Variation, warp: Warp, *, noise: bool, artefact: b
 
 
 def noise_sd_hu(v: Variation, spacing_mm: np.ndarray) -> float:
-    """Noise of this patient's scan at that voxel size: 9 to 26 HU at 1 x 1 x 2.5 mm, less for larger voxels."""
+    """Noise of the patient's scan at this voxel size: 9 to 26 HU at 1 x 1 x 2.5 mm, less for larger voxels."""
     sd = v.uniform("noise", 9, 26)
     return float(sd * np.clip((2.5 / float(np.prod(spacing_mm))) ** 0.4, 0.3, 1.3))
 
@@ -80,7 +80,7 @@ def _add_noise(hu: np.ndarray, axes_mm: tuple[np.ndarray, ...], v: Variation, wa
 
 
 def _white_sd_after(sigma: np.ndarray) -> float:
-    """Standard deviation left of unit white noise after that Gaussian."""
+    """Standard deviation of unit white noise after this Gaussian."""
     out = 1.0
     for s in sigma:
         reach = int(3 * s + 0.5)

@@ -1,4 +1,4 @@
-"""Signed distance shapes: what an organ is before there is a grid.
+"""Signed distance shapes: an organ before there is a grid.
 
 A `Shape` is a box in which it lies and a function of coordinate arrays (x, y, z in mm, float32) that is negative
 inside. The values are close to millimetres near the surface, not exact far from it; joins and offsets rely on that.
@@ -41,7 +41,7 @@ class Shape:
         )
 
     def within(self, other: Shape, smooth_mm: float = 0.0) -> Shape:
-        """What both solids share."""
+        """The intersection of both solids."""
         return Shape(
             np.maximum(self.lo, other.lo),
             np.minimum(self.hi, other.hi),
@@ -199,7 +199,7 @@ def _ellipse(px: np.ndarray, py: np.ndarray, a: float, b: float) -> np.ndarray:
 def loft(sections: Sequence[Sequence[float]], power: int = 2, cx: float = 0.0) -> Shape:
     """A body stacked from upright sections (z, centre y, half width x, half depth y), smooth between them.
 
-    `power` 2 gives ellipses, 3 and 4 ever squarer ones. The ends are cut flat.
+    `power` 2 gives ellipses, 3 and 4 squarer and squarer sections. The ends are cut flat.
     """
     table = np.array(sections, float)
     table = table[np.argsort(table[:, 0])]

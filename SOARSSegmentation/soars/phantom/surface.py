@@ -1,4 +1,4 @@
-"""Skin, fat, muscles, vessels, the shoulders' bones and the lungs' tops: the house the organs live in."""
+"""Skin, fat, muscles, vessels, the bones of the shoulders and the tops of the lungs: what surrounds the organs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def skin_and_fat(v: Variation) -> list[Part]:
 
 
 def muscles(v: Variation) -> list[Part]:
-    """Muscle groups; what lies between them stays fat."""
+    """Muscle groups; the space between them stays fat."""
     hu = 58 + v.normal("muscle hu", 4)
     m = v.scale("muscles", 0.07)
     parts = []
@@ -159,7 +159,7 @@ def vessels(v: Variation) -> list[Part]:
     parts = []
     for _, s in SIDES:
         r = v.scale("vessels", 0.08, 0.06, s)
-        jug = v.scale("jugular", 0.1, 0.18, s)  # sides differ much in life
+        jug = v.scale("jugular", 0.1, 0.18, s)  # left and right often differ considerably
         parts.append(
             Part(
                 tube(
@@ -212,7 +212,7 @@ def vessels(v: Variation) -> list[Part]:
 
 
 def chest(v: Variation) -> list[Part]:
-    """Clavicles, manubrium, scapulae, humeri, ribs and the lungs' tops."""
+    """Clavicles, manubrium, scapulae, humeri, ribs and the tops of the lungs."""
     parts = []
     bone = cortical(220 + v.normal("spongy", 30), 780, 2.0)
     for side, s in SIDES:

@@ -1,4 +1,4 @@
-"""What differs from one phantom to the next: sizes, places, pose, and a smooth bending of the whole.
+"""What differs from one phantom to the next: sizes, positions, pose, and a smooth bending of the whole.
 
 The anatomy is described once in canonical coordinates: LPS mm, head straight, origin midway between the ear canals,
 z = 0 the Frankfurt plane (lower orbital rim to upper ear canal). A patient is that anatomy seen through a `Warp`.
@@ -27,7 +27,7 @@ class Variation:
         return np.random.default_rng([abs(self.seed), int(self.seed < 0), zlib.crc32(name.encode())])
 
     def normal(self, name: str, sd: float, limit: float = 2.0) -> float:
-        """A normal deviate of that standard deviation, cut at `limit` standard deviations."""
+        """A normal deviate of this standard deviation, truncated at `limit` standard deviations."""
         return float(np.clip(self.rng(name).standard_normal(), -limit, limit) * sd)
 
     def uniform(self, name: str, lo: float, hi: float) -> float:
@@ -104,7 +104,7 @@ class Warp:
 
 
 def make_warp(v: Variation) -> Warp:
-    """Size, pose and smooth deformation of the patient of that seed."""
+    """Size, pose and smooth deformation of the seed's patient."""
     z, y, x = np.meshgrid(
         *(LATTICE_LO[2 - a] + np.arange(n) * LATTICE_MM for a, n in enumerate(LATTICE_SHAPE)), indexing="ij"
     )

@@ -1,4 +1,4 @@
-"""`segment`: a CT in, named organ masks out. The command line, Slicer and the training package all come through here.
+"""`segment`: a CT in, named organ masks out. The command line, Slicer and the training package all use it::
 
 from soars.bundle.store import load_bundle
 from soars.ct.images import read_ct

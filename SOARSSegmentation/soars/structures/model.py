@@ -82,12 +82,15 @@ def as_colour(value: Any) -> Colour | None:
 class StructureSet:
     """Named masks on one `Geometry`, in the order they were added.
 
-    >>> organs = StructureSet(Geometry.of(ct))
-    >>> organs.add("Parotid_L", array_zyx)
+    >>> organs = StructureSet(Geometry(size=(40, 40, 20), spacing=(1.0, 1.0, 2.0), origin=(0.0, 0.0, 0.0)))
+    >>> parotid = np.zeros((20, 40, 40), bool)
+    >>> parotid[5:10, 20:30, 10:20] = True
+    >>> organs.add("Parotid_L", parotid)
     >>> organs.volume_cc("Parotid_L"), organs.crop("Parotid_L").start
+    (1.0, (5, 20, 10))
 
-    ``info[name]`` is a structure's `StructureInfo`. ``warnings`` collects what a reader found odd; every set that is
-    made from this one has them too. Adding a name again replaces its mask.
+    ``info[name]`` is a structure's `StructureInfo`. ``warnings`` collects what a reader found unusual; every set made
+    from this one has them too. Adding a name again replaces its mask.
     """
 
     def __init__(self, geometry: Geometry) -> None:

@@ -1,9 +1,8 @@
 """The tests, intervals and coefficients that studies of contours report, through scipy and statsmodels.
 
-statsmodels is imported when it is needed and comes with the extra ``study``. Values that are not numbers are never
-dropped in
-silence: pairs or subjects with a nan or an infinite value raise `InputError`, so that whoever calls decides what a
-missing organ counts (see `soars.metrics.rules`).
+statsmodels is imported when it is needed and comes with the extra ``study``. Values that are NaN or infinite are
+never silently dropped: pairs or subjects with one raise `InputError`, so that the caller decides how a missing organ
+counts (see `soars.metrics.rules`).
 """
 
 from __future__ import annotations
