@@ -147,9 +147,9 @@ class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
 
 class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
-    """From a volume node to a segmentation node, through the command line; for scripts, and for the window.
+    """From a volume node to a segmentation node, through the command line; for scripts, and for the window::
 
-    >>> segmentationNode = SOARSSegmentationLogic().segment(volumeNode)
+    segmentationNode = SOARSSegmentationLogic().segment(volumeNode)
     """
 
     def parameterNode(self):

@@ -15,7 +15,9 @@ def modules_with_examples() -> list[str]:
     """Dotted names of the core's modules that hold a ``>>>`` example."""
     files = sorted((MODULE / "soars").rglob("*.py"))
     found = [path for path in files if ">>> " in path.read_text(encoding="utf-8")]
-    return [".".join(path.relative_to(MODULE).with_suffix("").parts).removesuffix(".__init__") for path in found]
+    return [
+        ".".join(path.relative_to(MODULE).with_suffix("").parts).removesuffix(".__init__") for path in found
+    ]
 
 
 def test_some_modules_have_examples() -> None:

@@ -1,4 +1,4 @@
-"""Whether the branches of a bundle fit one another: classes, channels, anchors, heat maps and volumes of interest."""
+"""Whether the branches of a bundle fit together: classes, channels, anchors, heat maps and volumes of interest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, object]) -> None:
-    """Whether classes, channels, anchors, heat maps and VOIs of the branches fit one another."""
+    """Check that classes, channels, anchors, heat maps and VOIs of the branches fit together."""
     from soars.catalogue import CATALOGUE
 
     if not any(name != "detection" for name in branches):

@@ -1,4 +1,4 @@
-"""The model card of a bundle: its sections, and which it must have."""
+"""The model card of a bundle: its sections, and which of them are required."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CARD_SECTIONS = ("Trained on", "Licence", "Figures", "What it cannot do", "Resea
 
 
 def card_sections(card: str) -> dict[str, str]:
-    """Text of a model card by its headings, in lower case."""
+    """The sections of a model card, by their headings in lower case."""
     parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
     return {title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 

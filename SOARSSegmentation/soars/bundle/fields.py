@@ -1,4 +1,4 @@
-"""Fields of a manifest, each of its type and bounded; errors name the field by its path (``branches.anchor.patch``)."""
+"""Typed, bounded fields of a manifest; errors name the field by its path (``branches.anchor.patch``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from soars.errors import BundleError
 
 _LARGEST = 1e12
-"""Every number of a manifest is smaller; not a number is not."""
+"""Every number in a manifest must be smaller; NaN fails this, too."""
 
 _KINDS: dict[type, str] = {
     dict: "an object",
@@ -21,7 +21,7 @@ _KINDS: dict[type, str] = {
 
 
 def kind_of(value: object) -> str:
-    """What a value of JSON is called in a message: "a list", "null"."""
+    """How a message names the type of a JSON value: "a list", "null"."""
     return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 
@@ -31,7 +31,7 @@ def path_of(where: str, key: str) -> str:
 
 
 def get_field(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    """The value of a field, of exactly the type `kind`; raises `BundleError` when it is missing or another."""
+    """The value of a field, of exactly the type `kind`; raises `BundleError` when it is missing or of another type."""
     if key not in mapping:
         raise BundleError(f"{path_of(where, key)} is missing")
     value = mapping[key]
@@ -41,7 +41,7 @@ def get_field(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> A
 
 
 def check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
-    """Raise `BundleError` unless `entry` is an object with no other keys than `known`."""
+    """Raise `BundleError` unless `entry` is an object without keys other than `known`."""
     if not isinstance(entry, dict):
         raise BundleError(f"{where or 'the whole'} must be an object, not {kind_of(entry)}")
     for key in entry:
@@ -50,7 +50,7 @@ def check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
 
 
 def get_text(mapping: Mapping[str, Any], key: str, where: str) -> str:
-    """Text that is not empty."""
+    """Text, which must not be empty."""
     value: str = get_field(mapping, key, str, where)
     if not value.strip():
         raise BundleError(f"{path_of(where, key)} is empty")
@@ -66,7 +66,7 @@ def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) ->
 
 
 def get_window(mapping: Mapping[str, Any], key: str, where: str) -> tuple[float, float]:
-    """A window as [low, high], the one below the other."""
+    """A window as [low, high], with low below high."""
     low, high = get_numbers(mapping, key, 2, where)
     if low >= high:
         raise BundleError(f"{path_of(where, key)}: lower limit {low:g} is not below upper limit {high:g}")
@@ -74,7 +74,7 @@ def get_window(mapping: Mapping[str, Any], key: str, where: str) -> tuple[float,
 
 
 def get_windows(mapping: Mapping[str, Any], key: str, where: str) -> tuple[tuple[float, float], ...]:
-    """A list of windows, at least one."""
+    """A list of at least one window."""
     value = get_field(mapping, key, list, where)
     if not value:
         raise BundleError(f"{path_of(where, key)}: expected at least one window, as [low, high]")
@@ -83,7 +83,7 @@ def get_windows(mapping: Mapping[str, Any], key: str, where: str) -> tuple[tuple
 
 
 def within(values: tuple[float, ...], limits: tuple[float, float], where: str) -> tuple[float, ...]:
-    """The same numbers; raises `BundleError` when one is outside the limits."""
+    """The numbers unchanged; raises `BundleError` when one is outside the limits."""
     if min(values) <= 0:
         raise BundleError(f"{where} must be positive, got {values}")
     if min(values) < limits[0] or max(values) > limits[1]:
@@ -98,7 +98,7 @@ def brief(value: object) -> str:
 
 
 def get_names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """A list of names, at least one and none twice."""
+    """A list of at least one name, without duplicates."""
     value = get_field(mapping, key, list, where)
     if not value or any(type(v) is not str for v in value):
         raise BundleError(
@@ -111,7 +111,7 @@ def get_names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ..
 
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these pairs, for ``object_pairs_hook``: a key that is there twice is refused."""
+    """The object made of these pairs, for ``object_pairs_hook``; a duplicate key is refused."""
     keys = [key for key, _ in pairs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:

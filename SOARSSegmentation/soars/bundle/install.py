@@ -1,4 +1,4 @@
-"""Installing a bundle for this user, and removing it again."""
+"""Installing a bundle for the user, and removing it again."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def remove_bundle(name: str) -> Path:
             raise BundleError(f"{name} is shipped with the program and cannot be removed")
         raise BundleError(f"no bundle {name} was imported (into {store.user_folder()})")
     if folder.is_symlink():
-        folder.unlink()  # the bundle itself lies elsewhere and was not imported by us
+        folder.unlink()  # a link: the bundle itself is elsewhere and was not imported by us
         return folder
     work = Path(tempfile.mkdtemp(prefix=".remove-", dir=folder.parent))
     try:
-        os.rename(folder, work / name)  # from here on it is not there, however long the deleting takes
+        os.rename(folder, work / name)  # from here on the bundle is gone, however long deleting it takes
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder

@@ -1,4 +1,4 @@
-"""Whether the files of a bundle are those that its manifest names, byte by byte, and who could change them."""
+"""Whether a bundle's files are exactly those that its manifest names, and who could change them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's weights in memory: the very bytes whose hash was checked. What an engine loads, it loads from here.
+    """A network's weights in memory: the very bytes whose hash was checked. Engines load from here only.
 
     Attributes:
-        path: where they were read, for messages.
+        path: the file they were read from, for messages.
         data: the safetensors or ONNX file.
         external: files that an ONNX graph refers to, by the name it uses.
     """
@@ -34,7 +34,7 @@ class Weights:
 def read_weights(bundle: Bundle, branch: str, kind: str) -> Weights:
     """A branch's weights of a kind ("safetensors" or "onnx"), each file read once, hashed and kept.
 
-    Raises `BundleError` when the bundle has none of that kind, when a file is not the manifest's, or when the graph
+    Raises `BundleError` when the bundle has none of that kind, when a file differs from the manifest, or when the graph
     refers to a file that the manifest does not list.
     """
     path = bundle.weights(branch, kind)
@@ -57,7 +57,7 @@ def verify_files(bundle: Bundle) -> None:
 
 
 def check_file(path: Path, entry: FileEntry, where: str) -> None:
-    """Raise `BundleError` when a file is missing, or has not the size or the SHA-256 of its entry."""
+    """Raise `BundleError` when a file is missing, or its size or SHA-256 differs from its entry."""
     if not path.is_file():
         raise BundleError(f"{where}: {path.name} is missing; get the bundle again")
     size = path.stat().st_size
@@ -87,7 +87,7 @@ def changeable_by_all(bundle: Bundle) -> list[str]:
     The hashes say that the files are the manifest's, but not who wrote the manifest.
     """
     if os.name != "posix":
-        return []  # the permissions that Python shows elsewhere do not say who may write
+        return []  # on other systems the permissions that Python reports do not show who may write
     paths = [bundle.folder, *(bundle.folder / name for name in (MANIFEST, *bundle.files))]
     open_to_all = [path for path in paths if path.stat().st_mode & stat.S_IWOTH]
     if not open_to_all:
@@ -99,7 +99,7 @@ def changeable_by_all(bundle: Bundle) -> list[str]:
 
 
 def read_checked(bundle: Bundle, name: str) -> bytes:
-    """One of the bundle's files, read once and compared with its hash; raises `BundleError` when it is another."""
+    """One of the bundle's files, read once and compared with its hash; raises `BundleError` when they differ."""
     path, entry = bundle.folder / name, bundle.files[name]
     if not path.is_file():
         raise BundleError(f"bundle {bundle.folder}: {name} is missing; get the bundle again")

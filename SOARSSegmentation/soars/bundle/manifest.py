@@ -1,6 +1,6 @@
-"""What a model bundle's ``manifest.json`` says, as dataclasses, and the checks that it makes sense.
+"""The content of a model bundle's ``manifest.json`` as dataclasses, and the checks that it makes sense.
 
-The manifest is one JSON object. Every key is required; an unknown key is an error, since it is most often a mistyped
+The manifest is one JSON object. Every key is required; an unknown key is an error, since it is usually a misspelt
 one. Format version 1::
 
     {
@@ -68,24 +68,24 @@ from soars.errors import BundleError
 from soars.networks.architecture import UNetArchitecture
 
 FORMAT_VERSION = 2
-"""The newest that is read; a bundle is written in the oldest that can say what it says."""
+"""The newest version that is read; a bundle is written in the oldest version that can express its content."""
 CASCADE = "cascade"
 """The system of a bundle that names none."""
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 << 20
-"""Bytes; what is longer is refused unread."""
+"""Bytes; a longer manifest is refused unread."""
 BRANCHES = ("anchor", "mid_level", "detection", "small_hard")
 INPUTS = ("ct", "anchor", "heatmap")
 ACTIVATIONS = ("softmax", "sigmoid", "heatmap")
 WEIGHT_KINDS = ("safetensors", "onnx")
 SPACING_MM, VOI_MM = (0.05, 50.0), (1.0, 2000.0)
-"""Smallest and largest voxel of a network's grid, and extent of a volume of interest: what lies outside would need more
-memory than any computer has, or hold no voxel."""
+"""Smallest and largest voxel of a network's grid, and extent of a volume of interest: anything outside these limits
+would need more memory than any computer has, or hold no voxel."""
 LARGEST_PATCH = 1024
 """Voxels of a window along an axis."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""File names and bundle names: nothing that could point out of the bundle's folder, on any system."""
+"""File names and bundle names: nothing that could point outside the bundle's folder, on any system."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class BranchSpec:
         patch: window in voxels, (z, y, x).
         architecture: what the network is built from.
         files: weight file per kind, "safetensors" and/or "onnx".
-        windows_hu: the CT is seen through each of them, a channel each; through the bundle's alone when empty.
+        windows_hu: windows of the CT, one input channel each; the bundle's own window alone when empty.
     """
 
     name: str
@@ -132,7 +132,7 @@ class BranchSpec:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file of the bundle must be: its SHA-256 (hexadecimal) and its size."""
+    """What is required of a file of the bundle: its SHA-256 (hexadecimal) and its size."""
 
     sha256: str
     size_bytes: int
@@ -151,11 +151,11 @@ class Bundle:
         card: the model card's text (Markdown).
         files: every file of the bundle except the manifest.
         sha256: of the manifest, which holds the hash of every other file: it identifies the bundle.
-        system: what makes organs of it; "cascade", or another of `soars.systems`.
+        system: what runs it; "cascade", or another of `soars.systems`.
         settings: of a system other than the cascade, as the manifest has them: the system checks them.
-        covers: catalogue names of what a system other than the cascade gives.
+        covers: catalogue names of the organs that a system other than the cascade segments.
         review: the file with tables for the reviewer (`soars.findings.review`); None when the bundle has none.
-        warnings: what is odd, for the report; empty unless read by `soars.bundle.store.load_bundle`.
+        warnings: anything unusual, for the report; empty unless read by `soars.bundle.store.load_bundle`.
     """
 
     name: str
@@ -212,7 +212,7 @@ OPTIONAL_KEYS = ("review",)
 
 
 def needed_format(fields: Mapping[str, Any]) -> int:
-    """The oldest format version that can say what these fields of a manifest say."""
+    """The oldest format version that can express these fields of a manifest."""
     several = any("windows_hu" in branch for branch in fields.get("branches", {}).values())
     return 2 if "system" in fields or "review" in fields or several else 1
 

@@ -1,8 +1,8 @@
 """Which files an ONNX graph refers to, read from its bytes alone.
 
 Weights of an ONNX graph may lie outside it ("external data"), in a file that the graph names, relative to its own
-folder. An engine that loads the graph by its path reads that file too, whatever it holds. The graph is therefore walked
-here before any engine sees it. Source: onnx.proto (ONNX 1.16) and the protocol buffers' encoding.
+folder. An engine that loads the graph by its path reads that file too, whatever it holds. So the graph is walked here
+before any engine sees it. Source: onnx.proto (ONNX 1.16) and the protocol buffers' encoding.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def _walk(view: memoryview, kind: str, nested: int) -> Iterator[str]:
 
 
 def _entry(view: memoryview) -> tuple[str, str]:
-    """Key and value of a StringStringEntryProto; of a field that is there twice the last one counts."""
+    """Key and value of a StringStringEntryProto; of a repeated field the last one counts."""
     found = dict(_messages(view))
     return tuple(bytes(found.get(n, memoryview(b""))).decode("utf-8", "replace") for n in (1, 2))  # type: ignore[return-value]
 
 
 def _messages(view: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and bytes of every length-delimited field of a message; the others are passed over."""
+    """Number and bytes of every length-delimited field of a message; the others are skipped."""
     at, end = 0, len(view)
     while at < end:
         key, at = _varint(view, at)

@@ -1,4 +1,4 @@
-"""Model bundles: where they lie, how they are checked, loaded and written.
+"""Model bundles: where they are, and how they are checked, loaded and written.
 
 A bundle is one folder, or one .zip of it, with ``manifest.json``, a model card and the weights of each branch::
 
@@ -124,7 +124,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def verify(bundle: Bundle) -> list[str]:
-    """Check size and SHA-256 of every file of a bundle; return warnings about what is merely odd.
+    """Check size and SHA-256 of every file of a bundle; return warnings about anything merely unusual.
 
     Raises `BundleError` naming the first file that is missing, cut short or changed.
     """
@@ -169,7 +169,7 @@ def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) ->
 
 
 def user_folder() -> Path:
-    """Where imported bundles lie: ``$SOARS_BUNDLES``, else the system's place for application data."""
+    """Where imported bundles are kept: ``$SOARS_BUNDLES``, else the system's place for application data."""
     if os.environ.get("SOARS_BUNDLES"):
         return Path(os.environ["SOARS_BUNDLES"]).expanduser()
     return user_data() / "bundles"
@@ -189,7 +189,7 @@ def _installed() -> list[Path]:
 def _is_bundle(folder: Path) -> bool:
     try:
         return (folder / MANIFEST).is_file()
-    except OSError:  # not to be looked into; reading it will say so
+    except OSError:  # not readable; reading it will say so
         return folder.is_dir()
 
 
@@ -205,7 +205,7 @@ def _read_at_most(path: Path, limit: int) -> bytes:
     with path.open("rb") as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        raise BundleError(f"{path.name} is longer than {limit >> 20} MB, as no bundle's is")
+        raise BundleError(f"{path.name} is longer than {limit >> 20} MB, more than any bundle's")
     return data
 
 

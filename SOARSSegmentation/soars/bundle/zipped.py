@@ -14,9 +14,9 @@ from soars.errors import BundleError
 MOST_MEMBERS = 10_000
 """Files in an archive; a bundle has about ten."""
 MOST_GROWTH = 100
-"""Weights are close to noise: deflated they keep most of their size. What grows more than this is no bundle."""
+"""Weights are close to noise and hardly compress. An archive that grows by more than this is not a bundle."""
 UNREMARKABLE_BYTES = 100 << 20
-"""Up to this, an archive may grow as it likes."""
+"""Up to this size, an archive may grow by any factor."""
 _CHUNK = 1 << 20
 
 
@@ -67,12 +67,12 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         raise BundleError(f"bundle {path}: the archive holds two files of one name; refused")
     for name in names:
         if "\\" in name or ":" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
-            raise BundleError(f"bundle {path}: {name!r} points out of the archive; refused")
+            raise BundleError(f"bundle {path}: {name!r} points outside the archive; refused")
     return {m.filename: m for m in archive.infolist() if not m.is_dir()}
 
 
 def _check_total(limits: dict[zipfile.ZipInfo, int], path: Path, folder: Path) -> None:
-    """Refuse what would fill the disk, or grows as weights never do, before the first byte is unpacked."""
+    """Refuse an archive that would fill the disk, or grows as weights never do, before the first byte is unpacked."""
     for member, limit in limits.items():
         _check_size(member, limit)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -80,7 +80,7 @@ def _check_total(limits: dict[zipfile.ZipInfo, int], path: Path, folder: Path) -
     total, packed = (sum(getattr(m, size) for m in limits) for size in ("file_size", "compress_size"))
     if total > UNREMARKABLE_BYTES and total > MOST_GROWTH * packed:
         raise BundleError(
-            f"bundle {path}: would grow from {packed} to {total} bytes, as no weights do; refused"
+            f"bundle {path}: would grow from {packed} to {total} bytes, which weights never do; refused"
         )
     free = shutil.disk_usage(folder).free
     if total > free:

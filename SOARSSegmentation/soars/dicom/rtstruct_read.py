@@ -56,10 +56,9 @@ def read_rtstruct(
         any_frame: read contours of another frame of reference, or of none, as if it were the CT's.
 
     ROIs without contours are kept, empty; ROIs of one name are numbered. A contour or an ROI that cannot be used
-    (points, open contours, not parallel to the slices, damaged numbers) is left out alone; this and what is odd is in
-    ``.warnings``. Raises `InputError`, with the file, when it is
-    damaged, no RTSTRUCT, has no contours at all, belongs to another patient, to another frame of reference or to
-    none, or lies wholly outside the CT.
+    (points, open contours, not parallel to the slices, damaged numbers) is left out alone; this and anything unusual is
+    in ``.warnings``. Raises `InputError`, with the file, when it is damaged, is not an RTSTRUCT, has no contours at
+    all, belongs to another patient, to another frame of reference or to none, or lies wholly outside the CT.
     """
     path = Path(path)
     dataset = _read(path)

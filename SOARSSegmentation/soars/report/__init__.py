@@ -1,1 +1,1 @@
-"""What a run leaves to be read: its `record`, the `page`, its `pictures` and the terminal `summary`."""
+"""What a run leaves to read: its `record`, the `page`, its `pictures` and the terminal `summary`."""

@@ -1,7 +1,7 @@
 """The CT and the organs inside the page: small enough for one file, fast to unpack for the viewer's script.
 
-A CT value becomes one of 256 levels, which are close where soft tissue and brain are told apart and wide in air and
-bone. Each axial slice is predicted from the voxels to the left and above, and the differences are deflated with run
+A CT value becomes one of 256 levels, which are close where soft tissue and brain are distinguished and wide in air
+and bone. Each axial slice is predicted from the voxels to the left and above, and the differences are deflated with run
 lengths: 1.5 bits a voxel on a real head and neck, at 80 million voxels a second. An organ is the bits of its bounding
 box on the CT's own voxels; the viewer draws the outlines of all three planes from them.
 """
@@ -36,7 +36,7 @@ LEVELS_HU: NDArray[np.int16] = np.concatenate(
 """The 256 HU values that the viewer can show: 2 HU apart in soft tissue, where brain is read at a width of 80."""
 
 MOST_BYTES = 16_000_000
-"""Of the deflated slices; a third more as text. With pictures and organs the page stays below 25 MB."""
+"""Bytes of the deflated slices; a third more as text. With pictures and organs the page stays below 25 MB."""
 
 _LOWEST_HU, _HIGHEST_HU = -1024, 3071
 _AIR_HU, _BODY_HU = -1000.0, -300
@@ -61,7 +61,7 @@ def embed(
 
     Args:
         image: as `soars.report.upright.upright` returns it.
-        numbering: how its axial slices are called.
+        numbering: how its axial slices are numbered.
     """
     shown, slices = _fitting(_around_body(image, structures), MOST_BYTES)
     scene = {

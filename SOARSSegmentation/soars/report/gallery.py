@@ -1,4 +1,4 @@
-"""The pictures of the report that need no script: a few planes that together show every organ."""
+"""The report's pictures that need no script: a few planes that together show every organ."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where a picture crosses a value: marching squares on one plane, for smooth outlines in the report.
 
-`soars.dicom.contours` draws what a planning system reads: on the CT's own voxels, exact, with keyholes. This one
+`soars.dicom.contours` draws what a planning system reads: on the CT's own voxels, exact, with keyholes. This module
 draws what a person sees: between the voxels, interpolated, with a hole as an outline of its own.
 """
 

@@ -1,6 +1,6 @@
-"""The list beside the viewer: the organs, the one first that most needs a look, each with what was found about it.
+"""The list beside the viewer: the organs, those that most need a look first, each with its findings.
 
-The list is complete without scripts. Where they run, they turn what carries ``data-visit`` into a button that goes to
+The list is complete without scripts. Where they run, they turn elements with ``data-visit`` into buttons that go to
 the organ (its middle, or the place in ``data-point``), and show the boxes that switch an organ on and off.
 """
 
@@ -29,7 +29,7 @@ _PIXEL_MM = 0.6
 
 @dataclass(frozen=True)
 class Scene:
-    """What the list points into: an upright CT with its organs, and how its slices are numbered."""
+    """What the list refers to: an upright CT with its organs, and how its slices are numbered."""
 
     image: sitk.Image
     structures: StructureSet

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file in which a person reads the patient with what was contoured.
+"""The report of a run: one self-contained HTML file in which a person looks at the patient and the contours.
 
 Nothing in it is fetched. Its scripts and its style are the ones of this package, named by their hashes in the page's
 content policy, so that no other script or style can take effect; every text is escaped. Without scripts the page shows
@@ -28,7 +28,7 @@ from soars.report.upright import upright
 from soars.structures import StructureSet
 
 SCRIPTS = ("volume.js", "pane.js", "reader.js")
-"""In the order in which they need one another."""
+"""In the order in which they depend on each other."""
 
 
 def write_report(path: Path, record: RunRecord, image: sitk.Image, structures: StructureSet) -> None:
@@ -68,7 +68,7 @@ def render_report(record: RunRecord, image: sitk.Image, structures: StructureSet
 
 
 def _reading(record: RunRecord, image: sitk.Image, structures: StructureSet) -> str:
-    """The viewer with its list of organs and its data, and the pictures that need no script."""
+    """The viewer with its list of organs and its data, and the pictures that work without scripts."""
     looked_for = in_look_order(record)
     organs = [o for o in looked_for if o.name in structures and not structures.is_empty(o.name)]
     if not organs:

@@ -35,7 +35,7 @@ _AIR_HU = -1000.0
 _BODY_HU = -300.0
 _MARGIN_MM = 10.0
 _MOST_MM = 280.0
-"""A picture is not larger than this unless the organs are: shoulders and chest would make them small."""
+"""A picture is not larger than this unless the organs are: with shoulders and chest the organs would be small."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _simplify(line: NDArray[np.float64], tolerance_mm: float = 0.08) -> NDArray[
 def _crop_to_body(
     pixels: NDArray[np.float32], box: Box, pixel_mm: float, lines: list[NDArray[np.float64]]
 ) -> tuple[Box, NDArray[np.float32]]:
-    """Cut the picture to the largest thing in it that is not air, and to the organs."""
+    """Crop the picture to the largest object in it that is not air, and to the organs."""
     limits = np.array([pixels.shape[1], pixels.shape[0]])
     labels, count = scipy.ndimage.label(scipy.ndimage.binary_opening(pixels > _BODY_HU, iterations=2))
     low, high = np.zeros(2), limits.astype(float)

@@ -1,7 +1,7 @@
-"""What one segmentation run was and gave: the content of `run.json`, and what the report is written from.
+"""What one segmentation run did and produced: the content of `run.json`, from which the report is written.
 
-The record holds no patient name or ID and of the machine only the versions of its software, so that it can be
-passed on with the contours.
+The record holds no patient name or ID, and only software versions about the machine, so that it can be passed on
+with the contours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from soars.errors import InputError
 from soars.findings.finding import CHECK, ExpectedDsc, Finding
 
 SCHEMA_VERSION = 2
-"""Grows when a field changes its meaning or disappears; new fields alone do not change it.
+"""Increases when a field changes its meaning or disappears; new fields alone do not change it.
 
 2: findings, expected DSC and the order to look in; the warnings of organs stand among the run's own too.
 """
@@ -105,8 +105,8 @@ class RunRecord:
     """Everything a reader of the contours may want to know about how they were made.
 
     ``warnings`` are all of them as sentences: the CT's, the bundle's, then the organs', each with its organ's label.
-    ``findings`` are the organs', and ``look_order`` the organs' names that were looked for, both with the organ first
-    that most needs a look.
+    ``findings`` are the organs', and ``look_order`` the names of the organs that were looked for, both with those that
+    most need a look first.
     """
 
     ct: CtRecord
@@ -171,7 +171,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Versions of the installed ones among `names`, without importing them."""
+    """Versions of those distributions among `names` that are installed, without importing them."""
     versions = {}
     for name in names:
         try:
@@ -202,7 +202,7 @@ def orientation_of(direction: Iterable[float]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and not-a-number do not belong into JSON."""
+    """Numpy's numbers and NaN do not belong in JSON."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -219,7 +219,7 @@ def _plain(value: Any) -> Any:
 
 
 def _organ(data: dict[str, Any]) -> OrganRecord:
-    """An organ of a record; one of version 1 had its findings as sentences alone."""
+    """An organ of a record; in version 1 findings were sentences only."""
     if "findings" in data:
         findings = [Finding.from_dict(finding) for finding in data["findings"]]
     else:

@@ -15,7 +15,7 @@ STRATA = {"anchor": "anchor", "mid_level": "mid-level", "small_hard": "small and
 STATES = {PRESENT: "present", ABSENT: "absent", NOT_COVERED: "not covered", NOT_REQUESTED: "not requested"}
 
 _SHOWN = "What it cannot do"
-"""The section of a model card that nobody has to open."""
+"""The section of a model card that is shown open."""
 _FENCED = re.compile(r"^```.*?^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -29,7 +29,7 @@ def subtitle(record: RunRecord) -> str:
 
 
 def warnings(record: RunRecord) -> str:
-    """What is odd about the scan or the run, and what is missing; what is odd about an organ stands with the organ."""
+    """Warnings about the scan or the run, and what is missing; warnings about an organ are shown with the organ."""
     lines = list(record.general_warnings)
     absent = [organ.label for organ in record.in_state(ABSENT)]
     if absent:
@@ -112,7 +112,7 @@ def _inline(text: str) -> str:
 
 
 def organ_table(record: RunRecord) -> str:
-    """Rows for the organs that were looked for, the one first that most needs a look, and a line for the others."""
+    """Rows for the organs that were looked for, those that most need a look first, and a line for the others."""
     several = len({organ.source for organ in record.organs if organ.source}) > 1
     rows = "".join(_organ_row(organ, name_source=several) for organ in in_look_order(record))
     for state, text in ((NOT_COVERED, "Not covered by this bundle"), (NOT_REQUESTED, "Not asked for")):
@@ -123,7 +123,7 @@ def organ_table(record: RunRecord) -> str:
 
 
 def _organ_row(organ: OrganRecord, *, name_source: bool) -> str:
-    """``name_source``: several models drew the organs, so say which drew this one."""
+    """One organ's row. ``name_source``: several models drew the organs, so name the one that drew this organ."""
     origin = [f"Drawn by {organ.source}."] if name_source and organ.source else []
     definition = [f"Its extent: {organ.definition}."] if organ.definition else []
     notes = "<br>".join(escape(text) for text in (*organ_notes(organ), *origin, *definition))

@@ -18,7 +18,7 @@ WHAT_IS_IN = {
 
 
 def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> str:
-    """The organs that were looked for, one a line, the one first that most needs a look; the others are only counted.
+    """The organs that were looked for, one per line, those that most need a look first; the others are only counted.
 
     `dice` adds a column with DSC.
     """
@@ -52,14 +52,14 @@ def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> s
 
 
 def in_look_order(record: RunRecord) -> list[OrganRecord]:
-    """The organs that were looked for, the one first that most needs a look."""
+    """The organs that were looked for, those that most need a look first."""
     place = {name: number for number, name in enumerate(record.look_order)}
     looked_for = [organ for organ in record.organs if organ.state in (PRESENT, ABSENT)]
     return sorted(looked_for, key=lambda organ: place.get(organ.name, len(place)))
 
 
 def organ_notes(organ: OrganRecord) -> list[str]:
-    """Why an organ is absent, and what is odd about it, each once."""
+    """Why an organ is absent, and the warnings about it, each once."""
     reason = organ.reason if organ.state == ABSENT else ""
     return [text for text in (reason, *(w for w in organ.warnings if not reason or reason not in w)) if text]
 

@@ -20,7 +20,7 @@ class AxialSlices:
 
     Attributes:
         first_mm: place of slice 1 on the patient's axis from feet to head.
-        step_mm: from a slice to the next one; negative when slice 1 is nearest the head.
+        step_mm: from one slice to the next; negative when slice 1 is nearest the head.
         count: how many slices there are.
     """
 
@@ -30,7 +30,7 @@ class AxialSlices:
 
     @classmethod
     def of(cls, image: sitk.Image) -> AxialSlices:
-        """Those of an image that is not tilted; its axis along the body need not be the third."""
+        """The numbering of an image that is not tilted; its axis along the body need not be the third."""
         direction = np.reshape(image.GetDirection(), (3, 3))
         column = int(np.argmax(np.abs(direction[2])))
         step = float(image.GetSpacing()[column]) * (1.0 if direction[2, column] > 0 else -1.0)
@@ -70,7 +70,7 @@ def upright(image: sitk.Image, structures: StructureSet) -> tuple[sitk.Image, St
 
 
 def _tilt_deg(image: sitk.Image) -> float:
-    """The largest angle between an axis of the image and the patient's axis that it follows, in degrees."""
+    """The largest angle, in degrees, between an axis of the image and the patient's axis that it follows."""
     along = np.diag(np.reshape(image.GetDirection(), (3, 3)))
     return float(np.degrees(np.arccos(np.clip(along, -1, 1))).max())
 

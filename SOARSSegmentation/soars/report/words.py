@@ -25,7 +25,7 @@ def _on_axis(axis: int, value: float, decimals: int) -> str:
 
 
 def volume_cc(volume: float) -> str:
-    """A volume with as many digits as mean something: 0.05, 1.20, 31.4, 1240."""
+    """A volume with its meaningful digits: 0.05, 1.20, 31.4, 1240."""
     if volume < 10:
         return f"{volume:.2f}"
     return f"{volume:.1f}" if volume < 100 else f"{volume:.0f}"
@@ -38,7 +38,7 @@ def length_mm(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds below 100, minutes and seconds from there."""
+    """Seconds below 100, minutes and seconds from 100 on."""
     if seconds < 99.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -46,5 +46,5 @@ def duration(seconds: float) -> str:
 
 
 def listed(labels: Sequence[str]) -> str:
-    """Labels in a sentence: the first as it is, the others without their capital (but TMJ stays TMJ)."""
+    """Labels in a sentence: the first as it is, the others without the initial capital (but TMJ stays TMJ)."""
     return ", ".join([labels[0], *(t[:1].lower() + t[1:] if t[1:2].islower() else t for t in labels[1:])])
