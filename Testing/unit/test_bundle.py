@@ -441,7 +441,7 @@ class TestZip:
             info = zipfile.ZipInfo("x")
             info.filename = name
             archive.writestr(info, "boo")
-        refused(path, "points out of the archive")
+        refused(path, "points outside the archive")
         assert not list(tmp_path.rglob("*evil*"))
 
     def test_truncated_anywhere_is_refused(self, folder: Path, tmp_path: Path) -> None:
