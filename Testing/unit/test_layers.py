@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ LAYERS = (
 )
 """From the ground up: a folder imports from those below its own line, never from its line or above. A new folder gets
 its place here, which is a decision; see docs/architecture.md."""
+
+MOST_LINES, MOST_FILES = 450, 15
 
 PLACE = {folder: place for place, folders in enumerate(LAYERS) for folder in folders}
 DOORS = ("SOARSSegmentationLib", "SOARSSegmentation", "soars_training")
@@ -87,6 +90,17 @@ def test_only_the_command_lines_know_argparse(folder: Path) -> None:
     for path in sorted(folder.rglob("*.py")):
         command_line = path.parent.name == "commands" or path.name == "cli.py"
         assert command_line or "argparse" not in _imports(path), f"{path} imports argparse"
+
+
+@pytest.mark.parametrize(
+    "folder", [CORE, ROOT / "training" / "soars_training", MODULE / "SOARSSegmentationLib"]
+)
+def test_a_folder_fits_on_a_screen_and_a_file_in_a_head(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.suffix in (".py", ".html", ".js", ".css")]
+    long = [path.name for path in files if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES]
+    counts = Counter(path.parent for path in files)
+    full = [str(home.relative_to(ROOT)) for home, count in counts.items() if count > MOST_FILES]
+    assert files and not long and not full
 
 
 def test_the_core_knows_no_door_and_no_door_another() -> None:

@@ -21,8 +21,8 @@ from soars.study.comparisons import (
     spearman,
 )
 from soars.study.mixed import fit_mixed
+from soars.study.published import UANET_REVISE_MINUTES, UANET_SCRATCH_MINUTES
 from soars.study.results.prediction import cross_validated_r2
-from soars.study.results.published import UANET_REVISE_MINUTES, UANET_SCRATCH_MINUTES
 
 PENICILLIN = (
     "272326232321 272326232321 252125242420 262325232320 252226222320 242225232219 242023212219 262226242421 "

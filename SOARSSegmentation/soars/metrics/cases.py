@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from soars.catalogue import CATALOGUE
 from soars.ct.images import read_ct
 from soars.errors import InputError
 from soars.formats.labelmap import image_stem
@@ -13,7 +14,6 @@ from soars.formats.reading import on_grid, read_as_stored
 from soars.formats.registry import ReadOptions
 from soars.formats.sources import is_case_file, structure_source
 from soars.formats.table import format_of
-from soars.metrics.parts import join_parts
 from soars.structures import Geometry, StructureSet
 from soars.structures.naming import use_catalogue_names
 
@@ -175,3 +175,20 @@ def _case_name(path: Path, source: Path) -> str:
 def _few(names: dict[str, Path]) -> str:
     listed = list(names)
     return ", ".join(listed[:3]) + (" ..." if len(listed) > 3 else "")
+
+
+def join_parts(structures: StructureSet, other: StructureSet) -> None:
+    """Add, in place, every organ of the catalogue that only ``other`` has and that all of its parts here make up.
+
+    Parts that ``other`` does not have are then removed: there is nothing to compare them with. Each organ that was
+    joined is listed in ``structures.warnings``.
+    """
+    for whole in CATALOGUE.values():
+        if not whole.parts or whole.name in structures or whole.name not in other:
+            continue
+        if all(part in structures for part in whole.parts):
+            structures.add_mask(whole.name, structures.union(whole.parts))
+            structures.warnings.append(f"{whole.name} was joined from {', '.join(whole.parts)}")
+            for part in whole.parts:
+                if part not in other:
+                    structures.remove(part)

@@ -17,7 +17,7 @@ from soars.progress import Reporter, ignore
 from soars.study.comparisons import non_inferiority
 from soars.study.load import Opened
 from soars.study.plan.model import Margin
-from soars.study.results.published import AGREEMENT_2022
+from soars.study.published import AGREEMENT_2022
 from soars.study.results.sets import PROPOSAL, RESULT, ContourSet, cts, human_pairs, pairs_of, references
 from soars.study.results.table import STRATUM_TITLES, Table, mean_of, spread, strata_of
 from soars.study.statistics import adjust, wilcoxon_matched_pairs

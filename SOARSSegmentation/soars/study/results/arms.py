@@ -20,14 +20,14 @@ from soars.study.comparisons import (
 )
 from soars.study.mixed import MixedFit
 from soars.study.plan.model import TESTS
-from soars.study.results.effort import arms_of
-from soars.study.results.minutes import NAN, SessionTime, log_minutes_model, patient_minutes, session_times
-from soars.study.results.published import (
+from soars.study.published import (
     REVISE_MINUTES_2022,
     SCRATCH_MINUTES_2022,
     UANET_REVISE_MINUTES,
     UANET_SCRATCH_MINUTES,
 )
+from soars.study.results.effort import arms_of
+from soars.study.results.minutes import NAN, SessionTime, log_minutes_model, patient_minutes, session_times
 from soars.study.results.table import Table, mean_of
 from soars.study.rows import OrganRow
 from soars.study.statistics import adjust, mann_whitney_u, wilcoxon_matched_pairs

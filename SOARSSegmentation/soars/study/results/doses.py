@@ -11,7 +11,7 @@ from soars.dose.cases import CaseDose, DoseCase, DoseOptions, compare_cases
 from soars.dose.compare import NOTED_PERCENT, DoseDifference
 from soars.progress import Reporter, ignore
 from soars.study.load import Opened
-from soars.study.results.published import DOSE_OVER_10_PERCENT_2022, DOSE_OVER_30_PERCENT_2022
+from soars.study.published import DOSE_OVER_10_PERCENT_2022, DOSE_OVER_30_PERCENT_2022
 from soars.study.results.sets import ContourSet, cts, pairs_of, references
 from soars.study.results.table import Table, in_catalogue_order, mean_of, spread
 from soars.study.statistics import adjust, wilcoxon_matched_pairs

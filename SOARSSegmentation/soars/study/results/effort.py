@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from soars.effort.records import SCORES
 from soars.effort.timing import CATEGORIES
 from soars.study.comparisons import share_interval
-from soars.study.results.published import CATEGORIES_2022
+from soars.study.published import CATEGORIES_2022
 from soars.study.results.table import (
     STRATUM_TITLES,
     Table,

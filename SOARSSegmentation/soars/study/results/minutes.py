@@ -14,13 +14,13 @@ import numpy as np
 
 from soars.errors import InputError
 from soars.study.mixed import MixedFit, fit_mixed
-from soars.study.results.effort import arms_of
-from soars.study.results.published import (
+from soars.study.published import (
     REVISE_MINUTES_2022,
     SCRATCH_MINUTES_2022,
     UANET_REVISE_MINUTES,
     UANET_SCRATCH_MINUTES,
 )
+from soars.study.results.effort import arms_of
 from soars.study.results.table import Table, mean_of, spread
 from soars.study.rows import THRESHOLDS_S, OrganRow
 
