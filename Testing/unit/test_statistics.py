@@ -163,3 +163,21 @@ def test_methods_are_ranked_by_how_many_they_are_significantly_better_than() -> 
     assert [m.method for m in found[2:]] == ["middle", "worst"]
     assert [m.rank for m in found] == [1, 1, 3, 4]
     assert [[f.significance_score for f in m.figures] for m in found] == [[2, 2], [2, 2], [1, 1], [0, 0]]
+
+
+def test_a_ranking_corrects_after_bonferroni_as_the_challenge_does() -> None:
+    """Nine cases, one-sided: A beats B with p = 1/512, and C with 5/512 (a rank sum of 3 of 45 against it). Of six
+    ordered pairs Bonferroni makes 5/512 to 0.059, Holm to 0.049: A has beaten one method or two."""
+
+    def method(differences: list[float]) -> list[CaseScores]:
+        return [CaseScores(str(i), (_score("Parotid_L", 0.8 - d, 1.0),)) for i, d in enumerate(differences)]
+
+    steps = [0.01 * i for i in range(1, 10)]
+    a, b = method([0.0] * 9), method(steps)
+    c = method(
+        [-step if i == 2 else step for i, step in enumerate(steps)]
+    )  # 3rd smallest the other way: W = 3
+    found = {m.method: m for m in rank_methods({"A": a, "B": b, "C": c}, figures=("dsc",))}
+    assert found["A"].figures[0].significance_score == 1
+    holm = {m.method: m for m in rank_methods({"A": a, "B": b, "C": c}, figures=("dsc",), correction="holm")}
+    assert holm["A"].figures[0].significance_score == 2
