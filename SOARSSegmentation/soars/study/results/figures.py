@@ -32,6 +32,9 @@ CATEGORY_COLOURS = {"none": "#d9d9d9", "minor": "#56b4e9", "moderate": "#e69f00"
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#000000")
 MARKERS = ("o", "x", "^", "s", "+", "D", "v", "*")
 SMALL = 7
+TALLEST_IN = 20.0
+MOST_IN_LEGEND = 12
+"""With more readers than colours a legend says nothing, and leaves no place for the figure."""
 
 
 def revision_effort(rows: Sequence[OrganRow], arm: str) -> Figure:
@@ -108,7 +111,7 @@ def times_by_organ(rows: Sequence[OrganRow], arm: str) -> Figure:
     mine = [row for row in rows if row.arm == arm]
     readers = sorted({row.reader for row in mine})
     organs = in_catalogue_order(row.organ for row in mine)
-    figure = new_figure(WIDTH_IN, 1.1 + 0.11 * max(len(readers), 2) * max(len(organs), 2))
+    figure = new_figure(WIDTH_IN, 1.1 + min(0.11 * max(len(readers), 2) * max(len(organs), 2), TALLEST_IN))
     axis = figure.subplots()
     step = 0.8 / max(len(readers), 1)
     for index, reader in enumerate(readers):
@@ -124,7 +127,8 @@ def times_by_organ(rows: Sequence[OrganRow], arm: str) -> Figure:
         axis.axvline(limit, color="black", linewidth=0.6, linestyle=":")
     axis.set_xlabel(f"active time per organ (s), {arm}; dotted: 1 and 3 min", fontsize=SMALL + 1)
     handles = [axis.plot([], [], "s", color=COLOURS[i % len(COLOURS)])[0] for i in range(len(readers))]
-    figure.legend(handles, readers, loc="outside upper center", ncols=6, fontsize=SMALL)
+    if len(readers) <= MOST_IN_LEGEND:
+        figure.legend(handles, readers, loc="outside upper center", ncols=6, fontsize=SMALL)
     quiet(axis)
     return figure
 
@@ -215,7 +219,8 @@ def learning(rows: Sequence[OrganRow]) -> Figure:
     plain_numbers(axis.yaxis)
     axis.set_xlabel("session of the worklist", fontsize=SMALL + 1)
     axis.set_ylabel("active minutes", fontsize=SMALL + 1)
-    figure.legend(loc="outside upper center", ncols=6, fontsize=SMALL)
+    if len(readers) * len(arms) <= MOST_IN_LEGEND:
+        figure.legend(loc="outside upper center", ncols=6, fontsize=SMALL)
     quiet(axis)
     return figure
 
@@ -224,7 +229,7 @@ def calendar(sessions: Sequence[Session]) -> Figure:
     """When was read: a bar from begin to end of each session, breaks in white, over the days of the study (Gantt)."""
     readers = sorted({s.header.reader for s in sessions})
     arms = sorted({s.rows[0].arm for s in sessions if s.rows})
-    figure = new_figure(WIDTH_IN, 0.9 + 1.3 * max(len(readers), 1))
+    figure = new_figure(WIDTH_IN, 0.9 + min(1.3 * max(len(readers), 1), TALLEST_IN))
     axes = figure.subplots(max(len(readers), 1), 1, sharex=True, squeeze=False)[:, 0]
     first = min((_moment(s.header.started_utc) for s in sessions), default=None)
     for axis, reader in zip(axes, readers, strict=True):

@@ -103,7 +103,7 @@ def analyse_study(
 ) -> Analysis:
     """Read and analyse a study; ``contours`` False leaves out what compares contours and doses and takes the longest.
 
-    `InputError` when there is neither a finished main session nor an observer.
+    `InputError` when there is neither a finished main session nor contours to compare.
     """
     collection = collect_study(opened, idle_s=idle_s, processes=processes, progress=progress)
     rows = main_rows(collection.rows)

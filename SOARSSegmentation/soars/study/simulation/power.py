@@ -132,6 +132,7 @@ def power_figure(found: Sequence[Power], options: PowerOptions) -> Figure:
     for line in (80, 90):
         axis.axhline(line, color="black", linewidth=0.6, linestyle=":")
     axis.set_ylim(0, 101)
+    axis.set_xticks(cases)
     axis.set_xlabel("patients", fontsize=SMALL + 1)
     axis.set_ylabel("power (%)", fontsize=SMALL + 1)
     axis.set_title(
