@@ -288,7 +288,7 @@ def test_the_model_that_proposed_an_organ_is_in_the_file(
     models = {"Brainstem": ("starter 1.2", "ab" * 32), "Lens_L": ("other 2.0", "cd" * 32), "Parotid_L": None}
     for z, (organ, model) in enumerate(models.items()):
         tags = {"SOARS.bundle": model[0], "SOARS.bundle_sha256": model[1]} if model else {}
-        structures.add_crop(organ, (z, 2, 3), np.ones((2, 3, 4), dtype=bool), {"tags": tags})
+        structures.add_crop(organ, (z, 2, 3), np.ones((2, 3, 4), dtype=bool), StructureInfo(tags=tags))
     write_seg_nrrd(structures, tmp_path / "s.seg.nrrd")
     write_rtstruct(read_structures(tmp_path / "s.seg.nrrd"), tmp_path / "rt.dcm", series)
     dataset = pydicom.dcmread(tmp_path / "rt.dcm")
