@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d")
 _COLUMNS = 5
+_MOST_IN_TITLE = 3
+"""The differences of more substitutes would run into the next panel's title."""
 _TINT = {"anchor": "#2c7fb8", "mid_level": "#41ab5d", "small_hard": "#e6842a"}
 
 
@@ -114,6 +116,8 @@ def _dvh_panel(
             draw(d.substitute_dvh, _COLOURS[substitutes.index(d.substitute) % len(_COLOURS)], 1.0)
         noted.append(f"{d.mean_percent:+.1f} %" if np.isfinite(d.mean_percent) else d.state)
     told = f"mean {', '.join(noted)}" if referenced else "not in the reference"
+    if referenced and len(noted) > _MOST_IN_TITLE:
+        told = ""
     axis.set_title(f"{differences[0].organ}\n{told}", fontsize=7.5)
     axis.set_ylim(bottom=0)
     if volume == "percent":

@@ -32,6 +32,8 @@ CATEGORY_COLOURS = {"none": "#d9d9d9", "minor": "#56b4e9", "moderate": "#e69f00"
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#000000")
 MARKERS = ("o", "x", "^", "s", "+", "D", "v", "*")
 SMALL = 7
+FEWEST_FOR_INTERVAL = 10
+"""Of fewer values the interval of a median is no more than a guess."""
 TALLEST_IN = 20.0
 MOST_IN_LEGEND = 12
 """With more readers than colours a legend says nothing, and leaves no place for the figure."""
@@ -139,7 +141,11 @@ def _boxes(
     """Boxes on a logarithmic axis. A notch is left out where it would reach beyond its box: it would fold over."""
     for own, place in zip(values, places, strict=True):
         low, high = median_interval(own)
-        notched = np.percentile(own, 25) <= low and high <= np.percentile(own, 75)
+        notched = (
+            len(own) >= FEWEST_FOR_INTERVAL
+            and np.percentile(own, 25) <= low
+            and high <= np.percentile(own, 75)
+        )
         axis.boxplot(
             [own],
             orientation="horizontal",
@@ -155,7 +161,7 @@ def _boxes(
             capprops={"linewidth": 0.5},
             boxprops={"linewidth": 0.5, "facecolor": colour, "alpha": 0.65},
         )
-        if not notched:
+        if not notched and len(own) >= FEWEST_FOR_INTERVAL:
             axis.plot([low, high], [place, place], color="black", linewidth=1.6, solid_capstyle="butt")
 
 
