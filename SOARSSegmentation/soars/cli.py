@@ -11,11 +11,33 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import soars
-from soars.commands import bundle, catalogue, convert, demo, dose, evaluate, network, segment, study
+from soars.commands import (
+    bundle,
+    catalogue,
+    convert,
+    demo,
+    dose,
+    evaluate,
+    network,
+    segment,
+    segment_all,
+    study,
+)
 from soars.commands.program import program_parser, run_program
 from soars.supervise import supervised
 
-COMMANDS: tuple[ModuleType, ...] = (segment, demo, convert, evaluate, dose, study, network, bundle, catalogue)
+COMMANDS: tuple[ModuleType, ...] = (
+    segment,
+    segment_all,
+    demo,
+    convert,
+    evaluate,
+    dose,
+    study,
+    network,
+    bundle,
+    catalogue,
+)
 """Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports what is heavy inside ``run``."""
 
 
@@ -44,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    module = next(m for m in COMMANDS if m.__name__.rsplit(".", 1)[-1] == args.command)
+    module = next(m for m in COMMANDS if m.__name__.rsplit(".", 1)[-1].replace("_", "-") == args.command)
     return int(module.run(args))
 
 

@@ -6,9 +6,10 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed, wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -39,10 +40,49 @@ def in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def one_ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Future[Result]]]:
+    """(item, finished future of ``work(item)``) of every item, in order. While one is used here, another process works
+    at the next one, never further.
+
+    An error is in the future of its item; so is `BrokenExecutor` when the process died of it, after which a new
+    process takes the next item. ``work``, items and results must be picklable.
+    """
+    worker: ProcessPoolExecutor | None = None
+    future: Future[Result] | None = None
+    try:
+        for index, item in enumerate(items):
+            if future is None:
+                worker = _worker()
+                future = worker.submit(work, item)
+            wait([future])
+            done, future = future, None
+            if isinstance(done.exception(), BrokenExecutor) and worker is not None:
+                worker.shutdown(wait=False)
+                worker = None
+            if index + 1 < len(items):
+                worker = worker or _worker()
+                future = worker.submit(work, items[index + 1])
+            yield item, done
+    finally:
+        if worker is not None:
+            worker.shutdown(wait=False, cancel_futures=True)
+
+
 def available_processors() -> int:
     """Number of processors that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _worker() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin_unheard)
+
+
+def _begin_unheard() -> None:
+    """As `_begin`; Ctrl-C, which reaches the whole terminal, is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _begin()
 
 
 def _begin() -> None:

@@ -144,7 +144,7 @@ class TestExitCodes:
 
     def test_help_and_version_are_no_errors(self, capsys: Output) -> None:
         for module in soars.cli.COMMANDS:
-            assert main([module.__name__.rsplit(".", 1)[-1], "--help"]) == 0
+            assert main([module.__name__.rsplit(".", 1)[-1].replace("_", "-"), "--help"]) == 0
         assert main(["--help"]) == 0
         assert main(["--version"]) == 0
         assert capsys.readouterr().out.endswith(f"soars {soars.__version__}\n")

@@ -122,6 +122,30 @@ def open_engine(
     return OnnxEngine(weights, spec, device=info.device, threads=threads, cancelled=cancelled)
 
 
+class OpenEngines:
+    """Networks that stay open, so that many CTs load each of them once. They keep the memory of all of them together.
+
+    `open` takes what `open_engine` takes. A network that is open already goes on asking the ``cancelled`` that it was
+    opened with: give all runs the same.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[object, ...], Engine] = {}
+
+    def open(
+        self,
+        bundle: Bundle,
+        branch: str,
+        info: EngineInfo,
+        threads: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Engine:
+        key = (bundle.sha256, branch, info.engine, info.device, info.precision, threads)
+        if key not in self._open:
+            self._open[key] = open_engine(bundle, branch, info, threads, cancelled)
+        return self._open[key]
+
+
 def multiplications(architecture: UNetArchitecture) -> float:
     """Multiplications of a network per voxel of its window, the transposed convolutions left out."""
     features, levels, total, share = architecture.features, len(architecture.features), 0.0, 1.0

@@ -14,7 +14,7 @@ from soars.bundle.manifest import BRANCHES, Bundle
 from soars.cascade import branches, postprocess
 from soars.cascade.branches import Detection, Scan
 from soars.cascade.confidence import SoftOrgan, soft_dice, soft_organs
-from soars.cascade.engine import Engine, EngineInfo, open_engine
+from soars.cascade.engine import Engine, EngineInfo, OpenEngines, open_engine
 from soars.cascade.placement import Placed
 from soars.cascade.preprocess import find_body
 from soars.cascade.sides import find_midline
@@ -54,6 +54,7 @@ class Run:
     cancelled: Callable[[], bool]
     tables: ReviewTables = field(default_factory=ReviewTables)
     timings_s: dict[str, float] = field(default_factory=dict)
+    engines: OpenEngines | None = None
 
     @contextmanager
     def stage(self, name: str, message: str = "") -> Iterator[Step]:
@@ -74,7 +75,8 @@ class Run:
     def engine(self, branch: str) -> Engine:
         """Open the branch's network, as a stage of its own."""
         with self.stage("load", f"loading the {branch} network"):
-            return open_engine(self.bundle, branch, self.info, self.threads, self.cancelled)
+            opening = open_engine if self.engines is None else self.engines.open
+            return opening(self.bundle, branch, self.info, self.threads, self.cancelled)
 
 
 def needed_branches(bundle: Bundle, organs: Collection[str]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def render_report(record: RunRecord, image: sitk.Image, structures: StructureSet
     style = _file("report.css")
     scripts = [_file(name) for name in SCRIPTS]
     return Template(_file("report.html")).substitute(
-        policy=escape(_policy(style, scripts)),
+        policy=escape(content_policy(style, scripts)),
         style=style,
         title=escape(f"OARs: {record.ct.description or record.ct.source}"),
         subtitle=escape(sections.subtitle(record)),
@@ -84,7 +84,7 @@ def _reading(record: RunRecord, image: sitk.Image, structures: StructureSet) -> 
     )
 
 
-def _policy(style: str, scripts: list[str]) -> str:
+def content_policy(style: str, scripts: list[str]) -> str:
     """The page may use its own scripts and style, inline pictures, and nothing else."""
     hashes = " ".join(map(_hash, scripts))
     return (

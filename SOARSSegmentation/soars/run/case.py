@@ -11,6 +11,7 @@ from pathlib import Path
 
 from soars.bundle.card import card_sections
 from soars.bundle.manifest import Bundle
+from soars.cascade.engine import OpenEngines
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.ct.images import CtScan, read_ct
 from soars.dicom.rtstruct import MODEL_HASH_TAG, MODEL_TAG, check_reference, write_rtstruct
@@ -69,6 +70,23 @@ class Case:
     record: RunRecord
 
 
+@dataclass(frozen=True)
+class AtHand:
+    """What a batch has ready before a case, so that it is neither loaded nor read again; None for what it has not.
+
+    ``bundle`` is the request's, ``ct`` what `read_case` gave in ``read_s`` seconds, ``engines`` the networks that stay
+    open.
+    """
+
+    bundle: Bundle | None = None
+    ct: CtScan | None = None
+    read_s: float = 0.0
+    engines: OpenEngines | None = None
+
+
+NOTHING = AtHand()
+
+
 def check_places(ct: Path, output: Path) -> None:
     """Raise `InputError` when there is no CT, or when the results would end up among its files."""
     if not ct.exists():
@@ -89,12 +107,21 @@ def is_own_result(folder: Path) -> bool:
         return False
 
 
-def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
+def read_case(request: Request) -> CtScan:
+    """The CT of a request, with contours of which an RTSTRUCT can be made if it is DICOM. Raises `InputError`."""
+    ct = read_ct(request.ct, request.series)
+    if ct.series is not None:
+        check_reference(Geometry.of(ct.image), ct.series)
+    return ct
+
+
+def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand = NOTHING) -> Case:
     """Read, segment and write one case.
 
     Args:
         folder: where the files called `OUTPUTS` go; exists, and holds none of them. The RTSTRUCT is written only for
             a DICOM CT. When this raises, files may be left there: see `soars.files.staged_folder`.
+        ready: what need not be loaded or read again.
 
     What can be known to be wrong (bundle, organs, CT) is found before the long work begins. Raises `SoarsError`.
     """
@@ -103,14 +130,15 @@ def segment_case(request: Request, folder: Path, report: Reporter) -> Case:
     started = utc_now()
     clock = _Clock()
     report(Progress("check", message="checking the bundle"))
-    bundle = load_bundle(request.bundle)
+    bundle = ready.bundle or load_bundle(request.bundle)
     wanted = wanted_organs(bundle, request.organs)
     report(Progress("read", message="reading the CT"))
     with clock.stage("read"):
-        ct = read_ct(request.ct, request.series)
-        if ct.series is not None:
-            check_reference(Geometry.of(ct.image), ct.series)
-    options = SegmentOptions(device=request.device, engine=request.engine, organs=request.organs)
+        ct = ready.ct or read_case(request)
+    clock.seconds["read"] += ready.read_s
+    options = SegmentOptions(
+        device=request.device, engine=request.engine, organs=request.organs, engines=ready.engines
+    )
     result = segment(ct, bundle, options, report)
     clock.seconds.update({stage: s for stage, s in result.timings_s.items() if stage != "total"})
 

@@ -43,6 +43,7 @@ class CascadeSystem:
         engine = choose_engine(self.bundle, branches, engine=options.engine, device=options.device)
         threads = options.threads or available_processors()
         run = Run(self.bundle, engine, threads, progress, options.cancel or (lambda: False), tables)
+        run.engines = options.engines
         result = run_cascade(ct.image, organs, run)
         source = Source(CASCADE, self.bundle.name, self.bundle.version, self.bundle.sha256)
         return Drawn(

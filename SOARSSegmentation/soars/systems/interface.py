@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from soars.cascade.branches import Detection
-from soars.cascade.engine import EngineInfo
+from soars.cascade.engine import EngineInfo, OpenEngines
 from soars.ct.images import CtScan
 from soars.findings.finding import ExpectedDsc, Finding
 from soars.progress import Reporter
@@ -30,6 +30,7 @@ class SegmentOptions:
         threads: of the processor; all that this process may use when None.
         fast: where a system has a coarser and faster mode, use it; None leaves the choice to the system.
         cancel: asked at every step; when it returns True the run ends with `CancelledError`.
+        engines: networks of the cascade that stay open from one CT to the next; None closes each after its use.
     """
 
     device: str = "auto"
@@ -38,6 +39,7 @@ class SegmentOptions:
     threads: int | None = None
     fast: bool | None = None
     cancel: Callable[[], bool] | None = None
+    engines: OpenEngines | None = None
 
 
 @dataclass(frozen=True)

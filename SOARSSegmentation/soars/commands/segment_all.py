@@ -1,0 +1,107 @@
+"""``soars segment-all``: many CTs in; a result folder for each, and tables over all of them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soars.commands.options import add_engine_options, add_organs_option, add_progress_option
+from soars.progress import Progress, reporting
+
+if TYPE_CHECKING:
+    from soars.service.batch import Outcome
+
+log = logging.getLogger(__name__)
+
+NAME = "segment-all"
+DEFAULT_BUNDLE = "starter"
+TABLES_EVERY_S = 300.0
+"""The tables are written that often meanwhile, for those who look; each time every finished case is read again."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        NAME,
+        help="contour many CTs, and go on where an earlier run stopped",
+        description="Contour the organs at risk on many CTs. Writes into OUT/CASE what `soars segment` writes, and "
+        "into OUT cases.csv, organs.csv and index.html. Cases whose results are there, from the same CT, bundle, "
+        "options and version, are skipped. A case that cannot be segmented is reported and left out; the exit code is "
+        "2 then. For research; not a medical device; every contour is to be reviewed.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        type=Path,
+        help="a folder with a folder (or an image file) for each patient, or a CSV list with the columns case, ct and, "
+        "where a folder holds several, series",
+    )
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder for the results")
+    parser.add_argument(
+        "--bundle", metavar="NAME|PATH", default=DEFAULT_BUNDLE, help="model bundle (default: %(default)s)"
+    )
+    add_engine_options(parser)
+    add_organs_option(parser)
+    parser.add_argument(
+        "--where",
+        metavar="CONDITION",
+        action="append",
+        default=[],
+        help="only CTs for which it holds; may be repeated, and then all must hold. KEY=VALUE (with * and ?), "
+        "KEY!=VALUE, KEY<NUMBER, <=, >, >=, where KEY is case, a column of the list or a DICOM keyword: "
+        "'SeriesDescription=*planning*', 'SliceThickness<=3'",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results that come from other inputs or options; without it such a case fails",
+    )
+    add_progress_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment all cases; errors are `soars.errors.SoarsError`."""
+    with reporting(args.progress) as report:
+        from soars.run.case import check_places
+        from soars.service.batch import BatchOptions, error_of, run_batch, summary_line
+        from soars.service.cases import find_cases
+        from soars.service.tables import INDEX, check_tables, write_tables
+        from soars.service.where import parse_condition
+
+        report(Progress("look", message="looking for cases"))
+        check_places(args.source, args.output)
+        found = find_cases(args.source, [parse_condition(text) for text in args.where])
+        check_tables(args.output, [case.name for case in found.cases])
+        options = BatchOptions(args.bundle, args.device, args.engine, args.organs, args.overwrite)
+        outcomes = run_batch(found.cases, args.output, options, report, _NowAndThen(args.output))
+        write_tables(outcomes, args.output)
+        report(Progress("done", len(outcomes), len(outcomes), str(args.output)))
+    if args.progress != "json":
+        out_of = f", {found.left_out} left out by --where" if found.left_out else ""
+        print(f"{summary_line(outcomes)}{out_of}\n{args.output / INDEX}")
+    faults = [outcome.case for outcome in outcomes if outcome.fault]
+    if faults:
+        log.error("an error of the program, not of the CT, stopped %s; please report it", ", ".join(faults))
+        return 1
+    failure = error_of(outcomes, args.output)
+    if failure is not None:
+        raise failure
+    return 0
+
+
+class _NowAndThen:
+    """Writes the tables when they are due."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._written = time.monotonic()
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> None:
+        from soars.service.tables import write_tables
+
+        if time.monotonic() - self._written >= TABLES_EVERY_S:
+            write_tables(outcomes, self._output)
+            self._written = time.monotonic()
