@@ -7,7 +7,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from soars.errors import SoarsError
+import soars
+from soars.commands.program import program_parser, report_fault
 from soars_training.commands import (
     calibrate,
     crossval,
@@ -34,25 +35,35 @@ DESCRIPTION = """Train SOARS models. The order of work:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    parser = argparse.ArgumentParser(
-        "soars-train", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+COMMANDS = (prepare, plan, search, fit, crossval, guide, finetune, export, calibrate, evaluate)
+"""Each has ``add(subparsers)``, which sets ``run`` of the arguments."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = program_parser(
+        "soars-train",
+        soars.__version__,
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    every = (prepare, plan, search, fit, crossval, guide, finetune, export, calibrate, evaluate)
-    for command in every:
+    for command in COMMANDS:
         command.add(commands)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 our fault, 2 bad input, 130 interrupted.
+
+    Every error ends in one line, as those of `soars` do.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        args = build_parser().parse_args(argv)
         args.run(args)
-    except SoarsError as error:
-        if args.debug:
-            raise
-        print(f"soars-train: error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        return report_fault("soars-train", error, "--debug" in argv)
     return 0
 
 

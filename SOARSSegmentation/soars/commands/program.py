@@ -84,12 +84,12 @@ def _run_to_the_end(
         return end.code if isinstance(end.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # every fault ends in one line and an exit code
         # What is in the middle of an import, or in native code, may make an error of its own of an interruption.
-        return _report(name, KeyboardInterrupt() if interrupted else error, debug)
+        return report_fault(name, KeyboardInterrupt() if interrupted else error, debug)
     finally:
         _flush_stdout()
 
 
-def _report(name: str, error: BaseException, debug: bool) -> int:
+def report_fault(name: str, error: BaseException, debug: bool) -> int:
     """Say on standard error what went wrong, in one line, and return the exit code."""
     if debug:
         traceback.print_exception(error)
