@@ -88,6 +88,8 @@ def test_a_dicom_patient_from_dose_to_differences(
     assert (percent[0.0], percent[14.9], percent[15.2], percent[19.4], percent[19.6]) == (100, 100, 90, 10, 0)
     said = capsys.readouterr().out
     assert "2 organs: +" in said and "over 10 % in 0 % of them" in said
+    assert main(_command(patient, "--organs", "left parotid")) == 0
+    assert "mean dose, 1 organ: +" in capsys.readouterr().out
 
 
 def test_beams_are_added_only_when_asked(

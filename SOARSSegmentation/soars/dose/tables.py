@@ -211,8 +211,9 @@ def _sentence(what: str, summary: DifferenceSummary) -> str:
         f"over {limit:.0f} % in {share:.0f} % of them"
         for limit, share in zip(NOTED_PERCENT, summary.share_over, strict=True)
     )
+    organs = "1 organ" if summary.compared == 1 else f"{summary.compared} organs"
     return (
-        f"Difference in {what}, {summary.compared} organs: {summary.mean:+.1f}{spread} %, "
+        f"Difference in {what}, {organs}: {summary.mean:+.1f}{spread} %, "
         f"without its sign {summary.mean_absolute:.1f} %; {shares}."
     )
 
