@@ -42,7 +42,15 @@ def half_right(ct, bundle, options, progress) -> SegmentResult:
     structures = StructureSet(Geometry.of(ct.image))
     structures.add_crop("Brainstem", (2, 4, 5), np.ones((4, 6, 6), bool))
     structures.add_crop("Parotid_L", (6, 4, 5), np.ones((4, 6, 3), bool))
-    return SegmentResult(structures, {}, {}, [], EngineInfo("onnxruntime", "cpu", "fp32", ""), {"total": 1.0})
+    return SegmentResult(
+        structures=structures,
+        absent={},
+        findings=(),
+        look_order=structures.names,
+        warnings=[],
+        engine=EngineInfo("onnxruntime", "cpu", "fp32", ""),
+        timings_s={"total": 1.0},
+    )
 
 
 @pytest.fixture(autouse=True)
