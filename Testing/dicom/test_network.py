@@ -161,6 +161,7 @@ def test_somebody_who_speaks_no_dicom(capsys) -> None:
 def test_nodes_are_kept_listed_replaced_and_forgotten(nodes, capsys) -> None:
     assert main(["network", "list"]) == 0
     assert "no archive is configured" in capsys.readouterr().out
+    assert "there is no archive 'pacs'" in refused(capsys, "network", "echo", "pacs")
     add(Orthanc(4242, 8042))
     assert "already" in refused(
         capsys, "network", "add", "pacs", "--host", "h", "--port", "1", "--ae-title", "A"

@@ -108,10 +108,10 @@ def read_nodes() -> dict[str, Node]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as the list of DICOM nodes ({error})") from error
+        raise InputError(f"{path}: cannot be read as the list of archives ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("nodes"), dict):
         raise InputError(
-            f"{path}: not a list of DICOM nodes; remove it, or write it anew with soars network add"
+            f"{path}: not a list of archives; remove it, or write a new one with soars network add"
         )
     if content.get("schema") != SCHEMA:
         raise InputError(f"{path}: written by another version (schema {content.get('schema')}, not {SCHEMA})")
@@ -123,7 +123,7 @@ def find_node(name: str) -> Node:
     nodes = read_nodes()
     if name not in nodes:
         known = f"known: {', '.join(sorted(nodes))}" if nodes else "none is configured"
-        raise InputError(f"there is no DICOM node {name!r} ({known}); add it with: soars network add")
+        raise InputError(f"there is no archive {name!r} ({known}); add it with: soars network add")
     return nodes[name]
 
 

@@ -114,7 +114,7 @@ def get(args: argparse.Namespace) -> int:
         )
     missing = needs.missing_weights
     if not missing and not args.licence_number:
-        print(f"{bundle.name}: everything is here ({len(needs.weights)} models)")
+        print(f"{bundle.name}: nothing to download, its weights are on this machine")
         return 0
     print(_weights_text(missing, [size_of(weights) for weights in missing]))
     if any(weights.needs_number for weights in missing) and not args.licence_number:
