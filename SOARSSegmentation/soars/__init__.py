@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# onnxruntime keeps an identifier of the computer and sends what it does to its maker, from the moment it is imported;
-# other packages import it too, so this stands before all of them. See docs/security.md.
+# onnxruntime keeps an identifier of the computer and reports to its vendor from the moment it is imported; other
+# packages import it too, so this comes before all of them. See docs/security.md.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -2,7 +2,7 @@
 
 Excel, LibreOffice and Google Sheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@`` (OWASP, "CSV
 Injection"), and such a formula can send the table elsewhere or start a program. Names of cases, organs and readers come
-from files of strangers; so text of that kind gets an apostrophe before it, which `original` takes away again.
+from untrusted files; so such text is preceded by an apostrophe, which `original` removes again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""What a cell must not begin with, also in full width; apostrophes before it too, so that none is taken for ours."""
+"""What a cell must not begin with, also in full width; also after apostrophes, so that none is taken for ours."""
 
 
 def harmless(cell: object) -> object:
@@ -24,7 +24,7 @@ def harmless(cell: object) -> object:
 
 
 def original(cell: str) -> str:
-    """What `harmless` was given."""
+    """The text that `harmless` was given."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 

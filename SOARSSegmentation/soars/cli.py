@@ -38,7 +38,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     bundle,
     catalogue,
 )
-"""Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports what is heavy inside ``run``."""
+"""Each has ``add_parser(subparsers)`` and ``run(args) -> int``, and imports heavy packages inside ``run``."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    ``argv``: the arguments without the program's name. None for those of this process, which is then nothing but the
+    ``argv``: the arguments without the program's name. None means those of this process, which then runs only the
     command and may be split in two; see `soars.supervise`.
     """
     if argv is None:

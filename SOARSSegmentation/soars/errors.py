@@ -23,20 +23,20 @@ __all__ = [
 class SoarsError(Exception):
     """Base of all errors that are reported to the user in one sentence.
 
-    ``warnings`` are what had been found odd before: often the reason.
+    ``warnings`` are those given before the error: often the reason for it.
     """
 
     exit_code = 2
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """One line, whatever a library's words in it look like."""
+        """The message on one line, whatever text a library contributed to it."""
         return " ".join(super().__str__().splitlines())
 
 
 @contextmanager
 def keeping_warnings(warnings: Sequence[str]) -> Iterator[None]:
-    """Give an error that leaves the block the warnings that were gathered until then."""
+    """Attach the warnings gathered so far to an error that leaves the block."""
     try:
         yield
     except SoarsError as error:

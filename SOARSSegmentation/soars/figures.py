@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 MAKER = "SOARSSegmentation"
-"""Stands in every picture as the program that made it."""
+"""Recorded in every picture as the program that made it."""
 
 
 def check_figure_path(path: Path) -> None:
-    """Raise `InputError` when no figure can be written under this name, or none can be drawn here."""
+    """Raise `InputError` when no figure can be written under this name, or matplotlib is missing."""
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: a picture ends in {', '.join(FORMATS)}")
     if not path.parent.is_dir():

@@ -1,7 +1,7 @@
 """Writing files and folders all or nothing: a failed or cancelled run leaves no half-written file.
 
-Every file is flushed to the disk before it takes its name, so that a disk that runs full is an error and never an
-empty file. Writers that report nothing of the kind themselves, SimpleITK's among them, are not used.
+Every file is flushed to the disk before it takes its name, so that a full disk is an error and never an empty file.
+Writers that do not report such errors themselves, SimpleITK's among them, are not used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Ours = Callable[[Path], bool]
 
 @contextmanager
 def replacing_file(path: Path | str, *, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well; see `replacing_files`."""
+    """A temporary name beside ``path`` that takes its place when the block succeeds; see `replacing_files`."""
     path = Path(path)
     with replacing_files([path], overwrite=overwrite) as temporary:
         yield temporary[path]
@@ -36,9 +36,9 @@ def replacing_file(path: Path | str, *, overwrite: bool = True) -> Iterator[Path
 
 @contextmanager
 def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterator[dict[Path, Path]]:
-    """For each path a temporary name beside it (same ending, since writers choose the format by it). They take their
-    places, all of them, when the block ends well; when it raises, or one of them cannot be placed, everything is as it
-    was and nothing is left over.
+    """For each path a temporary name beside it (same ending, since writers choose the format by it). All of
+    them take their places when the block succeeds; when it raises, or one of them cannot be placed, everything is as
+    it was and nothing is left behind.
 
     Without ``overwrite`` a file that is there already is refused, also one that appeared in the meantime. Raises
     `InputError` when a folder does not exist or cannot be written, and when the disk is full.
@@ -119,7 +119,7 @@ def staged_folder(
     folders: Sequence[str] = (),
     ours: Ours | None = None,
 ) -> Iterator[Path]:
-    """A temporary folder beside or in ``folder``, whose entries are moved there when the block ends well.
+    """A temporary folder beside or in ``folder``, whose entries are moved there when the block succeeds.
 
     Args:
         folder: where the results go; made, with its parents, if it does not exist.
@@ -199,7 +199,7 @@ def check_output_folder(
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the system write a file out now; `OSError` when it cannot, e.g. because the disk is full."""
+    """Make the system write a file to disk now; `OSError` when it cannot, e.g. because the disk is full."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -323,7 +323,7 @@ def _missing_folders(folder: Path) -> list[Path]:
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:
-    """Some libraries report a full disk as an error of their own kind: then the free space shows it."""
+    """Whether the disk is full; some libraries report that as an error of their own, so the free space is checked."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return True
     try:

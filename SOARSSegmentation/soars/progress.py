@@ -1,13 +1,12 @@
-"""How far along a long command is: one small record, and the three ways of ``--progress`` to show it.
+"""How far along a command is: one small record, and the three ways in which ``--progress`` shows it.
 
-``auto`` writes for people, to standard error: one line that is rewritten in a terminal, else a plain line now
-and then. ``none`` writes nothing. ``json`` writes for a parent process, to standard output, one JSON object a
-line::
+``auto`` writes for people, to standard error: one line that is rewritten in a terminal, else a plain line now and
+then. ``none`` writes nothing. ``json`` writes for a parent process, to standard output, one JSON object per line::
 
     {"stage": "anchor", "done": 3, "of": 12, "message": ""}
 
-and, whenever nothing was written for a second, a heartbeat that says the process lives; it repeats how far
-the last stage was, and a parent that only wants progress skips it::
+and, whenever nothing was written for a second, a heartbeat that shows that the process is alive; it repeats the
+progress of the last stage, and a parent that only wants progress skips it::
 
     {"stage": "heartbeat", "done": 3, "of": 12, "message": "anchor"}
 """
@@ -48,13 +47,12 @@ Reporter = Callable[[Progress], None]
 
 
 def ignore(progress: Progress) -> None:
-    """The reporter that reports to nobody."""
+    """A reporter that does nothing."""
 
 
 @contextmanager
 def reporting(mode: str) -> Iterator[Reporter]:
-    """A reporter for ``--progress MODE``, to be opened before heavy imports so that the heartbeat covers
-    them.
+    """A reporter for ``--progress MODE``, to be opened before heavy imports so that the heartbeat covers them.
 
     The reporter raises `CancelledError` once the reader of standard output has gone away.
     """
@@ -157,7 +155,7 @@ def _for_people(stream: TextIO) -> Iterator[Reporter]:
 
 
 def _line(progress: Progress, *, bar: bool) -> str:
-    # "check" and "checking the bundle" say the same: then the message alone
+    # "check" and "checking the bundle" say the same: then show the message alone
     doubled = progress.message.lower().startswith(progress.stage.lower()[:4])
     parts = [plain(progress.message) if doubled else progress.stage]
     if progress.of > 0:

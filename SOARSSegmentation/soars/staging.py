@@ -1,7 +1,7 @@
 """Temporary names of results that are being written, and what to do with those of a process that was killed.
 
-Each name says whose it is: host, process and when that process began. So the next run in the same folder can tell what
-was left behind (its owner is gone) from what somebody is writing just now.
+Each name identifies its owner: host, process and when that process began. So the next run in the same folder can
+distinguish leftovers (the owner is gone) from results that are being written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 PREFIX = ".soars-"
 REPLACED = ".replaced"
-"""Folder in a staging folder that keeps what was in the way while the new results take their names."""
+"""Folder in a staging folder that keeps the replaced entries while the new results take their names."""
 KEPT = ".soars-kept"
 """Ending of the second name that a file keeps while several files are replaced together."""
 _NAME = re.compile(r"\.soars-([0-9a-f]{8})\.(\d+)\.(\d+)-[0-9a-z_]+(-.*)?", re.DOTALL)

@@ -1,10 +1,10 @@
 """Running a command in a child process that can be ended whatever it is doing.
 
-Python runs no signal handler while native code computes, reads or loops without end, and a crash there ends the process
-without a word. So on Linux the command line forks before anything heavy is imported: the child does the work, the
-parent waits, passes on what it is asked (SIGTERM, SIGINT, SIGHUP), ends the child if it does not end by itself, removes
-what it was writing, and says in one sentence what happened. The child dies with its parent. Elsewhere the work is done
-in place: there a step in native code has to end before the command does.
+Python runs no signal handler while native code computes, reads or loops forever, and a crash there ends the process
+without any message. So on Linux the command line forks before anything heavy is imported: the child does the work; the
+parent waits, forwards signals (SIGTERM, SIGINT, SIGHUP), kills the child if it does not end by itself, removes what it
+was writing, and reports in one sentence what happened. The child dies with its parent. Elsewhere the work is done in
+this process, where a step in native code has to finish before the command can end.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _wait(child: int, reading: int, requests: list[int]) -> int:
 
 
 def _killed(number: int, *, asked: bool) -> int:
-    """What is to be said of a child that a signal has ended, and the exit code."""
+    """What to report about a child that a signal has ended, and the exit code."""
     if asked or number in SIGNALS:
         print("soars: error: cancelled", file=sys.stderr)
         return CANCELLED
@@ -154,5 +154,5 @@ def _requests() -> Iterator[list[int]]:
 def _die_with(parent: int) -> None:
     """Have the kernel end this process when its parent ends, however that happens."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was faster
+    if os.getppid() != parent:  # the parent ended first
         os._exit(CANCELLED)

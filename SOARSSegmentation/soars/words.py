@@ -1,7 +1,7 @@
-"""Words of strangers (names in bundles, series, archives, RTSTRUCTs) on their way to a terminal.
+"""Untrusted text (names in bundles, series, archives, RTSTRUCTs) on its way to a terminal.
 
-A terminal obeys control characters: they move the cursor, change what was printed before, the window's title, or the
-clipboard; marks of writing direction make a text look like another. Here they become visible escapes (``\\u001b``).
+A terminal obeys control characters: they move the cursor, or change earlier output, the window's title or the
+clipboard; marks of writing direction make one text look like another. Here they become visible escapes (``\\u001b``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def plain(text: str, keep: str = "") -> str:
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """For the time of the block, what is printed keeps its lines and tabs and loses all other control characters."""
+    """Within the block, printed text keeps its line ends and tabs and loses all other control characters."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
         cast(TextIO, _Plain(stream)) if stream is not None else stream for stream in before
@@ -43,7 +43,7 @@ def unfiltered(stream: TextIO) -> TextIO:
 
 
 class _Plain:
-    """A text stream that lets no control character through."""
+    """A text stream that passes no control characters on."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -61,7 +61,7 @@ class _Plain:
 
 
 def _escape(character: str) -> str:
-    """As JSON would write it, so that escaping a line of JSON leaves it what it was."""
+    """As JSON would write it, so that escaping a line of JSON does not change its meaning."""
     code = ord(character)
     if code < 0x10000:
         return f"\\u{code:04x}"

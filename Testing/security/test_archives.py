@@ -195,7 +195,7 @@ def test_a_list_that_does_not_end_or_make_sense_is_refused(
         try:
             assert find_series(node, study_uid=STUDY) == []
         except InputError as error:
-            assert "no DICOMweb" in str(error)
+            assert "not DICOMweb" in str(error)
 
 
 @pytest.mark.parametrize("uid", ["1.2/../../x", "1.2?a=b", "a", "1" * 65])

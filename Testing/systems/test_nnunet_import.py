@@ -141,7 +141,7 @@ def test_folds_may_be_chosen_and_missing_ones_are_named(model: Path) -> None:
         ("dataset.json", {"channel_names": {}}, "not nnU-Net v2's dataset.json"),
         ("dataset.json", {"labels": {"a": "1"}}, "labels must give"),
         ("dataset.json", {"labels": ["a"]}, "labels must give"),
-        ("plans.json", {"configurations": []}, "no plans of nnU-Net v2"),
+        ("plans.json", {"configurations": []}, "not the plans of an nnU-Net v2"),
         ("plans.json", {"image_reader_writer": "NaturalImage2DIO"}, "not for CT volumes"),
     ],
 )
@@ -189,5 +189,5 @@ def test_folds_that_were_trained_otherwise_are_refused(model: Path, tmp_path: Pa
     path = copy / "fold_1" / "checkpoint_final.pth"
     torch.save({**torch.load(path, weights_only=False), "trainer_name": "nnUNetTrainerNoMirroring"}, path)
     folder = read_model_folder(copy)
-    with pytest.raises(BundleError, match="was trained otherwise than the other folds"):
+    with pytest.raises(BundleError, match="was trained differently from the other folds"):
         import_model(folder, by_name(folder.labels), ImportOptions("mixed"))

@@ -18,11 +18,11 @@ from soars.errors import InputError
 from soars.progress import Progress, Reporter, ignore
 
 TIMEOUT_S = 10.0
-"""For connecting, and for an answer that does not come."""
+"""For connecting, and for waiting for an answer."""
 SLOWEST_BYTES_S = 16_000
-"""The pace, of ours and the node's together, below which a transfer is given up."""
+"""The speed, of both sides together, below which a transfer is abandoned."""
 MOST_ANSWER_BYTES = 1 << 20
-"""What a node may say to us in one association, besides `ANSWER_BYTES` a file; its answers have some hundred bytes."""
+"""Bytes a node may send us in one association, besides `ANSWER_BYTES` per file; its answers have a few hundred."""
 ANSWER_BYTES = 1 << 14
 _MOST_CONTEXTS = 128
 """Kinds of files that one association can propose (PS3.8 9.3.2.2)."""
@@ -30,7 +30,7 @@ _MOST_CONTEXTS = 128
 
 @dataclass(frozen=True)
 class Sent:
-    """A file that the node has taken; ``remark`` is what it said besides ("" for a plain success)."""
+    """A file that the node accepted; ``remark`` is any warning it gave ("" for a plain success)."""
 
     path: Path
     sop_instance_uid: str
@@ -38,7 +38,7 @@ class Sent:
 
 
 def echo(node: Node, timeout_s: float = TIMEOUT_S) -> None:
-    """Ask a node whether it is there and knows us (C-ECHO). `InputError` says what is wrong."""
+    """Check that a node responds and knows us (C-ECHO). `InputError` says what is wrong."""
     limits = _Limits(timeout_s * 3, MOST_ANSWER_BYTES)
     with _association(node, [("1.2.840.10008.1.1", None)], timeout_s, limits) as association:
         _check(node, association.send_c_echo(), "answered the echo")
@@ -49,8 +49,8 @@ def send(
 ) -> list[Sent]:
     """Store DICOM files on a node, one association for all (C-STORE).
 
-    Every file is looked at before the first one leaves. Raises `InputError` when a file is not DICOM, or the node
-    cannot be reached, refuses us, or refuses a file; the message says how many it had taken by then.
+    Every file is checked before the first one is sent. Raises `InputError` when a file is not DICOM, or the node
+    cannot be reached, refuses us, or refuses a file; the message says how many it had accepted by then.
     """
     files = [(path, *_kind(path)) for path in paths]
     if not files:
@@ -91,7 +91,7 @@ def _kind(path: Path) -> tuple[str, str]:
         raise InputError(f"{path}: there is no such file") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: this is a folder; give the files in it") from error
-    except Exception as error:  # whatever a damaged file makes of the parser
+    except Exception as error:  # whatever the parser raises over a damaged file
         raise InputError(f"{path}: not a DICOM file that can be sent ({type(error).__name__})") from error
     raise InputError(f"{path}: not a DICOM file that can be sent: it lacks its class or its identifier")
 
@@ -106,7 +106,7 @@ def _association(
         raise InputError("pynetdicom is missing: pip install 'soars-segmentation[network]'") from error
     log = logging.getLogger("pynetdicom")
     if not log.isEnabledFor(logging.DEBUG):
-        log.setLevel(logging.CRITICAL)  # what it would say is in our one sentence
+        log.setLevel(logging.CRITICAL)  # our one sentence says what it would log
     _check_reachable(node, timeout_s)
     entity = AE(ae_title=node.calling_ae_title)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = (
@@ -143,15 +143,15 @@ def _association(
 
 
 class _Limits:
-    """How long an association may last and how much the node may send, however slowly or in whichever units it does:
-    pynetdicom's own time-outs begin anew with every byte, and it believes a message's length up to 4 GB."""
+    """How long an association may last and how much the node may send, however slowly and in whatever units:
+    pynetdicom's own time-outs restart with every byte, and it accepts message lengths up to 4 GB."""
 
     def __init__(self, seconds: float, largest: int) -> None:
         self._end, self._left = time.monotonic() + seconds, largest
         self._socket: Any = None
 
     def apply(self, event: Any) -> None:
-        """Stand between pynetdicom and its socket; the handler of ``EVT_CONN_OPEN``."""
+        """Wrap pynetdicom's socket; the handler of ``EVT_CONN_OPEN``."""
         connection = event.assoc.dul.socket
         self._socket, connection.socket = connection.socket, self
 
@@ -181,7 +181,7 @@ def _check_reachable(node: Node, timeout_s: float) -> None:
 
 
 def _check(node: Node, status: Any, what: str, so_far: str = "") -> str:
-    """What is to be said of a status (PS3.7 annex C): "" of success, its text of a warning, `InputError` of others."""
+    """The remark on a status (PS3.7 annex C): "" for success, its text for a warning, `InputError` for any other."""
     code = status.get("Status") if status is not None else None
     if code is None:
         raise InputError(f"{node.name} stopped answering{so_far}")

@@ -1,4 +1,4 @@
-"""GET from an archive's DICOMweb, with limits of size and pace for its answers, and without giving secrets away."""
+"""GET from an archive's DICOMweb, with limits on the size and speed of its answers, and without leaking secrets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TOKEN = "SOARS_DICOMWEB_TOKEN"
 TIMEOUT_S = 30.0
 """For connecting, for any pause within an answer, and before `SLOWEST_BYTES_S` is asked for."""
 SLOWEST_BYTES_S = 16_000
-"""An archive that sends less than this on average keeps us waiting on purpose, or is of no use."""
+"""An archive that sends less than this on average is stalling on purpose, or is useless."""
 _CHUNK = 1 << 16
 
 
 class Answer:
-    """A body that is read as it comes; `chunks` raises `InputError` when it is too long or too slow."""
+    """A body that is read as it arrives; `chunks` raises `InputError` when it is too long or too slow."""
 
     def __init__(self, node: Node, response: Any, largest: int) -> None:
         self.content_type = str(response.headers.get("Content-Type", ""))
@@ -34,7 +34,7 @@ class Answer:
             size += len(chunk)
             if size > self._largest:
                 raise InputError(
-                    f"{self._node.name} sends more than {self._largest >> 20} MB, as no answer of this kind is; stopped"
+                    f"{self._node.name} sends more than {self._largest >> 20} MB, too much for such an answer; stopped"
                 )
             seconds = time.monotonic() - began
             if seconds > TIMEOUT_S and size < SLOWEST_BYTES_S * (seconds - TIMEOUT_S):
@@ -63,7 +63,7 @@ def get(node: Node, path: str, accept: str, params: dict[str, str], largest: int
     except ImportError as error:
         raise InputError("requests is missing: pip install 'soars-segmentation[network]'") from error
     with requests.Session() as session, _in_words(node):
-        session.auth = lambda request: request  # not from ~/.netrc, whose secrets are for others
+        session.auth = lambda request: request  # never from ~/.netrc, whose secrets are meant for other hosts
         response = session.get(
             f"{node.web.rstrip('/')}{path}",
             params=params,
@@ -105,7 +105,7 @@ def _in_words(node: Node) -> Iterator[None]:
         code = error.response.status_code if error.response is not None else 0
         if code in (401, 403):
             raise InputError(
-                f"{node.name} wants to know who asks (HTTP {code}): set {TOKEN} to a token"
+                f"{node.name} requires authentication (HTTP {code}): set {TOKEN} to a token"
             ) from error
         raise InputError(f"{node.name} cannot answer (HTTP {code}) at {node.web}") from error
     except requests.Timeout as error:

@@ -1,4 +1,4 @@
-"""A multipart/related answer (RFC 2046, 5.1), part by part into files, as its bytes come."""
+"""A multipart/related answer (RFC 2046, 5.1), part by part into files, as its bytes arrive."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def save_parts(
         raise InputError(f"an answer in parts was expected, not {content_type[:80]!r}")
     reader = _Reader(chunks, b"\r\n--" + boundary.encode("latin-1", "replace"))
     for _ in reader.until_delimiter():
-        pass  # what stands before the first part means nothing
+        pass  # anything before the first part is ignored
     number = 0
     while reader.skip_header():
         path = place(number)
         with path.open("xb") as file:
             for piece in reader.until_delimiter():
                 if file.tell() + len(piece) > largest:
-                    raise InputError(f"an image of more than {largest >> 20} MB, as no CT has, is sent")
+                    raise InputError(
+                        f"it holds an image of more than {largest >> 20} MB, larger than any CT's"
+                    )
                 file.write(piece)
         yield path
         number += 1
@@ -46,7 +48,7 @@ class _Reader:
         self._buffer = bytearray(b"\r\n")  # so that the first delimiter is like the others
 
     def until_delimiter(self) -> Iterator[bytes]:
-        """What comes before the next delimiter, which is passed over."""
+        """The bytes up to the next delimiter, which is skipped."""
         while (at := self._buffer.find(self._delimiter)) < 0:
             safe = len(self._buffer) - len(self._delimiter) + 1
             if safe > 0:
@@ -57,7 +59,7 @@ class _Reader:
         del self._buffer[: at + len(self._delimiter)]
 
     def skip_header(self) -> bool:
-        """Pass over a part's header lines; False when the delimiter was the last one."""
+        """Skip a part's header lines; False when the delimiter was the last one."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0 and not self._buffer.startswith(b"--"):
             if len(self._buffer) > LONGEST_HEADER:
                 raise InputError("the answer's parts have no end of their header")

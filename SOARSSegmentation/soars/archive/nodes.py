@@ -1,4 +1,4 @@
-"""The archives that this user has configured, in one JSON file::
+"""The archives that the user has configured, in one JSON file::
 
     {"schema": 1,
      "nodes": {"pacs": {"host": "10.0.0.5", "port": 104, "ae_title": "ARCHIVE", "calling_ae_title": "SOARS",
@@ -84,7 +84,7 @@ def _check_address(web: str) -> None:
 
 
 def is_this_computer(host: str | None) -> bool:
-    """Whether what is sent to this host stays on this computer."""
+    """Whether the host is this computer."""
     if host == "localhost":
         return True
     try:
@@ -119,7 +119,7 @@ def read_nodes() -> dict[str, Node]:
 
 
 def find_node(name: str) -> Node:
-    """The node of that name. `InputError` names those there are."""
+    """The node of that name. `InputError` lists the known ones."""
     nodes = read_nodes()
     if name not in nodes:
         known = f"known: {', '.join(sorted(nodes))}" if nodes else "none is configured"

@@ -49,7 +49,7 @@ class SeriesEntry:
 
 
 def find_series(node: Node, *, patient_id: str = "", study_uid: str = "") -> list[SeriesEntry]:
-    """The CT series of a patient or a study, newest first (QIDO-RS). `InputError` when the archive cannot tell."""
+    """The CT series of a patient or a study, newest first (QIDO-RS). `InputError` when the archive cannot answer."""
     if not (patient_id or study_uid):
         raise InputError("say whose series: give a patient ID or a study UID")
     path = f"/studies/{_uid(study_uid)}/series" if study_uid else "/series"
@@ -99,7 +99,7 @@ def fetch_series(
 
 
 class _Check:
-    """Whether what comes is what was asked for."""
+    """Checks that what arrives is what was requested."""
 
     def __init__(self, node: Node, study_uid: str, series_uid: str, listed: dict[str, str]) -> None:
         self.seen: set[str] = set()
@@ -125,7 +125,7 @@ class _Check:
             wrong = "of another patient"
         if wrong:
             raise InputError(
-                f"{self._node.name} gave an image {wrong}: nothing was kept; tell its administrator"
+                f"{self._node.name} gave an image {wrong}: nothing was kept; inform its administrator"
             )
         self._patient = patient
         self.seen.add(uid)
@@ -144,14 +144,14 @@ class _Check:
             with file.open("rb") as stream:
                 dataset = read_partial(stream, stop_when=_behind_identifiers)
             return {keyword: str(dataset.get(keyword) or "") for keyword in keywords}
-        except Exception as error:  # whatever a damaged file makes of the parser
+        except Exception as error:  # whatever the parser raises over a damaged file
             raise InputError(
-                f"{self._node.name} gave something that is no DICOM file ({type(error).__name__}); try again"
+                f"{self._node.name} gave something that is not a DICOM file ({type(error).__name__}); try again"
             ) from error
 
 
 def _behind_identifiers(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    """Where to stop reading: behind Series Instance UID, or at something that is out of order."""
+    """Where to stop reading: after Series Instance UID, or at a tag that is out of order."""
     return tag > _LAST_IDENTIFIER or tag.group < 8
 
 
@@ -179,16 +179,16 @@ def _instances(node: Node, path: str) -> dict[str, str]:
 
 
 def _list(node: Node, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
-    """What a search gives, in DICOM JSON; `InputError` when that is something else."""
+    """The results of a search, in DICOM JSON; `InputError` when the answer is something else."""
     with get(node, path, "application/dicom+json, application/json", params, LARGEST_LIST) as answer:
         body = answer.whole()
     try:
         found = json.loads(body) if body.strip() else []
     except (ValueError, RecursionError) as error:
-        raise InputError(f"what answers at {node.web} is no DICOMweb (no JSON)") from error
+        raise InputError(f"the server at {node.web} is not DICOMweb (its answer is not JSON)") from error
     found = [found] if isinstance(found, dict) else found
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise InputError(f"what answers at {node.web} is no DICOMweb (another kind of JSON)")
+        raise InputError(f"the server at {node.web} is not DICOMweb (its JSON has another structure)")
     return found
 
 
@@ -202,7 +202,7 @@ def _value(item: dict[str, Any], tag: str) -> str:
 
 
 def _entry(item: dict[str, Any]) -> tuple[str, SeriesEntry] | None:
-    """Modality and series of one answer in DICOM JSON; None where it has no identifiers that can be ones."""
+    """Modality and series of one answer in DICOM JSON; None where it has no valid identifiers."""
     study, series, count = _value(item, "0020000D"), _value(item, "0020000E"), _value(item, "00201209")
     if not (_UID.fullmatch(study) and _UID.fullmatch(series)):
         return None

@@ -1,4 +1,6 @@
-"""Which organ a name means, in the spellings that planning systems and data sets use::
+"""Which organ a name means, in the spellings that planning systems and data sets use.
+
+Case, separators and the way the side is written do not matter:
 
 >>> [resolve(name).name for name in ("LeftParotid", "PAROTID L", "parotid gland, lt")]
 ['Parotid_L', 'Parotid_L', 'Parotid_L']

@@ -1,4 +1,4 @@
-"""DICOM files that are deflated as a whole (PS3.5 A.5), inflated once to count before a parser inflates them."""
+"""DICOM files deflated as a whole (PS3.5 A.5), inflated once to count the bytes before a parser inflates them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK = 1 << 20
 
 
 def check_inflated_size(path: Path) -> None:
-    """Raise `InputError` for a deflated file that grows as no image does; other files pass. Raises `OSError`."""
+    """Raise `InputError` for a deflated file that grows more than any image; other files pass. Raises `OSError`."""
     with path.open("rb") as file:
         start = file.read(4096)
         if start[128:132] != b"DICM" or DEFLATED not in start or start[132:140] != b"\x02\0\0\0UL\x04\0":
@@ -28,7 +28,7 @@ def check_inflated_size(path: Path) -> None:
                 size += len(unpacker.decompress(packed, _CHUNK))
                 if size > limit:
                     raise InputError(
-                        f"{path}: grows to more than {limit >> 20} MB, as no image does; refused"
+                        f"{path}: grows to more than {limit >> 20} MB, which no image does; refused"
                     )
         except zlib.error:
-            return  # damaged, which is said where it is read
+            return  # damaged, which is reported where it is read

@@ -1,4 +1,4 @@
-"""Voxels in a file of their own: which file a header may name."""
+"""Voxels in a separate file: which file a header may name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_COMPRESSION = 1040
 def detached_file(header: Path, name: str) -> Path:
     """The file that a header names for its voxels: an ordinary file in the header's own folder, or below it.
 
-    A header from a stranger could otherwise have any file of this user read as an image. Raises `InputError`.
+    An untrusted header could otherwise have any file of this user read as an image. Raises `InputError`.
     """
     outside = InputError(
         f"{header}: names {name!r} for its voxels, which is not in the header's own folder; put both into one folder"

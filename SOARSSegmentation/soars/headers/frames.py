@@ -1,4 +1,4 @@
-"""Compressed pixels of a DICOM image: what size the stream itself declares, before a decoder believes it.
+"""Compressed pixels of a DICOM image: which size the stream itself declares, checked before decoding.
 
 A slice of 512 x 512 may carry a JPEG 2000 stream of 60000 x 60000; a decoder then takes gigabytes for one slice.
 Sources: ITU-T T.800 (JPEG 2000, A.5.1), T.81 (JPEG, B.2.2), T.87 (JPEG-LS, C.2.2); DICOM PS3.5 annex G (RLE).
@@ -25,19 +25,19 @@ _MOST_TILES = 65535
 MOST_ROWS = 8192
 """Rows or columns; no CT, MR or dose has more."""
 GROWTH = 2
-"""No encoder makes pixels larger than this times what they were."""
+"""No encoder enlarges pixels by more than this factor."""
 
 
 def check_matrix(rows: int, columns: int, path: Path) -> None:
     """Raise `InputError` for a matrix that no scanner makes."""
     if not (0 < rows <= MOST_ROWS and 0 < columns <= MOST_ROWS):
         raise InputError(
-            f"{path}: says that it has {columns} x {rows} pixels, as no scan has; export it again"
+            f"{path}: says that it has {columns} x {rows} pixels, more than any scan; export it again"
         )
 
 
 def check_frame(stream: bytes, syntax: str, size: tuple[int, int, int], path: Path) -> None:
-    """Raise `InputError` when a compressed frame is not of the size that the header says.
+    """Raise `InputError` when a compressed frame does not have the size in the header.
 
     Args:
         stream: one frame.

@@ -8,8 +8,8 @@ from soars.errors import InputError
 
 
 def check_memory(wanted: int, path: Path | str) -> None:
-    """Raise `InputError` when ``wanted`` bytes are more than the computer has free. Linux gives away memory that
-    it does not have, and ends the program that uses it."""
+    """Raise `InputError` when ``wanted`` bytes are more than the computer has free. Linux overcommits memory, and
+    kills the program that uses it."""
     free = free_memory()
     if free is not None and wanted > free:
         raise InputError(
@@ -19,7 +19,7 @@ def check_memory(wanted: int, path: Path | str) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that a program can still get, swap included; None where the system does not say (other than Linux)."""
+    """Bytes that a program can still allocate, swap included; None where the system does not say (all but Linux)."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -46,10 +46,10 @@ class _Voxels:
 
 
 def read_metaimage(path: Path, kind: str) -> tuple[sitk.Image, list[str]]:
-    """One volume of one number a voxel, LPS mm, with the direction as the file has it; and what is odd about it.
+    """One volume with one number per voxel, LPS mm, with the file's own direction; and warnings about it.
 
-    A fourth dimension of one frame is taken off. ``kind`` is what is wanted, for messages. Raises `InputError` with one
-    sentence for a header that makes no sense, voxels that are not all there, and other kinds of images; `OSError`.
+    A fourth dimension of one frame is dropped. ``kind`` is the expected kind, for messages. Raises `InputError` with
+    one sentence for a header that makes no sense, incomplete voxels, and other kinds of images; `OSError`.
     """
     with path.open("rb") as file:
         fields, end = _fields(file, path)
@@ -82,7 +82,7 @@ def _fields(file: BinaryIO, path: Path) -> tuple[dict[str, str], int]:
 def _size(fields: Mapping[str, str], path: Path, kind: str) -> tuple[int, ...]:
     (count,) = _integers(fields, "NDims", 1, path)
     if fields.get("ObjectType", "Image") != "Image":
-        raise InputError(f"{path}: holds a {fields['ObjectType'][:40]!r}, no image")
+        raise InputError(f"{path}: holds a {fields['ObjectType'][:40]!r}, not an image")
     if not 1 <= count <= 10:
         raise _damaged(path, f"its number of dimensions is {count}")
     size = _integers(fields, "DimSize", count, path)
@@ -125,9 +125,7 @@ def _voxels(fields: Mapping[str, str], path: Path, size: tuple[int, ...], end: i
     voxels = _Voxels(file, end if local else skip, packed, np.dtype(order + _TYPES[type_name]), size)
     there = file.stat().st_size - max(voxels.offset, 0)
     if voxels.nbytes > there * (MOST_COMPRESSION if packed else 1):
-        raise _damaged(
-            path, f"its header speaks of {voxels.nbytes} bytes of voxels, but not so many are there"
-        )
+        raise _damaged(path, f"its header announces {voxels.nbytes} bytes of voxels, but the file has fewer")
     return voxels
 
 
@@ -150,7 +148,7 @@ def _read(voxels: _Voxels, path: Path) -> npt.NDArray[np.generic]:
 
 
 def _unpack(file: BinaryIO, view: memoryview, path: Path) -> int:
-    """Inflate into `view`, and not a byte more than it holds; returns how many bytes there were."""
+    """Inflate into `view`, and not a byte more than it can hold; returns the number of bytes."""
     unpacker, done, packed = zlib.decompressobj(32 + zlib.MAX_WBITS), 0, b""
     try:
         while not unpacker.eof:
@@ -230,4 +228,4 @@ def _flag(fields: Mapping[str, str], key: str, path: Path, default: bool = False
 
 
 def _damaged(path: Path, why: str) -> InputError:
-    return InputError(f"{path}: is damaged or cut off, or no MetaImage: {why}; copy or export it again")
+    return InputError(f"{path}: is damaged or cut off, or not a MetaImage: {why}; copy or export it again")

@@ -17,7 +17,7 @@ from soars.headers.detached import MOST_COMPRESSION, detached_file
 from soars.headers.memory import check_memory
 
 LONGEST_HEADER = 16 << 20
-"""Bytes; that of a segmentation of 42 organs has about fifty thousand."""
+"""Bytes; the header of a segmentation of 42 organs has about fifty thousand."""
 _MOST_DIMENSIONS = 16
 _BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
@@ -38,8 +38,8 @@ _PLAIN = ("raw",)
 
 
 def check_nrrd(path: Path) -> list[str]:
-    """Raise `InputError` for a header that makes no sense, speaks of more voxels than are there, names a file outside
-    its own folder, or does not say how large the voxels are; returns what is odd. Raises `OSError`."""
+    """Raise `InputError` for a header that makes no sense, announces more voxels than the file has, names a file
+    outside its own folder, or does not say how large the voxels are; returns warnings. Raises `OSError`."""
     with path.open("rb") as file:
         fields, end = _fields(file.read(LONGEST_HEADER), path)
     size = _size(fields, path)
@@ -108,7 +108,7 @@ def _check_bytes(
     # bzip2 can pack zeros a hundred times as tightly as DEFLATE
     factor = 1 if encoding in _PLAIN else MOST_COMPRESSION * (100 if encoding.startswith("b") else 1)
     if wanted > there * factor:
-        raise _damaged(path, f"its header speaks of {wanted} bytes of voxels, but not so many are there")
+        raise _damaged(path, f"its header announces {wanted} bytes of voxels, but the file has fewer")
     check_memory(wanted, path)
 
 
@@ -118,7 +118,7 @@ def _check_directions(fields: Mapping[str, str], path: Path, size: tuple[int, ..
         f"{path}: does not say how large its voxels are and how they lie (space directions); export it again"
     )
     if len(size) < 3:
-        return []  # no volume, which is said where it is wanted
+        return []  # not a volume, which is reported where one is needed
     text = fields.get("space directions")
     if text is None:
         spacings = _vector(fields.get("spacings", ""))
@@ -163,4 +163,4 @@ def _integers(fields: Mapping[str, str], key: str, path: Path) -> tuple[int, ...
 
 
 def _damaged(path: Path, why: str) -> InputError:
-    return InputError(f"{path}: is damaged or cut off, or no NRRD file: {why}; copy or export it again")
+    return InputError(f"{path}: is damaged or cut off, or not an NRRD file: {why}; copy or export it again")

@@ -1,11 +1,13 @@
-"""`segment`: a CT in, named organ masks out. The command line, Slicer and the training package all use it::
+"""`segment`: a CT in, named organ masks out.
 
-from soars.bundle.store import load_bundle
-from soars.ct.images import read_ct
-from soars.run.segment import segment
+The command line, Slicer and the training package all use it::
 
-result = segment(read_ct("folder of DICOM files"), load_bundle("starter"))
-result.structures.volume_cc("Parotid_L"), result.absent, result.warnings
+    from soars.bundle.store import load_bundle
+    from soars.ct.images import read_ct
+    from soars.run.segment import segment
+
+    result = segment(read_ct("folder of DICOM files"), load_bundle("starter"))
+    result.structures.volume_cc("Parotid_L"), result.absent, result.warnings
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class SegmentResult:
         expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
         look_order: the organs looked for, the one first that most needs a look.
         warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
-        engine: what ran the networks, and why that.
+        engine: what ran the networks, and why it was chosen.
         timings_s: seconds per stage, which differ between systems; total.
         detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
         sources: organ found -> the model that drew it.

@@ -16,7 +16,7 @@ from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
 
 
 class CascadeSystem:
-    """A bundle of the cascade, ready to be asked; see `soars.systems.interface.System`."""
+    """A bundle of the cascade, ready to run; see `soars.systems.interface.System`."""
 
     name = CASCADE
 

@@ -17,7 +17,7 @@ _TIMEOUT_S = 10.0
 
 
 def size_of(weights: Weights) -> int | None:
-    """Bytes that a download has, as its server says; None when it does not say, or cannot be reached."""
+    """A download's size in bytes according to its server; None when it does not say, or cannot be reached."""
     if not weights.url.startswith("https://"):
         return None
     request = urllib.request.Request(weights.url, method="HEAD")

@@ -30,7 +30,7 @@ def finish(
     timings_s: Mapping[str, float],
     progress: Reporter,
 ) -> Drawn:
-    """What was drawn, from label maps [z, y, x] on the CT's grid: all organs are settled, those asked for are given."""
+    """The organs drawn in label maps [z, y, x] on the CT's grid: all are finished, those requested are returned."""
     start = time.perf_counter()
     progress(Progress("check", message="checking sides and volumes"))
     body = find_body(ct.image)

@@ -1,8 +1,8 @@
 """What every segmentation system offers, whatever model it runs.
 
-A *system* is a way of making organs from a CT: the stratified cascade, an nnU-Net, TotalSegmentator, a composite of
-several. `soars segment` asks the bundle which system it is (`soars.systems.registry.system_of`), and then knows
-nothing more of it than this interface.
+A *system* is a way of segmenting organs on a CT: the stratified cascade, an nnU-Net, TotalSegmentator, a composite of
+several. `soars segment` looks up the bundle's system (`soars.systems.registry.system_of`), and then uses nothing but
+this interface.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class SegmentOptions:
     """How to run.
 
     Attributes:
-        device: "auto", "cpu" or "cuda"; what is asked for by name is used or refused, never replaced.
+        device: "auto", "cpu" or "cuda"; a device requested by name is used or refused, never replaced.
         engine: "auto", "torch" or "onnxruntime".
         organs: names (any alias of the catalogue) to segment; all that the bundle covers when None.
         threads: of the processor; all that this process may use when None.
-        fast: where a system has a coarser and faster mode, use it; None leaves the choice to the system.
-        cancel: asked at every step; when it returns True the run ends with `CancelledError`.
-        engines: networks of the cascade that stay open from one CT to the next; None closes each after its use.
+        fast: use a system's coarser and faster mode, if it has one; None leaves the choice to the system.
+        cancel: called at every step; when it returns True the run ends with `CancelledError`.
+        engines: networks of the cascade that stay open from one CT to the next; None closes each after use.
     """
 
     device: str = "auto"
@@ -75,9 +75,9 @@ class Drawn:
         structures: the organs found, on the CT's own grid.
         absent: organs looked for and not there -> why.
         findings: what the checks found, absent organs too.
-        engine: what ran the networks, and why that.
+        engine: what ran the networks, and why it was chosen.
         timings_s: seconds per stage.
-        warnings: what is odd about the run as a whole.
+        warnings: anything unusual about the run as a whole.
         confidence: organ -> soft Dice confidence, 0 to 1; the cascade's alone.
         expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
         detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
@@ -102,10 +102,10 @@ class Weights:
 
     Attributes:
         name: as the system calls it.
-        present: it is on this machine.
-        licence: under which it may be used.
+        present: whether it is on this machine.
+        licence: the licence under which it may be used.
         url: where it would come from.
-        needs_number: a licence number has to be entered first.
+        needs_number: whether a licence number has to be entered first.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Needs:
 
 
 class System(Protocol):
-    """A bundle's model, ready to be asked."""
+    """A bundle's model, ready to run."""
 
     name: str
 

@@ -72,7 +72,7 @@ def check_organs(organs: tuple[str, ...], where: str) -> None:
     """Raise `BundleError` unless this is one organ of the catalogue, or the two halves of one, left first."""
     unknown = [organ for organ in organs if organ not in CATALOGUE]
     if unknown:
-        raise BundleError(f"{where}: {unknown[0]!r} is no organ of the catalogue")
+        raise BundleError(f"{where}: {unknown[0]!r} is not an organ of the catalogue")
     sides = tuple(CATALOGUE[organ].side for organ in organs)
     if len(organs) != 1 and sides != ("left", "right"):
         raise BundleError(f"{where}: expected one organ, or a left and a right half, not {', '.join(organs)}")
@@ -81,8 +81,8 @@ def check_organs(organs: tuple[str, ...], where: str) -> None:
 def structures_from_labels(label_maps: Iterable[Labelled], geometry: Geometry, body: Body) -> StructureSet:
     """Organs from label maps [z, y, x] on the grid of ``geometry``; labels without a rule are left out.
 
-    Whole structures come first: with them the midsagittal plane is found that cuts the others into halves. An organ
-    without a voxel is not in the result.
+    Whole structures come first: they determine the midsagittal plane that cuts the others into halves. An empty organ
+    is not in the result.
     """
     masks = [found for labels, rules in label_maps for found in _masks(labels, rules)]
     out = StructureSet(geometry)

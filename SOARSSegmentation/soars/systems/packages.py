@@ -1,4 +1,4 @@
-"""Which of the packages that a system needs are not installed."""
+"""Which of the packages that a system needs are missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def missing_packages(requirements: Iterable[str]) -> tuple[str, ...]:
 def _is_met(requirement: str) -> bool:
     match = _NAME.match(requirement)
     if match is None:
-        raise ValueError(f"{requirement!r} is no requirement")
+        raise ValueError(f"{requirement!r} is not a requirement")
     try:
         version = importlib.metadata.version(match[0])
     except importlib.metadata.PackageNotFoundError:

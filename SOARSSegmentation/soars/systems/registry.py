@@ -1,4 +1,4 @@
-"""Which system a bundle is."""
+"""Which system a bundle belongs to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Voxels that organs of two sources claim.
 
 One model never gives a voxel to two organs that exclude each other; two models do. Such a voxel goes to the organ whose
-contour is expected to be better, and where that is not known of both, to the one that stands first in the composite.
+contour is expected to be better, and where that is not known for both, to the one listed first in the composite.
 Organs of one source are left as they are, and so is an organ within another (a lens in its eye).
 """
 
@@ -29,12 +29,12 @@ def settle_overlaps(
     precedence: Sequence[str],
     expected_dsc: Mapping[str, float],
 ) -> list[Settlement]:
-    """Give every contested voxel to one organ, in place; returns what was taken, in the order of ``precedence``.
+    """Give every contested voxel to one organ, in place; returns the settlements, in the order of ``precedence``.
 
     Args:
         structures: organs of several sources on one grid.
         source_of: organ -> its source.
-        precedence: all organs, the one first that wins where confidence does not decide.
+        precedence: all organs, in the order in which they win where confidence does not decide.
         expected_dsc: organ -> expected DSC, as far as it is known.
     """
     settled = []

@@ -1,4 +1,4 @@
-"""A composite's ``composite.yaml``: which sources there are, and for each organ in which order they are asked.
+"""A composite's ``composite.yaml``: its sources, and the order in which they are used for each organ::
 
     version: 1
     missing: skip                    # or fail: what to do about a source that cannot run on this machine
@@ -32,7 +32,7 @@ class Plan:
     Attributes:
         sources: short name -> the bundle's name or path.
         organs: catalogue name -> short names of its sources, the preferred one first.
-        missing: "skip" goes on with the next source when one cannot run here, "fail" ends the run.
+        missing: "skip" continues with the next source when one cannot run here, "fail" ends the run.
     """
 
     sources: Mapping[str, str]
@@ -82,7 +82,7 @@ def _is_text_pair(item: tuple[object, object]) -> bool:
 
 def _order(organ: object, names: object, sources: Mapping[str, str], where: str) -> tuple[str, ...]:
     if organ not in CATALOGUE:
-        raise BundleError(f"{where}: {organ!r} is no organ of the catalogue")
+        raise BundleError(f"{where}: {organ!r} is not an organ of the catalogue")
     if not isinstance(names, list) or not names:
         raise BundleError(f"{where}: {organ} needs a list of sources")
     unknown = [name for name in names if name not in sources]

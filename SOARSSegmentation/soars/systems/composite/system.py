@@ -1,4 +1,4 @@
-"""Running a composite: each source for the organs it is first in line for, then the next for what is missing."""
+"""Running a composite: each source for the organs it comes first for, then the next source for missing organs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Open = Callable[[str], System]
 
 
 class CompositeSystem:
-    """A composite bundle, ready to be asked; see `soars.systems.interface.System`."""
+    """A composite bundle, ready to run; see `soars.systems.interface.System`."""
 
     name = NAME
 
@@ -55,7 +55,7 @@ class CompositeSystem:
         return self._systems[short]
 
     def by_source(self, organs: Collection[str]) -> dict[System, tuple[str, ...]]:
-        """The organs that each source is first in line for; sources whose bundle cannot be loaded are left out."""
+        """The organs that each source comes first for; sources whose bundle cannot be loaded are left out."""
         found = {}
         for short, mine in self._first_in_line(organs).items():
             try:
@@ -158,7 +158,7 @@ class _Merged:
                 self.findings.append(_finding(settlement))
 
     def check(self, body: Body) -> None:
-        """What only the whole shows: findings of a kind that an organ's own source did not have for it."""
+        """What only the combination shows: findings of a kind that an organ's own source did not report for it."""
         midline = find_midline(self.structures, body)
         locator = Locator(self.structures.geometry, midline.left_mm)
         known = {(finding.organ, finding.kind) for finding in self.findings}

@@ -53,9 +53,11 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Checkpoint:
             weights,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BundleError(f"{path}: no checkpoint of nnU-Net v2 ({type(error).__name__}: {error})") from error
+        raise BundleError(
+            f"{path}: not a checkpoint of nnU-Net v2 ({type(error).__name__}: {error})"
+        ) from error
     if not weights or not all(hasattr(tensor, "data_ptr") for tensor in weights.values()):
-        raise BundleError(f"{path}: its network_weights are no tensors")
+        raise BundleError(f"{path}: its network_weights are not tensors")
     return checkpoint
 
 
@@ -75,7 +77,7 @@ def _load(path: Path, trust: bool) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read as a checkpoint ({error})") from error
     if not isinstance(data, dict):
-        raise BundleError(f"{path}: no checkpoint of nnU-Net v2")
+        raise BundleError(f"{path}: not a checkpoint of nnU-Net v2")
     return data
 
 

@@ -25,7 +25,7 @@ SYSTEM = "nnunet"
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the bundle is to say of itself.
+    """What the bundle says about itself.
 
     Attributes:
         name: the bundle's; letters, digits and ._- only.
@@ -93,7 +93,7 @@ def _write_weights(
         }
         if common and described != common:
             raise BundleError(
-                f"{path}: was trained otherwise than the other folds ({described} against {common})"
+                f"{path}: was trained differently from the other folds ({described} against {common})"
             )
         common = described
         files[fold] = f"fold_{fold}.safetensors"
@@ -138,7 +138,7 @@ publisher.
 {options.licence}
 
 ## Figures
-None were measured here. On cases with reference contours of your own: `soars evaluate PREDICTIONS REFERENCES`.
+None were measured here. To measure them on cases with reference contours: `soars evaluate PREDICTIONS REFERENCES`.
 
 ## What it cannot do
 It draws only these structures, by its own data set's definitions, which may differ from the consensus guideline's:
@@ -148,5 +148,5 @@ It draws only these structures, by its own data set's definitions, which may dif
 Labels that were left out: {left_out}.
 
 ## Research use only
-Not a medical device. Every contour is to be reviewed by a qualified person.
+Not a medical device. Every contour must be reviewed by a qualified person.
 """

@@ -1,4 +1,4 @@
-"""The folder that nnU-Net v2's training leaves, read and checked: plans.json, dataset.json, fold_N/checkpoint_*.pth."""
+"""The folder of a trained nnU-Net v2, read and checked: plans.json, dataset.json, fold_N/checkpoint_*.pth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soars.errors import BundleError
 
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-"""The first that a fold has is taken."""
+"""The first one found in a fold is used."""
 READERS: Mapping[str, str] = {
     "SimpleITKIO": "LPS",
     "NibabelIO": "LPS",
@@ -71,7 +71,7 @@ def read_model_folder(folder: Path, folds: Sequence[str] | None = None) -> Model
     _check_dataset(dataset, home / DATASET)
     model = ModelFolder(home, plans, dataset, _checkpoints(home, folds))
     if not isinstance(plans.get("configurations"), dict) or "image_reader_writer" not in plans:
-        raise BundleError(f"{home / PLANS}: these are no plans of nnU-Net v2 (no configurations)")
+        raise BundleError(f"{home / PLANS}: not the plans of an nnU-Net v2 (no configurations)")
     if model.reader not in READERS:
         raise BundleError(
             f"{home / PLANS}: the model's images were read by {model.reader}, which is not for CT volumes; "

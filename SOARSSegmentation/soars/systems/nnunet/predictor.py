@@ -1,4 +1,4 @@
-"""nnU-Net's predictor, made to report each run of its network and to stop when asked."""
+"""nnU-Net's predictor, extended to report each run of its network and to stop on request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Steps:
         self._done, self._of = 0, 0
 
     def expect(self, runs: int) -> None:
-        """Another volume begins, through which the network will run so often."""
+        """Start another volume, for which the network will run ``runs`` times."""
         self._done, self._of = 0, runs
 
     def step(self) -> None:

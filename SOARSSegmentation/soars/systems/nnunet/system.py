@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXTRA = "nnunet"
 REQUIREMENTS = ("nnunetv2>=2.5",)
-"""What the extra brings; a test compares it with pyproject.toml."""
+"""The packages of the extra; a test compares them with pyproject.toml."""
 NAME = "nnunet"
 
 
@@ -85,7 +85,7 @@ def parse_settings(bundle: Bundle) -> Settings:
 
 
 class NnUnetSystem:
-    """An nnU-Net bundle, ready to be asked; see `soars.systems.interface.System`."""
+    """An nnU-Net bundle, ready to run; see `soars.systems.interface.System`."""
 
     name = NAME
 
@@ -153,7 +153,7 @@ def predict_labels(
     labels = sitk.GetImageFromArray(np.asarray(predictor.predict_single_npy_array(array, properties)))
     labels.CopyInformation(turned)
     own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    # Turning back is exact but for the rounding of origins, which does not matter: only the array is used.
+    # Turning back is exact except for the rounding of origins, which does not matter: only the array is used.
     return sitk.GetArrayFromImage(sitk.DICOMOrient(labels, own))
 
 

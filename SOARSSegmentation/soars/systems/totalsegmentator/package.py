@@ -1,7 +1,7 @@
-"""All that touches the installed TotalSegmentator package, held to its signatures by a test.
+"""Every call into the installed TotalSegmentator package, checked against its signatures by a test.
 
-Its own run would send anonymous statistics and fetch weights that are missing. Here it does neither: statistics are
-switched off for the run, and it is not called unless every weight is on the disk.
+Run on its own, it would send anonymous statistics and fetch missing weights. Here it does neither: statistics are
+switched off for the run, and it is called only when all weights are on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from soars.systems.totalsegmentator.settings import Task
 log = logging.getLogger(__name__)
 
 REQUIREMENTS = ("TotalSegmentator>=2.18",)
-"""What the extra brings; a test compares it with pyproject.toml."""
+"""The packages of the extra; a test compares them with pyproject.toml."""
 CROP_MODEL, ROBUST_CROP_MODEL, BODY_CROP_MODEL = 298, 297, 300
 """Models of "total" and "body" that the package runs first to find the region of other tasks."""
 
@@ -210,7 +210,7 @@ def _stepping(steps: Steps) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(what: str) -> Iterator[None]:
-    """What the package prints goes into the log; what would end the program becomes an `EngineError`."""
+    """Log what the package prints, and turn what would end the program into an `EngineError`."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):

@@ -24,7 +24,7 @@ EXTRA = "totalsegmentator"
 
 
 class TotalSegmentatorSystem:
-    """A TotalSegmentator bundle, ready to be asked; see `soars.systems.interface.System`."""
+    """A TotalSegmentator bundle, ready to run; see `soars.systems.interface.System`."""
 
     name = NAME
 
