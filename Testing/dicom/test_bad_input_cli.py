@@ -174,7 +174,7 @@ def no_dicom(write: Writer, folder: Path) -> None:
         (unknown_compression, "is compressed as"),
         (broken_compressed_pixels, "cannot be decoded"),
         (no_rescale_and_no_hu, "not Hounsfield units"),
-        (colour, "no grey image"),
+        (colour, "not a greyscale image"),
         (single_slice, "only 1 slice"),
         (no_position, "Image Position (Patient) is missing"),
         (cut_off_in_pixels, "cut off"),

@@ -376,14 +376,14 @@ def test_a_number_that_is_none_costs_its_contour(written: tuple[Path, Geometry, 
     at = content.index(b"\\", content.index(b"CLOSED_PLANAR") + 40)
     path.write_bytes(content[: at + 1] + b"x" + content[at + 2 :])
     found = read_rtstruct(path, geometry)
-    assert any("1 contour of 'Brainstem' left out: points that are no numbers" in w for w in found.warnings)
+    assert any("1 contour of 'Brainstem' left out: points that are not numbers" in w for w in found.warnings)
     assert found.names == whole.names and 0 < found.voxels("Brainstem") < whole.voxels("Brainstem")
     assert all(found.crop(name).equals(whole.crop(name)) for name in whole.names if name != "Brainstem")
 
 
 def test_a_ct_slice_is_no_rtstruct(written: tuple[Path, Geometry, CtSeries]) -> None:
     _, geometry, series = written
-    with pytest.raises(InputError, match="no RTSTRUCT but CT Image Storage"):
+    with pytest.raises(InputError, match="not an RTSTRUCT but CT Image Storage"):
         read_rtstruct(series.files[0], geometry)
 
 

@@ -93,7 +93,7 @@ def test_a_table_of_names_that_cannot_be_used(text: str, message: str, tmp_path:
 
 def test_a_table_of_names_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "names.csv").write_bytes(b"Parotid_L,\xff\xfe\x00")
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         read_roi_names(tmp_path / "names.csv")
     with pytest.raises(InputError, match="cannot read"):
         read_roi_names(tmp_path / "absent.csv")

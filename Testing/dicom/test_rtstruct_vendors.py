@@ -61,7 +61,7 @@ def without_type(clinic: Clinic) -> Dataset:
 UNUSABLE = {
     "sagittal": (sagittal, "not parallel to the slices"),
     "eight numbers": (eight_numbers, "8 numbers, which are not points of three"),
-    "no numbers": (no_numbers, "points that are no numbers"),
+    "no numbers": (no_numbers, "points that are not numbers"),
     "POINT": (of_kind("POINT"), "POINT, not CLOSED_PLANAR"),
     "OPEN_PLANAR": (of_kind("OPEN_PLANAR"), "OPEN_PLANAR, not CLOSED_PLANAR"),
     "OPEN_NONPLANAR": (of_kind("OPEN_NONPLANAR"), "OPEN_NONPLANAR, not CLOSED_PLANAR"),

@@ -425,7 +425,7 @@ def test_mixed_orientation_is_refused(tmp_path, ct_series):
         ("PatientID", "secret-other", ["Patient ID differs"]),
         ("RescaleSlope", "0", ["Rescale Slope is '0'"]),
         ("RescaleSlope", None, ["no Rescale Slope or Intercept, but other slices"]),
-        ("PhotometricInterpretation", "RGB", ["no grey image", "RGB"]),
+        ("PhotometricInterpretation", "RGB", ["not a greyscale image", "RGB"]),
         ("Rows", None, ["Rows is missing"]),
     ],
 )
@@ -487,7 +487,7 @@ def test_a_ct_that_shows_nothing_is_refused(tmp_path, ct_series, ramp):
 
 def test_lossy_compression_is_noted(tmp_path, ct_series):
     ct_series(tmp_path, edit=lambda ds, k: setattr(ds, "LossyImageCompression", "01"))
-    only_warning(tmp_path, "compressed with loss")
+    only_warning(tmp_path, "compressed lossily")
 
 
 # ---- compression

@@ -34,7 +34,7 @@ def test_a_plan_is_read() -> None:
     [
         ((b"version: 1", b"version: 2"), "version must be 1"),
         ((b"version: 1", b""), "expected version, sources, organs"),
-        ((b"Larynx", b"Liver"), "'Liver' is no organ"),
+        ((b"Larynx", b"Liver"), "'Liver' is not an organ"),
         ((b"[own]", b"[other]"), "'other' is not among the sources"),
         ((b"[ts, own]", b"[ts, ts]"), "has a source twice"),
         ((b"[own]", b"own"), "needs a list of sources"),

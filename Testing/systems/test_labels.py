@@ -106,7 +106,7 @@ def test_what_is_not_there_is_not_made_up() -> None:
         ([{"label": "", "values": [1], "organs": ["Brainstem"]}], "label"),
         ([{"label": "a", "values": [0], "organs": ["Brainstem"]}], "values"),
         ([{"label": "a", "values": [True], "organs": ["Brainstem"]}], "values"),
-        ([{"label": "a", "values": [1], "organs": ["Liver"]}], "'Liver' is no organ"),
+        ([{"label": "a", "values": [1], "organs": ["Liver"]}], "'Liver' is not an organ"),
         ([{"label": "a", "values": [1], "organs": ["Eye_R", "Eye_L"]}], "a left and a right half"),
         (
             [{"label": name, "values": [1], "organs": ["Eye_L"]} for name in "ab"],

@@ -84,9 +84,9 @@ def test_a_limit_is_kept_or_not(tmp_path: Path, limit: str, value: float, kept: 
     [
         ("Parotid_L,mean", "line 2: organ, figure and limit"),
         ("Parotid_L,mean,", "line 2: organ, figure and limit"),
-        ("Parotid_L,mean,much", "line 2: the limit 'much' is no number"),
+        ("Parotid_L,mean,much", "line 2: the limit 'much' is not a number"),
         ("Parotid_L,V20,<30 Gy", "line 2: the limit of V20 is in %, not in Gy"),
-        ("Parotid_L,nothing,<30", "line 2: 'nothing' is no figure"),
+        ("Parotid_L,nothing,<30", "line 2: 'nothing' is not a known figure"),
         ("a,mean,1,b,c,d", "line 2: organ, figure and limit"),
     ],
 )
@@ -194,7 +194,7 @@ def test_the_command_reports_figures_and_verdicts(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--report", "Q7"), "is no figure"),
+        (("--report", "Q7"), "is not a known figure"),
         (("--report", ","), "no figure is named"),
         (("--verdicts", "v.csv"), "needs"),
     ],

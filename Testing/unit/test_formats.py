@@ -147,8 +147,8 @@ def test_the_choices_of_the_command_line_are_the_table_s() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is not understood"),
-        (b"hello", "is not understood"),
+        (b"", "is not a known format"),
+        (b"hello", "is not a known format"),
         (b"\0" * 128 + b"DICM", "is a DICOM file without a SOP class"),
         (b"NRRD0004\n", "cut short"),
     ],

@@ -95,7 +95,7 @@ def test_a_mirrored_second_transform_is_refused_whatever_the_codes(
 ) -> None:
     path = written(tmp_path / "ct.nii.gz", sform=(affine, codes[0]), qform=(RAS, codes[1]))
     with pytest.raises(
-        InputError, match="contradict each other.*left and right may be exchanged.*nibabel.*ITK"
+        InputError, match="contradict each other.*left and right may be swapped.*nibabel.*ITK"
     ):
         read_ct(path)
 

@@ -514,5 +514,5 @@ def test_a_path_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "organs.txt").write_text("Brainstem")
-    with pytest.raises(InputError, match="organs.txt is not understood"):
+    with pytest.raises(InputError, match="organs.txt is not a known format"):
         read_structures(tmp_path / "organs.txt")

@@ -1,7 +1,7 @@
-"""Axes of an image that are not quite perpendicular: the nearest that are, or the reason why not.
+"""Image axes that are not quite perpendicular: the nearest perpendicular ones, or the reason for refusing them.
 
-Rounded matrices and tilted gantries leave axes a little off a right angle (more than a hundred cases of a public data
-set are); ITK refuses such images, other programs read them. Everything here is LPS mm.
+Rounded matrices and tilted gantries leave axes slightly off a right angle (in more than a hundred cases of one public
+data set); ITK refuses such images, other programs read them. Everything here is LPS mm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from soars.errors import InputError
 FloatArray = npt.NDArray[np.float64]
 #: Cosines between axes up to this are repaired; 0.01 is 0.6 degrees, 2 mm at the edge of a large volume.
 MOST_SKEW = 0.01
-#: Two places that differ by less than this part of a voxel are the same up to rounding, and nothing is said.
+#: Two places that differ by less than this part of a voxel are equal up to rounding, and no warning is given.
 TOLERANCE_VOXELS = 0.01
 
 

@@ -1,7 +1,7 @@
-"""Stored pixel values of any DICOM file, compressed or not, as they are in the file: no rescaling, nothing inverted.
+"""Stored pixel values of any DICOM file, compressed or not, exactly as stored: not rescaled, not inverted.
 
-GDCM (inside SimpleITK) decodes what is compressed, but what it returns is what is to be shown: it inverts MONOCHROME1
-and applies some scales. Each frame is therefore handed to it as a plain MONOCHROME2 image of its own.
+GDCM (inside SimpleITK) decodes compressed pixels, but returns values for display: it inverts MONOCHROME1 and applies
+some scales. So each frame is handed to it as a plain MONOCHROME2 image of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PIXEL_MODULE = (
 
 
 def check_syntax(syntax: str, path: Path) -> None:
-    """Raise `InputError`, with the name, for a compression that nothing here decodes."""
+    """Raise `InputError`, naming it, for a compression that cannot be decoded here."""
     if syntax not in LOSSLESS_SYNTAXES | LOSSY_SYNTAXES:
         name = UID(syntax).name
         raise InputError(f"{path}: is compressed as {name}, which is not read here; export it uncompressed")
@@ -67,7 +67,7 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
                 values = np.concatenate(list(_decoded(dataset, path)))
     except InputError:
         raise
-    except Exception as error:  # pydicom raises whatever the damage leads to
+    except Exception as error:  # pydicom raises any kind of error over damaged data
         raise InputError(f"{path}: its pixels are missing, damaged or cut off; export it again") from error
     if values.ndim == 2:
         values = values[None]
@@ -78,7 +78,7 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
 
 
 def _check_sizes(dataset: Dataset, syntax: str, path: Path) -> None:
-    """Refuse what would decode to more than the header says, before anything decodes it."""
+    """Refuse pixels that would decode to more than the header says, before anything decodes them."""
     count, bits = int(dataset.get("NumberOfFrames") or 1), int(dataset.BitsAllocated)
     size = int(dataset.Rows), int(dataset.Columns), bits
     check_matrix(size[0], size[1], path)
@@ -89,12 +89,12 @@ def _check_sizes(dataset: Dataset, syntax: str, path: Path) -> None:
 
 
 def _within_bits(values: npt.NDArray[np.integer], dataset: Dataset) -> npt.NDArray[np.integer]:
-    """Without what is in the bits above those that are stored, which may be anything (PS3.5, 8.1.1)."""
+    """Clear the bits above those stored, which may hold anything (PS3.5, 8.1.1)."""
     unused = values.dtype.itemsize * 8 - int(dataset.BitsStored)
     if unused <= 0 or int(dataset.HighBit) != int(dataset.BitsStored) - 1 or values.dtype.kind not in "iu":
         return values
     shifted = np.left_shift(values, unused)
-    return np.right_shift(shifted, unused, out=shifted)  # brings the sign down where there is one
+    return np.right_shift(shifted, unused, out=shifted)  # restores the sign, if there is one
 
 
 def _decoded(dataset: Dataset, path: Path) -> Iterator[npt.NDArray[np.integer]]:

@@ -1,7 +1,7 @@
 """The DICOM files of a folder: the header of each as far as reading a CT needs it, and which are damaged.
 
-One pass without pixels: by `quick_header` where a file is ordinary, else by pydicom. What cannot be read is remembered
-and judged later, when it is known whether it matters for the chosen series.
+One pass without pixels: by `quick_header` where a file is ordinary, else by pydicom. Unreadable files are remembered
+and handled later, when it is known whether they matter for the chosen series.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Header:
         return "" if value is None else str(value).strip()
 
     def number(self, keyword: str) -> float | None:
-        """The value as a finite number, None when it is missing, empty or no number."""
+        """The value as a finite number, None when it is missing, empty or not a number."""
         try:
             value = float(self.text(keyword))
         except ValueError:
@@ -184,8 +184,8 @@ def read_dataset(path: Path, **options: Any) -> Dataset:
     """A DICOM file by pydicom, whether it has a preamble and file meta information or, as Elekta XiO and Monaco write
     RTSTRUCTs and RTDOSEs, neither; its transfer syntax is in the file meta information in any case.
 
-    ``options`` are those of `pydicom.dcmread`. Raises `InputError` for what is no DICOM file, `OSError`, and whatever
-    pydicom raises over damage.
+    ``options`` are those of `pydicom.dcmread`. Raises `InputError` for a file that is not DICOM, `OSError`, and what
+    pydicom raises over damaged data.
     """
     if not is_dicom(path):
         raise InputError(f"{path} is not a DICOM file")
@@ -225,10 +225,10 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except InputError:
         raise
-    except Exception as error:  # pydicom raises whatever the damage leads to
+    except Exception as error:  # pydicom raises any kind of error over damaged data
         raise InputError(f"{path}: the DICOM file is damaged or cut off; copy it again") from error
     if syntax == DEFLATED:
-        at, more = 0, True  # positions mean nothing there; decoding the pixels tells
+        at, more = 0, True  # positions mean nothing there; decoding shows whether the pixels are complete
     return Header(path, values, syntax, at if more else -1)
 
 
@@ -263,7 +263,7 @@ def check_complete(header: Header) -> None:
             file.seek(at + length)
             if not _may_follow(file.read(4), order):
                 raise InputError(
-                    f"{header.path}: the file goes on after its pixels with what belongs to nothing: it is damaged; "
+                    f"{header.path}: the file continues after its pixels with unexpected data: it is damaged; "
                     f"copy it again"
                 )
             return

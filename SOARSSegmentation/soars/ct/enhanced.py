@@ -1,7 +1,7 @@
-"""Enhanced CT: one file with many frames, each with its place and scale in functional groups.
+"""Enhanced CT: one file with many frames, each with its position and scale in functional groups.
 
-Every frame becomes a header of its own, as if it were a slice in a file, so that all that is checked for slices is
-checked for frames. Source: DICOM PS3.3, A.38 (Enhanced CT Image IOD) and C.7.6.16 (functional groups).
+Every frame becomes a header of its own, as if it were a slice in a file, so that every check of slices also applies
+to frames. Source: DICOM PS3.3, A.38 (Enhanced CT Image IOD) and C.7.6.16 (functional groups).
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def frames_of(header: Header) -> list[Header]:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # pydicom raises whatever the damage leads to
+    except Exception as error:  # pydicom raises any kind of error over damaged data
         raise InputError(f"{path}: the DICOM file is damaged or cut off; copy it again") from error
 
 
 def _values(shared: Dataset, frame: Dataset) -> dict[str, Any]:
-    """What the functional groups say of one frame; its own before what all share."""
+    """The functional groups of one frame; its own take precedence over the shared ones."""
     found: dict[str, Any] = {}
     for keyword, (sequence, inner) in _IN_GROUPS.items():
         for groups in (frame, shared):

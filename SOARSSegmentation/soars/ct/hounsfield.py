@@ -1,4 +1,4 @@
-"""Hounsfield units: bringing a CT's values into int16 HU and saying when they cannot be HU.
+"""Hounsfield units: converting a CT's values to int16 HU, and detecting values that cannot be HU.
 
 Air is -1000 HU and water 0 HU by definition; everything below rests on that. Every head and neck CT holds air, around
 the patient and in the airway, so values that never come near air are not HU, whatever the file says.
@@ -54,8 +54,8 @@ def check_range(lowest: float, highest: float, source: str, *, declared: bool) -
     """Warnings about a CT whose values run from `lowest` to `highest`; `source` names it in messages.
 
     `declared` says that the file itself declares HU (a DICOM CT with rescale slope and intercept). Then a strange range
-    is odd (a CT cropped inside the body) and gets a warning; otherwise the unit is only a guess and a range without
-    air raises `InputError`, because networks trained on HU would return nonsense without a word.
+    is unusual (a CT cropped inside the body) and gets a warning; otherwise the unit is only a guess and a range without
+    air raises `InputError`, because networks trained on HU would silently return nonsense.
     """
     span = f"{lowest:g} to {highest:g}"
     if highest - lowest < LEAST_RANGE_HU:

@@ -29,9 +29,9 @@ def is_image_name(path: Path) -> bool:
 
 
 def read_image_file(path: Path, kind: str = "a CT") -> tuple[sitk.Image, list[str]]:
-    """One volume of one number a voxel, in the file's own type (LPS mm, perpendicular axes), and what is odd about it.
+    """One volume with one number per voxel, in the file's own type (LPS mm, perpendicular axes), and its warnings.
 
-    A fourth dimension of one frame is taken off. ``kind`` is what is wanted, for messages. Raises `InputError` with
+    A fourth dimension of one frame is dropped. ``kind`` is the expected kind, for messages. Raises `InputError` with
     one sentence: no such file, damaged, of another kind, sheared, or placed in two ways that contradict each other.
     """
     if not path.is_file():
@@ -55,7 +55,7 @@ def read_image_file(path: Path, kind: str = "a CT") -> tuple[sitk.Image, list[st
 
 
 def _check_mark(path: Path) -> None:
-    """Refuse a file that is not what its name says, which is another fault than damage."""
+    """Refuse a file that is not what its name says, which is a different fault from damage."""
     mark = _MARKS.get(path.suffix.lower())
     with path.open("rb") as file:
         start = file.read(256)
@@ -86,12 +86,12 @@ def _read_by_itk(path: Path, kind: str) -> sitk.Image:
         raise InputError(damaged) from error
     geometry = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
     if not np.isfinite(geometry).all():
-        raise InputError(f"{path}: its spacing, origin or direction is no number; export the image again")
+        raise InputError(f"{path}: its spacing, origin or direction is not finite; export the image again")
     return image
 
 
 def _check_kind(reader: sitk.ImageFileReader, path: Path, kind: str) -> None:
-    """Refuse what is not one scalar volume."""
+    """Refuse anything but one scalar volume."""
     size = reader.GetSize()
     if reader.GetNumberOfComponents() != 1:
         raise InputError(

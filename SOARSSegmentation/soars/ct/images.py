@@ -1,7 +1,7 @@
 """Reading and checking a CT: a DICOM folder or a NRRD, NIfTI or MHA file, as int16 HU `SimpleITK.Image`.
 
-What would make contours wrong is refused in one sentence (`InputError`); what is merely odd is a warning that travels
-with the image into the report. Orientation is kept as it is in the file: the direction matrix carries it.
+Anything that would make contours wrong is refused in one sentence (`InputError`); anything merely unusual is a warning
+that travels with the image into the report. Orientation is kept as in the file, in the direction matrix.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SLAB_VOXELS = 1 << 24
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.1, 20.0
 #: Above this, organs of a few millimetres fall between voxels.
 COARSE_SPACING_MM = 6.0
-#: A head and neck does not fit in less; a person does not fill more.
+#: Millimetres; a head and neck does not fit in less, and a person does not fill more.
 SMALL_EXTENT_MM, MOST_EXTENT_MM = 50.0, 2500.0
 #: Direction cosines may miss a right angle by this much.
 DIRECTION_TOLERANCE = 1e-3
@@ -88,7 +88,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
         if not np.isfinite([found.low, found.high]).all():
             raise InputError(f"{path}: holds no number")
         if found.not_finite:
-            warnings.append(f"{found.not_finite} voxels that are no number were set to air")
+            warnings.append(f"{found.not_finite} voxels that are NaN or infinite were set to air")
         if found.too_high:
             warnings.append(
                 f"{found.too_high} voxel{'s' * (found.too_high > 1)} above 32767 HU had to be set to 32767"
@@ -105,7 +105,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
 
 @dataclass
 class _Met:
-    """What was met among the values: the extremes of those that are numbers, and how many were set to others."""
+    """What the values held: the extremes of the finite ones, and how many were replaced."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -130,7 +130,7 @@ def _to_hu(image: sitk.Image) -> tuple[np.ndarray, _Met]:
 
 
 def _check_grid(image: sitk.Image, path: Path) -> list[str]:
-    """Refuse a grid that no CT has; returns warnings for odd ones."""
+    """Refuse a grid that no CT has; returns warnings about unusual ones."""
     spacing = np.array(image.GetSpacing())
     size = np.array(image.GetSize())
     shown = " x ".join(f"{v:g}" for v in spacing)

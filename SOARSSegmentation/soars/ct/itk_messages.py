@@ -1,4 +1,4 @@
-"""Keeping to ourselves what ITK and the decoders below it print.
+"""Capturing what ITK and the decoders below it print.
 
 The command line promises one line on standard error. ITK's own warnings can be switched off, but MetaIO, the JPEG
 decoders and others write to the process's standard error directly; only taking that file descriptor away keeps it

@@ -1,9 +1,9 @@
-"""NIfTI files: the voxels, and where they lie according to a header that may say it twice, once, or not at all.
+"""NIfTI files: the voxels, and their position according to a header that may give it twice, once, or not at all.
 
 A NIfTI header carries two transforms from voxels to the patient, the qform (a rotation with voxel sizes) and the sform
 (any matrix), each with a code that says whether it counts. nibabel, FSL, SPM, AFNI and nnU-Net (with nibabel) take the
 sform, ITK and what is built on it often the qform. As long as the two agree nobody notices; where they do not, left
-and right may be exchanged between programs. So both are read here and compared.
+and right may be swapped between programs. So both are read here and compared.
 Source: nifti1.h and nifti2.h (methods 1, 2 and 3). Everything returned is LPS mm; NIfTI's own axes are RAS.
 """
 
@@ -172,7 +172,7 @@ def _header(raw: bytes, path: Path, kind: str) -> NiftiHeader:
         or min(dim[1 : 1 + dim[0]]) < 1
         or not math.isfinite(offset)
     ):
-        raise InputError(f"{path}: the NIfTI file is damaged: its type or size is none; copy it again")
+        raise InputError(f"{path}: the NIfTI file is damaged: its type or size is invalid; copy it again")
     mm = _MM_OF_UNIT.get(unit & 7, 1.0)
     spacing = np.abs(np.array(pixdim[1:4], float)) * mm
     quaternion, shift = np.array(numbers[:3]), np.array(numbers[3:6]) * mm
@@ -261,7 +261,7 @@ def _chosen(header: NiftiHeader, path: Path, warnings: list[str]) -> FloatArray:
     counting = {name: found[name] for name, code in wanted.items() if code > 0}
     for name, matrix in counting.items():
         if matrix is None and len(counting) > 1:
-            warnings.append(f"its {name} is not usable (no volume, or no number) and was ignored")
+            warnings.append(f"its {name} is not usable (it has no volume or is not finite) and was ignored")
     usable = {name: matrix for name, matrix in counting.items() if matrix is not None}
     if len(usable) == 2:
         return _agreed(header, usable["sform"], usable["qform"], path, warnings)
@@ -287,7 +287,7 @@ def _agreed(
     header: NiftiHeader, sform: FloatArray, qform: FloatArray, path: Path, warnings: list[str]
 ) -> FloatArray:
     """The one of two transforms that counts, when they agree or one is the scanner's own. Where left and right may be
-    exchanged between programs, nothing is guessed."""
+    swapped between programs, nothing is guessed."""
     codes = header.sform_code, header.qform_code
     if codes[0] == _SCANNER or codes[1] != _SCANNER:
         check_skew(sform[:, :3] / np.linalg.norm(sform[:, :3], axis=0), path)
@@ -297,7 +297,7 @@ def _agreed(
         return sform
     mirrored = bool(((sform[:, :3] * qform[:, :3]).sum(axis=0) < 0).any())
     what = f"sform and qform contradict each other by up to {apart:.3g} mm" + (
-        ", and one is mirrored or turned against the other (left and right may be exchanged)"
+        ", and one is mirrored or turned relative to the other (left and right may be swapped)"
         if mirrored
         else ""
     )

@@ -1,7 +1,7 @@
 """The header of an ordinary DICOM file without pydicom: a series of 200 slices is listed in a twentieth of a second.
 
-Only what is plain is read here: little endian, a preamble, ASCII text, values of their proper type. At the least doubt
-the answer is None and pydicom judges, so that nothing is understood in two ways.
+Only plain headers are read here: little endian, a preamble, ASCII text, values of their proper type. In any doubt the
+result is None and pydicom reads the file, so that no file is understood in two ways.
 Source: DICOM PS3.5, 7.1 (data elements) and 7.5 (sequences); PS3.10, 7.1 (file meta information).
 """
 
@@ -27,7 +27,7 @@ _MOST_NESTED = 20
 
 
 class _Doubtful(Exception):
-    """Something that is not plain."""
+    """The header is not plain."""
 
 
 def wanted_tags(keywords: tuple[str, ...]) -> dict[int, tuple[str, str]]:

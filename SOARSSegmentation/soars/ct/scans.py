@@ -1,8 +1,8 @@
 """A DICOM series that holds more than one scan: phases, reconstructions or acquisitions that interleave.
 
-Slices of two kernels at every other place make a stack that is perfectly regular and belongs to nothing. So slices are
-told apart by what scanners write beside them, before they are put in order. Acquisitions that follow each other along
-the patient (step and shoot) are one scan.
+Alternating slices of two kernels make a stack that is perfectly regular but meaningless. So slices are separated by the
+attributes that scanners write, before they are put in order. Acquisitions that follow each other along the patient
+(step and shoot) are one scan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from soars.ct.dicom_files import Header, readable
 from soars.ct.stack import LEAST_SLICES, MISSING_SLICE_FACTOR, SAME_POSITION_MM
 from soars.errors import InputError
 
-#: What tells scans of one series apart, the most telling first.
+#: Attributes that distinguish the scans of one series, the most distinctive first.
 KEYS = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
@@ -70,7 +70,7 @@ def chosen_scan(
 ) -> list[Header]:
     """The slices of scan ``number`` (from 1), or of the only one.
 
-    Raises `InputError`, with all that there are, when the series holds several and none is chosen.
+    Raises `InputError`, listing them, when the series holds several and none is chosen.
     """
     scans = separate(headers)
     listed = "; ".join(f"{n}: {scan.describe()}" for n, scan in enumerate(scans, 1))
@@ -100,7 +100,7 @@ def split_choice(series: str | None) -> tuple[str | None, int | None]:
         return series, None
     uid, _, number = series.rpartition("/")
     if not number.isdecimal():
-        raise InputError(f"--series {series}: after the slash stands the number of a scan, such as {uid}/1")
+        raise InputError(f"--series {series}: the number of a scan must follow the slash, such as {uid}/1")
     return uid or None, int(number)
 
 

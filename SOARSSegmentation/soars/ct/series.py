@@ -93,8 +93,8 @@ def read_series(folder: Path | str, series_uid: str | None = None) -> tuple[sitk
     """Read the CT series of `folder` as int16 HU with LPS geometry, its slices in order along their normal.
 
     Without `series_uid` the folder must hold exactly one CT series; localizers and other kinds are left out with a
-    warning. A series that holds several scans is refused with what is in it; "UID/2" chooses the second. Returns the
-    image, its DICOM side, and warnings about what is odd. Raises `InputError` with one sentence for everything that
+    warning. A series that holds several scans is refused, with a list of them; "UID/2" chooses the second. Returns the
+    image, its DICOM side, and warnings. Raises `InputError` with one sentence for everything that
     would make contours wrong.
     """
     folder = Path(folder)
@@ -258,7 +258,9 @@ def _check_readable(headers: Sequence[Header]) -> None:
         path = header.path
         for keyword in ("Rows", "Columns", "BitsAllocated"):
             if not header.number(keyword):
-                raise InputError(f"{path}: {readable(keyword)} is missing: the file is no complete CT image")
+                raise InputError(
+                    f"{path}: {readable(keyword)} is missing: the file is not a complete CT image"
+                )
         check_syntax(header.transfer_syntax, path)
         if (header.number("NumberOfFrames") or 1) > 1 and not is_enhanced(header):
             frames = header.text("NumberOfFrames")
@@ -266,7 +268,7 @@ def _check_readable(headers: Sequence[Header]) -> None:
         colour = header.text("PhotometricInterpretation")
         if (header.number("SamplesPerPixel") or 1) != 1 or not colour.startswith("MONOCHROME"):
             raise InputError(
-                f"{path}: is no grey image (Photometric Interpretation {colour or 'missing'}), so no CT"
+                f"{path}: is not a greyscale image (Photometric Interpretation {colour or 'missing'}), so not a CT"
             )
         if header.frame == 0:
             check_complete(header)
@@ -338,9 +340,9 @@ def _note_oddities(headers: Sequence[Header], stack: Stack, warnings: list[str])
             )
     uids = {(h.text("SOPInstanceUID"), h.frame) for h in headers if h.text("SOPInstanceUID")}
     if len(uids) < sum(bool(h.text("SOPInstanceUID")) for h in headers):
-        warnings.append("several slices share one SOP Instance UID: an RTSTRUCT cannot tell them apart")
+        warnings.append("several slices share one SOP Instance UID: an RTSTRUCT cannot distinguish them")
     if any(h.text("LossyImageCompression") == "01" or h.transfer_syntax in LOSSY_SYNTAXES for h in headers):
-        warnings.append("the CT was compressed with loss")
+        warnings.append("the CT was compressed lossily")
     tilt = max((abs(h.number("GantryDetectorTilt") or 0) for h in headers), default=0)
     if tilt > TILT_NOTED_DEGREES:
         warnings.append(f"Gantry/Detector Tilt is {tilt:g} degrees, but the slices are not sheared")

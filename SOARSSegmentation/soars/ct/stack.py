@@ -1,4 +1,4 @@
-"""The geometry of a stack of CT slices: from where each lies to one regular grid, or the reason why not.
+"""The geometry of a stack of CT slices: from their positions to one regular grid, or the reason for refusing it.
 
 Source: DICOM PS3.3, C.7.6.2 (Image Plane module). Everything is LPS mm.
 """
@@ -57,7 +57,7 @@ class Stack:
 def common_orientation(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row cosine, column cosine and normal (unit vectors) that all planes share.
 
-    Raises `InputError` for cosines that are no orientation and for planes of several orientations.
+    Raises `InputError` for cosines that are not an orientation and for planes of several orientations.
     """
     cosines = np.array([p.orientation for p in planes], dtype=float)
     rows, columns = cosines[:, :3], cosines[:, 3:]
@@ -130,7 +130,7 @@ def regular_stack(planes: Sequence[Plane]) -> Stack:
         raise InputError(
             f"the slices are unevenly spaced: usually {usual:g} mm apart, but {distances[place]:.3g} mm between "
             f"{planes[order[place]].name} and {planes[order[place + 1]].name} "
-            f"(at {_place(positions[place], normal)}); export the series anew with one slice distance"
+            f"(at {_place(positions[place], normal)}); export the series again with one slice distance"
         )
     if worst > UNEVEN_WARNING_MM:
         warnings.append(

@@ -37,7 +37,7 @@ Rescale = tuple[float, float, bool]
 
 @dataclass
 class _Found:
-    """What was met in slices: extremes in HU before they are bounded, values too high, padding."""
+    """What the slices held: extremes in HU before clipping, values too high, padding."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -173,7 +173,7 @@ def _read_plain(header: Header, rescale: Rescale, out: np.ndarray) -> _Found:
     unused = 16 - int(header.number("BitsStored") or 16)
     if unused:  # what is in the bits above may be anything (PS3.5, 8.1.1)
         np.left_shift(stored, unused, out=stored)
-        np.right_shift(stored, unused, out=stored)  # brings the sign down where there is one
+        np.right_shift(stored, unused, out=stored)  # restores the sign, if there is one
     least, most, offset = int(stored.min()), int(stored.max()), int(intercept)
     found = _Found(least + offset, most + offset)
     padding = _padding_hu(header, slope, intercept)

@@ -1,14 +1,14 @@
 """From the contours of one ROI, as clinics' files have them, to its mask on the CT's grid.
 
-What an RTSTRUCT means by several contours on one slice is not said by DICOM except for CLOSEDPLANAR_XOR (PS3.3,
-C.8.8.6.3), so this is what planning systems are seen to mean:
+DICOM defines the meaning of several contours on one slice only for CLOSEDPLANAR_XOR (PS3.3, C.8.8.6.3), so this follows
+what planning systems do:
 
 - one contour within another is a hole, a third within that an island, and so on (even-odd), whatever the type;
 - the same contour twice is one contour (a copy must not cancel it);
 - CLOSED_PLANAR contours that overlap in part are one area, their union.
 
-rt-utils draws through the centres of an organ's outermost voxels, so that whether these are inside is undecided by
-the contour. It means them to be (`image_helper.find_mask_contours` of its 1.2.7), with specks of one or two points.
+rt-utils draws through the centres of an organ's outermost voxels, so the contour leaves open whether these are inside.
+It intends them to be (`image_helper.find_mask_contours` of its 1.2.7), with specks of one or two points.
 """
 
 from __future__ import annotations
@@ -174,20 +174,20 @@ def _points(item: Dataset, noted: Counter[str]) -> npt.NDArray[np.float64]:
         else:
             numbers = np.array([float(v) for v in value or []], dtype=np.float64)
     except (ValueError, TypeError):
-        raise _Unusable("points that are no numbers") from None
+        raise _Unusable("points that are not numbers") from None
     if not np.isfinite(numbers).all():
-        raise _Unusable("points that are no numbers")
+        raise _Unusable("points that are not numbers")
     if len(numbers) % 3:
         raise _Unusable(f"{len(numbers)} numbers, which are not points of three")
     points = numbers.reshape(-1, 3)
     said = item.get("NumberOfContourPoints")
     if said is not None and str(said).strip() and int(said) != len(points):
-        noted["with another number of points than said"] += 1
+        noted["with a different number of points than stated"] += 1
     offset = item.get("ContourOffsetVector")
     if offset:
         vector = np.array([float(v) for v in offset])
         if vector.shape != (3,) or not np.isfinite(vector).all():
-            raise _Unusable("a Contour Offset Vector that is none")
+            raise _Unusable("an invalid Contour Offset Vector")
         if vector.any():
             points = points + vector
             noted["moved by the Contour Offset Vector"] += 1

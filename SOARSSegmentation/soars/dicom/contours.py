@@ -1,5 +1,4 @@
-"""Between a mask and its contours on slices: marching squares one way, even-odd filling at voxel centres the
-other.
+"""Between a mask and its contours on slices: marching squares one way, even-odd filling at voxel centres the other.
 
 Points are voxel indices (x, y) of a slice, so a contour knows nothing of millimetres or of DICOM.
 

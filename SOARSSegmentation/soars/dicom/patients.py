@@ -20,9 +20,8 @@ _STRUCTURES = (RTStructureSetStorage, SEGMENTATION, LABEL_MAP)
 class PatientFolder:
     """What one patient's folder holds, at any depth.
 
-    ``series``: the folder of each CT series, by its UID. ``structures``: RTSTRUCTs, DICOM
-    segmentations and .seg.nrrd files, in order.
-    ``problem``: why the folder cannot be used, or "".
+    ``series``: the folder of each CT series, by its UID. ``structures``: RTSTRUCTs, DICOM segmentations and .seg.nrrd
+    files, in order. ``problem``: why the folder cannot be used, or "".
     """
 
     name: str
@@ -72,7 +71,7 @@ def _look_into(folder: Path) -> PatientFolder:
                 continue
             header = read_header(path)
         except (InputError, OSError):
-            continue  # a damaged slice is told when its series is read, and any other file is none of ours
+            continue  # a damaged slice is reported when its series is read; other files do not matter here
         kind = header.text("SOPClassUID")
         if kind in _STRUCTURES or header.text("Modality") == "RTSTRUCT":
             patient.structures.append(path)
@@ -99,6 +98,6 @@ def _referenced_series(path: Path) -> str:
             for study in frame.get("RTReferencedStudySequence") or ():
                 for series in study.get("RTReferencedSeriesSequence") or ():
                     return str(series.get("SeriesInstanceUID") or "")
-    except Exception:  # a damaged file is told when it is read whole
+    except Exception:  # a damaged file is reported when it is read completely
         return ""
     return ""

@@ -38,7 +38,7 @@ def read_roi_names(path: Path | str) -> dict[str, str]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8; save the table of names as CSV UTF-8") from error
+        raise InputError(f"{path} is not UTF-8 text; save the table of names as CSV UTF-8") from error
     delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
     names: dict[str, str] = {}
     for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), start=1):

@@ -1,7 +1,7 @@
 """Reading an RTDOSE: the dose as an image in Gy on its own grid (LPS mm).
 
-Source: DICOM PS3.3, C.8.8.3 (RT Dose module). What would put the dose in the wrong place, or on the wrong scale,
-is refused in one sentence; what is merely odd is a warning.
+Source: DICOM PS3.3, C.8.8.3 (RT Dose module). Anything that would put the dose in the wrong place, or on the
+wrong scale, is refused in one sentence; anything merely unusual is a warning.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _read(path: Path) -> Dataset:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # pydicom raises whatever the damage leads to
+    except Exception as error:  # pydicom raises any kind of error over damaged data
         raise InputError(f"{path}: is damaged or cut off; export it again") from error
 
 
@@ -199,7 +199,7 @@ def _check_kind(dataset: Dataset, path: Path, warnings: list[str]) -> None:
 
 
 def _check_whole(path: Path) -> None:
-    """Refuse a file that ends before its pixels do: decoders fill up what is missing without a word."""
+    """Refuse a file that ends before its pixels do: decoders silently fill in what is missing."""
     header = read_header(path)
     try:
         if header.pixels_at >= 0:
@@ -211,7 +211,7 @@ def _check_whole(path: Path) -> None:
 
 
 def _gy_of_unit(dataset: Dataset, path: Path, unit: str | None, warnings: list[str]) -> float:
-    """Gy per unit of the file's dose; what was asked for comes before what the file says."""
+    """Gy per unit of the file's dose; a requested unit takes precedence over the file's."""
     said = str(dataset.get("DoseUnits") or "").strip().upper()
     if said == "RELATIVE":
         raise InputError(f"{path}: its dose is relative, not in Gy; export the absolute dose")
@@ -224,7 +224,9 @@ def _gy_of_unit(dataset: Dataset, path: Path, unit: str | None, warnings: list[s
     for name, factor in UNITS.items():
         if said == name.upper():
             if name != "Gy":
-                warnings.append(f"{path.name}: its dose is in {name}, which is not DICOM's; it was read so")
+                warnings.append(
+                    f"{path.name}: its dose is in {name}, which is not a DICOM unit; it was read as such"
+                )
             return factor
     what = f"in {said}, not in Gy" if said else "without a unit"
     raise InputError(
@@ -296,7 +298,7 @@ def _offsets(vector: np.ndarray, origin: np.ndarray, normal: np.ndarray, path: P
         return (vector - origin[2]) * np.sign(normal[2])
     raise InputError(
         f"{path}: its Grid Frame Offset Vector begins with {vector[0]:g}, which is neither 0 nor the z of its position "
-        f"({origin[2]:g}); where its frames lie cannot be told"
+        f"({origin[2]:g}); where its frames lie is unknown"
     )
 
 

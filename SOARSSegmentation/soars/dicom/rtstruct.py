@@ -4,9 +4,9 @@ The file references the CT it belongs to as DICOM wants it (study, series, frame
 contour the SOP instance of its slice); its own series and instance UIDs are new. Contours lie in the CT's own
 slice planes, whatever their orientation.
 
-This is the door: `soars.dicom.rtstruct_write` and `soars.dicom.rtstruct_read` are behind it,
-`soars.dicom.contours` says how contours are drawn and why at level 0.6, `soars.dicom.roi_names` how a site's
-own names come in.
+This is the public module: `soars.dicom.rtstruct_write` and `soars.dicom.rtstruct_read` implement it,
+`soars.dicom.contours` describes how contours are drawn and why at level 0.6, and `soars.dicom.roi_names` how a site's
+own names are applied.
 """
 
 from soars.dicom.roi_names import read_roi_names

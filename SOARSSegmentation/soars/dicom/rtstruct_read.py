@@ -1,4 +1,4 @@
-"""Reading an RTSTRUCT, whoever wrote it, and telling whether it belongs to a CT.
+"""Reading an RTSTRUCT, whoever wrote it, and checking whether it belongs to a CT.
 
 Contours become masks in `soars.dicom.contour_masks`; here is what the file says around them.
 """
@@ -111,7 +111,7 @@ def _read(path: Path) -> Dataset:
         kind = dataset.get("SOPClassUID")
         if kind != RTStructureSetStorage:
             raise InputError(
-                f"{path} is no RTSTRUCT but {getattr(kind, 'name', kind) or 'without a SOP class'}"
+                f"{path} is not an RTSTRUCT but {getattr(kind, 'name', kind) or 'without a SOP class'}"
             )
         missing = [k for k in ("StructureSetROISequence", "ROIContourSequence") if not dataset.get(k)]
         if missing:
@@ -171,7 +171,7 @@ def _add_contours(path: Path, dataset: Dataset, rois: dict[int, _Roi], warnings:
 
 
 def _colour(item: Dataset) -> tuple[int, ...]:
-    """ROI Display Color, () when it is missing or none."""
+    """ROI Display Color, () when it is missing or invalid."""
     try:
         colour = tuple(int(c) for c in item.get("ROIDisplayColor") or ())
     except (TypeError, ValueError):
@@ -187,7 +187,7 @@ def _in_disorder(item: Dataset) -> bool:
 
 
 def _number(item: Dataset, keyword: str) -> int | None:
-    """The number of an ROI, None when it is missing or none."""
+    """The number of an ROI, None when it is missing or invalid."""
     try:
         return int(item.get(keyword))
     except (TypeError, ValueError, OverflowError):

@@ -79,8 +79,8 @@ def write_rtstruct(
             `soars.dicom.contours.trace`.
         label: the structure set's label, at most 16 characters.
         roi_names: the site's names of structures, see `soars.dicom.roi_names`; others keep theirs.
-        pseudonym: write a de-identified file: this takes the place of the patient's name and ID, what else is
-            known of patient and study is empty, and no time is told. The UIDs stay, because they are what ties the
+        pseudonym: write a de-identified file: this replaces the patient's name and ID, everything else about patient
+            and study is empty, and no dates or times are written. The UIDs stay, because they are what ties the
             contours to the CT: de-identify the CT itself first where UIDs count as identifying.
 
     Structures without voxels are kept as an ROI without contours. Every ROI has the interpreted type ORGAN, and
@@ -129,7 +129,7 @@ def check_reference(geometry: Geometry, reference: CtSeries) -> None:
             f"{where} has no {', '.join(missing)}: an RTSTRUCT cannot reference it; export the CT again"
         )
     if len(set(_instances(reference))) < len(reference.sop_instance_uids):
-        raise InputError(f"{where}: slices share a SOP Instance UID: an RTSTRUCT cannot tell them apart")
+        raise InputError(f"{where}: slices share a SOP Instance UID: an RTSTRUCT cannot distinguish them")
     if len(reference.sop_instance_uids) != geometry.size[2]:
         raise InputError(
             f"the structures have {geometry.size[2]} slices, the CT series {len(reference.sop_instance_uids)}: "
@@ -228,7 +228,7 @@ def _add_patient_and_study(dataset: Dataset, reference: CtSeries, pseudonym: str
     if description := _copied(header, "StudyDescription"):
         dataset.StudyDescription = description
     method = _copied(header, "DeidentificationMethod")
-    if _copied(header, "PatientIdentityRemoved") == "YES" and method:  # a method must be told with it
+    if _copied(header, "PatientIdentityRemoved") == "YES" and method:  # a method is required with it
         dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "YES", method
 
 

@@ -1,5 +1,5 @@
-"""The dose in organs: DVH, what is read from it, and how much it changes with the contour. docs/metrics.md says
-what each number means."""
+"""The dose in organs: DVH, the figures read from it, and how much they change with the contour. docs/metrics.md
+defines each number."""
 
 from soars.dose.compare import DoseDifference, OrganDose, compare_dose, percent_difference, summarise
 from soars.dose.dvh import Dvh, make_dvh, structure_dvh

@@ -33,8 +33,8 @@ class DoseCase:
 @dataclass(frozen=True)
 class DoseOptions:
     """Which organs (all of the reference when None), how the dose is sampled (`soars.dose.sampling`), and the unit it
-    is in where its file does not say ("Gy" or "cGy"). A structure of the reference without a voxel is left out, or with
-    ``empty_is_absent`` compared as known not to be there."""
+    is in where its file does not say ("Gy" or "cGy"). An empty structure of the reference is left out, or, with
+    ``empty_is_absent``, compared as known to be absent."""
 
     organs: tuple[str, ...] | None = None
     sampling: str = DEFAULT_SAMPLING
@@ -44,7 +44,7 @@ class DoseOptions:
 
 @dataclass(frozen=True, eq=False)
 class CaseDose:
-    """The differences of one case, substitute by substitute, and what was odd about its files."""
+    """The differences of one case, substitute by substitute, and the warnings about its files."""
 
     case: str
     differences: tuple[DoseDifference, ...]
@@ -116,7 +116,7 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
         warnings += [*reference.warnings, *substitute.warnings]
     beyond = {d.organ: d.reference_dose.outside for d in differences if d.reference_dose.outside > 0}
     warnings += [
-        f"{100 * share:.0f} % of {organ} lies beyond the dose grid and counts with 0 Gy"
+        f"{100 * share:.0f} % of {organ} lies beyond the dose grid and counts as 0 Gy"
         for organ, share in beyond.items()
     ]
     return CaseDose(case.case, tuple(differences), tuple(dict.fromkeys(warnings)))
@@ -148,7 +148,7 @@ def _named(case: DoseCase, options: DoseOptions, threads: int) -> CaseDose:
 
 
 def _names(substitutes: Sequence[Path]) -> list[str]:
-    """What the substitutes are called: the last part of their paths in which they differ."""
+    """The names of the substitutes: the last part of their paths in which they differ."""
     if len({path.resolve() for path in substitutes}) < len(substitutes):
         raise InputError("the same --substitute is given twice")
     for parts in range(1, max((len(p.resolve().parts) for p in substitutes), default=1) + 1):

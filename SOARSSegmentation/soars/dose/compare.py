@@ -1,6 +1,6 @@
-"""How much the dose of an organ changes when its contour is replaced: what the contour's faults mean for the plan.
+"""How much an organ's dose changes when its contour is replaced: what errors of the contour mean for the plan.
 
-The dose distribution stays as it was planned; only the contour it is read in changes. Differences are those of Ye
+The dose distribution stays as planned; only the contour it is read in changes. Differences are those of Ye
 et al. (Nature Communications 2022;13:6137), equation 6 for the mean and 7 for the maximum dose, in percent of the
 reference's:
 

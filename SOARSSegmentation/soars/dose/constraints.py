@@ -1,4 +1,4 @@
-"""Dose constraints from a table, and whether contours keep them.
+"""Dose constraints from a table, and whether contours meet them.
 
 The table is a CSV file, one line for each constraint, comma or semicolon between::
 
@@ -8,7 +8,7 @@ The table is a CSV file, one line for each constraint, comma or semicolon betwee
     SpinalCord,D0.03cc,<=45 Gy
 
 Endpoint and source may be left out. A limit without a sign is at most that. The shipped table, `SHIPPED`, holds QUANTEC
-and consensus values with their sources; it is no protocol: what a plan has to keep is decided where it is made.
+and consensus values with their sources; it is not a protocol: the planning site decides which limits apply.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Constraint:
     source: str = ""
 
     def kept_by(self, value: float) -> bool:
-        """Whether a value keeps the limit."""
+        """Whether a value is within the limit."""
         return {
             "<": value < self.limit,
             "<=": value <= self.limit,
@@ -61,7 +61,7 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one contour ("reference", or the substitute's name) of a case keeps a constraint."""
+    """Whether one contour ("reference", or the substitute's name) of a case meets a constraint."""
 
     case: str
     contour: str
@@ -81,7 +81,7 @@ def read_constraints(path: Path | str) -> tuple[Constraint, ...]:
     except OSError as error:
         raise InputError(f"cannot read the constraints {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8; save the constraints as CSV UTF-8") from error
+        raise InputError(f"{path} is not UTF-8 text; save the constraints as CSV UTF-8") from error
     first = text.partition("\n")[0]
     rows = csv.reader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ",")
     found = []
@@ -91,7 +91,7 @@ def read_constraints(path: Path | str) -> tuple[Constraint, ...]:
             if any(cells) and not (number == 1 and cells[0].lower() == "organ"):
                 found.append(_constraint(cells, f"{path}, line {number}"))
     except csv.Error as error:
-        raise InputError(f"{path} is no table of constraints: {error}") from error
+        raise InputError(f"{path} is not a table of constraints: {error}") from error
     if not found:
         raise InputError(
             f"{path} holds no constraints; a line is organ,figure,limit such as Parotid_L,mean,<26"
@@ -125,7 +125,7 @@ def _constraint(cells: list[str], where: str) -> Constraint:
         raise InputError(f"{where}: {error}") from None
     limit = _LIMIT.fullmatch(cells[2])
     if limit is None:
-        raise InputError(f"{where}: the limit {cells[2]!r} is no number, such as <26 or >= 95")
+        raise InputError(f"{where}: the limit {cells[2]!r} is not a number, such as <26 or >= 95")
     unit = {"gy": "Gy", "cm3": "cc"}.get((limit[3] or "").lower(), limit[3] or figure.unit)
     if unit.lower() != figure.unit.lower():
         raise InputError(f"{where}: the limit of {figure.name} is in {figure.unit}, not in {limit[3]}")

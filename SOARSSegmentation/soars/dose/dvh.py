@@ -1,4 +1,4 @@
-"""Dose-volume histograms and what is read from them.
+"""Dose-volume histograms and the figures read from them::
 
     samples = sample_dose(dose.image, structures.geometry, structures.crop("Parotid_L"))
     dvh = make_dvh(samples)

@@ -1,4 +1,4 @@
-"""Figures of a DVH by the names that planning has for them: V20, V20cc, D2%, D1cc, mean, max, min, median."""
+"""Figures of a DVH by their usual names: V20, V20cc, D2%, D1cc, mean, max, min, median."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def parse_figure(text: str) -> DvhFigure:
     if found := _DOSE.fullmatch(plain):
         amount, part = float(found[1]), "%" if found[2] == "%" else "cc"
         if part == "%" and amount > 100:
-            raise InputError(f"{text!r}: there is no more of an organ than 100 %")
+            raise InputError(f"{text!r}: a volume cannot exceed 100 % of the organ")
         return DvhFigure(f"D{amount:g}{part}", "dose_percent" if part == "%" else "dose_cc", amount, "Gy")
-    raise InputError(f"{text!r} is no figure of a DVH that is known here; there are {KNOWN}")
+    raise InputError(f"{text!r} is not a known figure of a DVH; known are {KNOWN}")
 
 
 def parse_figures(texts: Iterable[str]) -> tuple[DvhFigure, ...]:

@@ -82,7 +82,7 @@ def _read_image(path: Path, unit: str | None) -> tuple[sitk.Image, list[str]]:
     image, warnings = read_image_file(path, "a dose")
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
-        raise InputError(f"{path}: holds values that are no numbers")
+        raise InputError(f"{path}: holds values that are NaN or infinite")
     dose = sitk.Cast(image, sitk.sitkFloat32) * UNITS[unit or "Gy"]
     check_height(float(sitk.GetArrayViewFromImage(dose).max()), path)
     return dose, warnings

@@ -100,8 +100,7 @@ def write_dvhs(cases: Iterable[CaseDose], path: Path) -> None:
 
 
 def differences_text(cases: Sequence[CaseDose]) -> str:
-    """A table for people: mean over cases of the doses and of the differences, per organ, and the study's
-    shares."""
+    """A table to read: mean over cases of the doses and of the differences, per organ, and the study's shares."""
     lines = []
     for substitute in dict.fromkeys(d.substitute for case in cases for d in case.differences):
         found = [d for case in cases for d in case.differences if d.substitute == substitute]
@@ -214,7 +213,7 @@ def _sentence(what: str, summary: DifferenceSummary) -> str:
     organs = "1 organ" if summary.compared == 1 else f"{summary.compared} organs"
     return (
         f"Difference in {what}, {organs}: {summary.mean:+.1f}{spread} %, "
-        f"without its sign {summary.mean_absolute:.1f} %; {shares}."
+        f"absolute {summary.mean_absolute:.1f} %; {shares}."
     )
 
 

@@ -14,7 +14,7 @@ SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 def sop_class(path: Path) -> str | None:
-    """The SOP Class UID of a DICOM file ("" when it has none); None for a file that is no DICOM.
+    """The SOP Class UID of a DICOM file ("" when it has none); None for a file that is not DICOM.
 
     `InputError` when the file is DICOM but damaged.
     """

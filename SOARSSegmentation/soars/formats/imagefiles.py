@@ -1,6 +1,6 @@
 """Images as files, written through Python's streams.
 
-SimpleITK's writers say nothing when the disk runs full and leave an empty or shortened file. These raise `OSError`,
+SimpleITK's writers report nothing when the disk is full and leave an empty or truncated file. These raise `OSError`,
 and write some slices at a time. NRRD: teem's format.html; NIfTI-1: nifti1.h; MetaImage: MetaIO's documentation.
 """
 

@@ -60,7 +60,7 @@ def names_for_all(folder: Path) -> Path | None:
 
 
 def read_label_names(path: Path) -> LabelNames:
-    """Read a names file of any of these kinds; `InputError`, with the file, when it is none."""
+    """Read a names file of any of these kinds; `InputError`, with the file, when it is none of them."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is too large")
@@ -95,7 +95,7 @@ def _from_json(content: Any) -> LabelNames:
 def _from_dataset(content: Any) -> LabelNames:
     """nnU-Net: names to values, or to lists of values (regions); "ignore" marks voxels that nobody looked at.
 
-    Version 1 of the format lists values to names, which is told from the keys.
+    Version 1 of the format maps values to names, which is recognised by the keys.
     """
     labels: Mapping[str, Any] = content["labels"]
     if labels and all(key.lstrip("-").isdigit() for key in labels):
@@ -106,7 +106,7 @@ def _from_dataset(content: Any) -> LabelNames:
             continue
         for value in found if isinstance(found, list) else [found]:
             if not isinstance(value, int):
-                raise ValueError(f"{name} has the value {value!r}, which is no whole number")
+                raise ValueError(f"{name} has the value {value!r}, which is not a whole number")
             values[value] = (*values.get(value, ()), name)
     return _checked(LabelNames(values))
 

@@ -1,4 +1,4 @@
-"""Folders with one mask image per organ, named after it (``Parotid_L.nii.gz``), as public data sets come."""
+"""Folders with one mask image per organ, named after it (``Parotid_L.nii.gz``), as in public data sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_LABELS = 1000
 def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: str = ".nii.gz") -> list[Path]:
     """Write a 0/1 image per structure, empty ones too; returns the paths.
 
-    Masks of the same names are replaced, files that are no images stay, and other images are refused.
+    Masks of the same names are replaced, files other than images stay, and other images are refused.
 
     Characters that a file name cannot have are written as %xx, which the reader turns back.
     """

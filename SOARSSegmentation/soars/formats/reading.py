@@ -39,8 +39,8 @@ def read_structures(
         any_frame: take an RTSTRUCT in another frame of reference than the CT's, or in none, as if it were in it.
         names: a names file for a label map that has none.
 
-    What is odd is in ``.warnings`` and in the log. Raises `InputError`, with the file, for anything damaged
-    or not understood.
+    Anything unusual is in ``.warnings`` and in the log. Raises `InputError`, with the file, for anything damaged or
+    not understood.
     """
     structures = read_as_stored(path, ReadOptions(geometry, reference, any_frame, names))
     if geometry is not None:
@@ -91,7 +91,7 @@ def _not_understood(path: Path) -> InputError:
     uid = sop_class(path)
     if uid is not None:
         return InputError(f"{path} is {kind(uid)}: {_NEEDED}")
-    return InputError(f"{path} is not understood: {_NEEDED}")
+    return InputError(f"{path} is not a known format: {_NEEDED}")
 
 
 _NEEDED = f"one of these is needed: {', '.join(f.name for f in FORMATS)}"

@@ -1,7 +1,7 @@
 """The formats of structures: one table that says of each how it is recognised, read and written.
 
-To add a format, write a module with its functions and put it into `FORMATS` (in `soars.formats.table`). What a file is
-is decided by its content, in the table's order; what is written is decided by the ending.
+To add a format, write a module with its functions and add it to `FORMATS` (in `soars.formats.table`). The format of a
+file is recognised by its content, in the table's order; the format to write is chosen by the ending.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Format:
         has_grid: False for contours, which are read onto the grid in `ReadOptions`.
         needs_series: whether writing needs the CT's DICOM series in `WriteOptions`.
         beside: other files that `write` makes for a path.
-        ours: what an existing file must be to be replaced when the user asks for it; None where `recognises` decides.
+        ours: whether an existing file may be replaced when the user asks for it; None where `recognises` decides.
     """
 
     name: str

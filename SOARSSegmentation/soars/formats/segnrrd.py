@@ -130,7 +130,7 @@ def _header(structures: StructureSet, layers: list[list[str]]) -> bytes:
 
 
 def _segment_facts(name: str, info: StructureInfo) -> dict[str, str]:
-    """What the header says of a segment beside its place."""
+    """What the header says about a segment besides its place."""
     tags = {"Segmentation.Status": "inprogress"}
     if info.terminology:
         tags["TerminologyEntry"] = info.terminology
@@ -182,7 +182,7 @@ def _has_segments(header: dict[str, Any]) -> bool:
 def read_seg_nrrd(path: Path | str) -> StructureSet:
     """Read a .seg.nrrd of Slicer's, or of ours. Names are as in the file.
 
-    `InputError`, with the file, when it is cut short, damaged or no segmentation.
+    `InputError`, with the file, when it is cut short, damaged or not a segmentation.
     """
     import slicerio
 
@@ -234,7 +234,7 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
             structures.add_mask(names[key], union(parts), structures.info[names[key]])
         else:
             structures.warnings.append(
-                f"{path.name}: voxels with label {key[1]} of layer {key[0]} have no segment"
+                f"{path.name}: voxels with label {key[1]} of layer {key[0]} belong to no segment"
             )
     return structures
 

@@ -48,7 +48,7 @@ def sources_in(folder: Path, names: Path | None = None) -> Sources:
         try:
             found = format_of(path)
         except InputError:
-            continue  # a damaged file is reported when it is asked for by its name
+            continue  # a damaged file is reported when it is requested by name
         if found is not None:
             by_format.setdefault(found.name, []).append(path)
     images = by_format.pop(LABEL_MAP.name, [])

@@ -19,9 +19,8 @@ Single precision, as NIfTI keeps it, and decimal strings of DICOM stay far below
 
 @dataclass(frozen=True)
 class Geometry:
-    """A voxel grid: ``size`` in voxels and ``spacing`` in mm along (x, y, z), ``origin`` (LPS mm) of the
-    centre of voxel (0, 0, 0), ``direction`` the nine direction cosines row by row, as SimpleITK gives
-    them."""
+    """A voxel grid: ``size`` in voxels and ``spacing`` in mm along (x, y, z), ``origin`` (LPS mm) of the centre of
+    voxel (0, 0, 0), ``direction`` the nine direction cosines row by row, as in SimpleITK."""
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -84,8 +83,8 @@ class Geometry:
         return bool(np.abs(apart).max() <= tolerance_voxels)
 
     def offset_of(self, other: Geometry) -> tuple[int, int, int] | None:
-        """Which voxel (z, y, x) of this grid, or beyond it, the other grid's first voxel is; None when the voxels of
-        the two do not coincide."""
+        """The voxel (z, y, x) of this grid, possibly beyond it, at which the other grid's first voxel lies; None when
+        the voxels of the two do not coincide."""
         at = self.to_index(other.corners())
         first = np.rint(at[0])
         if np.abs(at - first - other.to_index(other.corners())).max() > SAME_GRID_VOXELS:

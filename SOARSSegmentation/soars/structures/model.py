@@ -27,7 +27,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class StructureInfo:
-    """What is known of a structure beside its voxels; every format keeps what it can of it.
+    """What is known about a structure besides its voxels; every format keeps as much of it as it can.
 
     Attributes:
         label: readable name; "" for the catalogue's.
@@ -56,7 +56,7 @@ class StructureInfo:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StructureInfo:
-        """The reverse of `to_json`; what is of another kind than it should be is left out."""
+        """The reverse of `to_json`; values of the wrong type are left out."""
         texts = {
             key: content[key]
             for key in ("label", "terminology", "original_name")
