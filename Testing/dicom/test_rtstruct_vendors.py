@@ -137,7 +137,7 @@ def test_a_count_of_points_that_is_not_theirs_is_noted(clinic: Clinic) -> None:
     clinic.edit(lambda d: setattr(d.ROIContourSequence[0].ContourSequence[0], "NumberOfContourPoints", 99))
     read = clinic.read()
     assert read.voxels("Brainstem") == VOXELS
-    assert any("1 contour with another number of points than said" in w for w in read.warnings)
+    assert any("1 contour with a different number of points than stated" in w for w in read.warnings)
 
 
 # --- files without preamble ---------------------------------------------------------------------------------------

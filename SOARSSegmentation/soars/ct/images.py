@@ -86,7 +86,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
         warnings += _check_grid(image, path)
         values, found = _to_hu(image)
         if not np.isfinite([found.low, found.high]).all():
-            raise InputError(f"{path}: holds no number")
+            raise InputError(f"{path}: every value is NaN or infinite")
         if found.not_finite:
             warnings.append(f"{found.not_finite} voxels that are NaN or infinite were set to air")
         if found.too_high:

@@ -65,7 +65,7 @@ def contours_to_mask(
         warnings: what is odd is added.
         lines_inside: voxels belong to the organ whose centres contours run through, as rt-utils means it.
 
-    A contour that cannot be used (points that are no numbers, not parallel to the slices, open, a point) is left out,
+    A contour that cannot be used (points that are not numbers, not parallel to the slices, open, a point) is left out,
     with one warning for each reason.
     """
     left_out: Counter[str] = Counter()
