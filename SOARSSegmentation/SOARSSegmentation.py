@@ -147,9 +147,11 @@ class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
 
 class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
-    """From a volume node to a segmentation node, through the command line; for scripts, and for the window::
+    """From a volume node to a segmentation node, through the command line.
 
-    segmentationNode = SOARSSegmentationLogic().segment(volumeNode)
+    Used by the window, and by scripts::
+
+        segmentationNode = SOARSSegmentationLogic().segment(volumeNode)
     """
 
     def parameterNode(self):

@@ -79,7 +79,7 @@ def test_values_that_are_no_numbers_are_an_error_not_an_empty_scan(
     broken = window.copy()
     broken[0, 1, 3, 4, 5] = value
     for run in (network.run, lambda w: network.run_fixed(w, np.ones(w.shape[2:], np.float32))):
-        with pytest.raises(EngineError, match=r"anchor network gave values that are no numbers"):
+        with pytest.raises(EngineError, match=r"anchor network gave values that are NaN or infinite"):
             run(broken)
 
 

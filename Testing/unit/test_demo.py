@@ -101,7 +101,7 @@ def test_demo_never_replaces_somebody_elses_ct(tmp_path, capsys):
     (tmp_path / "ct").mkdir()
     (tmp_path / "ct" / "slice.dcm").write_text("real")
     assert demo("--output", tmp_path, "--overwrite") == 2
-    assert "no demo made it" in capsys.readouterr().err
+    assert "was not made by a demo" in capsys.readouterr().err
     assert (tmp_path / "ct" / "slice.dcm").read_text() == "real" and len(list(tmp_path.iterdir())) == 1
 
 

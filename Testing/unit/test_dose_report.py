@@ -195,7 +195,7 @@ def test_the_command_reports_figures_and_verdicts(tmp_path: Path, capsys: pytest
     ("more", "said"),
     [
         (("--report", "Q7"), "is not a known figure"),
-        (("--report", ","), "no figure is named"),
+        (("--report", ","), "names no figure"),
         (("--verdicts", "v.csv"), "needs"),
     ],
 )

@@ -325,7 +325,7 @@ def no_work(monkeypatch):
         (["FILE", "--output", "out"], "FILE: "),
         (["CT", "--output", "out", "--organs", "Paratid_L"], "did you mean"),
         (["CT", "--output", "out", "--organs", "Lens_L,Brainstem"], "does not cover Lens_L"),
-        (["CT", "--output", "out", "--organs", " , "], "no organ is named"),
+        (["CT", "--output", "out", "--organs", " , "], "names no organ"),
         (["CT", "--output", "out", "--series", "1.2.3"], "1.2.3"),
         (["CT", "--output", "out", "--device", "tpu"], "--device"),
         (["CT", "--output", "out", "--progress", "loud"], "--progress"),

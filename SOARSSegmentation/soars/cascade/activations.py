@@ -1,4 +1,4 @@
-"""From what a network puts out to probabilities, as small whole numbers."""
+"""From a network's output to probabilities, as small whole numbers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from soars.errors import EngineError
 
 
 def no_numbers(branch: str, device: str, precision: str) -> EngineError:
-    """The error of a network that gives NaN or infinity: taken as probabilities they would be "no organ here"."""
+    """The error for a network that gives NaN or infinity: taken as probabilities they would mean "no organ here"."""
     advice = (
         "the weights are damaged"
         if precision == "fp32"
         else "the weights are damaged, or overflow; choose --device cpu"
     )
     return EngineError(
-        f"the {branch} network gave values that are no numbers (NaN or infinity) on {device} in {precision}: {advice}"
+        f"the {branch} network gave values that are NaN or infinite on {device} in {precision}: {advice}"
     )
 
 

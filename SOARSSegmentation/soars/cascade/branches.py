@@ -1,4 +1,4 @@
-"""The branches of the cascade and what they hand to one another (paper: SOARS, CVPR 2020, section 3).
+"""The branches of the cascade and what they pass on to each other (paper: SOARS, CVPR 2020, section 3).
 
 anchor:      CT -> probabilities of the anchor organs.
 detection:   CT and anchors -> a heat map per small organ (cochlea and inner ear share one) -> the organ's centre.
@@ -28,7 +28,7 @@ from soars.structures import Geometry
 HEATMAP_SD_MM = 8.0
 """Standard deviation of the Gaussian that a heat map has at its organ's centre (CVPR 2020, section 3.2)."""
 HEATMAP_FLOOR = 0.2
-"""A peak below this is no organ. Targets peak at 1; a network that sees no organ stays near 0."""
+"""A peak below this is not an organ. Targets peak at 1; a network that sees no organ stays near 0."""
 EDGE_MM = 4.0
 """A centre this near to the scan's edge (half the heat map's standard deviation) is that of an organ cut off by it."""
 
@@ -51,7 +51,7 @@ class Scan:
         return Geometry.of(self.image)
 
     def channels(self, grid: Grid, spec: BranchSpec) -> list[CtChannel]:
-        """The CT as a branch sees it on a grid, a channel a window; those made last are kept, since branches mostly
+        """The CT as a branch sees it on a grid, one channel per window; the latest are cached, since branches mostly
         share them."""
         windows = spec.windows_hu or (self.window_hu,)
         if self._last is None or self._last[:2] != (grid, windows):
@@ -129,9 +129,9 @@ def segment_vois(
     heatmaps: tuple[ProbabilityMap, tuple[str, ...]],
     step: Step,
 ) -> tuple[Placed, dict[str, SoftOrgan]]:
-    """Segment the small organs, one VOI a detected group; the network's other channels are ignored there.
+    """Segment the small organs, one VOI per detected group; the network's other channels are ignored there.
 
-    Gives their masks, and the probabilities that these were made from.
+    Returns their masks, and the probabilities that these were made from.
     """
     placed: Placed = {}
     soft: dict[str, SoftOrgan] = {}
@@ -197,8 +197,8 @@ def _find_centre(
 def _matched(heatmap: np.ndarray, grid: Grid) -> np.ndarray:
     """The heat map seen through a filter of the target's own shape, scaled so that the target still peaks at 1.
 
-    The matched filter finds a known shape in noise best: a peak that is narrower than the target, or half of one at a
-    window's edge, no longer beats the whole one of the organ.
+    The matched filter is the best way to find a known shape in noise: a peak that is narrower than the target, or half
+    of one at a window's edge, no longer beats the organ's own complete peak.
     """
     sd_voxels = [HEATMAP_SD_MM / s for s in grid.spacing_mm[::-1]]
     return 2**1.5 * scipy.ndimage.gaussian_filter(heatmap, sd_voxels, mode="nearest")

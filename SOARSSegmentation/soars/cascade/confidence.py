@@ -3,8 +3,8 @@
 For a mask and the probabilities that it was made from, ``2 sum(p in the mask) / (sum(p) + voxels of the mask)`` is the
 DSC that the mask would have on average if the probabilities were right (B. Borges et al., Soft Dice Confidence: a
 near-optimal confidence estimator for selective prediction in semantic segmentation, 2024, eq. 7). A blurred border, and
-probability outside the mask that was not called organ or was removed as a piece, take from it. Networks are surer than
-right, so the number means something only through a bundle's calibration (`soars.findings.calibration`).
+probability outside the mask that was not classified as organ or was removed as a piece, lower it. Networks are
+overconfident, so the number is meaningful only through a bundle's calibration (`soars.findings.calibration`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from soars.cascade.windows import ProbabilityMap, Slices
 from soars.structures import StructureSet
 
 MARGIN_VOXELS = 8
-"""So far around the voxels that are most probably the organ its probability is kept."""
+"""An organ's probability is kept this far around the voxels that are most probably the organ."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """What runs a network: the contract of an engine, and the choice between torch and onnxruntime.
 
-``auto`` takes what is fastest on the machine: torch on a CUDA device; for a large network torch on a CPU with bfloat16
+``auto`` chooses the fastest on the machine: torch on a CUDA device; for a large network torch on a CPU with bfloat16
 units (AMX or AVX512-BF16), where a window of a 31 M parameter U-Net takes 0.7 s instead of 2.0 s; else onnxruntime on
 the CPU, or torch in float32 where there is no onnxruntime. A small network gains little from bfloat16, and in float32
 both engines give the same contours on every machine: on a real CT 99.96 % of the voxels that either calls organ are
 the same (bfloat16: 99.7 %). The choice and its reason are part of every result.
-An engine or device that was asked for by name is used or refused, never replaced.
+An engine or device requested by name is used or refused, never replaced.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Engine(Protocol):
 
         Args:
             window: as for `run`.
-            units: float32 [z, y, x], what a probability of 1 counts at each voxel; at most 65535.
+            units: float32 [z, y, x], the value of a probability of 1 at each voxel; at most 65535.
 
-        Both raise `EngineError` when the network fails or gives values that are no numbers.
+        Both raise `EngineError` when the network fails or gives values that are NaN or infinite.
         """
 
 
@@ -109,7 +109,7 @@ def open_engine(
 ) -> Engine:
     """The branch's network on the engine; raises `EngineError` or `BundleError` when its weights cannot be used.
 
-    ``cancelled`` is asked while a window is computed, where the engine can stop in the middle of one (onnxruntime).
+    ``cancelled`` is checked while a window is computed, where the engine can stop in the middle of one (onnxruntime).
     """
     spec = bundle.branches[branch]
     weights = read_weights(bundle, branch, WEIGHTS[info.engine])
@@ -168,7 +168,7 @@ def _taps(block: str) -> int:
 
 def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool) -> EngineInfo:
     if "torch" not in usable:
-        why = refused.get("torch", "onnxruntime was asked for")
+        why = refused.get("torch", "onnxruntime was requested")
         if device != "cpu" and _onnx_cuda():
             return EngineInfo("onnxruntime", "cuda", "fp32", f"{why}; onnxruntime finds a CUDA device")
         if device == "cuda":
@@ -176,12 +176,12 @@ def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool
                 f"device cuda cannot be used: {why}, and onnxruntime finds no CUDA device; choose --device cpu or auto"
             )
         return EngineInfo("onnxruntime", "cpu", "fp32", why)
-    cuda = _torch_cuda_problem() if device != "cpu" else "the CPU was asked for"
+    cuda = _torch_cuda_problem() if device != "cpu" else "the CPU was requested"
     if cuda is None:
         return EngineInfo("torch", "cuda", "fp16", "torch finds a CUDA device")
     if device == "cuda":
         if "onnxruntime" in usable and _onnx_cuda():
-            return EngineInfo("onnxruntime", "cuda", "fp32", f"CUDA was asked for; torch: {cuda}")
+            return EngineInfo("onnxruntime", "cuda", "fp32", f"CUDA was requested; torch: {cuda}")
         raise EngineError(f"device cuda cannot be used: {cuda}; choose --device cpu or auto")
     if large and _cpu_has_bf16():
         return EngineInfo(
@@ -191,7 +191,7 @@ def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool
     if "onnxruntime" in usable:
         return EngineInfo("onnxruntime", "cpu", "fp32", f"{cuda}; {why}")
     return EngineInfo(
-        "torch", "cpu", "fp32", f"{cuda}; {why}; {refused.get('onnxruntime', 'torch was asked for')}"
+        "torch", "cpu", "fp32", f"{cuda}; {why}; {refused.get('onnxruntime', 'torch was requested')}"
     )
 
 

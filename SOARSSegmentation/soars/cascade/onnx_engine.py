@@ -15,12 +15,12 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point, no_numbers
 from soars.errors import BundleError, CancelledError, EngineError
 
-onnxruntime.disable_telemetry_events()  # besides the variable that `soars` sets, which older versions do not know
+onnxruntime.disable_telemetry_events()  # in addition to the variable that `soars` sets, which older versions ignore
 
 _FATAL = 4
-"""What is less than fatal is raised as an exception as well, and need not be printed too."""
+"""Anything less than fatal is raised as an exception as well, and need not be printed, too."""
 POLL_S = 0.1
-"""How often a running network is asked whether it is still wanted."""
+"""How often a running network checks whether it was cancelled."""
 
 
 class OnnxEngine:
@@ -39,9 +39,9 @@ class OnnxEngine:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         options = onnxruntime.SessionOptions()
-        # Spinning worker threads slow down everything else in the process, also SimpleITK and numpy.
+        # Spinning worker threads slow down everything else in the process, including SimpleITK and numpy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Not the other format, whose references to files nobody has looked at.
+        # Not the other format, whose references to files are not checked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         options.log_severity_level = _FATAL
         if threads:

@@ -1,4 +1,4 @@
-"""What anatomy makes of the masks: every part on its side, one piece per organ, nothing too small to be one."""
+"""Anatomical clean-up of the masks: every part on its side, one piece per organ, nothing too small to be one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from soars.structures import Mask, StructureSet
 MIN_VOXELS = 3
 """Fewer are noise, not an organ."""
 ABSENT_BELOW = 0.1
-"""A piece smaller than this share of the organ's smallest usual volume is no organ."""
+"""A piece smaller than this share of the organ's smallest usual volume is not an organ."""
 PIECE_NOTED = 0.1
 """Removing separate pieces is worth a warning when they make up more than this share of the organ."""
 PIECE_SERIOUS = 0.3
-"""And it is probably wrong when they make up more than this."""
+"""The organ is probably wrong when they make up more than this."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def settle(structures: StructureSet, midline: Midline) -> Settled:
         if reason is not None:
             structures.remove(name)
             settled.absent[name] = reason
-            advice = "Look whether the organ is in the scan, and draw it if it is."
+            advice = "Check whether the organ is in the scan, and draw it if it is."
             settled.findings.append(
                 Finding(name, "absent", CHECK, f"it is reported as absent: {reason}", advice)
             )
@@ -77,7 +77,7 @@ def _keep_largest(structures: StructureSet, name: str, locator: Locator) -> list
             "pieces",
             SERIOUS if removed > PIECE_SERIOUS else CHECK,
             f"{100 * removed:.0f} % of what was found lay in separate pieces and was removed",
-            "Look at the place of the removed piece: if it is the organ, draw it; what is left may be incomplete.",
+            "Look at the place of the removed piece: if it is the organ, draw it; the rest may be incomplete.",
             locator.in_mask(lost, mask.start),
         )
     ]

@@ -22,7 +22,7 @@ BODY_GRID_MM = 3.0
 BODY_MARGIN_MM = 6.0
 MIN_BODY_CC = 200.0
 MASKED_SHARE = 0.6
-"""More of the air than this is one and the same value only where somebody has set it."""
+"""A larger share of the air has one and the same value only where somebody has set it."""
 SLAB_VOXELS = 1 << 26
 """Voxels of an image that are resampled together; as float32 a quarter of a gigabyte, and some copies of it."""
 #: No head and neck is shorter than this.

@@ -1,4 +1,4 @@
-"""The whole cascade on one CT: which branches are needed, their order and hand-over, and what is reported."""
+"""The whole cascade on one CT: which branches are needed, their order, what they pass on, and what is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_FOUND = "not found; probably outside the scan"
 
 @dataclass
 class CascadeResult:
-    """Masks on the CT's grid and what is to be said about them; see `soars.run.segment.SegmentResult`."""
+    """Masks on the CT's grid and the findings about them; see `soars.run.segment.SegmentResult`."""
 
     structures: StructureSet
     absent: dict[str, str] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
     specs = {name: run.bundle.branches[name] for name in needed_branches(run.bundle, organs)}
     with run.stage("prepare", "finding the patient"):
         scan = Scan(image, find_body(image), run.bundle.window_hu)
-    # Anchors that were not asked for still tell where the patient's middle is.
+    # Anchors that were not requested still show where the patient's middle is.
     wanted = set(organs) | set(specs["anchor"].classes if "anchor" in specs else ())
     structures = StructureSet(scan.geometry)
     result = CascadeResult(structures, timings_s=run.timings_s)
@@ -168,7 +168,7 @@ def _add(structures: StructureSet, placed: Placed) -> None:
 def _expect(
     result: CascadeResult, soft: Mapping[str, SoftOrgan], tables: ReviewTables, locator: Locator
 ) -> None:
-    """How sure the networks are of each organ, and which DSC contours like it reached."""
+    """How confident the networks are of each organ, and the DSC that contours like it reached."""
     structures = result.structures
     result.confidence = {
         name: soft_dice(structures, name, soft[name]) for name in structures.names if name in soft
@@ -184,7 +184,7 @@ def _expect(
 def _conclude(
     result: CascadeResult, organs: Collection[str], settled: postprocess.Settled, locator: Locator
 ) -> None:
-    """Leave what was asked for, in the catalogue's order, and give every organ that is missing its reason."""
+    """Keep the requested organs, in the catalogue's order, and give a reason for every missing one."""
     by_group = {d.group: d for d in result.detections}
     order = [name for name in CATALOGUE if name in organs]
     result.findings = [finding for finding in settled.findings if finding.organ in organs]
@@ -193,7 +193,7 @@ def _conclude(
         if name in result.structures:
             if detection is not None and detection.note is not None:
                 where = locator.at_point(np.asarray(detection.centre_mm))
-                advice = "Look whether this is the organ of this side."
+                advice = "Check whether this is the organ of this side."
                 result.findings.append(Finding(name, "detection", CHECK, detection.note, advice, where))
         elif name in settled.absent:
             result.absent[name] = settled.absent[name]

@@ -1,7 +1,7 @@
 """Left and right: the patient's midsagittal plane, and organs that lie on the wrong side of it.
 
 Everything is in patient space (LPS: +x is the patient's left), so a flipped or feet-first scan changes nothing. A
-network can still put a piece of a left organ on the right; here such a piece goes where it belongs, or away.
+network can still put a piece of a left organ on the right; such a piece is moved to where it belongs, or removed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MIDLINE_ORGANS = ("Brainstem", "Cerebellum", "SpinalCord", "Larynx", "Cavity_Ora
 MARGIN_MM = 5.0
 """How far beyond a plane through the organs a voxel must lie to be on the wrong side."""
 BODY_MARGIN_MM = 20.0
-"""The same where only the body's outline tells where the middle is."""
+"""The same where only the body's outline shows where the middle is."""
 WRONG_SIDE_NOTED = 0.02
 """A part on the wrong side is worth a finding when it makes up more than this share of the organ."""
 _TILT_MM = 40.0
-"""The plane tilts as points that spread this far ask for; nearer ones hardly tilt it."""
+"""Points spread this far determine the plane's tilt; closer ones hardly tilt it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find_midline(
 def settle_sides(structures: StructureSet, midline: Midline) -> list[Finding]:
     """Put every part of a paired organ on its side, in place; returns what was done.
 
-    A pair whose halves lie the wrong way round is exchanged. A piece beyond the midline that touches the organ of that
+    A pair whose halves lie the wrong way round is swapped. A piece beyond the midline that touches the organ of that
     side joins it; any other such piece is removed.
     """
     locator = Locator(structures.geometry, midline.left_mm)
@@ -160,8 +160,8 @@ def _exchanged(structures: StructureSet, left: str, right: str, midline: Midline
 
 def _exchange(structures: StructureSet, name: str, locator: Locator) -> Finding:
     mask = structures.crop(name)
-    text = "left and right were exchanged: the network had them the wrong way round"
-    advice = "Look whether the scan's left and right are the patient's, and whether this is the organ of this side."
+    text = "left and right were swapped: the network had them the wrong way round"
+    advice = "Check whether the scan's left and right are the patient's, and whether this is the organ of this side."
     return Finding(name, "sides_exchanged", SERIOUS, text, advice, locator.in_mask(mask.array, mask.start))
 
 

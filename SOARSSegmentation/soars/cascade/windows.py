@@ -1,9 +1,9 @@
 """A network over a whole grid: overlapping windows whose probabilities are averaged by smooth weights.
 
 A network knows least at a window's rim, so a window's weight falls from its middle to its rim as a Gaussian, and the
-weights of all windows that see a voxel make up 1: no window's border shows in an organ. The windows are placed by the
-body, level by level, and not by the grid's corner: a wide field of view or a pair of shoulders costs no window at the
-head, and moves none.
+weights of all windows that see a voxel add up to 1: no window's border is visible in an organ. The windows are
+placed by the body, level by level, and not by the grid's corner: a wide field of view or a pair of shoulders costs
+no window at the head, and moves none.
 
 Probabilities are added up in 16-bit fixed point on the branch's working grid, so that 43 classes on a 1.5 mm
 head-and-neck grid take half a gigabyte instead of the nine that 43 float32 channels on the CT's own grid would.
@@ -30,9 +30,9 @@ CLOSE_STRIDE = 0.375
 WEIGHT_SD = 0.125
 """Standard deviation of a window's weights as a share of the window (nnU-Net's: Isensee et al., 2021)."""
 UNIT = 65000
-"""What a probability of 1 adds up to; the rest of 16 bits is for the rounding of each window's part."""
+"""What a probability of 1 adds up to; the rest of the 16 bits absorbs the rounding of each window's part."""
 AIR = -1.0
-"""The CT channel's value of air, and of all that is outside the body."""
+"""The CT channel's value for air, and for everything outside the body."""
 
 NEAR_BODY_MM = 12.0
 """Farther than this from any tissue there is no organ; a wide airway still is within it."""
@@ -188,8 +188,8 @@ def slide(
 ) -> ProbabilityMap:
     """Run the network over the grid; `sources` give its input channels in order, the CT first.
 
-    What no window covers is background (heat map zero). So is, for a softmax branch, air far from the body: in a
-    window of hardly anything but air the networks' instance norm blows up what little there is.
+    Voxels that no window covers are background (heat map zero). So is, for a softmax branch, air far from the body: in
+    a window of hardly anything but air the networks' instance norm amplifies what little there is.
     """
     shape = grid.shape
     window = window_shape(shape, spec)

@@ -1,4 +1,4 @@
-"""``soars bundle``: list, show, verify, import and remove model bundles; models of others in `bundle_models`."""
+"""``soars bundle``: list, show, verify, import and remove model bundles; `bundle_models` handles models of others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     check.add_argument("bundle", metavar="NAME|PATH", help="an installed bundle, a folder or a .zip")
     add = actions.add_parser("import", help="check a bundle and install it for this user")
     add.add_argument("path", metavar="PATH", help="a folder or a .zip")
-    add.add_argument("--name", help="install it under this name (default: the name it has)")
+    add.add_argument("--name", help="install it under this name (default: its own name)")
     add.add_argument("--overwrite", action="store_true", help="replace an imported bundle of the same name")
     bundle_models.add_actions(actions)
     gone = actions.add_parser("remove", help="remove an imported bundle")
@@ -116,14 +116,17 @@ def _branches(bundle: Bundle) -> str:
 
 
 def _state(bundle: Bundle) -> str:
-    """Of a bundle of another system than the cascade: whether all its organs can be had here, and else why not."""
+    """For a system other than the cascade: whether all the bundle's organs can be segmented here, and if not, why."""
     from soars.systems.registry import system_of
 
     system = system_of(bundle)
     problems = dict.fromkeys(system.problem((organ,)) for organ in bundle.organs)
     lacking = [f"  {problem}" for problem in problems if problem is not None]
     return "\n".join(
-        [f"system: {bundle.system}" + (", ready" if not lacking else "; not all of it is here:"), *lacking]
+        [
+            f"system: {bundle.system}" + (", ready" if not lacking else "; parts of it are missing here:"),
+            *lacking,
+        ]
     )
 
 

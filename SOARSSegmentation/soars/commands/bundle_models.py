@@ -1,4 +1,4 @@
-"""``soars bundle import-nnunet`` and ``soars bundle get``: models that others have published."""
+"""``soars bundle import-nnunet`` and ``soars bundle get``: models published by others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--licence", default="not stated", help="of the weights, as their publisher states it"
     )
     parser.add_argument("--card", metavar="FILE", type=Path, help="a model card of your own (Markdown)")
-    parser.add_argument("--folds", metavar="A,B", help="only these folds (default: all that were trained)")
+    parser.add_argument("--folds", metavar="A,B", help="only these folds (default: all trained ones)")
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
@@ -58,7 +58,7 @@ def _add_get(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "get",
         help="download the weights that a bundle's models need",
         description="Show what a bundle's models would download, from where and under which licence, and download it "
-        "after a yes. Nothing else in soars downloads anything.",
+        "after confirmation. Nothing else in soars downloads anything.",
     )
     parser.add_argument("bundle", metavar="NAME|PATH", help="an installed bundle, a folder or a .zip")
     add_organs_option(parser)
@@ -157,7 +157,7 @@ def _weights_text(missing: Sequence[Weights], sizes: Sequence[int | None]) -> st
 
 
 def _agrees() -> bool:
-    """Whether the person at the terminal says yes; raises `InputError` where there is nobody to ask."""
+    """Whether the user at the terminal says yes; raises `InputError` where there is nobody to ask."""
     if not sys.stdin.isatty():
         raise InputError("there is no terminal to ask on; add --yes to download")
     return input("download? [y/N] ").strip().lower() in ("y", "yes")

@@ -139,9 +139,7 @@ def _run_each(args: argparse.Namespace) -> int:
     if args.each != "dcm" and (args.roi_names or args.pseudonym is not None):
         raise InputError("--roi-names and --pseudonym are for RTSTRUCTs: use them with --each dcm")
     if args.output.resolve().is_relative_to(args.input.resolve()):
-        raise InputError(
-            f"{args.output} lies in {args.input}: choose a folder outside of the tree that is read"
-        )
+        raise InputError(f"{args.output} lies in {args.input}: choose a folder outside the tree that is read")
     done = failed = 0
     for patient in find_patients(args.input):
         if patient.problem or not patient.structures:
@@ -202,7 +200,7 @@ def _targets(sources: list[Path], folder: Path, ending: str) -> list[tuple[Path,
 def _check_places(
     source: Path, target: Path, kind: Format, args: argparse.Namespace, ct: Path | None
 ) -> None:
-    """Refuse, before anything is read, a place that cannot be written or must not be written over."""
+    """Refuse, before anything is read, an output that cannot be written or must not be overwritten."""
     if not source.exists():
         raise InputError(f"there is no file or folder {source}")
     refuse_inputs([target, *kind.beside(target)], [source, *([ct] if ct else [])])
@@ -213,7 +211,7 @@ def _check_places(
             if not args.overwrite:
                 raise InputError(f"{target} is there already; add --overwrite to replace it")
             if not kind.may_replace(target):
-                raise InputError(f"{target} is no folder of masks alone; choose another folder")
+                raise InputError(f"{target} holds more than masks; choose another folder")
         return
     for path in (target, *kind.beside(target)):
         ours = kind.may_replace if path == target else None

@@ -1,4 +1,4 @@
-"""``soars demo``: a synthetic patient through everything, so that anybody can try it without patient data."""
+"""``soars demo``: the whole program on a synthetic patient, so that anybody can try it without patient data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_SEED = 7
 """A patient that the phantom bundle has not been trained on: training takes seeds from 1000 on."""
 
 NOTICE = (
-    "This patient is synthetic, and the phantom bundle has learned from such patients only: it is for this demo, "
+    "This patient is synthetic, and the phantom bundle was trained on such patients only: it is for this demo, "
     "not for real CTs. Use `soars segment CT --output DIR` for those."
 )
 
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--output", metavar="DIR", type=Path, default=Path("soars-demo"), help="folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=DEFAULT_SEED, help="which patient (%(default)s)"
+        "--seed", metavar="N", type=int, default=DEFAULT_SEED, help="which patient (default: %(default)s)"
     )
     add_engine_options(parser)
     parser.add_argument(
@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Make, segment and compare; errors are `soars.errors.SoarsError`."""
     if args.seed < 0:
-        raise InputError(f"--seed: must be zero or more, not {args.seed}")
+        raise InputError(f"--seed must be zero or more, not {args.seed}")
     overwrite = _may_replace(args.output, args.overwrite)
     with reporting(args.progress) as report:
         from soars.files import staged_folder
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_patient(seed: int, folder: Path, report: Reporter) -> StructureSet:
-    """Write the CT of the synthetic patient `seed` as a DICOM series; returns its organs as they truly are."""
+    """Write the CT of the synthetic patient `seed` as a DICOM series; returns its organs as ground truth."""
     from soars.dicom.write import write_ct_series
     from soars.phantom import make_phantom
 
@@ -97,7 +97,7 @@ def make_patient(seed: int, folder: Path, report: Reporter) -> StructureSet:
 def segment_and_compare(
     request: Request, folder: Path, truth: StructureSet, report: Reporter
 ) -> tuple[Case, dict[str, float]]:
-    """Segment the case; DSC by organ for those that the scan truly holds (0 for one that was not found)."""
+    """Segment the case; DSC of the organs that the scan holds according to the ground truth (0 for one not found)."""
     from soars.run.case import segment_case
     from soars.structures.mask import EMPTY_MASK, dice
 
@@ -113,10 +113,12 @@ def segment_and_compare(
 
 
 def _may_replace(folder: Path, overwrite: bool) -> bool:
-    """Whether what stands in `folder` under the demo's names may go. A CT that no demo has made never does."""
+    """Whether what is in `folder` under the demo's names may be replaced. A CT that no demo made never is."""
     demo = _is_demo(folder)
     if not demo and (folder / CT).exists():
-        raise InputError(f"{folder / CT} is there already and no demo made it; choose another --output")
+        raise InputError(
+            f"{folder / CT} is there already and was not made by a demo; choose another --output"
+        )
     return demo or overwrite
 
 

@@ -1,4 +1,4 @@
-"""``soars dose``: what other contours do to the doses that are reported for organs."""
+"""``soars dose``: how other contours change the doses reported for organs."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("Gy", "cGy"),
         help="what the dose is in, where its file does not say (images: Gy) or says it wrongly",
     )
-    parser.add_argument(
-        "--reference", metavar="S", type=Path, required=True, help="the organs as they should be"
-    )
+    parser.add_argument("--reference", metavar="S", type=Path, required=True, help="the reference contours")
     parser.add_argument(
         "--substitute",
         metavar="S",
@@ -58,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         required=True,
         action="extend",
         nargs="+",
-        help="the organs to be judged; several may be given",
+        help="the contours to assess; may be given more than once",
     )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write every figure of every case and organ")
     parser.add_argument(
@@ -73,8 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--constraints",
         metavar="FILE",
-        help="judge contours by dose constraints, pass or fail: a CSV file (organ,figure,limit,endpoint,source, such "
-        "as Parotid_L,mean,<26), or head-neck for the shipped table of QUANTEC and consensus values with their sources",
+        help="check contours against dose constraints, pass or fail: a CSV file (organ,figure,limit,endpoint,source, "
+        "such as Parotid_L,mean,<26), or head-neck for the shipped table of QUANTEC and consensus values",
     )
     parser.add_argument(
         "--verdicts", metavar="FILE", type=Path, help="write pass or fail of every constraint as CSV"
@@ -95,7 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--ct",
         metavar="DIR",
         type=Path,
-        help="the CT: needed for RTSTRUCTs, and to check that the dose is its own; a folder of CTs for several cases",
+        help="the CT: needed for RTSTRUCTs, and to check the dose against it; for several cases a folder of CTs",
     )
     add_organs_option(parser)
     parser.add_argument(
@@ -141,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         check_figure_path(args.plot)
     figures = parse_figures((args.report or "").split(","))
     if args.report is not None and not figures:
-        raise InputError("--report: no figure is named, such as V20,D2%")
+        raise InputError("--report names no figure, such as V20,D2%")
     constraints = read_constraints(args.constraints) if args.constraints else ()
     if args.verdicts and not constraints:
         raise InputError("--verdicts needs --constraints: a file, or head-neck for the shipped table")
@@ -150,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     with reporting(args.progress) as report:
         cases = compare_cases(found, options, processes=processes(args.processes), progress=report)
         if not any(case.differences for case in cases):
-            raise InputError("none of the organs that were asked for is in the reference")
+            raise InputError("none of the requested organs is in the reference")
         for case in cases:
             for warning in case.warnings:
                 log.warning("%s: %s", case.case, warning)

@@ -31,8 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "folders of cases, each a file or folder of such a kind named after the case. Organs are matched by name, in "
         "any spelling of the catalogue. What each number means is in docs/metrics.md.",
     )
-    parser.add_argument("prediction", metavar="PREDICTION", type=Path, help="the contours to be judged")
-    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="what they are judged by")
+    parser.add_argument("prediction", metavar="PREDICTION", type=Path, help="the contours to assess")
+    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="the contours to compare them with")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write every figure of every case and organ")
     parser.add_argument(
         "--summary",
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
                 log.warning("without a %s, left out: %s", side, ", ".join(names))
         cases = evaluate_cases(pairing.pairs, options, processes=processes(args.processes), progress=report)
         if not any(case.scores for case in cases):
-            raise InputError("none of the organs that were asked for is on either side")
+            raise InputError("none of the requested organs is on either side")
         if args.missing == "han-seg":
             cases = han_seg_rule({"prediction": cases})["prediction"]
         summary = summarise(cases)

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="configure an archive")
-    add.add_argument("name", metavar="NAME", help="how it is to be called here")
+    add.add_argument("name", metavar="NAME", help="the name to use for it here")
     add.add_argument("--host", required=True, help="name or IP address")
     add.add_argument("--port", required=True, type=int, help="DICOM port, often 104 or 11112")
     add.add_argument("--ae-title", required=True, help="its application entity title")
@@ -31,12 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add.add_argument(
         "--token-over-http",
         action="store_true",
-        help="send it $SOARS_DICOMWEB_TOKEN even when its address begins with http://, which others can read",
+        help="send it $SOARS_DICOMWEB_TOKEN even when its address begins with http://, where others can read it",
     )
     add.add_argument("--overwrite", action="store_true", help="replace one of the same name")
     actions.add_parser("list", help="list the configured archives")
-    _named(actions.add_parser("remove", help="forget an archive"))
-    _named(actions.add_parser("echo", help="ask an archive whether it is there and knows us (C-ECHO)"))
+    _named(actions.add_parser("remove", help="remove an archive from the list"))
+    _named(actions.add_parser("echo", help="check that an archive responds and knows us (C-ECHO)"))
     send = _named(actions.add_parser("send", help="send DICOM files (C-STORE)"))
     send.add_argument("files", metavar="FILE", nargs="+", type=Path, help="such as rtstruct.dcm")
     add_progress_option(send)
@@ -89,7 +89,7 @@ def _remove(args: argparse.Namespace) -> int:
     from soars.archive.nodes import remove_node
 
     remove_node(args.name)
-    print(f"{args.name} is forgotten")
+    print(f"{args.name} was removed")
     return 0
 
 
@@ -99,7 +99,7 @@ def _echo(args: argparse.Namespace) -> int:
 
     node = find_node(args.name)
     echo(node)
-    print(f"{node.name} is there and knows {node.calling_ae_title}")
+    print(f"{node.name} responds and knows {node.calling_ae_title}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their values mean. No command owns them."""
+"""Options that several commands share, and the meaning of their values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="auto takes a GPU when there is a usable one; cuda fails when there is none (default: %(default)s)",
+        help="auto uses a GPU if there is a usable one; cuda fails if there is none (default: %(default)s)",
     )
     parser.add_argument(
         "--engine",
@@ -61,7 +61,7 @@ def add_processes_option(parser: argparse.ArgumentParser) -> None:
         "--processes",
         metavar="N",
         type=_count,
-        help="cases at the same time (default: the processors there are)",
+        help="cases at the same time (default: the number of processors)",
     )
 
 
@@ -89,9 +89,9 @@ def add_empty_option(parser: argparse.ArgumentParser) -> None:
         "--empty",
         choices=("not-annotated", "absent"),
         default="not-annotated",
-        help="what a structure of the reference without a voxel means: not-annotated, nobody drew it, as in the "
-        "template of a clinic or a names file of a whole study; absent, the organ is known not to be there, so that "
-        "one which is predicted is wrong (default: %(default)s)",
+        help="what an empty structure of the reference means: not-annotated, nobody drew it, as in a clinic's "
+        "template or a names file for a whole study; absent, the organ is known not to be there, so that "
+        "a predicted one is wrong (default: %(default)s)",
     )
 
 
@@ -103,7 +103,7 @@ def add_overwrite_option(parser: argparse.ArgumentParser, what: str) -> None:
 def check_outputs(
     outputs: Sequence[tuple[Path | None, Ours]], *, inputs: Sequence[Path], overwrite: bool
 ) -> list[Path]:
-    """The output files that were asked for, each given with what recognises one that this program wrote.
+    """The requested output files, each given with what recognises one that this program wrote.
 
     Raises `InputError` before the work when one cannot be written, is an input, is there already without
     ``overwrite``, or is a file that this program did not write, and when two have the same name.
@@ -121,7 +121,7 @@ def check_outputs(
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise InputError("--organs: no organ is named; leave it out for all")
+        raise InputError("--organs names no organ; omit it for all")
     return names
 
 

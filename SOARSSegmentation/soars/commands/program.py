@@ -56,8 +56,8 @@ def run_program(
     """Parse ``argv`` (without the program's name; the process's own when None), run the command, and return the exit
     code. Every error ends in one line on standard error.
 
-    ``filtered``: what is printed meanwhile loses control characters, which names in files of strangers may hold; not
-    for programs whose libraries draw progress bars with them.
+    ``filtered``: control characters, which names in untrusted files may hold, are removed from printed text; not for
+    programs whose libraries draw progress bars with them.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _use_utf8()
@@ -83,14 +83,14 @@ def _run_to_the_end(
     except SystemExit as end:  # --help and --version
         return end.code if isinstance(end.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # every fault ends in one line and an exit code
-        # What is in the middle of an import, or in native code, may make an error of its own of an interruption.
+        # An import or native code may turn an interruption into an error of its own.
         return report_fault(name, KeyboardInterrupt() if interrupted else error, debug)
     finally:
         _flush_stdout()
 
 
 def report_fault(name: str, error: BaseException, debug: bool) -> int:
-    """Say on standard error what went wrong, in one line, and return the exit code."""
+    """Report on standard error what went wrong, in one line, and return the exit code."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
@@ -110,14 +110,14 @@ def report_fault(name: str, error: BaseException, debug: bool) -> int:
         hint = "" if debug else "; run it again with --debug for the traceback, and please report it"
         print(_one_line(f"{name}: internal error: {type(error).__name__}: {error}{hint}"), file=sys.stderr)
         return 1
-    if isinstance(error, SoarsError):  # what was odd before is often the reason
+    if isinstance(error, SoarsError):  # earlier warnings are often the reason
         for warning in dict.fromkeys(error.warnings):
             print(_one_line(f"{name}: warning: {warning}"), file=sys.stderr)
     print(_one_line(f"{name}: error: {message}"), file=sys.stderr)
     return code
 
 
-_FULL = "cannot write{file}: the disk is full, or your quota is; free some space or choose another place"
+_FULL = "cannot write{file}: the disk or your quota is full; free some space or choose another place"
 _FORBIDDEN = "no permission to read or write{file}; change its permissions or choose another place"
 _OS_ERRORS = {
     errno.ENOSPC: _FULL,
@@ -129,7 +129,7 @@ _OS_ERRORS = {
 }
 
 
-_NO_TEMPORARY = "no folder for temporary files can be written; set TMPDIR to one that can"
+_NO_TEMPORARY = "no folder for temporary files is writable; set TMPDIR to one that is"
 
 
 def _setting(error: OSError) -> str:
@@ -146,7 +146,7 @@ def _one_line(text: str) -> str:
 
 
 def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:
-    """``--debug`` also after the command; SUPPRESS keeps a subparser from undoing what was said before it."""
+    """``--debug`` also after the command; SUPPRESS keeps a subparser from resetting one given before it."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
@@ -157,9 +157,9 @@ def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:
 
 
 class _Outliving:
-    """Standard output that outlives its reader: what `head` no longer reads is dropped, and the work goes on.
+    """Standard output that outlives its reader: what `head` no longer reads is dropped, and the work continues.
 
-    ``watched`` is the stream itself, for those who have to know that the reader has gone.
+    ``watched`` is the stream itself, for code that has to notice that the reader has gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -203,7 +203,7 @@ def _use_utf8() -> None:
 
 
 def _flush_stdout() -> None:
-    """Keep the interpreter from failing when it flushes, at its end, a standard output that nobody reads."""
+    """Keep the interpreter from failing when, at exit, it flushes a standard output that nobody reads."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -215,7 +215,7 @@ def _flush_stdout() -> None:
 def _warnings_for_people(name: str, debug: bool) -> Iterator[None]:
     """Logs go to standard error as ``NAME: warning: ...``; libraries' Python warnings only with --debug.
 
-    pydicom says the same of every slice: its words come once, with how many times, when the block ends.
+    pydicom repeats a warning for every slice: each is shown once, with its count, when the block ends.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(name))

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="contour the organs at risk on a CT",
         description="Contour the organs at risk on a head-and-neck CT. Writes segmentation.seg.nrrd (editable in "
         "3D Slicer), rtstruct.dcm (when the CT is DICOM), report.html and run.json into one folder, all of them or "
-        "none. For research; not a medical device; every contour is to be reviewed.",
+        "none. For research; not a medical device; every contour must be reviewed.",
     )
     parser.add_argument(
         "ct", metavar="CT", type=Path, help="a DICOM folder, one of its files, or a NRRD, NIfTI or MHA file"

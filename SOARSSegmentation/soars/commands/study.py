@@ -52,15 +52,15 @@ def _add_planning(actions: _Actions) -> None:
         description="Write DIR/study.yaml with a pseudonym for every CT found. Edit it: arms, readers, organs, "
         "repeats; every field is explained in docs/studies.md.",
     )
-    new.add_argument("folder", metavar="DIR", type=Path, help="the lead's folder; made if there is none")
+    new.add_argument("folder", metavar="DIR", type=Path, help="the lead's folder; created if missing")
     new.add_argument(
-        "--cts", metavar="DIR", type=Path, required=True, help="one folder or image file a patient"
+        "--cts", metavar="DIR", type=Path, required=True, help="one folder or image file per patient"
     )
     new.add_argument(
         "--name", default="study", help="of the study: letters, digits and . _ - (default: %(default)s)"
     )
-    new.add_argument("--references", metavar="DIR", type=Path, help="reference contours, named as the CTs")
-    new.add_argument("--doses", metavar="DIR", type=Path, help="planned doses, named as the CTs")
+    new.add_argument("--references", metavar="DIR", type=Path, help="reference contours, named after the CTs")
+    new.add_argument("--doses", metavar="DIR", type=Path, help="planned doses, named after the CTs")
     new.add_argument("--bundle", default="starter", help="the model of the first arm (default: %(default)s)")
     new.add_argument(
         "--readers", metavar="A,B", default="R1,R2", help="their pseudonyms (default: %(default)s)"
@@ -150,10 +150,10 @@ def _worklist(args: argparse.Namespace) -> int:
 
 def _add_collecting(actions: _Actions) -> None:
     status = actions.add_parser(
-        "status", help="how far readers are, and what is not as the protocol wants it"
+        "status", help="how far along readers are, and what deviates from the protocol"
     )
     collect = actions.add_parser(
-        "collect", help="write one row a session and organ, with everything known of it"
+        "collect", help="write one row per session and organ, with everything known about it"
     )
     summarize = actions.add_parser(
         "summarize",
@@ -179,7 +179,9 @@ def _add_collecting(actions: _Actions) -> None:
     summarize.add_argument("--output", metavar="OUT", type=Path, required=True, help="folder for the results")
     add_overwrite_option(summarize, "earlier results there")
     summarize.add_argument(
-        "--times-only", action="store_true", help="leave out what compares contours and doses; a quick look"
+        "--times-only",
+        action="store_true",
+        help="leave out the comparisons of contours and doses; a quick look",
     )
     summarize.add_argument(
         "--idle", metavar="S", type=float, help="another idle threshold than the plan's, in seconds"
@@ -293,7 +295,7 @@ def _add_simulating(actions: _Actions) -> None:
         metavar="X",
         type=float,
         default=1.0,
-        help="how many times as long the last reader takes as the first (default: %(default)s)",
+        help="how many times as long as the first reader the last one takes (default: %(default)s)",
     )
     power = actions.add_parser(
         "power",

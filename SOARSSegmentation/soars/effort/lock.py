@@ -1,4 +1,4 @@
-"""One session at a time in a folder: a lock that the operating system lets go of when its process ends, however it
+"""One session at a time in a folder: a lock that the operating system releases when its process ends, however it
 ends."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FolderLock:
             os.close(descriptor)  # its holder removed it between our opening and our locking it
 
     def release(self) -> None:
-        """Let the folder go. Does nothing the second time."""
+        """Release the folder. Does nothing the second time."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
@@ -80,7 +80,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # a left-over file is no lock
+    with contextlib.suppress(OSError):  # a left-over file is not a lock
         path.unlink(missing_ok=True)
 
 

@@ -235,7 +235,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 ACTS = frozenset(
     "start select interaction effect edit undo redo resume accept reopen view_only judge".split()
 )
-"""Kinds of events by which the reader shows to be at work."""
+"""Kinds of events that show that the reader is at work."""
 
 _ORGAN_MAY_BE_NULL = ("select", "edit")
 
@@ -346,9 +346,7 @@ def _event(record: dict[str, Any]) -> Event:
         else:
             _require(_CHECKS[field](value), f"{field} {value!r} is not allowed")
     if kind == "judge":
-        _require(
-            any(values[f] is not None for f in ("score", "reason", "comment")), "a judgement says nothing"
-        )
+        _require(any(values[f] is not None for f in ("score", "reason", "comment")), "a judgement is empty")
         _require(
             values["score"] is None or values["reason"] is None, "an organ that cannot be judged has a score"
         )

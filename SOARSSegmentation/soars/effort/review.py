@@ -1,4 +1,4 @@
-"""What became of each organ in a session: its state, what was done to it, how much it changed, and its category."""
+"""The outcome of each organ in a session: its state, what was done to it, how much it changed, and its category."""
 
 from __future__ import annotations
 

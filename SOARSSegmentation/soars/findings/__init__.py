@@ -1,1 +1,1 @@
-"""What is odd about contours: one record for every finding, the checks that make them, and the order to look in."""
+"""Findings about contours: their record, the checks that make them, and the order in which to look at them."""

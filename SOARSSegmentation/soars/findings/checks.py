@@ -1,4 +1,4 @@
-"""All checks of a set of contours, each made for one kind of fault, in one list of findings."""
+"""All checks of a set of contours, each for one kind of fault, in one list of findings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from soars.findings.shape import LONG_ORGANS, shape_findings
 from soars.structures import StructureSet
 
 OVERLAP_SHARE, OVERLAP_SERIOUS = 0.05, 0.3
-"""Organs that share so much of the smaller one are worth a finding, and one of them is probably wrong."""
+"""Shares of the smaller organ from which an overlap is worth a finding, and from which one is probably wrong."""
 
 POOR_DSC = 0.6
-"""Contours that are expected to reach less are worth a finding."""
+"""Contours with a lower expected DSC are worth a finding."""
 
 
 def check_contours(structures: StructureSet, locator: Locator, norms: Norms | None = None) -> list[Finding]:
-    """What is odd about contours: by themselves, to one another, and, with `norms`, to those of the cohort.
+    """Findings about contours: on their own, relative to each other, and, with `norms`, relative to the cohort.
 
-    The organs are the catalogue's; an empty one is passed over. What the scan cuts off is not judged by its volume,
-    its place or its other half.
+    The organs are the catalogue's; empty ones are skipped. An organ that the scan cuts off is not judged by its
+    volume, its place or its other half.
     """
     present = structures.subset(name for name in structures.names if not structures.is_empty(name))
     edges = {name: cut_by_scan(present, name, locator) for name in present.names}
@@ -54,7 +54,7 @@ def unsure_findings(
                 name,
                 "confidence",
                 CHECK,
-                f"the network is unsure of it: contours like this one reached a DSC of {dsc.text()}",
+                f"the network is uncertain: contours like this one reached a DSC of {dsc.text()}",
                 "Look at its whole border, slice by slice.",
                 locator.in_mask(mask.array, mask.start),
             )
@@ -77,6 +77,6 @@ def overlap_findings(structures: StructureSet, locator: Locator) -> Iterator[Fin
             "overlap",
             SERIOUS if share >= OVERLAP_SERIOUS else CHECK,
             f"{100 * share:.0f} % of it is {CATALOGUE[large].label.lower()} too",
-            "Look which of the two the place belongs to, and take it from the other.",
+            "Decide which of the two the place belongs to, and remove it from the other.",
             locator.in_mask(common, mask.start),
         )

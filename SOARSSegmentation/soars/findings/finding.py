@@ -16,9 +16,9 @@ SEVERITIES = (SERIOUS, CHECK, NOTE)
 """The organ is probably wrong; it may be, look at the place; worth knowing. The most severe first."""
 
 KINDS = (
-    "sides_exchanged",  # left and right were the wrong way round, and were exchanged
+    "sides_exchanged",  # left and right were the wrong way round, and were swapped
     "wrong_side",  # a part lay beyond the patient's middle
-    "absent",  # what was found cannot be the organ
+    "absent",  # what was found is too small to be the organ
     "pieces",  # separate pieces were removed
     "gap",  # slices without the organ between slices with it
     "hole",  # a cavity inside
@@ -28,13 +28,13 @@ KINDS = (
     "asymmetry",  # left and right differ in volume or in place
     "place",  # not where it lies relative to other organs
     "overlap",  # two organs share voxels that anatomy gives to one
-    "confidence",  # the network is unsure of its border
+    "confidence",  # the network is uncertain about its border
     "detection",  # the place was found with difficulty
-    "other",  # from a record of an older version, which had sentences alone
+    "other",  # from a record of an older version, which had only sentences
 )
 
 MIDLINE_MM = 10.0
-"""What lies within this of the patient's middle is on neither side."""
+"""Places within this distance of the patient's middle are on neither side."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Finding:
 class ExpectedDsc:
     """The DSC against a reader's contour that contours of this confidence reached on held-out patients.
 
-    ``value`` in the mean; four in five lay between ``low`` and ``high``.
+    ``value`` on average; four in five lay between ``low`` and ``high``.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""What is usual in the patients that a bundle was trained on: volumes, and where organs lie to one another."""
+"""What is usual in the patients that a bundle was trained on: volumes, and where organs lie relative to each other."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from soars.findings.shape import LONG_ORGANS
 from soars.structures import StructureSet
 
 FAR_SD, SERIOUS_SD = 3.0, 5.0
-"""So many standard deviations from the cohort's mean are worth a finding, and are probably wrong."""
+"""Standard deviations from the cohort's mean that are worth a finding, and that are probably wrong."""
 LEAST_SD_LOG, LEAST_SD_MM = 0.15, 4.0
-"""A cohort is never taken to be more alike than this: contours differ by as much from one reader to the next."""
+"""Least spread assumed for a cohort: contours differ by this much from one reader to the next."""
 LEAST_PATIENTS = 10
 
 
@@ -115,7 +115,7 @@ def _volume_finding(
         "volume",
         severity,
         f"it is unusually {'large' if large else 'small'}: {figures}",
-        f"Look in all slices whether the contour holds {'more' if large else 'less'} than the organ.",
+        f"Check in all slices whether the contour holds {'more' if large else 'less'} than the organ.",
         locator.in_mask(mask.array, mask.start),
     )
 
@@ -141,7 +141,7 @@ def _place(name: str, centres: Mapping[str, np.ndarray], norms: Norms, locator: 
         "place",
         SERIOUS if off >= SERIOUS_SD else CHECK,
         f"it lies about {away:.0f} mm from where it is expected relative to the other organs",
-        "Look whether this is the organ, or a structure like it.",
+        "Check whether this is the organ, or a similar structure.",
         locator.at_point(centres[name]),
     )
 

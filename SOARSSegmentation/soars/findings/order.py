@@ -1,4 +1,4 @@
-"""The order in which to look at organs and findings: what most needs a look comes first."""
+"""The order in which to look at organs and findings: those that most need a look come first."""
 
 from __future__ import annotations
 

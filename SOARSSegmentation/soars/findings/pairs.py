@@ -1,4 +1,4 @@
-"""Left against right: the halves of a pair have about the same volume and mirror one another's place."""
+"""Left against right: the halves of a pair have about the same volume and mirror each other's place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soars.structures import StructureSet
 VOLUME_RATIO, VOLUME_SERIOUS = 1.5, 2.0
 """The larger half over the smaller, from which on it is worth a finding, and one of them probably wrong."""
 FEWEST_VOXELS = 40
-"""Volumes of fewer voxels differ by where the voxels lie."""
+"""Smaller volumes depend on where the voxels happen to lie."""
 FAR_MM = 15.0
 """Halves that are so far from mirroring each other are worth a finding."""
 
@@ -37,7 +37,7 @@ def _sides(structures: StructureSet, locator: Locator, left: str, right: str) ->
         centre = np.asarray(structures.centre_of_mass(name))
         if sign * float(locator.left_mm(centre)) > MIDLINE_MM:
             text = f"it lies on the patient's {side}"
-            advice = "Exchange it with the other half of the pair, or look whether the scan is mirrored."
+            advice = "Swap it with the other half of the pair, or check whether the scan is mirrored."
             yield Finding(name, "wrong_side", SERIOUS, text, advice, locator.at_point(centre))
 
 
@@ -54,7 +54,7 @@ def _volumes(structures: StructureSet, locator: Locator, left: str, right: str) 
         "asymmetry",
         SERIOUS if b >= VOLUME_SERIOUS * a else CHECK,
         f"{structures.volume_cc(name):.3g} cc on the {side}, {structures.volume_cc(other):.3g} cc on the {opposite}",
-        "Compare both sides: a part is missing on one or too much drawn on the other, unless the patient is so.",
+        "Compare both sides: a part is missing on one or too much is drawn on the other, unless that is the anatomy.",
         locator.in_mask(mask.array, mask.start),
     )
 

@@ -1,7 +1,7 @@
 """A bundle's tables for whoever reviews its contours: what DSC to expect, and what is usual.
 
 They are one JSON file that the manifest names under ``review``. Both parts may be null: a bundle without them works,
-and says less of its contours::
+and says less about its contours::
 
     {
       "schema_version": 1,
@@ -50,7 +50,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A curve an organ (TG-263 name), from so many held-out patients."""
+    """One curve per organ (TG-263 name), from ``patients`` held-out patients."""
 
     patients: int
     curves: Mapping[str, Curve]

@@ -1,4 +1,4 @@
-"""What a contour's own shape says: cavities, missing slices, and a surface that is cut straight."""
+"""What a contour's own shape shows: cavities, missing slices, and a surface that is cut straight."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Mask, StructureSet
 
 LONG_ORGANS = frozenset({"SpinalCord", "Esophagus", "BrachialPlex_L", "BrachialPlex_R", "Trachea"})
-"""Organs that go on beyond any head-and-neck scan, or are contoured to some slice: that they are cut is no news."""
+"""Organs that extend beyond any head-and-neck scan, or are contoured up to some slice: a cut end is expected."""
 ON_SLICES = frozenset({"Musc_Constrict_S", "Musc_Constrict_M", "Musc_Constrict_I", "Cricopharyngeus"})
 """Organs that begin and end on a slice by the way they are contoured."""
 HOLE_SHARE, HOLE_SERIOUS = 0.02, 0.1
 """A cavity is worth a finding from this share of the filled organ on, and makes it probably wrong from the second."""
 HOLLOW = frozenset({"Larynx", "Trachea", "Cavity_Oral", *ON_SLICES})
-"""Organs about an airway, which some readers leave out: only the second share is worth a finding."""
+"""Organs around an airway, which some readers leave out: only the second share is worth a finding."""
 HOLE_VOXELS = 3
 THIN = 0.3
 """A slice whose area is below this share of the smaller of its neighbours' lacks a part of the organ."""

@@ -42,7 +42,7 @@ SEGMENTATION, RTSTRUCT, REPORT, RUN = "segmentation.seg.nrrd", "rtstruct.dcm", "
 OUTPUTS = (SEGMENTATION, RTSTRUCT, REPORT, RUN)
 
 CARD_NOTES = ("Trained on", "What it cannot do")
-"""Sections of the model card that stand in the report."""
+"""Sections of the model card that are quoted in the report."""
 
 
 DEFINITION_TAG = "SOARS.definition"
@@ -51,7 +51,7 @@ DEFINITION_TAG = "SOARS.definition"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. ``organs`` in any spelling; None for all that the bundle covers."""
+    """What to do. ``organs`` in any spelling; None for all that the bundle covers."""
 
     ct: Path
     bundle: str
@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Case:
-    """A segmented CT: what is in its folder, for those who go on with it."""
+    """A segmented CT: the content of its folder, for callers that use it further."""
 
     ct: CtScan
     structures: StructureSet
@@ -123,7 +123,7 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
             a DICOM CT. When this raises, files may be left there: see `soars.files.staged_folder`.
         ready: what need not be loaded or read again.
 
-    What can be known to be wrong (bundle, organs, CT) is found before the long work begins. Raises `SoarsError`.
+    Errors in the bundle, the organs or the CT are found before the long work begins. Raises `SoarsError`.
     """
     from soars.bundle.store import load_bundle
 

@@ -47,16 +47,16 @@ class SegmentResult:
     Attributes:
         structures: the organs found, on the CT's own grid, in the catalogue's order, with label and colour in `info`.
         absent: organs looked for and not there -> why.
-        findings: what the checks found (absent organs too), the organ first that most needs a look.
+        findings: what the checks found (absent organs too), organs that most need a look first.
         confidence: organ -> soft Dice confidence, 0 to 1 (`soars.cascade.confidence`), uncalibrated.
         expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
-        look_order: the organs looked for, the one first that most needs a look.
+        look_order: the organs looked for, those that most need a look first.
         warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
         engine: what ran the networks, and why it was chosen.
         timings_s: seconds per stage, which differ between systems; total.
         detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
         sources: organ found -> the model that drew it.
-        system_warnings: what is odd about the run as a whole; among ``warnings`` too.
+        system_warnings: anything unusual about the run as a whole; also among ``warnings``.
     """
 
     structures: StructureSet
@@ -122,7 +122,7 @@ def wanted_organs(bundle: Bundle, names: tuple[str, ...] | None) -> tuple[str, .
     if names is None:
         return bundle.organs
     if not names:
-        raise InputError("no organs were named; leave the option out for all that the bundle covers")
+        raise InputError("no organs were named; omit the option for all that the bundle covers")
     asked = {resolve(name).name for name in names}
     missing = sorted(asked - set(bundle.organs))
     if missing:

@@ -89,7 +89,7 @@ def cohen_dz(first: Sequence[float], second: Sequence[float], level: float = 0.9
 
 def _noncentral_t(t: float, freedom: int, centre: float) -> float:
     """P(T <= t) of the non-central t distribution: the normal probability of t s - centre, averaged over the
-    distribution of s, at 20,000 quantiles. scipy's has no number for centres as large as few and clear pairs give."""
+    distribution of s, at 20,000 quantiles. scipy's gives nan for centres as large as a few clear pairs give."""
     from scipy.special import ndtr
     from scipy.stats import chi2
 
@@ -117,9 +117,8 @@ def hodges_lehmann(first: Sequence[float], second: Sequence[float], level: float
 
 
 def rank_biserial(first: Sequence[float], second: Sequence[float]) -> float:
-    """Matched-pairs rank-biserial correlation: the share of rank sums of positive differences less that of negative
-    ones,
-    -1 to 1 (Kerby, Comprehensive Psychology 2014;3:1). nan where no pair differs."""
+    """Matched-pairs rank-biserial correlation: the share of rank sums of positive differences minus that of negative
+    ones, from -1 to 1 (Kerby, Comprehensive Psychology 2014;3:1). nan where no pair differs."""
     from scipy.stats import rankdata
 
     differences = _differences(first, second)

@@ -1,4 +1,4 @@
-"""The reader's side of a study: a worklist, how far it is, and what comes next.
+"""The reader's side of a study: a worklist, how far along it is, and what comes next.
 
 Needs nothing that Slicer does not bring (no YAML), because it runs there. The folder it works on is ``share/`` of the
 lead's folder (see `soars.study.plan.places`), usually on a drive that several readers share; no file there is
@@ -47,7 +47,7 @@ class Item:
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
-        """By what a session's header is recognised as this item's."""
+        """What identifies a session's header as this item's."""
         return (self.case, self.arm, self.phase, self.repeat)
 
 

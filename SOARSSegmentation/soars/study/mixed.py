@@ -36,7 +36,7 @@ class FixedEffect:
 @dataclass(frozen=True)
 class MixedFit:
     """A fitted model: fixed effects, variances of the random effects and of the residual, and ``n`` observations.
-    ``criterion`` is minus twice the restricted log likelihood; ``converged`` False: take no number of it."""
+    ``criterion`` is minus twice the restricted log likelihood; ``converged`` False: use none of its numbers."""
 
     fixed: tuple[FixedEffect, ...]
     variances: Mapping[str, float]
