@@ -100,4 +100,4 @@ def test_places_that_cannot_be_are_refused(tree: Path, tmp_path: Path, capsys) -
         (tmp_path / "no", tmp_path / "o"),
     ):
         assert main(["convert", str(source), str(target), "--each", "seg.nrrd"]) == 2
-    assert "outside of the tree" in capsys.readouterr().err
+    assert "outside the tree" in capsys.readouterr().err

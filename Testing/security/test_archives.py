@@ -160,7 +160,7 @@ WRONG = {
     "another class": ([instance(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.4")], "not the CT image it lists"),
     "another patient": ([instance(1), instance(2, PatientID="Q")], "of another patient"),
     "too few": ([instance(1), instance(2)], "gave 2 of the 3 images"),
-    "no DICOM": ([instance(1), b"<html>sorry</html>"], "no DICOM file"),
+    "no DICOM": ([instance(1), b"<html>sorry</html>"], "not a DICOM file"),
     "nothing": ([], "gave 0 of the 3"),
 }  # fmt: skip
 

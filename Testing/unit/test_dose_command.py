@@ -181,7 +181,7 @@ def test_an_organ_beyond_the_dose_grid_is_said(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--organs", "Larynx"], "none of the organs"),
+        (["--organs", "Larynx"], "none of the requested organs"),
         (["--sampling", "nearest"], "invalid choice"),
         (["--csv", "{t}/none/d.csv"], "there is no folder"),
         (["--substitute", "{p}/auto.seg.nrrd"], "given twice"),

@@ -127,7 +127,7 @@ def test_a_session_is_from_scratch_by_its_source_or_else_its_arm() -> None:
         ),
         (
             {"t": 1, "kind": "judge", "organ": "Eye_L", "score": None, "reason": None, "comment": None},
-            "nothing",
+            "a judgement is empty",
         ),
         ({"t": 1, "kind": "judge", "organ": None, "score": 3, "reason": None, "comment": None}, "no organ"),
         (

@@ -213,7 +213,7 @@ def test_progress_as_json_is_all_that_goes_to_standard_output(
         (["{p}", "{r}", "--csv", "{t}/x", "--summary", "{t}/x"], "same name"),
         (["{p}", "{r}", "--plot", "{t}/x.gif"], "a picture ends in .png"),
         (["{p}", "{r}", "--organs", "Brainstm"], "did you mean Brainstem"),
-        (["{p}", "{r}", "--organs", "Lens_L"], "none of the organs"),
+        (["{p}", "{r}", "--organs", "Lens_L"], "none of the requested organs"),
         (["{p}", "{r}", "--processes", "0"], "1 or more"),
         (["{p}", "{r}", "--tolerance", "-1"], "zero or more"),
         (["{p}", "{r}", "--definition", "itk"], "invalid choice"),

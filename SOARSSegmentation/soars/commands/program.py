@@ -117,7 +117,9 @@ def report_fault(name: str, error: BaseException, debug: bool) -> int:
     return code
 
 
-_FULL = "cannot write{file}: the disk or your quota is full; free some space or choose another place"
+_FULL = (
+    "cannot write{file}: the disk is full, or your quota is used up; free some space or choose another place"
+)
 _FORBIDDEN = "no permission to read or write{file}; change its permissions or choose another place"
 _OS_ERRORS = {
     errno.ENOSPC: _FULL,
