@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 import soars.bundle.store
-from soars import cli
 from soars.bundle.card import CARD_SECTIONS, check_card
 from soars.bundle.install import import_bundle
 from soars.bundle.manifest import FORMAT_VERSION, BranchSpec
@@ -655,10 +654,3 @@ def test_reading_without_hashing_is_for_lists_only(folder: Path) -> None:
     (folder / "anchor.onnx").write_bytes(b"other")
     assert read_bundle(folder).name == "tiny"
     refused(folder, "anchor.onnx")
-
-
-def test_nothing_is_downloaded_for_a_bundle_that_brings_its_weights(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert cli.main(["bundle", "get", "starter"]) == 0
-    assert capsys.readouterr().out == "starter: nothing to download, its weights are on this machine\n"

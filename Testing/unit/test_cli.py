@@ -427,3 +427,10 @@ def handler_to(stream: io.StringIO) -> Iterator[None]:
     logging.getLogger().addHandler(handler)
     yield
     logging.getLogger().removeHandler(handler)
+
+
+def test_nothing_is_downloaded_for_a_bundle_that_brings_its_weights(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bundle", "get", "starter"]) == 0
+    assert capsys.readouterr().out == "starter: nothing to download, its weights are on this machine\n"
