@@ -1,7 +1,7 @@
 """Mutated files of every kind that is read: a message or the undamaged file's result, never a traceback or a hang, and
 never another result without a word.
 
-A few mutations of each kind run with the other tests. The full count, 2000 and more in all, takes some ten minutes:
+A few mutations of each kind run with the other tests. The full count, 2000 and more in all, takes about ten minutes:
 
     python -m pytest Testing/dicom/test_mutated_files.py --mutations 2000
 """

@@ -1,4 +1,4 @@
-"""From a CT to a reviewed, exported structure set, room by room, with the real child process on the real core."""
+"""From a CT to a reviewed, exported structure set, folder by folder, with the real child process on the real core."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def version_of(name: str) -> str | None:
 
 @functools.cache
 def find_gpu() -> Gpu | None:
-    """The first NVIDIA graphics card by its driver's own tool, None when there is none; takes some ten milliseconds."""
+    """The first NVIDIA graphics card by its driver's own tool, None when there is none; takes about 10 ms."""
     tool = shutil.which("nvidia-smi")
     if tool is None and os.name == "nt":
         tool = shutil.which(

@@ -5,7 +5,7 @@ segment must first be parted from a label map that it shares, one without an ID 
 segment that is all. RepresentationModified also comes for closed surfaces, and for a neighbour in another label map
 that lost voxels. Renaming, a tag or a status sends SegmentModified with the ID; so does writing a file, which may sort
 the segments into other label maps. An undo or redo sends nothing but SegmentModified, twice for every segment in turn,
-and at the first of the two the segment has no label map: by that it is told.
+and at the first of the two the segment has no label map: which is how it is recognised.
 """
 
 from __future__ import annotations
