@@ -1,4 +1,4 @@
-"""Keys for what a reader does some hundred times a day.
+"""Keys for what a reader does about a hundred times a day.
 
 None of them is one of the segment editor's own (digits, Escape, Space, Z, Y, Q, W, I) or of the slice views'.
 """

@@ -1,5 +1,5 @@
 """Mutated files of every kind that is read: a message or the undamaged file's result, never a traceback or a hang, and
-never another result without a word.
+never a different result without a message.
 
 A few mutations of each kind run with the other tests. The full count, 2000 and more in all, takes about ten minutes:
 

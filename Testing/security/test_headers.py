@@ -242,7 +242,7 @@ def test_nrrd_is_read_with_its_geometry(tmp_path: Path) -> None:
      "(1,0) (0,1)", "(1,0,0) (0,1,0)", "(a,0,0) (0,1,0) (0,0,1)", "(1,0,0) (0,1,0) (0,0,inf)"],
 )  # fmt: skip
 def test_a_nrrd_without_usable_directions_is_refused(tmp_path: Path, directions: str) -> None:
-    """ITK would take its voxels for 1 mm without a word."""
+    """ITK would silently take its voxels for 1 mm."""
     path = nrrd(tmp_path / "a.nrrd", space_directions=directions)
     with pytest.raises(InputError, match="does not say how large its voxels are"):
         read_image_file(path)

@@ -175,7 +175,7 @@ def test_a_very_talkative_child_does_not_stall(tmp_path: Path) -> None:
             "print('soars: internal error: KeyError: 3', file=sys.stderr); sys.exit(1)",
             "a fault of SOARS: KeyError: 3",
         ),
-        ("sys.exit(7)", r"without a word \(exit code 7\)"),
+        ("sys.exit(7)", r"without any message \(exit code 7\)"),
         ("import nothing_like_this", "exit code 1.*nothing_like_this"),
         ("pass", "without a result"),
         pytest.param("os.kill(os.getpid(), signal.SIGKILL)", "from outside .SIGKILL.*memory", marks=posix),

@@ -52,7 +52,7 @@ def finding_sign(row: Row) -> str:
 
 
 def finding_words(row: Row) -> str:
-    """Each finding with what to do, one a line; what else is odd where there is none."""
+    """Each finding with what to do, one per line; other warnings where there is no finding."""
     lines = [
         f"{severity_title(one.severity)}: {sentence(one.sentence())} {one.advice}" for one in row.findings
     ]

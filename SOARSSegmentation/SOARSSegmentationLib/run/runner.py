@@ -397,7 +397,7 @@ def _message(code: int, tail: list[str]) -> str:
         return f"the segmentation process was ended from outside ({name}){hint}"
     if tail:
         return f"the segmentation failed (exit code {code}): {tail[-1]}"
-    return f"the segmentation process ended without a word (exit code {code}); it may have been ended from outside"
+    return f"the segmentation process ended without any message (exit code {code}); it may have been killed"
 
 
 def _without_folder(text: str, *folders: Path | None) -> str:

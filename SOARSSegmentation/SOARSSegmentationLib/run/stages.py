@@ -1,4 +1,4 @@
-"""How far a run is, in the words of its user: the stages of ``soars segment`` in the order of the cascade."""
+"""How far along a run is, in its user's terms: the stages of ``soars segment`` in the order of the cascade."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a study is: sessions done by reader and arm, what is open, what went wrong; and the lead's ledger."""
+"""How far along a study is: sessions done by reader and arm, what is open, what went wrong; and the lead's ledger."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 One folder holds `index.json` and one file a case. A case is a CT on an axis-aligned LPS grid (int16 HU, air outside
 the body) with each organ's mask cropped to its bounding box and bit-packed, so that organs may overlap and a
-hundred head-and-neck cases at 3 mm take some tens of megabytes.
+hundred head-and-neck cases at 3 mm take a few tens of megabytes.
 """
 
 from __future__ import annotations
