@@ -33,7 +33,7 @@ def test_a_shipped_bundle_is_whole_described_and_small(name: str, organs: tuple[
     assert sorted(bundle.organs) == sorted(organs)
     assert not bundle.warnings and not check_card(bundle.card)
     assert "not a medical device" in bundle.card.lower()
-    assert bundle.size_bytes < 16e6
+    assert bundle.size_bytes < 15e6
     assert bundle.folder.parent == SHIPPED
 
 
