@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from soars.cells import HarmlessWriter
 from soars.errors import InputError
 from soars.files import replacing_file
 
@@ -142,7 +142,7 @@ def write_table(
         replacing_file(path, overwrite=overwrite) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file)
+        writer = HarmlessWriter(file)
         writer.writerow(columns)
         writer.writerows([cell(value) for value in line] for line in lines)
 
@@ -153,8 +153,7 @@ def cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") and not isinstance(value, int) else text
+    return "" if value is None else str(value)
 
 
 def _write_parquet(rows: Sequence[OrganRow], path: Path, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soars.catalogue import CATALOGUE, resolve
+from soars.cells import HarmlessWriter, original
 from soars.errors import BundleError, UnknownOrganError
 from soars.systems.labels import LabelRule, check_organs
 
@@ -60,7 +61,7 @@ def by_table(labels: Mapping[str, tuple[int, ...]], path: Path) -> Proposed:
 def table_text(proposed: Proposed) -> str:
     """The table of these rules, to be corrected by hand."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = HarmlessWriter(out, lineterminator="\n")
     writer.writerow(("label", "organ"))
     writer.writerows((rule.label, "+".join(rule.organs)) for rule in proposed.rules)
     writer.writerows((label, "") for label in proposed.left_out)
@@ -102,7 +103,7 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
         raise BundleError(f"{path}: the first line must be: label,organ")
     table: dict[str, tuple[str, ...]] = {}
     for number, row in enumerate(reader, start=2):
-        label, cell = (row["label"] or "").strip(), (row["organ"] or "").strip()
+        label, cell = original((row["label"] or "").strip()), (row["organ"] or "").strip()
         if not label:
             raise BundleError(f"{path}, line {number}: there is no label")
         if label in table:
