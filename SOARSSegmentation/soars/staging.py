@@ -143,12 +143,22 @@ def _is_alive(process: int) -> bool:
         return False
     except (PermissionError, OverflowError):
         pass
-    return True
+    return _state(process)[:1] != [
+        b"Z"
+    ]  # one that has ended and that its parent has not asked after does nothing more
 
 
 def _began(process: int) -> int:
     """When a process began, in clock ticks since the computer did; 0 where the system does not say."""
     try:
-        return int(Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
+        return int(_state(process)[19])
+    except (ValueError, IndexError):
         return 0
+
+
+def _state(process: int) -> list[bytes]:
+    """What Linux says of a process, from its state on; empty where it says nothing."""
+    try:
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []

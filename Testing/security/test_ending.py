@@ -34,11 +34,21 @@ linux = pytest.mark.skipif(
 )
 
 
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(command: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """Start a Python program as a terminal would: Ctrl-C reaches it also when the tests run in a background job."""
     environment = {**os.environ, "PYTHONPATH": SOURCE}
     return subprocess.Popen(
-        [sys.executable, *map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )  # fmt: skip
+        [sys.executable, *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=_hear_ctrl_c,
+    )
 
 
 def supervised(tmp_path: Path, work: str) -> list[str]:
