@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,12 @@ def test_a_plan_is_read() -> None:
 def test_a_wrong_plan_is_refused(change: tuple[bytes, bytes], reason: str) -> None:
     with pytest.raises(BundleError, match=reason):
         parse_plan(PLAN.replace(*change), FILE)
+
+
+def test_without_its_package_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(BundleError, match="pip install PyYAML"):
+        parse_plan(PLAN, FILE)
 
 
 def overlapping(first: str, second: str) -> StructureSet:

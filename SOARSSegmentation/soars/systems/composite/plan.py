@@ -65,7 +65,12 @@ def parse_plan(data: bytes, where: str) -> Plan:
 
 
 def _load(data: bytes, where: str) -> dict[str, Any]:
-    import yaml
+    try:
+        import yaml
+    except ImportError as error:
+        raise BundleError(
+            f"{where}: a composite is read with PyYAML; install it: pip install PyYAML"
+        ) from error
 
     try:
         whole = yaml.safe_load(data)
