@@ -16,6 +16,21 @@ from soars.study.results.table import Table
 from soars.study.rows import OrganRow
 from soars.study.statistics import adjust, icc
 
+AGREEMENT_COLUMNS = (
+    "what",
+    "first",
+    "second",
+    "arm",
+    "n",
+    "ICC(A,1)",
+    "low",
+    "high",
+    "bias min",
+    "lower min",
+    "upper min",
+)
+"""Of tables in which two sets of times are compared."""
+
 
 def reader_model(times: Sequence[SessionTime]) -> MixedFit | None:
     """log minutes by reader and arm (fixed), case random: do these readers differ?"""
@@ -56,22 +71,11 @@ def reader_tables(rows: Sequence[OrganRow]) -> list[Table]:
         )
     agreement = _agreement_lines(rows)
     if agreement:
-        columns = (
-            "what",
-            "first",
-            "second",
-            "arm",
-            "n",
-            "ICC(A,1)",
-            "low",
-            "high",
-            "bias min",
-            "lower min",
-            "upper min",
-        )
         note = "Minutes per session on common patients: ICC of absolute agreement, Bland-Altman bias and limits (95 %)."
         tables.append(
-            Table("reader_agreement", "Agreement of readers' times", columns, tuple(agreement), note)
+            Table(
+                "reader_agreement", "Agreement of readers' times", AGREEMENT_COLUMNS, tuple(agreement), note
+            )
         )
     return tables
 
@@ -109,20 +113,7 @@ def repeat_table(rows: Sequence[OrganRow]) -> Table | None:
             lines += _agree("within a reader", f"{reader}, first", f"{reader}, second", arm, a, b)
     if not lines:
         return None
-    columns = (
-        "what",
-        "first",
-        "second",
-        "arm",
-        "n",
-        "ICC(A,1)",
-        "low",
-        "high",
-        "bias min",
-        "lower min",
-        "upper min",
-    )
-    return Table("repeats", "Intra-reader variation of times", columns, tuple(lines))
+    return Table("repeats", "Intra-reader variation of times", AGREEMENT_COLUMNS, tuple(lines))
 
 
 def _agree(

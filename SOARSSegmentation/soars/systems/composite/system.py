@@ -73,17 +73,18 @@ class CompositeSystem:
         )
 
     def problem(self, organs: Collection[str]) -> str | None:
-        usable, reasons = self._usable(organs)
-        lacking = [organ for organ in organs if organ in reasons]
-        if any(usable.values()) and not (lacking and self.plan.missing == "fail"):
+        return self._problem(*self._usable(organs))
+
+    def _problem(self, usable: dict[str, list[str]], reasons: dict[str, list[str]]) -> str | None:
+        if any(usable.values()) and not (reasons and self.plan.missing == "fail"):
             return None
-        return "; ".join(dict.fromkeys(reason for organ in lacking for reason in reasons[organ]))
+        return "; ".join(dict.fromkeys(reason for found in reasons.values() for reason in found))
 
     def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
-        problem = self.problem(organs)
+        waiting, reasons = self._usable(organs)
+        problem = self._problem(waiting, reasons)
         if problem is not None:
             raise EngineError(problem)
-        waiting, reasons = self._usable(organs)
         warnings = list(dict.fromkeys(reason for found in reasons.values() for reason in found))
         merged = _Merged(StructureSet(Geometry.of(ct.image)), warnings=warnings)
         while any(waiting.values()):
