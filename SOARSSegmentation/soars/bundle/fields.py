@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ from soars.errors import BundleError
 
 _LARGEST = 1e12
 """Every number in a manifest must be smaller; NaN fails this, too."""
+
+LONGEST_TEXT = 2000
+"""Characters of a name or a description in a manifest."""
 
 _KINDS: dict[type, str] = {
     dict: "an object",
@@ -46,15 +50,21 @@ def check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
         raise BundleError(f"{where or 'the whole'} must be an object, not {kind_of(entry)}")
     for key in entry:
         if key not in known:
-            raise BundleError(f"unknown key {path_of(where, key)!r}; known here: {', '.join(known)}")
+            raise BundleError(f"unknown key {brief(path_of(where, key))}; known here: {', '.join(known)}")
 
 
 def get_text(mapping: Mapping[str, Any], key: str, where: str) -> str:
-    """Text, which must not be empty."""
+    """Text, which must not be empty and has at most `LONGEST_TEXT` characters."""
     value: str = get_field(mapping, key, str, where)
     if not value.strip():
         raise BundleError(f"{path_of(where, key)} is empty")
+    _check_length(value, path_of(where, key))
     return value
+
+
+def _check_length(text: str, where: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise BundleError(f"{where} is longer than {LONGEST_TEXT} characters")
 
 
 def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
@@ -104,7 +114,9 @@ def get_names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ..
         raise BundleError(
             f"{path_of(where, key)} must be a list of names with at least one, got {brief(value)}"
         )
-    twice = sorted({v for v in value if value.count(v) > 1})
+    for name in value:
+        _check_length(name, path_of(where, key))
+    twice = sorted(v for v, count in Counter(value).items() if count > 1)
     if twice:
         raise BundleError(f"{path_of(where, key)} has {twice[0]!r} twice")
     return tuple(value)
@@ -112,10 +124,9 @@ def get_names(mapping: Mapping[str, Any], key: str, where: str) -> tuple[str, ..
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object made of these pairs, for ``object_pairs_hook``; a duplicate key is refused."""
-    keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     if twice:
-        raise BundleError(f"key {twice[0]!r} is there twice")
+        raise BundleError(f"key {brief(twice[0])} is there twice")
     return dict(pairs)
 
 

@@ -42,7 +42,6 @@ Of any system, as an option of format version 2::
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -66,6 +65,7 @@ from soars.bundle.fields import (
 )
 from soars.errors import BundleError
 from soars.networks.architecture import UNetArchitecture
+from soars.texts import parse_json
 
 FORMAT_VERSION = 2
 """The newest version that is read; a bundle is written in the oldest version that can express its content."""
@@ -220,13 +220,8 @@ def needed_format(fields: Mapping[str, Any]) -> int:
 def parse_manifest(data: bytes) -> dict[str, Any]:
     """The manifest's JSON, of a known format version; raises `BundleError`, without the file's name."""
     try:
-        manifest = json.loads(
-            data.decode("utf-8"), object_pairs_hook=no_duplicates, parse_constant=no_constant
-        )
-        json.dumps(
-            manifest, ensure_ascii=False
-        ).encode()  # fails on half a surrogate pair, which no file can hold
-    except (ValueError, RecursionError) as error:
+        manifest = parse_json(data, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    except ValueError as error:
         raise BundleError(f"not valid JSON ({error}); the bundle is damaged") from error
     if not isinstance(manifest, dict):
         raise BundleError(f"must be a JSON object, not {kind_of(manifest)}")

@@ -129,7 +129,9 @@ def _ours(folder: Path) -> bool:
 
 
 def _is_demo(folder: Path) -> bool:
+    from soars.texts import read_json
+
     try:
-        return "soars_demo" in json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "soars_demo" in read_json(folder / RECORD)
+    except (OSError, ValueError, TypeError, InputError):
         return False

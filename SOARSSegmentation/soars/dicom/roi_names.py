@@ -20,9 +20,12 @@ from pathlib import Path
 from soars import catalogue
 from soars.cells import original
 from soars.errors import InputError, UnknownOrganError
+from soars.texts import read_text
 
 #: DICOM's limit of ROI Name (LO, PS3.5 table 6.2-1).
 LONGEST_NAME = 64
+LONGEST_TABLE = 1 << 20
+"""Bytes."""
 _HEADING = ("organ", "name")
 
 
@@ -34,14 +37,18 @@ def read_roi_names(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, LONGEST_TABLE)
+        first = text.partition("\n")[0]
+        delimiter = ";" if first.count(";") > first.count(",") else ","
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save the table of names as CSV UTF-8") from error
-    delimiter = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
+    except csv.Error as error:
+        raise InputError(f"{path} is not a table of names: {error}") from error
     names: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), start=1):
+    for number, row in enumerate(rows, start=1):
         cells = [original(cell.strip()) for cell in row]
         if not any(cells) or (number == 1 and tuple(c.lower() for c in cells[:2]) == _HEADING):
             continue

@@ -26,6 +26,7 @@ from soars import catalogue
 from soars.dose.cases import CaseDose
 from soars.dose.figures import DvhFigure, parse_figure
 from soars.errors import InputError, UnknownOrganError
+from soars.texts import read_text
 
 #: The name by which the shipped table is asked for.
 SHIPPED = "head-neck"
@@ -75,15 +76,15 @@ def read_constraints(path: Path | str) -> tuple[Constraint, ...]:
     named = str(path) == SHIPPED
     path = Path(__file__).with_name("constraints.csv") if named else Path(path)
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path} is too large for a table of constraints")
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, _MOST_BYTES)
     except OSError as error:
         raise InputError(f"cannot read the constraints {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save the constraints as CSV UTF-8") from error
     first = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ",")
+    rows = csv.reader(
+        io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
+    )
     found = []
     try:
         for number, row in enumerate(rows, start=1):

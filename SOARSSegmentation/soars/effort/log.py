@@ -15,6 +15,7 @@ from pathlib import Path
 from soars.effort.chain import chain_of
 from soars.effort.records import Event, Header, validate
 from soars.errors import InputError
+from soars.texts import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ class EffortLog:
         return self.events[-1].t if self.events else 0
 
 
+LARGEST_LOG = 1 << 30
+"""Bytes; a day of uninterrupted strokes has ten million."""
+
+
 def read_log(path: Path) -> EffortLog:
     """Read a session's log and check every record.
 
@@ -51,7 +56,7 @@ def read_log(path: Path) -> EffortLog:
     of a newer schema.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_LOG)
     except OSError as error:
         raise InputError(f"the effort log {path} cannot be read: {error.strerror or error}") from error
     warnings: list[str] = []

@@ -15,7 +15,6 @@ Value 0 is background, whatever the file calls it.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Any
 
 from soars.cells import original
 from soars.errors import InputError
+from soars.texts import read_json, read_table
 
 DATASET = "dataset.json"
 _MOST_BYTES = 20_000_000
@@ -62,14 +62,12 @@ def names_for_all(folder: Path) -> Path | None:
 def read_label_names(path: Path) -> LabelNames:
     """Read a names file of any of these kinds; `InputError`, with the file, when it is none of them."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
         if path.suffix.lower() == ".csv":
             names = _read_csv(path)
         elif path.suffix.lower() in _SNAP_ENDINGS:
             names = _checked(LabelNames(_snap_labels(path)))
         else:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = read_json(path, _MOST_BYTES)
             names = _from_dataset(content) if path.name == DATASET else _from_json(content)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, csv.Error) as error:
         should = {
@@ -100,26 +98,25 @@ def _from_dataset(content: Any) -> LabelNames:
     labels: Mapping[str, Any] = content["labels"]
     if labels and all(key.lstrip("-").isdigit() for key in labels):
         return _from_json({"labels": labels})
-    values: Values = {}
+    values: dict[int, list[str]] = {}
     for name, found in labels.items():
         if name in ("background", "ignore"):
             continue
         for value in found if isinstance(found, list) else [found]:
             if not isinstance(value, int):
                 raise ValueError(f"{name} has the value {value!r}, which is not a whole number")
-            values[value] = (*values.get(value, ()), name)
-    return _checked(LabelNames(values))
+            values.setdefault(value, []).append(name)
+    return _checked(LabelNames({value: tuple(names) for value, names in values.items()}))
 
 
 def _read_csv(path: Path) -> LabelNames:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row and row[0].strip()]
+    rows = [row for row in csv.reader(read_table(path, _MOST_BYTES)) if row and row[0].strip()]
     if rows and not rows[0][0].strip().lstrip("-").isdigit():
         rows = rows[1:]
-    values: Values = {}
+    values: dict[int, list[str]] = {}
     for value, name, *_ in rows:
-        values[int(value)] = (*values.get(int(value), ()), original(name.strip()))
-    return _checked(LabelNames(values))
+        values.setdefault(int(value), []).append(original(name.strip()))
+    return _checked(LabelNames({value: tuple(names) for value, names in values.items()}))
 
 
 def _snap_labels(path: Path) -> Values:

@@ -14,6 +14,7 @@ from soars.files import replacing_file
 from soars.metrics.evaluate import CaseScores
 from soars.metrics.scores import STATES, OrganScore
 from soars.metrics.summary import FIGURES, GroupSummary
+from soars.texts import read_table
 
 COLUMNS = (
     "case",
@@ -63,15 +64,14 @@ def read_scores(path: Path) -> list[CaseScores]:
     """Read what `write_scores` wrote; `InputError`, with the line, for anything else."""
     cases: dict[str, list[OrganScore]] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path}: is not a table of scores written by soars evaluate")
-            for line, row in enumerate(reader, start=2):
-                try:
-                    cases.setdefault(original(row["case"]), []).append(_score(row))
-                except (ValueError, TypeError) as error:
-                    raise InputError(f"{path}, line {line}: {error}") from error
+        reader = csv.DictReader(read_table(path))
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise InputError(f"{path}: is not a table of scores written by soars evaluate")
+        for line, row in enumerate(reader, start=2):
+            try:
+                cases.setdefault(original(row["case"]), []).append(_score(row))
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{path}, line {line}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:

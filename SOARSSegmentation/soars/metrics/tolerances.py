@@ -10,6 +10,7 @@ from pathlib import Path
 
 from soars.catalogue import CATALOGUE, resolve
 from soars.errors import InputError, UnknownOrganError
+from soars.texts import read_table
 
 ANY = "*"
 """Stands for every organ that is not listed by name."""
@@ -47,8 +48,7 @@ def read_tolerances(path: Path | str) -> dict[str, Tolerance]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(read_table(path)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:

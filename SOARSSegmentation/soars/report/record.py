@@ -20,6 +20,7 @@ from typing import Any
 from soars import __version__
 from soars.errors import InputError
 from soars.findings.finding import CHECK, ExpectedDsc, Finding
+from soars.texts import read_json
 
 SCHEMA_VERSION = 2
 """Increases when a field changes its meaning or disappears; new fields alone do not change it.
@@ -146,7 +147,7 @@ class RunRecord:
 def read_run(path: Path) -> RunRecord:
     """Read a `run.json`. Raises `InputError` when it is not one, or one of a newer version."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a run record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from soars.report.record import (
 from soars.run.segment import SegmentOptions, SegmentResult, segment, wanted_organs
 from soars.structures import Geometry, StructureSet
 from soars.systems.interface import Source
+from soars.texts import read_json
 
 SEGMENTATION, RTSTRUCT, REPORT, RUN = "segmentation.seg.nrrd", "rtstruct.dcm", "report.html", "run.json"
 OUTPUTS = (SEGMENTATION, RTSTRUCT, REPORT, RUN)
@@ -102,8 +102,8 @@ def check_places(ct: Path, output: Path) -> None:
 def is_own_result(folder: Path) -> bool:
     """Whether the results in a folder are those of an earlier run, of any version: its record lies among them."""
     try:
-        return isinstance(json.loads((folder / RUN).read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
+        return isinstance(read_json(folder / RUN), dict)
+    except (OSError, ValueError, InputError):
         return False
 
 

@@ -12,6 +12,7 @@ from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name
 from soars.dicom.patients import PatientFolder, find_patients
 from soars.errors import InputError
 from soars.service.where import CASE, Condition, all_hold, check_keys
+from soars.texts import read_table
 
 COLUMNS = (CASE, "ct")
 """A list has these columns; ``series`` chooses one, and any others are for ``--where``."""
@@ -95,10 +96,9 @@ def _of_patient(patient: PatientFolder, conditions: Sequence[Condition]) -> Batc
 
 def _from_list(path: Path, conditions: Sequence[Condition]) -> CaseList:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = tuple(reader.fieldnames or ())
-            rows = [{key: original(value or "") for key, value in row.items() if key} for row in reader]
+        reader = csv.DictReader(read_table(path))
+        columns = tuple(reader.fieldnames or ())
+        rows = [{key: original(value or "") for key, value in row.items() if key} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV list in UTF-8: {error}") from error
     missing = [name for name in COLUMNS if name not in columns]

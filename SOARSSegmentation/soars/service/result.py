@@ -14,6 +14,7 @@ from soars.report.pictures import Style, draw
 from soars.report.planes import Plane, choose_planes
 from soars.run.case import OUTPUTS, Case, Request
 from soars.structures import Geometry
+from soars.texts import read_json
 
 BATCH, PICTURE = "batch.json", "picture.svg"
 FILES = (*OUTPUTS, BATCH, PICTURE)
@@ -53,17 +54,17 @@ def key_of(request: Request, bundle_sha256: str) -> str:
 def is_made(folder: Path, key: str) -> bool:
     """Whether the results in a folder are those of this key, none of them missing."""
     try:
-        made = json.loads((folder / BATCH).read_text(encoding="utf-8"))
-        outputs = json.loads((folder / OUTPUTS[-1]).read_text(encoding="utf-8"))["outputs"]
+        made = read_json(folder / BATCH)
+        outputs = read_json(folder / OUTPUTS[-1])["outputs"]
         return bool(made["key"] == key) and all((folder / name).is_file() for name in (*outputs, PICTURE))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, InputError):
         return False
 
 
 def seconds_of(folder: Path) -> float:
     """How long the case took. Raises `InputError` when the folder's record cannot be read."""
     try:
-        return float(json.loads((folder / BATCH).read_text(encoding="utf-8"))["seconds"])
+        return float(read_json(folder / BATCH)["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / BATCH}: cannot be read: {error}") from error
 

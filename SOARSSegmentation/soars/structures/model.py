@@ -22,6 +22,8 @@ from soars.structures.resampling import outside, resample_mask
 
 __all__ = ["BoolArray", "Geometry", "Mask", "StructureInfo", "StructureSet", "tight_mask"]
 
+LONGEST_NAME = 500
+"""Characters of a structure's name; DICOM's have 64."""
 Colour = tuple[int, int, int]
 
 
@@ -117,7 +119,11 @@ class StructureSet:
         self.add_mask(name, tight_mask(array, start), info)
 
     def add_mask(self, name: str, mask: Mask, info: StructureInfo | None = None) -> None:
-        """Add (or replace) an organ; masks are read-only, so two sets may share one."""
+        """Add (or replace) an organ; masks are read-only, so two sets may share one.
+
+        Raises `InputError` for a name longer than `LONGEST_NAME`, which only a damaged or made-up file has.
+        """
+        _check_name(name)
         if not self.geometry.box.contains(mask.bounds):
             raise ValueError(f"{name} reaches from {mask.start} to {mask.stop}, beyond {self.geometry.shape}")
         self._masks[name] = mask
@@ -130,6 +136,7 @@ class StructureSet:
 
     def rename(self, name: str, new_name: str) -> None:
         """Give a structure another name; its place in the order stays."""
+        _check_name(new_name)
         if new_name != name and new_name in self._masks:
             raise ValueError(f"there is already a structure {new_name}")
         self.crop(name)
@@ -244,3 +251,10 @@ class StructureSet:
         out = StructureSet(geometry)
         out.warnings = list(self.warnings)
         return out
+
+
+def _check_name(name: str) -> None:
+    if len(name) > LONGEST_NAME:
+        raise InputError(
+            f"a structure's name has {len(name)} characters, more than {LONGEST_NAME}: {name[:40]}..."
+        )

@@ -7,7 +7,6 @@ written by two people.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -18,6 +17,7 @@ from soars.effort.lock import is_locked
 from soars.effort.log import Glance, glance, session_logs
 from soars.effort.records import Header, safe_name
 from soars.errors import InputError
+from soars.texts import read_json
 
 SCHEMA_VERSION = 1
 SHARE = "share"
@@ -94,7 +94,7 @@ class Next:
 def read_worklist(path: Path) -> Worklist:
     """A reader's worklist, ``share/worklists/READER.json``; `InputError` when it is damaged or of a newer version."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         if not isinstance(raw, dict):
             raise ValueError
     except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from soars.errors import InputError
 from soars.files import write_text
+from soars.texts import read_bytes
 
 CHECKSUMS = "checksums.sha256"
 LEDGER = "ledger.json"
@@ -32,7 +33,7 @@ def check_checksums(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     listed = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bytes(path).decode("utf-8", errors="replace").splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
             return [f"{CHECKSUMS} is damaged"]

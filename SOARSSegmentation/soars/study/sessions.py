@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from soars.catalogue import CATALOGUE
-from soars.effort.log import SUFFIX, EffortLog, glance, read_session, session_logs
+from soars.effort.log import LARGEST_LOG, SUFFIX, EffortLog, glance, read_session, session_logs
 from soars.effort.records import Header
 from soars.effort.review import OrganReview, review
 from soars.effort.timing import IDLE_S, NS, SessionTiming, active_at_thresholds, session_timing
@@ -27,6 +27,7 @@ from soars.study.desk import Item, end_of, identity_of
 from soars.study.edits import edit_amounts
 from soars.study.ledger import check_checksums
 from soars.study.rows import THRESHOLDS_S, EditAmount, OrganRow, threshold_field
+from soars.texts import read_bytes
 
 NAN = float("nan")
 
@@ -353,7 +354,7 @@ def _digest(folder: Path) -> str:
     """Of all logs of a session, whatever its folder is called."""
     digest = hashlib.sha256()
     for path in session_logs(folder):
-        digest.update(path.read_bytes())
+        digest.update(read_bytes(path, LARGEST_LOG))
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ midsagittal plane.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,8 @@ def parse_rules(entries: object, where: str) -> tuple[LabelRule, ...]:
     if not isinstance(entries, list) or not entries:
         raise BundleError(f"{where}: expected a list of labels with their organs")
     rules = tuple(_rule(entry, f"{where}[{i}]") for i, entry in enumerate(entries))
-    organs = [organ for rule in rules for organ in rule.organs]
-    twice = sorted({organ for organ in organs if organs.count(organ) > 1})
+    organs = Counter(organ for rule in rules for organ in rule.organs)
+    twice = sorted(organ for organ, count in organs.items() if count > 1)
     if twice:
         raise BundleError(f"{where}: more than one label gives {', '.join(twice)}")
     return rules

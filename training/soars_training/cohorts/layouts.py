@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from soars.errors import InputError
 from soars.formats.dicomfile import RTSTRUCT, SEGMENTATION, sop_class
+from soars.texts import read_json
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -89,8 +89,8 @@ def _dicom(root: Path) -> Iterator[CaseFiles]:
 def _nnunet(root: Path) -> Iterator[CaseFiles]:
     """nnU-Net raw data: dataset.json, imagesTr/CASE_0000.ENDING, labelsTr/CASE.ENDING."""
     try:
-        ending = str(json.loads((root / "dataset.json").read_text())["file_ending"])
-    except (OSError, ValueError, KeyError, TypeError):
+        ending = str(read_json(root / "dataset.json")["file_ending"])
+    except (OSError, ValueError, KeyError, TypeError, InputError):
         return
     for label in sorted((root / "labelsTr").glob(f"*{ending}")):
         name = label.name.removesuffix(ending)

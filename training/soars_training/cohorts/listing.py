@@ -6,7 +6,6 @@ paths are relative to the list, ``annotated`` and ``split`` may be left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from soars import catalogue
 from soars.errors import InputError, UnknownOrganError
 from soars.structures import StructureSet
+from soars.texts import read_json
 
 _NEEDED = {"name", "ct", "structures"}
 _KNOWN = {*_NEEDED, "annotated", "split"}
@@ -40,10 +40,10 @@ def read_listing(listing: Path) -> list[ListedCase]:
     """The cases of a list. Raises `InputError`, with the entry's place, for anything that is wrong with it: what is
     missing or unknown, names that are no file names or there twice, files that are not there."""
     try:
-        content = json.loads(listing.read_text(encoding="utf-8-sig"))
+        content = read_json(listing)
     except OSError as error:
         raise InputError(f"{listing}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{listing}: is not a JSON file ({error})") from error
     entries = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(entries, list):

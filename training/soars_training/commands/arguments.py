@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars import catalogue
 from soars.errors import InputError
+from soars.texts import read_json
 from soars_training.cohorts.layouts import SHAPES
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def read_vois(path: Path | None) -> dict[str, Triple]:
     if path is None:
         return {}
     try:
-        return {
-            str(k): (float(x), float(y), float(z)) for k, (x, y, z) in json.loads(path.read_text()).items()
-        }
+        return {str(k): (float(x), float(y), float(z)) for k, (x, y, z) in read_json(path).items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: not a JSON of VOI extents, group -> [x, y, z] in mm ({error})") from error
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from soars.bundle.store import LARGEST_CARD
 from soars.errors import InputError
+from soars.texts import read_text
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.card:
         try:
-            card = args.card.read_text(encoding="utf-8")
+            card = read_text(args.card, LARGEST_CARD)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{args.card}: the model card cannot be read ({error})") from error
     else:

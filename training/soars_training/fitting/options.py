@@ -13,6 +13,7 @@ import torch
 from soars.errors import InputError
 from soars.networks.architecture import UNetArchitecture
 from soars.networks.unet import UNet
+from soars.texts import read_json
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import BranchTask
 
@@ -123,7 +124,7 @@ class FittedRun:
     @staticmethod
     def load(folder: Path) -> FittedRun:
         try:
-            data = json.loads((folder / RUN_FILE).read_text())
+            data = read_json(folder / RUN_FILE)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: not a finished training run ({error})") from error
         missing = sorted({f.name for f in fields(FittedRun)} - set(data))

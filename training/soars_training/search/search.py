@@ -12,6 +12,7 @@ import torch
 
 from soars.errors import InputError
 from soars.networks.architecture import KERNELS, UNetArchitecture
+from soars.texts import read_json
 from soars_training.cohorts.cache import CacheIndex
 from soars_training.cohorts.splits import hold_out
 from soars_training.fitting.fit import window_data
@@ -105,7 +106,7 @@ def read_blocks(text: str, levels: int) -> tuple[str, ...]:
     if "," in text or text in KERNELS:
         return tuple(text.split(","))
     try:
-        data = json.loads((Path(text) / SEARCH_FILE).read_text())
+        data = read_json(Path(text) / SEARCH_FILE)
         return tuple(str(block) for block in data["blocks"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

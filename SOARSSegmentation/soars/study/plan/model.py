@@ -34,6 +34,7 @@ The file is the lead's alone: it names the models behind the arms.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from soars.effort.records import PHASES
 from soars.effort.timing import IDLE_S
 from soars.errors import InputError
 from soars.study.plan.fields import Fields
+from soars.texts import LARGEST_YAML, parse_yaml, read_bytes
 
 SCHEMA_VERSION = 1
 STUDY_FILE = "study.yaml"
@@ -147,7 +149,7 @@ def read_plan(folder: Path) -> Plan:
     """The study file of a lead's folder, checked; `InputError` says what is wrong with it and where."""
     path = folder / STUDY_FILE
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_YAML)
     except FileNotFoundError:
         raise InputError(f"there is no {path}: begin a study with `soars study new {folder}`") from None
     except OSError as error:
@@ -170,9 +172,9 @@ def _decoded(data: bytes, path: Path) -> object:
             "study files need PyYAML, which is not installed: pip install 'soars-segmentation[study]'"
         ) from error
     try:
-        return yaml.load(data.decode("utf-8"), Loader=_strict_loader(yaml))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}"[:400]) from None
+        return parse_yaml(data, _strict_loader(yaml))
+    except ValueError as error:
+        raise InputError(f"{path} is not YAML: {error}"[:400]) from None
 
 
 def _strict_loader(yaml: Any) -> Any:
@@ -180,8 +182,8 @@ def _strict_loader(yaml: Any) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+            keys = Counter(str(self.construct_object(key, deep=deep)) for key, _ in node.value)
+            twice = sorted(key for key, count in keys.items() if count > 1)
             if twice:
                 raise yaml.YAMLError(f"{twice[0]} is there twice{node.start_mark}")
             return super().construct_mapping(node, deep)

@@ -16,10 +16,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from soars import texts
 from soars.errors import InputError
 from soars.study.desk import CASES, SHARE, WORKLISTS
 
@@ -51,10 +51,10 @@ def worklist_path(reader: str) -> str:
 def read_json(path: Path, what_to_do: str) -> Any:
     """A JSON file of ours; `InputError` with ``what_to_do`` when there is none, or it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return texts.read_json(path)
     except FileNotFoundError:
         raise InputError(f"there is no {path}: {what_to_do}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InputError(f"{path} is damaged: {what_to_do}") from None

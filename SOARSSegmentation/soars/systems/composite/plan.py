@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from soars.catalogue import CATALOGUE
 from soars.errors import BundleError
+from soars.texts import parse_yaml
 
 FILE = "composite.yaml"
 Missing = Literal["skip", "fail"]
@@ -66,16 +67,13 @@ def parse_plan(data: bytes, where: str) -> Plan:
 
 def _load(data: bytes, where: str) -> dict[str, Any]:
     try:
-        import yaml
+        whole = parse_yaml(data)
     except ImportError as error:
         raise BundleError(
             f"{where}: a composite is read with PyYAML; install it: pip install PyYAML"
         ) from error
-
-    try:
-        whole = yaml.safe_load(data)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BundleError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+    except ValueError as error:
+        raise BundleError(f"{where}: not valid YAML ({error})") from error
     if not isinstance(whole, dict) or not all(isinstance(key, str) for key in whole):
         raise BundleError(f"{where}: must be a mapping of version, sources and organs")
     return whole

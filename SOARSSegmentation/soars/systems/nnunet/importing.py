@@ -12,13 +12,14 @@ from typing import Any
 
 from soars.bundle.install import import_bundle
 from soars.bundle.manifest import Bundle
-from soars.bundle.store import write_manifest
+from soars.bundle.store import LARGEST_CARD, write_manifest
 from soars.catalogue import CATALOGUE
 from soars.errors import BundleError
 from soars.progress import Progress, Reporter, ignore
 from soars.systems.nnunet.checkpoint import read_checkpoint, unique_tensors
 from soars.systems.nnunet.labels import Proposed
 from soars.systems.nnunet.model_folder import DATASET, PLANS, ModelFolder
+from soars.texts import read_text
 
 SYSTEM = "nnunet"
 
@@ -116,7 +117,7 @@ def _check_configuration(plans: Mapping[str, Any], name: str) -> None:
 def _card(model: ModelFolder, proposed: Proposed, options: ImportOptions) -> str:
     if options.card is not None:
         try:
-            return options.card.read_text(encoding="utf-8")
+            return read_text(options.card, LARGEST_CARD)
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{options.card}: cannot be read as UTF-8 text ({error})") from error
     cases = model.dataset.get("numTraining")

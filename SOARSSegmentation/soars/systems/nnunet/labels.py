@@ -17,6 +17,7 @@ from soars.catalogue import CATALOGUE, resolve
 from soars.cells import HarmlessWriter, original
 from soars.errors import BundleError, UnknownOrganError
 from soars.systems.labels import LabelRule, check_organs
+from soars.texts import read_table
 
 _LARGEST_TABLE = 1 << 20
 
@@ -93,12 +94,9 @@ def _unique(rules: list[LabelRule], where: str) -> tuple[LabelRule, ...]:
 
 def _read(path: Path) -> dict[str, tuple[str, ...]]:
     try:
-        if path.stat().st_size > _LARGEST_TABLE:
-            raise BundleError(f"{path}: is too large for a table of labels")
-        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(read_table(path, _LARGEST_TABLE))
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    reader = csv.DictReader(io.StringIO(text))
     if reader.fieldnames is None or [name.strip() for name in reader.fieldnames] != ["label", "organ"]:
         raise BundleError(f"{path}: the first line must be: label,organ")
     table: dict[str, tuple[str, ...]] = {}

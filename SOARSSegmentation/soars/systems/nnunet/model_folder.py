@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from soars.errors import BundleError
+from soars.texts import read_json
 
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -99,12 +99,10 @@ def _home(folder: Path) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise BundleError(f"{path}: is too large for a file of nnU-Net")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise BundleError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(data, dict):
         raise BundleError(f"{path}: must be a JSON object")
