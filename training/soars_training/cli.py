@@ -16,6 +16,7 @@ from soars_training.commands import (
     export,
     finetune,
     fit,
+    fit_system,
     guide,
     plan,
     prepare,
@@ -35,7 +36,7 @@ DESCRIPTION = """Train SOARS models. The order of work:
 """
 
 
-COMMANDS = (prepare, plan, search, fit, crossval, guide, finetune, export, calibrate, evaluate)
+COMMANDS = (prepare, plan, search, fit, fit_system, crossval, guide, finetune, export, calibrate, evaluate)
 """Each has ``add(subparsers)``, which sets ``run`` of the arguments."""
 
 

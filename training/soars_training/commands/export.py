@@ -13,7 +13,9 @@ from soars.texts import read_text
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("export", help="make a model bundle of finished runs")
     parser.add_argument("bundle", type=Path, help="the bundle folder to write; its name is the bundle's name")
-    parser.add_argument("runs", type=Path, nargs="+", help="one run folder a branch")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="one run folder a branch, or the run of another system"
+    )
     parser.add_argument(
         "--card", type=Path, help="the model card (Markdown); without it one is filled in from the runs"
     )
@@ -24,19 +26,37 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from soars_training.release.export import BundleFacts, export_bundle
+    from soars_training.systems.export import export_system
+    from soars_training.systems.interface import system_of_run
+
+    systems = [system for run in args.runs if (system := system_of_run(run)) is not None]
+    if systems and len(args.runs) > 1:
+        raise InputError(f"a bundle holds one run of {systems[0]}, or one run a branch of the cascade")
+    facts = BundleFacts(
+        args.bundle.name, args.version, args.description, args.licence, _card(args, bool(systems))
+    )
+    if systems:
+        bundle = export_system(args.runs[0], args.bundle, facts)
+    else:
+        bundle = export_bundle(args.runs, args.bundle, facts)
+    size = f"{bundle.size_bytes / 1e6:.1f} MB"
+    print(f"{bundle.name} {bundle.version}: {len(bundle.organs)} organs, {size} -> {args.bundle}")
+
+
+def _card(args: argparse.Namespace, system: bool) -> str:
+    """The card that was given, or one that is filled in from the runs."""
     from soars_training.fitting.options import FittedRun
     from soars_training.release.card import card_of
-    from soars_training.release.export import BundleFacts, export_bundle
+    from soars_training.systems.export import system_card
+    from soars_training.systems.interface import SystemRun
 
     if args.card:
         try:
-            card = read_text(args.card, LARGEST_CARD)
+            return read_text(args.card, LARGEST_CARD)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{args.card}: the model card cannot be read ({error})") from error
-    else:
-        runs = [FittedRun.load(run) for run in args.runs]
-        card = card_of(args.bundle.name, args.description, args.licence, runs)
-    facts = BundleFacts(args.bundle.name, args.version, args.description, args.licence, card)
-    bundle = export_bundle(args.runs, args.bundle, facts)
-    size = f"{bundle.size_bytes / 1e6:.1f} MB"
-    print(f"{bundle.name} {bundle.version}: {len(bundle.organs)} organs, {size} -> {args.bundle}")
+    if system:
+        return system_card(args.bundle.name, args.description, args.licence, SystemRun.load(args.runs[0]))
+    runs = [FittedRun.load(run) for run in args.runs]
+    return card_of(args.bundle.name, args.description, args.licence, runs)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,7 @@ from soars.errors import CancelledError, InputError
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
 from soars_training.fitting.validate import CaseScore, mean_per_organ
-from soars_training.windows.dataset import WindowDataset
-from soars_training.windows.task import Batch, collate
+from soars_training.windows.task import Batch, TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ MAX_GRADIENT = 5.0
 
 def train(
     state: TrainingState,
-    data: WindowDataset,
+    data: TrainingData,
     output: Path,
     device: torch.device,
     validate: Callable[[], list[CaseScore]],
@@ -128,8 +128,9 @@ def _one_step(
     state.model.train()
     state.optimiser.zero_grad(set_to_none=True)
     total = 0.0
-    for inputs, target, known, possible in batches:
-        there = (inputs.to(device), target.to(device), known.to(device), possible.to(device))
+    state.model.begin(state.step, options.steps)
+    for batch in batches:
+        there = tuple(part.to(device) for part in batch)
         with torch.autocast(device.type, precision, precision != torch.float32):
             loss = state.model.loss(there, power) / len(batches)
         loss.backward()
@@ -148,26 +149,24 @@ def _one_step(
         state.pending.clear()
 
 
-def _batches(data: WindowDataset, state: TrainingState) -> Iterator[list[Batch]]:
+def _batches(data: TrainingData, state: TrainingState) -> Iterator[list[Batch]]:
     """For each step still to do its micro-batches, windows drawn in a second process.
 
-    VOIs differ in shape, so the small and hard branch sees one at a time and adds up the gradients of a batch.
+    Samples that differ in shape (VOIs, say) are seen one at a time, and the gradients of a batch added up.
     """
     options = state.options
     width = options.batch
-    size = 1 if data.task.branch == "small_hard" else width
-    loader = DataLoader(
-        data,
+    size = width if data.stackable else 1
+    loader: DataLoader[Any] = DataLoader(
+        data,  # type: ignore[arg-type]
         batch_size=size,
         sampler=range(state.step * width, options.steps * width),
-        collate_fn=collate,
+        collate_fn=data.collate,
         num_workers=1,
         prefetch_factor=4,
     )
     pending: list[Batch] = []
-    with tqdm(
-        total=options.steps, initial=state.step, desc=data.task.branch, unit="step", mininterval=5
-    ) as bar:
+    with tqdm(total=options.steps, initial=state.step, desc=data.title, unit="step", mininterval=5) as bar:
         for batch in loader:
             pending.append(batch)
             if len(pending) * size == width:

@@ -14,6 +14,9 @@ from soars_training.windows.task import Batch, BranchTask
 class Model(nn.Module):
     """Something with a loss."""
 
+    def begin(self, step: int, steps: int) -> None:
+        """Called before each of the `steps` steps, for what changes in the course of a run."""
+
     def loss(self, batch: Batch, balance: float) -> Tensor:
         """The scalar loss of a batch; `balance` is the power of rarity at this step (see `losses`)."""
         raise NotImplementedError

@@ -19,42 +19,34 @@ from soars_training.windows.task import BranchTask
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 RUN_FILE = "run.json"
-OPTIMISERS = ("adamw", "radam")
-SCHEDULES = ("cosine", "poly")
+OPTIMISERS = ("adamw", "radam", "adam")
+SCHEDULES = ("cosine", "poly", "constant", "stairs")
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """One training run.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every training run has, whatever it trains.
 
     Attributes:
-        task: what to learn.
-        features, blocks: channels per level, kernel choice per block (3x3x3 everywhere when None).
-        patch: window (z, y, x) in voxels; voi_mm (x, y, z) per heat-map group for small_hard.
-        steps, batch, learning_rate, optimiser, weight_decay: one schedule from the rate to zero after a short warm-up,
-            a cosine or nnU-Net's polynomial (1 - step / steps)^0.9.
+        steps, batch, learning_rate, optimiser, weight_decay: `schedule` is a cosine or nnU-Net's polynomial
+            (1 - step / steps)^0.9, both to zero after a short warm-up; or constant; or `stairs`.
+        stairs: (share of the steps, factor): from there on the rate is the first one times the factor.
         seed: of weights and windows. train_split: the cache's split to learn from.
         held_out: so many patients of it are kept for validation, every `validate_every` steps (0: only at the end);
             fold: (k, n) keeps the k-th of n parts instead, counted from 1.
         device: auto, cpu or cuda; threads: CPU threads; deterministic: the same bits on every repetition.
-        init: a finished run to go on from, or of which to take the layers that fit.
-        strength: of the augmentation. foreground: share of windows drawn about an organ.
         balance: power of the classes' rarity that they weigh by at the start; falls to zero over the first half.
-        dice_only: the papers' loss. supervised: decoder levels that answer. ema: decay of the averaged weights.
+        ema: decay of the averaged weights.
         checkpoint_every: steps between two checkpoints; a run resumes from the last.
     """
 
-    task: BranchTask
-    features: tuple[int, ...] = (16, 32, 64, 128, 128)
-    blocks: tuple[str, ...] | None = None
-    patch: tuple[int, int, int] = (64, 64, 64)
-    voi_mm: dict[str, tuple[float, float, float]] | None = None
     steps: int = 4000
     batch: int = 2
     learning_rate: float = 1.5e-3
     optimiser: str = "adamw"
     weight_decay: float = 1e-2
     schedule: str = "cosine"
+    stairs: tuple[tuple[float, float], ...] = ()
     seed: int = 1
     train_split: str = "train"
     held_out: int = 0
@@ -63,14 +55,48 @@ class FitOptions:
     device: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    balance: float = 0.0
+    ema: float = 0.999
+    checkpoint_every: int = 250
+
+    def check(self) -> None:
+        """Raises `InputError` for numbers that make no sense."""
+        if min(self.steps, self.batch, self.checkpoint_every) < 1:
+            raise InputError("--steps, --batch and --checkpoint-every must be at least 1")
+        if self.optimiser not in OPTIMISERS:
+            raise InputError(f"--optimiser {self.optimiser}: choose {' or '.join(OPTIMISERS)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule {self.schedule}: choose {' or '.join(SCHEDULES)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, for the checkpoint: a resumed run must have the same."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+
+@dataclass(frozen=True)
+class FitOptions(RunOptions):
+    """One training run of a branch of the cascade.
+
+    Attributes:
+        task: what to learn.
+        features, blocks: channels per level, kernel choice per block (3x3x3 everywhere when None).
+        patch: window (z, y, x) in voxels; voi_mm (x, y, z) per heat-map group for small_hard.
+        init: a finished run to go on from, or of which to take the layers that fit.
+        strength: of the augmentation. foreground: share of windows drawn about an organ.
+        dice_only: the papers' loss. supervised: decoder levels that answer.
+    """
+
+    task: BranchTask
+    features: tuple[int, ...] = (16, 32, 64, 128, 128)
+    blocks: tuple[str, ...] | None = None
+    patch: tuple[int, int, int] = (64, 64, 64)
+    voi_mm: dict[str, tuple[float, float, float]] | None = None
     init: Path | None = None
     strength: Augmentation = field(default_factory=Augmentation)
     foreground: float = 0.7
-    balance: float = 0.5
+    balance: float = field(default=0.5, kw_only=True)
     dice_only: bool = False
     supervised: int = 3
-    ema: float = 0.999
-    checkpoint_every: int = 250
 
     def architecture(self) -> UNetArchitecture:
         return self.architecture_of(self.task)
@@ -89,16 +115,7 @@ class FitOptions:
                 f"--patch {shown}: each side must be a multiple of {', '.join(map(str, divisor))} (z, y, x), "
                 f"since a network of {len(self.features)} levels halves it {len(self.features) - 1} times"
             )
-        if min(self.steps, self.batch, self.checkpoint_every) < 1:
-            raise InputError("--steps, --batch and --checkpoint-every must be at least 1")
-        if self.optimiser not in OPTIMISERS:
-            raise InputError(f"--optimiser {self.optimiser}: choose {' or '.join(OPTIMISERS)}")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"schedule {self.schedule}: choose {' or '.join(SCHEDULES)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, for the checkpoint: a resumed run must have the same."""
-        return json.loads(json.dumps(asdict(self), default=str))
+        super().check()
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,8 @@ class FittedRun:
             data = read_json(folder / RUN_FILE)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: not a finished training run ({error})") from error
+        if "system" in data:
+            raise InputError(f"{folder}: is a run of {data['system']}, not of a branch of the cascade")
         missing = sorted({f.name for f in fields(FittedRun)} - set(data))
         if missing:
             raise InputError(

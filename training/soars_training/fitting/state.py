@@ -15,7 +15,7 @@ import torch
 from soars.cells import HarmlessWriter
 from soars.errors import InputError
 from soars_training.fitting.models import Model
-from soars_training.fitting.options import BEST, LAST, FitOptions
+from soars_training.fitting.options import BEST, LAST, RunOptions
 
 LOSS_FILE, DSC_FILE, CASES_FILE = "loss.csv", "validation.csv", "held_out.csv"
 
@@ -29,7 +29,7 @@ class TrainingState:
     row. `others` are optimisers beside the weights', and `notes` what a run has to remember besides.
     """
 
-    options: FitOptions
+    options: RunOptions
     model: Model
     averaged: Model
     optimiser: torch.optim.Optimizer
@@ -45,7 +45,7 @@ class TrainingState:
 
     @staticmethod
     def new(
-        options: FitOptions, model: Model, weights: Sequence[torch.nn.Parameter] | None = None
+        options: RunOptions, model: Model, weights: Sequence[torch.nn.Parameter] | None = None
     ) -> TrainingState:
         """At step 0; `weights` are what the optimiser changes, all of the model's when None."""
         averaged = copy.deepcopy(model).requires_grad_(False).eval()
@@ -128,20 +128,28 @@ _MAY_DIFFER = ("device", "threads", "checkpoint_every", "validate_every", "init"
 """Options that a resumed run may have changed: they do not alter what is learned."""
 
 
-def make_optimiser(options: FitOptions, weights: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimiser(options: RunOptions, weights: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW in one fused pass (a tenth of a step's time less than RAdam on a CPU), or the papers' RAdam
-    with its own coupled weight decay."""
+    or Adam with their own coupled weight decay."""
     if options.optimiser == "radam":
         return torch.optim.RAdam(
             weights,
             options.learning_rate,
             weight_decay=options.weight_decay,
         )
+    if options.optimiser == "adam":
+        return torch.optim.Adam(weights, options.learning_rate, weight_decay=options.weight_decay, fused=True)
     return torch.optim.AdamW(weights, options.learning_rate, weight_decay=options.weight_decay, fused=True)
 
 
-def learning_rate(options: FitOptions, step: int) -> float:
-    """A linear warm-up over the first fiftieth, then a cosine or a polynomial to zero."""
+def learning_rate(options: RunOptions, step: int) -> float:
+    """A linear warm-up over the first fiftieth, then a cosine or a polynomial to zero; or constant, or stairs, from the
+    first step."""
+    if options.schedule == "constant":
+        return options.learning_rate
+    if options.schedule == "stairs":
+        passed = [factor for share, factor in options.stairs if step >= share * options.steps]
+        return options.learning_rate * (passed[-1] if passed else 1.0)
     warm_up = max(1, options.steps // 50)
     if step < warm_up:
         return options.learning_rate * (step + 1) / warm_up
@@ -151,7 +159,7 @@ def learning_rate(options: FitOptions, step: int) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def balance(options: FitOptions, step: int) -> float:
+def balance(options: RunOptions, step: int) -> float:
     """The power of rarity: falls linearly to zero over the first half, so that in the end all voxels count alike and
     no organ is drawn too large."""
     return options.balance * max(0.0, 1 - 2 * step / options.steps)

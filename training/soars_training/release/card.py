@@ -55,19 +55,23 @@ def _trained_on(run: FittedRun) -> str:
 
 
 def _figures(runs: Sequence[FittedRun]) -> list[str]:
-    rows = [(organ, dsc) for run in runs for organ, dsc in run.validation.items()]
-    if not rows:
-        return ["None measured: `soars-train fit` was run without `--held-out`."]
-    patients = max(len(run.held_out) for run in runs)
+    figures = [(organ, dsc) for run in runs for organ, dsc in run.validation.items()]
+    return measured_figures(figures, max((len(run.held_out) for run in runs), default=0), "soars-train fit")
+
+
+def measured_figures(figures: Sequence[tuple[str, float]], patients: int, command: str) -> list[str]:
+    """The lines of the card's figures: (organ, mean DSC) of so many held-out patients, as the command measured them."""
+    if not figures:
+        return [f"None measured: `{command}` was run without `--held-out`."]
     lines = [
         f"Mean Dice similarity coefficient of {patients} patients that were held out, on the working grid, as "
-        "`soars-train fit --held-out` measured it at the last step:",
+        f"`{command} --held-out` measured it at the last step:",
         "",
         "| organ | mean DSC |",
         "|---|---|",
     ]
-    lines += [f"| {organ} | {dsc:.3f} |" for organ, dsc in rows]
-    return [*lines, f"| **mean of organs** | **{sum(dsc for _, dsc in rows) / len(rows):.3f}** |"]
+    lines += [f"| {organ} | {dsc:.3f} |" for organ, dsc in figures]
+    return [*lines, f"| **mean of organs** | **{sum(dsc for _, dsc in figures) / len(figures):.3f}** |"]
 
 
 def _limits(runs: Sequence[FittedRun]) -> list[str]:

@@ -12,7 +12,8 @@ import shutil
 import struct
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,15 @@ class BundleFacts:
     licence: str
     card: str
 
+    def fields(self) -> dict[str, object]:
+        """As the manifest has them."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "description": self.description,
+            "licence": self.licence,
+        }
+
 
 def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bundle:
     """Write a bundle folder from finished runs (one a branch); nothing is left behind when it fails.
@@ -50,11 +60,7 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
     loaded = {run.branch: (folder, run) for folder, run in ((f, FittedRun.load(f)) for f in runs)}
     if len(loaded) != len(runs):
         raise InputError("two of the runs train the same branch; give one run a branch")
-    if output.exists():
-        raise InputError(f"{output} exists already; choose another folder or remove it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
-    try:
+    with staged_bundle(output, facts) as work:
         branches: dict[str, object] = {}
         voi_mm: Mapping[str, tuple[float, float, float]] = {}
         window_hu = WINDOWS_HU[0]
@@ -65,27 +71,33 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
             branches[branch] = branch_spec(run, files).to_dict()
             window_hu = run.windows_hu[0]
             voi_mm = run.voi_mm or voi_mm
+        fields = {
+            "window_hu": list(window_hu),
+            "branches": branches,
+            "voi_mm": {group: list(mm) for group, mm in voi_mm.items()},
+        }
+        write_manifest(work, {**facts.fields(), **fields})
+    return read_bundle(output)
+
+
+@contextmanager
+def staged_bundle(output: Path, facts: BundleFacts) -> Iterator[Path]:
+    """A folder with the model card, to be filled with weights and a manifest; it becomes `output` at the end, and
+    nothing is left behind when that fails. Raises `InputError` when `output` exists."""
+    if output.exists():
+        raise InputError(f"{output} exists already; choose another folder or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+    try:
         (work / "card.md").write_text(facts.card, encoding="utf-8")
+        yield work
         for path in work.iterdir():  # safetensors makes files that only their owner may read
             path.chmod(0o644)
-        write_manifest(
-            work,
-            {
-                "name": facts.name,
-                "version": facts.version,
-                "description": facts.description,
-                "licence": facts.licence,
-                "window_hu": list(window_hu),
-                "branches": branches,
-                "voi_mm": {group: list(mm) for group, mm in voi_mm.items()},
-            },
-        )
         work.chmod(0o755)
         work.rename(output)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    return read_bundle(output)
 
 
 def branch_spec(run: FittedRun, files: Mapping[str, str] | None = None) -> BranchSpec:

@@ -71,7 +71,7 @@ def search(
         if state.step > FIXED_SHARE * options.steps:
             batch = collate([unseen[state.step * options.batch + i] for i in range(options.batch)])
             with torch.autocast(device.type, precision, precision != torch.float32):
-                alpha_step(model, alphas, tuple(part.to(device) for part in batch))  # type: ignore[arg-type]
+                alpha_step(model, alphas, tuple(part.to(device) for part in batch))
         if state.step % RECORD_EVERY == 0 or state.step == options.steps:
             state.notes.append({"step": state.step, "shares": model.shares()})
 

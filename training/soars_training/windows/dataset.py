@@ -26,7 +26,7 @@ from soars_training.windows.augment import (
     sample,
 )
 from soars_training.windows.loaded import LoadedCase, load
-from soars_training.windows.task import BranchTask, Sample, ct_channels
+from soars_training.windows.task import Batch, BranchTask, Sample, collate, ct_channels
 
 
 class WindowDataset(Dataset[Sample]):
@@ -54,6 +54,7 @@ class WindowDataset(Dataset[Sample]):
     ) -> None:
         self.index = CacheIndex.load(folder)
         self.task, self.shape, self.seed = task, shape, seed
+        self.title, self.stackable = task.branch, task.branch != "small_hard"
         self.strength, self.foreground, self.jitter_mm = strength, foreground, jitter_mm
         self.voi_shapes = voi_shapes or {}
         self.swap = mirrored_channels(task.classes)
@@ -69,7 +70,9 @@ class WindowDataset(Dataset[Sample]):
             )
         read = [read_case(folder / e.file) for e in usable]
         self.regions = UsualRegions.learn(read)
-        self.cases = [load(c, e, task, self.regions, guide_folder) for c, e in zip(read, usable, strict=True)]
+        self._cases = [
+            load(c, e, task, self.regions, guide_folder) for c, e in zip(read, usable, strict=True)
+        ]
         self.with_class = [
             [c for c in self.cases if len(c.points) > k and len(c.points[k])]
             for k in range(len(task.classes))
@@ -79,6 +82,13 @@ class WindowDataset(Dataset[Sample]):
 
     def __getitem__(self, n: int) -> Sample:
         return self.draw(np.random.default_rng([self.seed, n]))
+
+    @property
+    def cases(self) -> list[LoadedCase]:
+        return self._cases
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        return collate(samples)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         if self.groups:

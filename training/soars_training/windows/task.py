@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -68,7 +69,29 @@ class Sample:
     possible: Tensor
 
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, ...]
+"""What a model's loss takes; for a branch of the cascade inputs, targets, known and possible, stacked."""
+
+
+class TrainingData(Protocol):
+    """Samples by number, which the loop draws in order; `data[n]` depends on the seed and n alone.
+
+    Attributes:
+        title: what is trained, for the progress bar.
+        stackable: whether samples have one shape; else the loop takes one at a time and adds up gradients.
+    """
+
+    title: str
+    stackable: bool
+
+    @property
+    def cases(self) -> Sequence[object]:
+        """What the samples are drawn from."""
+
+    def __getitem__(self, n: int) -> Any: ...
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """Samples as one batch."""
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -1,0 +1,244 @@
+"""The door for systems: one loop, one run record, one command and one export for whatever is trained behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from soars.bundle.store import load_bundle
+from soars.errors import InputError
+from soars_training.cli import main
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.fitting.models import Model
+from soars_training.fitting.options import FittedRun
+from soars_training.fitting.state import learning_rate
+from soars_training.systems.interface import SystemOptions, SystemRun, system_of_run
+from soars_training.systems.loop_system import LoopSystem, Predict, averaged_weights, score_case
+from soars_training.systems.registry import SYSTEMS, training_system
+from soars_training.windows.task import Batch
+
+ORGAN = "Brainstem"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five cases with a bright box in water; the last is of another organ only."""
+    folder = tmp_path_factory.mktemp("cache")
+    entries = []
+    for n in range(5):
+        hu = np.random.default_rng(n).normal(0, 20, (6, 6, 6))
+        hu[1:4, 1:4, 1:4] = 500
+        organ = ORGAN if n < 4 else "SpinalCord"
+        masks = {organ: ((1, 1, 1), np.ones((3, 3, 3), bool))}
+        case = CachedCase(f"c{n}", hu.astype(np.int16), (0, 0, 0), (3, 3, 3), masks, frozenset({organ}))
+        write_case(folder / f"c{n}.npz", case)
+        entries.append(IndexEntry(f"c{n}", f"c{n}.npz", "train", (organ,)))
+    CacheIndex((3, 3, 3), "boxes", entries).save(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class ThresholdOptions(SystemOptions):
+    scale_hu: float = 100.0
+
+
+class ThresholdData:
+    title, stackable = "threshold", True
+
+    def __init__(self, cases: Sequence[CachedCase], scale_hu: float) -> None:
+        self.cases, self.scale_hu = cases, scale_hu
+
+    def __getitem__(self, n: int) -> tuple[Tensor, Tensor]:
+        case = self.cases[n % len(self.cases)]
+        return _input(case, self.scale_hu), torch.from_numpy(case.full_mask(ORGAN)).float()[None]
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        return tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+
+
+class ThresholdModel(Model):
+    """A logistic regression of a voxel's HU; remembers which steps it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Conv3d(1, 1, 1)
+        self.begun: list[tuple[int, int]] = []
+
+    def begin(self, step: int, steps: int) -> None:
+        self.begun.append((step, steps))
+
+    def loss(self, batch: Batch, balance: float) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(self.network(batch[0]), batch[1])
+
+
+class Threshold(LoopSystem[ThresholdOptions]):
+    name = "threshold"
+    presets = ("laptop",)
+    last: ThresholdModel
+
+    def options(self, preset: str, organs: tuple[str, ...]) -> ThresholdOptions:
+        return ThresholdOptions(
+            organs=organs,
+            steps=60,
+            batch=2,
+            learning_rate=0.5,
+            weight_decay=0.0,
+            ema=0.5,
+            device="cpu",
+            threads=1,
+        )
+
+    def data(
+        self, options: ThresholdOptions, cases: Sequence[CachedCase], spacing_mm: Sequence[float]
+    ) -> ThresholdData:
+        return ThresholdData(cases, options.scale_hu)
+
+    def model(self, options: ThresholdOptions, data: object) -> Model:
+        Threshold.last = ThresholdModel()
+        return Threshold.last
+
+    def network(self, model: Model) -> nn.Module:
+        return model.network  # type: ignore[return-value]
+
+    def predict(
+        self, model: Model, options: ThresholdOptions, device: torch.device, precision: torch.dtype
+    ) -> Predict:
+        def predict(case: CachedCase) -> dict[str, np.ndarray]:
+            with torch.no_grad():
+                return {ORGAN: self.network(model)(_input(case, options.scale_hu)[None])[0, 0].numpy() > 0}
+
+        return predict
+
+    def settings(
+        self, options: ThresholdOptions, spacing_mm: Sequence[float], model: Model
+    ) -> dict[str, Any]:
+        return {"scale_hu": options.scale_hu}
+
+    def summary(self, options: ThresholdOptions) -> str:
+        return "A logistic regression."
+
+    def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
+        save_file(averaged_weights(folder, "network."), bundle / "weights.safetensors")
+
+
+def _input(case: CachedCase, scale_hu: float) -> Tensor:
+    return torch.from_numpy(case.ct_hu.astype(np.float32))[None] / scale_hu
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SYSTEMS, "threshold", Threshold)
+
+
+def _fit(cache: Path, output: Path, *more: str) -> int:
+    return main(
+        ["fit-system", "threshold", str(cache), str(output), "--organs", ORGAN, "--device", "cpu", *more]
+    )
+
+
+def test_any_system_learns_and_becomes_a_bundle(cache: Path, tmp_path: Path) -> None:
+    assert _fit(cache, tmp_path / "run", "--held-out", "1", "--set", "scale_hu=200") == 0
+    run = SystemRun.load(tmp_path / "run")
+    assert (run.system, run.organs, run.cases, len(run.held_out)) == ("threshold", (ORGAN,), 3, 1)
+    assert run.validation[ORGAN] > 0.95
+    assert run.parameters == 2
+    assert system_of_run(tmp_path / "run") == "threshold"
+    assert Threshold.last.begun == [(step, 60) for step in range(60)]
+    made = [
+        "export",
+        str(tmp_path / "mine"),
+        str(tmp_path / "run"),
+        "--description",
+        "A try",
+        "--licence",
+        "CC0-1.0",
+    ]
+    assert main(made) == 0
+    bundle = load_bundle(tmp_path / "mine")
+    assert (bundle.system, bundle.organs, bundle.format_version) == ("threshold", (ORGAN,), 2)
+    assert bundle.settings == {"scale_hu": 200.0}
+    assert not bundle.warnings
+    assert f"| Brainstem | {run.validation[ORGAN]:.3f} |" in bundle.card
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(cache: Path, tmp_path: Path) -> None:
+    _fit(cache, tmp_path / "whole", "--deterministic")
+    short = tmp_path / "short"
+
+    class Killed(Exception):
+        pass
+
+    class Dying(ThresholdModel):
+        def begin(self, step: int, steps: int) -> None:
+            if step == 43:
+                raise Killed
+
+    system = Threshold()
+    options = system.options("laptop", (ORGAN,))
+    system.model = lambda options, data: Dying()  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        system.fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True))
+    Threshold().fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True), resume=True)
+    mine, whole = (averaged_weights(tmp_path / f, "network.") for f in ("short", "whole"))
+    assert all(torch.equal(mine[name], whole[name]) for name in whole)
+
+
+def _changed(options: ThresholdOptions, **changes: object) -> ThresholdOptions:
+    return ThresholdOptions(**(vars(options) | changes))  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_is_said_in_a_sentence(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more, message in (
+        (["--set", "colour=1"], "has no such setting"),
+        (["--set", "scale_hu=wide"], "expected a value like 100.0"),
+        (["--preset", "gpu"], "threshold has laptop"),
+        (["--organs", "Parotid_L"], "annotates any of Parotid_L"),
+        (["--set", 'schedule="spiral"'], "schedule spiral"),
+    ):
+        assert _fit(cache, tmp_path / "bad", *more) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(InputError, match="unknown system 'vnet'"):
+        training_system("vnet")
+    assert _fit(cache, tmp_path / "run", "--steps", "1") == 0
+    assert _fit(cache, tmp_path / "run", "--steps", "1") == 2
+    with pytest.raises(InputError, match="is a run of threshold"):
+        FittedRun.load(tmp_path / "run")
+    with pytest.raises(InputError, match="lacks"):
+        (tmp_path / "run.json").write_text("{}")
+        SystemRun.load(tmp_path)
+
+
+def test_an_organ_that_is_missed_scores_nothing_and_an_unknown_one_is_left_out() -> None:
+    mask = np.ones((2, 2, 2), bool)
+    case = CachedCase(
+        "c",
+        np.zeros((4, 4, 4), np.int16),
+        (0, 0, 0),
+        (1, 1, 1),
+        {ORGAN: ((0, 0, 0), mask)},
+        frozenset({ORGAN}),
+    )
+    half = case.full_mask(ORGAN)
+    half[0] = False
+    rows = [score_case(case, found, (ORGAN, "SpinalCord")) for found in ({}, {ORGAN: half})]
+    assert [[(r.organ, r.dsc) for r in row] for row in rows] == [[(ORGAN, 0.0)], [(ORGAN, 2 * 4 / 12)]]
+
+
+def test_stairs_step_down_where_they_say() -> None:
+    stairs = ((0.2, 1 / 2), (0.5, 1 / 8), (0.9, 1 / 64), (0.95, 1 / 256))
+    options = ThresholdOptions(
+        organs=(ORGAN,), steps=120_000, learning_rate=1e-4, schedule="stairs", stairs=stairs
+    )
+    at = (0, 23_999, 24_000, 59_999, 60_000, 107_999, 108_000, 113_999, 114_000, 119_999)
+    factors = (1, 1, 1 / 2, 1 / 2, 1 / 8, 1 / 8, 1 / 64, 1 / 64, 1 / 256, 1 / 256)
+    assert [learning_rate(options, step) for step in at] == pytest.approx([1e-4 * f for f in factors])

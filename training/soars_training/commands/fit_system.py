@@ -1,0 +1,107 @@
+"""`soars-train fit-system`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soars.catalogue import CATALOGUE
+from soars.errors import InputError
+from soars_training.commands import arguments
+
+if TYPE_CHECKING:
+    from soars_training.systems.interface import SystemOptions, TrainingSystem
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("fit-system", help="train a system other than the cascade")
+    parser.add_argument("system", help="its name; an unknown one lists those there are")
+    parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
+    parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
+    parser.add_argument("--organs", help="comma-separated names; default: all that the cache annotates")
+    parser.add_argument("--preset", default="laptop", help="laptop (default) or paper")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--optimiser", choices=("adam", "adamw", "radam"))
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting of the system, the value as JSON, e.g. --set channels=[8,16,32]; run.json has them all",
+    )
+    arguments.add_run(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from soars_training.systems.registry import training_system
+
+    system = training_system(args.system)
+    options = options_of(args, system)
+    done = system.fit(args.cache, args.output, options, resume=args.resume, overwrite=args.overwrite)
+    minutes = done.seconds / 60
+    print(
+        f"{done.system}: {done.cases} cases, {len(done.organs)} organs, {options.steps} steps in {minutes:.1f} min "
+        f"-> {args.output}"
+    )
+
+
+def options_of(args: argparse.Namespace, system: TrainingSystem) -> SystemOptions:
+    """The preset's settings, but for those given; raises `InputError` for settings that the system does not have."""
+    if args.preset not in system.presets:
+        raise InputError(f"--preset {args.preset}: {system.name} has {' and '.join(system.presets)}")
+    organs = arguments.organs(args.organs, "") if args.organs else _annotated(args.cache)
+    options = system.options(args.preset, organs)
+    given: dict[str, Any] = {
+        "train_split": arguments.train_split(args.cache),
+        "held_out": args.held_out,
+        "validate_every": args.validate_every,
+        "seed": args.seed,
+        "checkpoint_every": args.checkpoint_every,
+        "device": args.device,
+        "threads": args.threads,
+        "deterministic": args.deterministic,
+    }
+    for name in ("steps", "batch", "learning_rate", "optimiser"):
+        if getattr(args, name) is not None:
+            given[name] = getattr(args, name)
+    known = {f.name for f in fields(options)} - {"organs"}
+    for text in args.set:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise InputError(
+                f"--set {name}: {system.name} has no such setting; it has {', '.join(sorted(known))}"
+            )
+        given[name] = _like(getattr(options, name), value, text)
+    return replace(options, **given)
+
+
+def _annotated(cache: Path) -> tuple[str, ...]:
+    """The organs that any case of the cache annotates, in the catalogue's order."""
+    from soars_training.cohorts.cache import CacheIndex
+
+    there = {organ for case in CacheIndex.load(cache).cases for organ in case.annotated}
+    return tuple(name for name in CATALOGUE if name in there)
+
+
+def _like(present: object, value: str, text: str) -> object:
+    """A setting's new value from JSON, of the kind of the present one; raises `InputError`."""
+    try:
+        new = json.loads(value)
+    except ValueError:
+        new = value
+    if isinstance(present, float) and type(new) is int:
+        new = float(new)
+    new = _tuples(new)
+    if present is not None and type(new) is not type(present):
+        raise InputError(f"--set {text}: expected a value like {json.dumps(present)}")
+    return new
+
+
+def _tuples(value: object) -> object:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

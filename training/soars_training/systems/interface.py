@@ -1,0 +1,118 @@
+"""What a trainable system offers, whatever it is made of.
+
+A *system* is a way of segmenting organs: here how it is trained on a cache and becomes a bundle, in `soars.systems` how
+the bundle is run. `soars-train fit-system`, `soars-train export` and the comparison of systems know nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from soars.errors import InputError
+from soars.texts import read_json
+from soars_training.fitting.options import RUN_FILE, RunOptions
+
+
+@dataclass(frozen=True)
+class SystemOptions(RunOptions):
+    """A run of a system; each system has its own subclass with settings of its own.
+
+    Attributes:
+        organs: catalogue names, in the order of the network's classes.
+    """
+
+    organs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SystemRun:
+    """What `run.json` says of a finished run of a system.
+
+    Attributes:
+        system: its name.
+        organs: what it learned.
+        source: the cohort's name, from the cache.
+        spacing_mm: of the working grid, (x, y, z).
+        cases: how many it learned from; held_out: patients kept for validation.
+        validation: organ -> mean DSC of the held-out patients at the last step, on the working grid.
+        settings: the system's own, as its bundle's manifest will have them.
+        summary: one sentence on network and training, for the model card.
+        options: the run's, for the record.
+        seconds: spent on training steps.
+        parameters: numbers that were learned.
+    """
+
+    system: str
+    organs: tuple[str, ...]
+    source: str
+    spacing_mm: tuple[float, float, float]
+    cases: int
+    held_out: tuple[str, ...]
+    validation: dict[str, float]
+    settings: dict[str, Any]
+    summary: str
+    options: dict[str, Any]
+    seconds: float
+    parameters: int
+
+    @staticmethod
+    def load(folder: Path) -> SystemRun:
+        """Raises `InputError` for a folder without a finished run of a system."""
+        try:
+            data = read_json(folder / RUN_FILE)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: not a finished training run ({error})") from error
+        missing = sorted({f.name for f in fields(SystemRun)} - set(data))
+        if missing:
+            raise InputError(
+                f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
+            )
+        for key in ("organs", "spacing_mm", "held_out"):
+            data[key] = tuple(data[key])
+        return SystemRun(**data)
+
+    def save(self, folder: Path) -> None:
+        temporary = folder / (RUN_FILE + ".part")
+        temporary.write_text(json.dumps(asdict(self), indent=1))
+        os.replace(temporary, folder / RUN_FILE)
+
+
+def system_of_run(folder: Path) -> str | None:
+    """The system that a finished run trained; None for a branch of the cascade, or where there is no run."""
+    try:
+        data = read_json(folder / RUN_FILE)
+    except (OSError, ValueError):
+        return None
+    return data.get("system") if isinstance(data, dict) else None
+
+
+class TrainingSystem(Protocol):
+    """A system that can be trained."""
+
+    name: str
+    presets: tuple[str, ...]
+
+    def options(self, preset: str, organs: tuple[str, ...]) -> SystemOptions:
+        """The settings of a preset, one of `presets`; the caller replaces fields, and `fit` checks them."""
+
+    def fit(
+        self,
+        cache: Path,
+        output: Path,
+        options: SystemOptions,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> SystemRun:
+        """Train on a cache; writes checkpoints, tables and `run.json` into `output`.
+
+        Raises `InputError` for settings or a cache that do not fit, or when `output` holds a run already and neither
+        `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
+        """
+
+    def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
+        """Put what the bundle needs beside manifest and card from a finished run's folder into the bundle's folder."""

@@ -1,0 +1,151 @@
+"""Systems that the training loop trains step by step: what they share, and the few things that each must say."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from soars.errors import InputError
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
+from soars_training.cohorts.splits import split
+from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.models import Model
+from soars_training.fitting.options import BEST, LAST
+from soars_training.fitting.state import TrainingState
+from soars_training.fitting.validate import CaseScore
+from soars_training.systems.interface import SystemOptions, SystemRun
+from soars_training.windows.task import TrainingData
+
+Options = TypeVar("Options", bound=SystemOptions)
+Predict = Callable[[CachedCase], Mapping[str, np.ndarray]]
+"""Organ -> bool mask [z, y, x] on the case's own grid; organs that were not found are left out."""
+
+
+class LoopSystem(ABC, Generic[Options]):
+    """A `TrainingSystem` whose network the loop of `soars_training.fitting` trains.
+
+    Cache, split, seeds, checkpoints, resuming, averaged weights, signals and the validation on whole patients are those
+    of the cascade's branches. A subclass says what a sample is, what the network and its loss are, how a whole patient
+    is drawn, and what its bundle holds.
+    """
+
+    name: str
+    presets: tuple[str, ...]
+
+    @abstractmethod
+    def options(self, preset: str, organs: tuple[str, ...]) -> Options:
+        """See `TrainingSystem.options`."""
+
+    @abstractmethod
+    def data(
+        self, options: Options, cases: Sequence[CachedCase], spacing_mm: Sequence[float]
+    ) -> TrainingData:
+        """The training samples of these cases; spacing is (x, y, z)."""
+
+    @abstractmethod
+    def model(self, options: Options, data: TrainingData) -> Model:
+        """The network with its loss, at random weights."""
+
+    @abstractmethod
+    def network(self, model: Model) -> nn.Module:
+        """The part of the model that a bundle holds."""
+
+    @abstractmethod
+    def predict(
+        self, model: Model, options: Options, device: torch.device, precision: torch.dtype
+    ) -> Predict:
+        """The model as a function that draws the organs of a whole patient, as inference does."""
+
+    @abstractmethod
+    def settings(self, options: Options, spacing_mm: Sequence[float], model: Model) -> dict[str, Any]:
+        """The manifest's settings."""
+
+    @abstractmethod
+    def summary(self, options: Options) -> str:
+        """One sentence on the network, for the model card."""
+
+    @abstractmethod
+    def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
+        """See `TrainingSystem.write_weights`."""
+
+    def fit(
+        self, cache: Path, output: Path, options: Options, *, resume: bool = False, overwrite: bool = False
+    ) -> SystemRun:
+        """See `TrainingSystem.fit`."""
+        options.check()
+        device = training_device(options.device)
+        claim(output, resume, overwrite)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        index = CacheIndex.load(cache)
+        learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
+        data = self.data(options, _cases(cache, learn, options.organs), index.spacing_mm)
+        held_cases = _cases(cache, held, options.organs) if held else []
+        state = TrainingState.new(options, self.model(options, data).to(device))
+        if resume:
+            state.resume(output)
+        precision = training_precision(device)
+
+        def validate() -> list[CaseScore]:
+            predict = self.predict(state.averaged, options, device, precision)
+            return [score for case in held_cases for score in score_case(case, predict(case), options.organs)]
+
+        with deterministic(options.deterministic):
+            train(state, data, output, device, validate)
+        run = SystemRun(
+            system=self.name,
+            organs=options.organs,
+            source=index.source,
+            spacing_mm=index.spacing_mm,
+            cases=len(data.cases),
+            held_out=tuple(sorted({e.patient for e in held})),
+            validation={organ: dsc for step, organ, dsc in state.scores if step == state.step},
+            settings=self.settings(options, index.spacing_mm, state.averaged),
+            summary=self.summary(options),
+            options=options.to_dict(),
+            seconds=round(state.seconds, 1),
+            parameters=sum(p.numel() for p in self.network(state.model).parameters()),
+        )
+        run.save(output)
+        return run
+
+
+def score_case(case: CachedCase, found: Mapping[str, np.ndarray], organs: Sequence[str]) -> list[CaseScore]:
+    """The DSC of every organ that the case has, 0 for one that was not found."""
+    scores = []
+    for organ in organs:
+        if organ in case.annotated and organ in case.masks:
+            truth = case.full_mask(organ)
+            mine = found.get(organ)
+            both = 0 if mine is None else int((mine & truth).sum())
+            total = int(truth.sum()) + (0 if mine is None else int(mine.sum()))
+            scores.append(CaseScore(case.name, organ, 2 * both / total))
+    return scores
+
+
+def averaged_weights(folder: Path, prefix: str, *, best: bool = False) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run's checkpoint whose names begin with ``prefix``, without it.
+
+    Raises `InputError` for a checkpoint that is missing or damaged.
+    """
+    path = folder / (BEST if best else LAST)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    except Exception as error:  # torch raises what pickle and zipfile happen to raise
+        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _cases(cache: Path, entries: Sequence[IndexEntry], organs: Sequence[str]) -> list[CachedCase]:
+    """The whole scans that annotate any of the organs; raises `InputError` when none does."""
+    usable = [e for e in entries if e.group is None and set(organs) & set(e.annotated)]
+    if not usable:
+        raise InputError(f"{cache}: none of {len(entries)} cases annotates any of {', '.join(organs)}")
+    return [read_case(cache / e.file) for e in usable]

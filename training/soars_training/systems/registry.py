@@ -1,0 +1,18 @@
+"""The systems that can be trained, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from soars.errors import InputError
+from soars_training.systems.interface import TrainingSystem
+
+SYSTEMS: dict[str, Callable[[], TrainingSystem]] = {}
+"""Name, as manifests have it -> what makes the system. Heavy packages are imported where a system needs them."""
+
+
+def training_system(name: str) -> TrainingSystem:
+    """The system of that name; raises `InputError` for an unknown one."""
+    if name not in SYSTEMS:
+        raise InputError(f"unknown system {name!r}; there are: {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]()
