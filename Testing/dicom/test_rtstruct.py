@@ -337,7 +337,7 @@ def contour(*points: tuple[float, float, float]) -> Dataset:
     return item
 
 
-def square(geometry: Geometry, z: float, low: float = 5, high: float = 10) -> Dataset:
+def square(geometry: Geometry, z: float, low: float = 4.5, high: float = 9.5) -> Dataset:
     corners = [(z, low, low), (z, low, high), (z, high, high), (z, high, low)]
     return contour(*(tuple(p) for p in geometry.to_physical(corners).tolist()))
 

@@ -277,6 +277,37 @@ def test_what_plastimatch_writes_is_read_as_it_means_it(
     assert [name for name in organs if not read.crop(name).equals(file.structures.crop(name))] == []
 
 
+def test_lines_through_voxel_centres_are_read_as_plastimatch_reads_them(
+    written: Callable[[str], Written], tmp_path: Path
+) -> None:
+    """Boxes and steps whose corners are voxel centres, some a half voxel off."""
+    scan = written("square")
+    rng = np.random.default_rng(5)
+    geometry = scan.geometry
+
+    def draw(dataset: pydicom.Dataset) -> None:
+        for item in dataset.ROIContourSequence[:6]:
+            contours = []
+            for z in range(4, 12):
+                (x0, x1, x2), (y0, y1, y2) = np.cumsum(rng.integers(4, 60, (2, 3)), axis=1) / 2 + 10
+                outline = [(x0, y0), (x2, y0), (x2, y1), (x1, y1), (x1, y2), (x0, y2)]
+                contour = pydicom.Dataset()
+                contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 6
+                points = geometry.to_physical([(z, y, x) for x, y in outline])
+                contour.ContourData = [f"{v:.8g}" for v in points.ravel()]
+                contours.append(contour)
+            item.ContourSequence = contours
+
+    dataset = pydicom.dcmread(scan.rtstruct)
+    draw(dataset)
+    drawn = list(scan.structures)[:6]
+    dataset.save_as(tmp_path / "steps.dcm")
+    masks = plastimatch_masks(tmp_path / "steps.dcm", scan.ct, drawn, geometry, tmp_path / "plastimatch")
+    read = read_rtstruct(tmp_path / "steps.dcm", geometry, scan.series)
+    for name in drawn:
+        np.testing.assert_array_equal(read.full(name), masks[name])
+
+
 # --- valid files ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("scan", SCANS)
 def test_checkers_find_no_error(

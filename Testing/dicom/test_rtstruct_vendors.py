@@ -140,6 +140,47 @@ def test_a_count_of_points_that_is_not_theirs_is_noted(clinic: Clinic) -> None:
     assert any("1 contour with a different number of points than stated" in w for w in read.warnings)
 
 
+# --- lines through voxel centres ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("off", [0.0, 3e-8, -3e-8])
+def test_a_centre_on_a_line_belongs_to_smaller_x_and_larger_y(off: float) -> None:
+    """A box of 3 x 4 voxels between centres; rounding of millimetres to voxels decides nothing."""
+    box = np.array([(2, 5), (5, 5), (5, 9), (2, 9)], dtype=float) + off
+    (_, y, x), filled = fill([Contour(0, box)])
+    _, rows, columns = np.nonzero(filled)
+    assert len(rows) == 12
+    assert (rows.min() + y, rows.max() + y) == (5, 8)
+    assert (columns.min() + x, columns.max() + x) == (3, 5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_areas_that_share_edges_hold_each_voxel_once(seed: int) -> None:
+    """A box of 20 x 20 voxels, cut into triangles at some of its voxel centres."""
+    rng = np.random.default_rng(seed)
+    shape = (30, 30)
+    triangles = [[(4, 4), (24, 4), (24, 24)], [(4, 4), (24, 24), (4, 24)]]
+    for point in rng.integers(5, 24, (6, 2)).tolist():
+        strictly_in = [
+            t
+            for t in triangles
+            if all(np.sign(turn(t, k, point)) == np.sign(turn(t, 0, t[2])) for k in range(3))
+        ]
+        for t in strictly_in:
+            triangles.remove(t)
+            triangles += [[t[k], t[(k + 1) % 3], point] for k in range(3)]
+    count = np.zeros(shape, dtype=int)
+    for corners in triangles:
+        (_, y, x), box = fill([Contour(0, np.array(corners, dtype=float))], shape)
+        count[y : y + box.shape[1], x : x + box.shape[2]] += box[0]
+    assert len(triangles) > 2
+    assert count.max() == 1 and count.sum() == 400
+
+
+def turn(triangle: list, k: int, point: tuple[float, float]) -> float:
+    """Positive when a point lies left of a triangle's side ``k``."""
+    (ax, ay), (bx, by), (px, py) = triangle[k], triangle[(k + 1) % 3], point
+    return (bx - ax) * (py - ay) - (by - ay) * (px - ax)
+
+
 # --- files without preamble ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["bare.dcm", "bare", "RS.1.2.840.113704"])
 def test_without_preamble_file_meta_information_or_ending(clinic: Clinic, name: str) -> None:

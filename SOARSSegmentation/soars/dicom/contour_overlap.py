@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from soars.dicom.contours import Contour, fill
+from soars.dicom.contours import Contour, crossings, fill
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -73,21 +73,12 @@ def area_of_overlapping(
 
 
 def _spans(outlines: Sequence[npt.NDArray[np.float64]], shape: tuple[int, int]) -> _Spans:
-    """Every contour alone, even-odd, by the rule of `soars.dicom.contours.fill`: a centre on a line belongs to the side
-    of larger x and y."""
+    """Every contour alone, even-odd."""
     lengths = np.array([len(points) for points in outlines])
     owner = np.repeat(np.arange(len(outlines)), lengths)
     start = np.concatenate(list(outlines))
     end = np.concatenate([np.roll(points, -1, axis=0) for points in outlines])
-    height, width = shape
-    from_row = np.ceil(np.clip(start[:, 1], 0, height)).astype(np.int64)
-    to_row = np.ceil(np.clip(end[:, 1], 0, height)).astype(np.int64)
-    rows = np.abs(to_row - from_row)
-    edge = np.repeat(np.arange(len(rows)), rows)
-    row = np.minimum(from_row, to_row)[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows)
-    slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
-    crossing = start[edge, 0] + (row - start[edge, 1]) * slope
-    column = np.ceil(np.clip(crossing, 0, width)).astype(np.int64)
+    edge, row, column = crossings(start, end, (0, 0), shape[::-1])
     order = np.lexsort((column, owner[edge], row))  # a closed line crosses every row an even number of times
     owners, row, column = owner[edge][order], row[order], column[order]
     spans = _Spans(owners[::2], row[::2], column[::2], column[1::2])

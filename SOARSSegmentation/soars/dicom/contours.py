@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+#: A voxel's centre lies on a line when it is this near, in voxels: far below what files say, far above rounding.
+ON_LINE = 1e-6
 PIXELS_AT_ONCE = 4_000_000
 # Of a cell's corners a b / c d (1, 2, 4, 8), which edges (0 top, 1 bottom, 2 left, 3 right) the contour
 # enters and leaves by, with the organ on its left when x points right and y up. In the two saddles (6 and 9)
@@ -174,9 +177,9 @@ def fill(
     """The voxels whose centres lie inside an odd number of contours of their slice: (first voxel (z, y, x),
     box).
 
-    Contours of one slice count together, so an inner contour is a hole. A centre exactly on a line belongs to
-    the side of larger x and y. With ``shape``, the rows and columns of the grid, nothing outside it is filled,
-    nor computed: a contour may run as far out as it likes.
+    Contours of one slice count together, so an inner contour is a hole. Centres exactly on a line: see `crossings`.
+    With ``shape``, the rows and columns of the grid, nothing outside it is filled, nor computed: a contour may run as
+    far out as it likes.
     """
     z = np.concatenate([np.full(len(c.points), c.z) for c in contours])
     start = np.concatenate([c.points for c in contours])
@@ -187,19 +190,39 @@ def fill(
     low, high = least.astype(int), most.astype(int)
     z_low, z_high = int(z.min()), int(z.max()) + 1
     box = (z_high - z_low, int(high[1] - low[1]), int(high[0] - low[0]) + 1)
-    # the rows of voxel centres that each edge crosses, half open, so that a vertex on a row counts once
-    from_row = np.ceil(np.clip(start[:, 1], low[1], high[1])).astype(int)
-    to_row = np.ceil(np.clip(end[:, 1], low[1], high[1])).astype(int)
-    first = np.minimum(from_row, to_row)
-    rows = np.abs(to_row - from_row)
-    edge = np.repeat(np.arange(len(rows)), rows)
-    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows)
-    slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
-    crossing = start[edge, 0] + (row - start[edge, 1]) * slope
-    # every centre right of a crossing changes sides
-    column = np.ceil(np.clip(crossing, low[0], high[0])).astype(int) - low[0]
-    flat = np.ravel_multi_index((z[edge] - z_low, row - low[1], column), box)
+    edge, row, column = crossings(start, end, low, high)
+    flat = np.ravel_multi_index((z[edge] - z_low, row - low[1], column - low[0]), box)
     changes = np.zeros(box, dtype=np.uint8)
     np.bitwise_xor.at(changes.reshape(-1), flat, 1)
     filled = np.bitwise_xor.accumulate(changes, axis=2)[:, :, :-1].astype(bool)
     return (z_low, int(low[1]), int(low[0])), filled
+
+
+def crossings(
+    start: FloatArray, end: FloatArray, low: npt.ArrayLike, high: npt.ArrayLike
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Where edges cross the rows of voxel centres: (edge, row, column), each of shape (n,). All centres of the row from
+    the column on change sides.
+
+    Args:
+        start, end: of the edges, (x, y) voxel indices, shape (m, 2).
+        low, high: the (x, y) box that is filled, without ``high``: beyond it an edge counts as if it ran along it.
+
+    A centre exactly on a line, up to `ON_LINE`, belongs to the area on the side of smaller x or of larger y, as in
+    plastimatch 1.9.4. Of two areas that share an edge, exactly one holds each centre on it.
+    """
+    low, high = np.asarray(low), np.asarray(high)
+    start_y, end_y = (_on_rows(points[:, 1]) for points in (start, end))
+    # half open, so that a vertex on a row counts once
+    from_row, to_row = (np.clip(np.ceil(y), low[1], high[1]).astype(np.int64) for y in (start_y, end_y))
+    rows = np.abs(to_row - from_row)
+    edge = np.repeat(np.arange(len(rows)), rows)
+    row = np.minimum(from_row, to_row)[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows)
+    slope = (end[edge, 0] - start[edge, 0]) / (end_y[edge] - start_y[edge])
+    x = start[edge, 0] + (row - start_y[edge]) * slope
+    return edge, row, np.clip(np.floor(x + ON_LINE) + 1, low[0], high[0]).astype(np.int64)
+
+
+def _on_rows(y: FloatArray) -> FloatArray:
+    rounded = np.round(y)
+    return np.where(np.abs(y - rounded) < ON_LINE, rounded, y)
