@@ -13,10 +13,12 @@ from tiny_networks import bundle_of
 
 from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import EngineInfo, choose_engine, multiplications, open_engine
-from soars.cascade.torch_engine import cpu_has_bf16
-from soars.errors import BundleError, EngineError
+from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
+from soars.errors import BundleError, EngineError, InputError
 from soars.networks.architecture import UNetArchitecture
 from soars.networks.unet import UNet
+from soars.systems.devices import torch_device
+from soars_training.fitting.loop import training_device
 
 LARGE = (32, 64, 128, 256, 320, 320)
 ARCHITECTURE = UNetArchitecture.plain(3, 5, (8, 16, 24))
@@ -134,6 +136,33 @@ def test_multiplications_are_those_of_the_convolutions() -> None:
 def test_cuda_is_refused_where_there_is_none(bundle: Bundle, engine: str) -> None:
     with pytest.raises(EngineError, match="cuda.*--device"):
         choose_engine(bundle, ["anchor"], engine=engine, device="cuda")
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that says it finds two graphics cards."""
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("soars.cascade.engine._torch_cuda_problem", cuda_problem)
+
+
+@pytest.mark.parametrize(
+    ("asked", "card"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")]
+)
+def test_a_numbered_card_is_used(bundle: Bundle, two_cards: None, asked: str, card: str) -> None:
+    assert choose_engine(bundle, ["anchor"], engine="torch", device=asked).device == card
+    assert str(torch_device(asked)) == str(training_device(asked)) == card
+
+
+def test_a_card_beyond_the_last_is_refused(bundle: Bundle, two_cards: None) -> None:
+    words = "cuda:2.*2 CUDA devices, the last of them cuda:1; choose --device cpu or auto"
+    with pytest.raises(EngineError, match=words):
+        choose_engine(bundle, ["anchor"], engine="torch", device="cuda:2")
+    with pytest.raises(EngineError, match=words):
+        torch_device("cuda:2")
+    with pytest.raises(InputError, match=words):
+        training_device("cuda:2")
 
 
 def test_weights_of_another_network_are_refused(bundle: Bundle, tmp_path: Path) -> None:

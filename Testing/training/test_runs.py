@@ -174,7 +174,9 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
 
 
 def test_a_gpu_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soars_training.fitting.loop.cuda_problem", lambda: "torch finds no CUDA device")
+    monkeypatch.setattr(
+        "soars_training.fitting.loop.cuda_problem", lambda number: "torch finds no CUDA device"
+    )
     with pytest.raises(InputError, match="--device cuda: torch finds no CUDA device; choose --device cpu"):
         training_device("cuda")
     assert training_device("auto").type == "cpu"

@@ -264,6 +264,8 @@ def test_progress_counts_up_to_the_end_of_each_stage(bundle: Bundle, scan: CtSca
         ({"engine": "torch"}, "safetensors"),
         ({"engine": "tensorrt"}, "unknown engine"),
         ({"device": "tpu"}, "unknown device"),
+        ({"device": "cuda:x"}, "unknown device"),
+        ({"device": "cuda:1"}, "device cuda:1 cannot be used"),
     ],
 )
 def test_an_engine_that_cannot_be_used_is_refused_not_replaced(

@@ -195,3 +195,37 @@ def test_bad_input_is_one_line(
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("soars: error:")]
     assert len(error) == 1 and said in error[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_series_is_chosen_among_those_of_the_ct_s_folder(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a second scan of the patient on another grid, in `soars dose` as in `soars evaluate`."""
+    for file in sorted((patient / "ct").iterdir()):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = sitk.Image(20, 20, 10, sitk.sitkInt16)
+    write_ct_series(other, tmp_path / "other", patient_id="P", patient_name="P", seed="other")
+    for file in sorted((tmp_path / "other").iterdir()):
+        file.rename(tmp_path / f"other_{file.name}")
+    (tmp_path / "other").rmdir()
+    uid = str(
+        pydicom.dcmread(next((patient / "ct").iterdir()), specific_tags=["SeriesInstanceUID"])[
+            0x0020000E
+        ].value
+    )
+    evaluate = [
+        "evaluate",
+        str(patient / "auto.seg.nrrd"),
+        str(patient / "reference.dcm"),
+        "--ct",
+        str(tmp_path),
+    ]
+    dose = [word if word != str(patient / "ct") else str(tmp_path) for word in _command(patient)]
+    for command in (evaluate, dose):
+        assert main([*command, "--processes", "1"]) == 2
+        assert uid in capsys.readouterr().err
+        assert main([*command, "--processes", "1", "--series", uid]) == 0
+        assert "Parotid_L" in capsys.readouterr().out
+        no_ct = command[: command.index("--ct")] + command[command.index("--ct") + 2 :]
+        assert main([*no_ct, "--series", uid]) == 2
+        assert "give the CT with --ct" in capsys.readouterr().err

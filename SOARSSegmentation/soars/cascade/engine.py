@@ -21,12 +21,12 @@ import numpy as np
 
 from soars.bundle.integrity import read_weights
 from soars.bundle.manifest import Bundle
+from soars.devices import EXPECTED, card_number, is_card, is_device
 from soars.errors import EngineError
 from soars.networks.architecture import UNetArchitecture
 
 log = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "torch", "onnxruntime")
 WEIGHTS = {"torch": "safetensors", "onnxruntime": "onnx"}
 """Which of a bundle's weight files an engine reads."""
@@ -36,7 +36,7 @@ LARGE_NETWORK = 100_000
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What ran the networks: ``engine`` "torch" or "onnxruntime" (with version), ``device`` "cpu" or "cuda",
+    """What ran the networks: ``engine`` "torch" or "onnxruntime" (with version), ``device`` "cpu", "cuda" or "cuda:1",
     ``precision`` "fp32", "bf16" or "fp16", ``reason`` why, in words for the report."""
 
     engine: str
@@ -72,8 +72,8 @@ def choose_engine(
     """
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
-    if device not in DEVICES:
-        raise EngineError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if not is_device(device):
+        raise EngineError(f"unknown device {device!r}; choose {EXPECTED}")
     names = list(branches)
     refused: dict[str, str] = {}
     for candidate in WEIGHTS:
@@ -167,22 +167,24 @@ def _taps(block: str) -> int:
 
 
 def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool) -> EngineInfo:
+    card, number = device if is_card(device) else "cuda", card_number(device)
     if "torch" not in usable:
         why = refused.get("torch", "onnxruntime was requested")
-        if device != "cpu" and _onnx_cuda():
-            return EngineInfo("onnxruntime", "cuda", "fp32", f"{why}; onnxruntime finds a CUDA device")
-        if device == "cuda":
+        if device != "cpu" and _onnx_cuda(number):
+            return EngineInfo("onnxruntime", card, "fp32", f"{why}; onnxruntime finds a CUDA device")
+        if is_card(device):
             raise EngineError(
-                f"device cuda cannot be used: {why}, and onnxruntime finds no CUDA device; choose --device cpu or auto"
+                f"device {device} cannot be used: {why}, and onnxruntime finds no such CUDA device; "
+                "choose --device cpu or auto"
             )
         return EngineInfo("onnxruntime", "cpu", "fp32", why)
-    cuda = _torch_cuda_problem() if device != "cpu" else "the CPU was requested"
+    cuda = _torch_cuda_problem(number) if device != "cpu" else "the CPU was requested"
     if cuda is None:
-        return EngineInfo("torch", "cuda", "fp16", "torch finds a CUDA device")
-    if device == "cuda":
-        if "onnxruntime" in usable and _onnx_cuda():
-            return EngineInfo("onnxruntime", "cuda", "fp32", f"CUDA was requested; torch: {cuda}")
-        raise EngineError(f"device cuda cannot be used: {cuda}; choose --device cpu or auto")
+        return EngineInfo("torch", card, "fp16", "torch finds a CUDA device")
+    if is_card(device):
+        if "onnxruntime" in usable and _onnx_cuda(number):
+            return EngineInfo("onnxruntime", card, "fp32", f"CUDA was requested; torch: {cuda}")
+        raise EngineError(f"device {device} cannot be used: {cuda}; choose --device cpu or auto")
     if large and _cpu_has_bf16():
         return EngineInfo(
             "torch", "cpu", "bf16", f"{cuda}; the network is large and the processor computes in bfloat16"
@@ -195,8 +197,11 @@ def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool
     )
 
 
-def _torch_cuda_problem() -> str | None:
-    """Why torch cannot use CUDA here, or None; a CPU build says so in its version, without the seconds of an import."""
+def _torch_cuda_problem(number: int) -> str | None:
+    """Why torch cannot use this CUDA device here, or None.
+
+    A CPU build says so in its version, without the seconds of an import.
+    """
     try:
         if importlib.metadata.version("torch").endswith("+cpu"):
             return "the installed torch is a CPU build"
@@ -204,7 +209,7 @@ def _torch_cuda_problem() -> str | None:
         pass
     from soars.cascade.torch_engine import cuda_problem
 
-    return cuda_problem()
+    return cuda_problem(number)
 
 
 def _cpu_has_bf16() -> bool:
@@ -213,7 +218,7 @@ def _cpu_has_bf16() -> bool:
     return cpu_has_bf16()
 
 
-def _onnx_cuda() -> bool:
+def _onnx_cuda(number: int) -> bool:
     from soars.cascade import onnx_engine
 
-    return onnx_engine.has_cuda()
+    return onnx_engine.has_cuda(number)

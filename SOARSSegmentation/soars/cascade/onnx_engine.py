@@ -13,6 +13,7 @@ import onnxruntime
 from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point, no_numbers
+from soars.devices import card_number, is_card
 from soars.errors import BundleError, CancelledError, EngineError
 
 onnxruntime.disable_telemetry_events()  # in addition to the variable that `soars` sets, which older versions ignore
@@ -46,11 +47,13 @@ class OnnxEngine:
         options.log_severity_level = _FATAL
         if threads:
             options.intra_op_num_threads = threads
-        provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+        card = is_card(device)
+        provider = "CUDAExecutionProvider" if card else "CPUExecutionProvider"
+        chosen = (provider, {"device_id": card_number(device)}) if card else provider
         path = weights.path
         _give_files(options, weights)
         try:
-            self._session = onnxruntime.InferenceSession(weights.data, options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(weights.data, options, providers=[chosen])
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BundleError(
                 f"{path}: onnxruntime cannot load this network: {_first_line(error)}"
@@ -111,15 +114,15 @@ class OnnxEngine:
         return fixed_point(self.run(window), self._spec.activation, units)
 
 
-def has_cuda() -> bool:
-    """Whether this onnxruntime was built for CUDA and finds a device."""
+def has_cuda(number: int = 0) -> bool:
+    """Whether this onnxruntime was built for CUDA and finds a device of this number."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return False
     try:
         devices = onnxruntime.get_ep_devices()
     except (AttributeError, RuntimeError):
         return True
-    return any(device.ep_name == "CUDAExecutionProvider" for device in devices)
+    return sum(device.ep_name == "CUDAExecutionProvider" for device in devices) > number
 
 
 def _give_files(options: onnxruntime.SessionOptions, weights: Weights) -> None:

@@ -111,12 +111,15 @@ class TorchEngine:
             ) from error
 
 
-def cuda_problem() -> str | None:
-    """Why torch cannot use CUDA here, or None when it can."""
+def cuda_problem(number: int = 0) -> str | None:
+    """Why torch cannot use this CUDA device here, or None when it can."""
     if torch.version.cuda is None:
         return "the installed torch is a CPU build"
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
+    there = torch.cuda.device_count()
+    if number >= there:
+        return f"torch finds {there} CUDA device{'s' * (there > 1)}, the last of them cuda:{there - 1}"
     return None
 
 

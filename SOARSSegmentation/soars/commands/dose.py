@@ -12,6 +12,7 @@ from soars.commands.options import (
     add_overwrite_option,
     add_processes_option,
     add_progress_option,
+    add_series_option,
     check_outputs,
     organ_names,
     processes,
@@ -95,6 +96,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="the CT: needed for RTSTRUCTs, and to check the dose against it; for several cases a folder of CTs",
     )
+    add_series_option(parser)
     add_organs_option(parser)
     parser.add_argument(
         "--sampling",
@@ -144,7 +146,9 @@ def run(args: argparse.Namespace) -> int:
     if args.verdicts and not constraints:
         raise InputError("--verdicts needs --constraints: a file, or head-neck for the shipped table")
     options = DoseOptions(organ_names(args.organs), args.sampling, args.dose_unit, args.empty == "absent")
-    found = find_dose_cases(args.dose, args.reference, args.substitute, args.ct, add=args.sum)
+    found = find_dose_cases(
+        args.dose, args.reference, args.substitute, args.ct, series=args.series, add=args.sum
+    )
     with reporting(args.progress) as report:
         cases = compare_cases(found, options, processes=processes(args.processes), progress=report)
         if not any(case.differences for case in cases):

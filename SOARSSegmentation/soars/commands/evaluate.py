@@ -12,6 +12,7 @@ from soars.commands.options import (
     add_overwrite_option,
     add_processes_option,
     add_progress_option,
+    add_series_option,
     check_outputs,
     organ_names,
     processes,
@@ -49,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="the CT, for RTSTRUCTs that have no grid of their own; for several cases a folder of CTs named after them",
     )
+    add_series_option(parser)
     add_organs_option(parser)
     tolerance = parser.add_mutually_exclusive_group()
     tolerance.add_argument(
@@ -107,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.tolerances is not None:
         tolerances = read_tolerances(args.tolerances)
     options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition, args.empty == "absent")
-    pairing = find_pairs(args.prediction, args.reference, args.ct)
+    pairing = find_pairs(args.prediction, args.reference, args.ct, series=args.series)
     with reporting(args.progress) as report:
         for side, names in (
             ("prediction", pairing.without_prediction),

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from soars.devices import EXPECTED, is_device
 from soars.errors import InputError
 from soars.files import Ours, check_output_file, refuse_inputs
 from soars.progress import MODES
@@ -23,14 +24,21 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Where and with what the networks run."""
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        type=_device,
+        metavar="{auto,cpu,cuda,cuda:N}",
         default="auto",
-        help="auto uses a GPU if there is a usable one; cuda fails if there is none (default: %(default)s)",
+        help="auto uses a GPU if there is a usable one; cuda, or cuda:1 for the second, fails if it is not there "
+        "(default: %(default)s)",
     )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Where and with what the networks run."""
+    add_device_option(parser)
     parser.add_argument(
         "--engine",
         choices=("auto", "torch", "onnxruntime"),
@@ -116,6 +124,12 @@ def check_outputs(
     if len({os.path.realpath(path) for path in given}) < named:
         raise InputError("two outputs have the same name")
     return list(given)
+
+
+def _device(text: str) -> str:
+    if not is_device(text):
+        raise argparse.ArgumentTypeError(f"unknown device {text!r}; choose {EXPECTED}")
+    return text
 
 
 def _names(text: str) -> tuple[str, ...]:

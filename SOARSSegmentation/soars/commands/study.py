@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.commands.options import (
+    add_device_option,
     add_overwrite_option,
     add_processes_option,
     add_progress_option,
@@ -77,12 +78,7 @@ def _add_planning(actions: _Actions) -> None:
         "DIR/key.json, which says what code stands for which arm. Keep the key from readers.",
     )
     prepare.add_argument("folder", metavar="DIR", type=Path, help="the lead's folder")
-    prepare.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where the networks run (default: auto)",
-    )
+    add_device_option(prepare)
     add_progress_option(prepare)
 
     worklist = actions.add_parser(

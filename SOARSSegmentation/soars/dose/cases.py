@@ -52,7 +52,13 @@ class CaseDose:
 
 
 def find_dose_cases(
-    dose: Path, reference: Path, substitutes: Sequence[Path], ct: Path | None = None, *, add: bool = False
+    dose: Path,
+    reference: Path,
+    substitutes: Sequence[Path],
+    ct: Path | None = None,
+    *,
+    series: str | None = None,
+    add: bool = False,
 ) -> list[DoseCase]:
     """Match one case's files, or folders of cases by name, as `soars.metrics.cases.find_pairs` does; for several
     cases, ``dose`` is a folder whose files, or folders with one RTDOSE, are named after them. With ``add``, the dose of
@@ -64,7 +70,7 @@ def find_dose_cases(
         raise InputError(f"there is no file or folder {dose}")
     found: dict[str, list[tuple[str, CasePair]]] = {}
     for name, substitute in zip(_names(substitutes), substitutes, strict=True):
-        pairing = find_pairs(substitute, reference, ct)
+        pairing = find_pairs(substitute, reference, ct, series=series)
         if pairing.without_prediction:
             log.warning("%s lacks %s, left out", substitute, ", ".join(pairing.without_prediction))
         for pair in pairing.pairs:
@@ -93,7 +99,7 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
     differences: list[DoseDifference] = []
     warnings: list[str] = []
     first = case.pairs[0][1]
-    series = read_ct(first.ct).series if first.ct else None
+    series = read_ct(first.ct, first.series).series if first.ct else None
     read = add_doses if case.dose.is_dir() else read_dose
     dose = read(case.dose, series, options.unit)
     warnings += dose.warnings

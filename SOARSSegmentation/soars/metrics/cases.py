@@ -20,14 +20,15 @@ from soars.structures.naming import use_catalogue_names
 
 @dataclass(frozen=True)
 class CasePair:
-    """One case: where its two sides are; the CT they lie on, where that is needed or given; and a file that names the
-    values of label maps that have no names of their own."""
+    """One case: where its two sides are; the CT they lie on, where that is needed or given; a file that names the
+    values of label maps that have no names of their own; and which series the CT is, in a folder of several."""
 
     case: str
     prediction: Path
     reference: Path
     ct: Path | None = None
     names: Path | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Pairing:
     without_reference: tuple[str, ...] = ()
 
 
-def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pairing:
+def find_pairs(
+    prediction: Path, reference: Path, ct: Path | None = None, *, series: str | None = None
+) -> Pairing:
     """Pair the cases of two sides.
 
     A side is one case when it is a file, a folder of masks, or a folder that leads to just one of these (as what
     `soars segment` writes); else it is a folder of cases, each a file or folder named after the case. ``ct`` is
-    the CT of the one case, or a folder of CTs, each a folder or file named after its case.
+    the CT of the one case, or a folder of CTs, each a folder or file named after its case;
+    ``series`` chooses among the series of a CT's folder (`soars.ct.images.read_ct`).
 
     Raises `InputError` when a side is missing or cannot be understood, when one side is a case and the other holds
     several, or no name is on both sides.
@@ -52,10 +56,12 @@ def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pai
     for path in (prediction, reference, *([ct] if ct else [])):
         if not path.exists():
             raise InputError(f"there is no file or folder {path}")
+    if series and ct is None:
+        raise InputError("a series is chosen among those of a CT: give the CT with --ct, too")
     names = _shared_names(reference) or _shared_names(prediction)
     alone = [structure_source(path, names) for path in (prediction, reference)]
     if alone[0] is not None and alone[1] is not None:
-        return Pairing((CasePair(_case_name(reference, alone[1]), alone[0], alone[1], ct, names),))
+        return Pairing((CasePair(_case_name(reference, alone[1]), alone[0], alone[1], ct, names, series),))
     for path, other in ((prediction, reference), (reference, prediction)):
         if not path.is_dir():
             raise InputError(
@@ -68,7 +74,9 @@ def find_pairs(prediction: Path, reference: Path, ct: Path | None = None) -> Pai
             f"no case of {prediction} ({_few(found[0])}) has the name of a case of {reference} ({_few(found[1])})"
         )
     return Pairing(
-        tuple(CasePair(case, found[0][case], found[1][case], _ct_of(case, ct), names) for case in common),
+        tuple(
+            CasePair(case, found[0][case], found[1][case], _ct_of(case, ct), names, series) for case in common
+        ),
         tuple(case for case in found[1] if case not in found[0]),
         tuple(case for case in found[0] if case not in found[1]),
     )
@@ -98,7 +106,7 @@ def without_undrawn(reference: StructureSet) -> StructureSet:
 def _read(pair: CasePair) -> tuple[StructureSet, StructureSet]:
     """Both sides on one grid that covers both, so that neither is cut off: the CT's, or the reference's, or that of
     the side that has one, extended as far as the other side reaches."""
-    scan = read_ct(pair.ct) if pair.ct else None
+    scan = read_ct(pair.ct, pair.series) if pair.ct else None
     options = ReadOptions(
         Geometry.of(scan.image) if scan else None, scan.series if scan else None, names=pair.names
     )

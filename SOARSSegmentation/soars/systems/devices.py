@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from soars.devices import EXPECTED, card_number, is_card, is_device
 from soars.errors import EngineError
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def torch_device(device: str, engine: str = "auto") -> torch.device:
-    """The device for "auto", "cpu" or "cuda".
+    """The device for "auto", "cpu", "cuda" or "cuda:1".
 
     Raises `EngineError` for one that is not there, and for an engine other than torch.
     """
@@ -21,11 +22,13 @@ def torch_device(device: str, engine: str = "auto") -> torch.device:
 
     if engine not in ("auto", "torch"):
         raise EngineError(f"engine {engine} cannot run this bundle, only torch can; choose --engine auto")
+    if not is_device(device):
+        raise EngineError(f"unknown device {device!r}; choose {EXPECTED}")
     if device == "cpu":
         return torch.device("cpu")
-    problem = cuda_problem()
+    problem = cuda_problem(card_number(device))
     if problem is None:
-        return torch.device("cuda")
-    if device.startswith("cuda"):
+        return torch.device(device if is_card(device) else "cuda")
+    if is_card(device):
         raise EngineError(f"device {device} cannot be used: {problem}; choose --device cpu or auto")
     return torch.device("cpu")

@@ -24,7 +24,7 @@ class SegmentOptions:
     """How to run.
 
     Attributes:
-        device: "auto", "cpu" or "cuda"; a device requested by name is used or refused, never replaced.
+        device: "auto", "cpu", "cuda" or "cuda:1"; a device requested by name is used or refused, never replaced.
         engine: "auto", "torch" or "onnxruntime".
         organs: names (any alias of the catalogue) to segment; all that the bundle covers when None.
         threads: of the processor; all that this process may use when None.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars import catalogue
+from soars.commands.options import add_device_option
 from soars.errors import InputError
 from soars.texts import read_json
 from soars_training.cohorts.layouts import SHAPES
@@ -61,7 +62,7 @@ def add_computer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-every", type=int, default=250, metavar="STEPS", help="(default %(default)s)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
 
 

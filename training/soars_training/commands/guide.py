@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from soars.commands.options import add_device_option
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -13,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("anchor", type=Path, help="the anchor branch's run folder")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
+from soars.devices import card_number, is_card
 from soars.errors import CancelledError, InputError
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
@@ -68,10 +69,12 @@ def train(
 
 def training_device(name: str) -> torch.device:
     """The device asked for; `auto` takes a CUDA device if there is one. Raises `InputError` for one that is absent."""
-    problem = cuda_problem()
-    if name == "cuda" and problem:
-        raise InputError(f"--device cuda: {problem}; choose --device cpu or auto")
-    return torch.device("cpu" if name == "cpu" or problem else "cuda")
+    problem = cuda_problem(card_number(name))
+    if is_card(name) and problem:
+        raise InputError(f"--device {name}: {problem}; choose --device cpu or auto")
+    if name == "cpu" or problem:
+        return torch.device("cpu")
+    return torch.device(name if is_card(name) else "cuda")
 
 
 def training_precision(device: torch.device) -> torch.dtype:

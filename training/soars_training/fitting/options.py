@@ -34,7 +34,7 @@ class RunOptions:
         seed: of weights and windows. train_split: the cache's split to learn from.
         held_out: so many patients of it are kept for validation, every `validate_every` steps (0: only at the end);
             fold: (k, n) keeps the k-th of n parts instead, counted from 1.
-        device: auto, cpu or cuda; threads: CPU threads; deterministic: the same bits on every repetition.
+        device: auto, cpu, cuda or cuda:1; threads: CPU threads; deterministic: the same bits on every repetition.
         balance: power of the classes' rarity that they weigh by at the start; falls to zero over the first half.
         ema: decay of the averaged weights.
         checkpoint_every: steps between two checkpoints; a run resumes from the last.

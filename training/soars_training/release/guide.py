@@ -19,6 +19,7 @@ from soars.bundle.integrity import Weights
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import CtChannel, Foreground, slide
+from soars.devices import is_card
 from soars.errors import InputError
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.fitting.options import FittedRun
@@ -32,7 +33,7 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
     run = FittedRun.load(anchor_run)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = "bf16" if device == "cuda" or cpu_has_bf16() else "fp32"
+    precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as folder:
         weights = Path(folder) / "anchor.safetensors"

@@ -135,7 +135,7 @@ def run_task(
                 fast=fast,
                 task=task.name,
                 roi_subset=classes if task.name == "total" else None,
-                device="gpu" if device == "cuda" else device,
+                device=device.replace("cuda", "gpu"),
                 quiet=True,
                 nr_thr_resamp=1,
                 nr_thr_saving=1,

@@ -72,7 +72,7 @@ class TotalSegmentatorSystem:
         problem = self.problem(organs)
         if problem is not None:
             raise EngineError(problem)
-        device = torch_device(options.device, options.engine).type
+        device = str(torch_device(options.device, options.engine))
         fast = fast_by_default() if options.fast is None else options.fast
         label_maps: list[Labelled] = []
         sources: dict[str, Source] = {}
