@@ -277,7 +277,7 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
             self.review(Path(folder))
 
     def review(self, folder: Path) -> None:
-        from soars.effort.log import read_log, session_logs
+        from soars.effort.log import PROPOSAL_FILE, read_log, session_logs
         from soars.formats.segnrrd import read_seg_nrrd
         from SOARSSegmentationLib.export.seg_nrrd import export_seg_nrrd
         from SOARSSegmentationLib.export.session_log import export_log
@@ -337,7 +337,7 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
 
         self.delayDisplay("Exporting it")
         path = export_seg_nrrd(node, folder / "organs.seg.nrrd").path
-        before = read_seg_nrrd(session.folder / "proposal.seg.nrrd").voxels(self.ORGAN)
+        before = read_seg_nrrd(session.folder / PROPOSAL_FILE).voxels(self.ORGAN)
         self.assertEqual(read_seg_nrrd(path).voxels(self.ORGAN), before - removed)
         export_log(session.folder, folder / "log")
         self.assertTrue(session_logs(folder / "log"))

@@ -17,6 +17,14 @@ FORMATS = (".png", ".svg", ".pdf")
 MAKER = "SOARSSegmentation"
 """Recorded in every picture as the program that made it."""
 
+_STRATUM_TINT = {"anchor": "#2c7fb8", "mid_level": "#41ab5d", "small_hard": "#e6842a"}
+_OTHER_TINT = "#8c8c8c"
+
+
+def stratum_tint(stratum: str) -> str:
+    """The colour of a stratum's organs in every figure; grey for all others."""
+    return _STRATUM_TINT.get(stratum, _OTHER_TINT)
+
 
 def check_figure_path(path: Path) -> None:
     """Raise `InputError` when no figure can be written under this name, or matplotlib is missing."""

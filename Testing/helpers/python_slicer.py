@@ -13,6 +13,7 @@ from pathlib import Path
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.findings.finding import ExpectedDsc, Finding
 from soars.formats.segnrrd import write_seg_nrrd
+from soars.report.outputs import RECORD, SEGMENTATION
 from soars.report.record import (
     ABSENT,
     NOT_COVERED,
@@ -63,7 +64,7 @@ def prepare_results(
 ) -> Path:
     """What ``soars segment`` would leave of a CT on which it found these structures."""
     folder.mkdir(parents=True)
-    write_seg_nrrd(structures, folder / "segmentation.seg.nrrd")
+    write_seg_nrrd(structures, folder / SEGMENTATION)
     organs = []
     for name in SOARS42:
         oar = CATALOGUE[name]
@@ -91,7 +92,7 @@ def prepare_results(
         timings_s={"anchor": 4.0, "small_hard": 7.0},
         finished_utc="2026-11-21T08:30:00Z",
     )
-    (folder / "run.json").write_text(record.to_json(), encoding="utf-8")
+    (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return folder
 
 

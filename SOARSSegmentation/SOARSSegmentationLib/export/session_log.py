@@ -9,21 +9,26 @@ from soars.errors import InputError
 from SOARSSegmentationLib.export.exported import Exported
 from SOARSSegmentationLib.translation import _
 
-RESULT_FILES = ("proposal.seg.nrrd", "result.seg.nrrd")
-"""What lies beside an effort log."""
-
 
 def export_log(session_folder: Path, folder: Path) -> Exported:
     """Copy a session's logs, and the proposal and the result beside them, into a folder, all or none.
 
     `InputError` when there is no log, the folder holds such files already, or cannot be written.
     """
+    from soars.effort.log import PROPOSAL_FILE, RESULT_FILE
     from soars.files import staged_folder
 
     logs = logs_of(session_folder)
     if not logs:
         raise InputError(f"there is no effort log in {session_folder}")
-    files = [*logs, *(session_folder / name for name in RESULT_FILES if (session_folder / name).is_file())]
+    files = [
+        *logs,
+        *(
+            session_folder / name
+            for name in (PROPOSAL_FILE, RESULT_FILE)
+            if (session_folder / name).is_file()
+        ),
+    ]
     with staged_folder(Path(folder), [file.name for file in files]) as staging:
         for file in files:
             try:

@@ -42,13 +42,14 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
     longer in the scene or the folder cannot be read; the scene is then as it was.
     """
     from soars.formats.segnrrd import read_seg_nrrd
+    from soars.report.outputs import RECORD, SEGMENTATION
     from soars.report.record import ABSENT, PRESENT, read_run
     from soars.structures import StructureInfo, StructureSet
 
     if volume_node is None or volume_node.GetScene() is not mrml_scene or volume_node.GetImageData() is None:
         raise InputError("the CT was removed from the scene while it was segmented: nothing was added")
-    record = read_run(folder / "run.json")
-    found = read_seg_nrrd(folder / "segmentation.seg.nrrd")
+    record = read_run(folder / RECORD)
+    found = read_seg_nrrd(folder / SEGMENTATION)
     structures = StructureSet(found.geometry)
     for organ in record.organs:
         if organ.state not in (PRESENT, ABSENT):

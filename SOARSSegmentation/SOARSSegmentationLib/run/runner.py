@@ -32,12 +32,12 @@ import soars
 from soars.commands.segment import DEFAULT_BUNDLE
 from soars.errors import InputError, SoarsError
 from soars.progress import Progress
+from soars.report.outputs import SEGMENTATION
 from SOARSSegmentationLib.run.process import WINDOWS, child_environment, end_group, end_windows_tree
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
 """Where the package `soars` lies: the child is started there, so that it finds it."""
 FOLDER_PREFIX = "soars-run-"
-SEGMENTATION_FILE = "segmentation.seg.nrrd"
 POLL_MS = 100
 """How often `Runner.poll` should be called."""
 ASLEEP_S = 10.0
@@ -292,7 +292,7 @@ class Runner:
         if code != 0:
             self._fail(_message(code, list(self._tail)))
             return
-        if not (self._output / SEGMENTATION_FILE).is_file():
+        if not (self._output / SEGMENTATION).is_file():
             self._fail("the segmentation ended without a result: see the report")
             return
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import qt
 
 from soars.errors import InputError
+from soars.networks.names import BRANCHES
 from SOARSSegmentationLib.desktop import waiting
 from SOARSSegmentationLib.panels.inputs_panel import InputsPanel
 from SOARSSegmentationLib.panels.parts import sentence
@@ -21,7 +22,6 @@ from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
 
 _GPU_LOOK_MS = 100
-_RUN_BRANCHES = ("anchor", "mid_level", "detection", "small_hard")
 _ALLOWED_BY = Change.SCENE | Change.ENTERED | Change.CT | Change.MODEL | Change.RUN | Change.SESSION
 
 
@@ -126,7 +126,7 @@ class ProposeSection(Section):
         dependencies.ask_and_install(dependencies.missing(device, self._gpu))
         self.panel.show(p, self._gpu)  # what runs may be another engine now
         entry = self.panel.entry
-        branches = entry.bundle.branches if entry is not None and entry.bundle is not None else _RUN_BRANCHES
+        branches = entry.bundle.branches if entry is not None and entry.bundle is not None else BRANCHES
         self.run.start(p.volume, options, branches)
         self._show_running(True)
 

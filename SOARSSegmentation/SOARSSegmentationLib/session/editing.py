@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.effort.change import OrganChange, organ_change
-from soars.effort.log import new_log_path, read_session, session_logs
+from soars.effort.log import PROPOSAL_FILE, RESULT_FILE, new_log_path, read_session, session_logs
 from soars.effort.recorder import Recorder
 from soars.effort.records import Event, Header
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED, OrganReview, review
@@ -32,7 +32,7 @@ from SOARSSegmentationLib.scene.segments import COMPLETED, STATUS_TAG
 from SOARSSegmentationLib.scene.segments import IN_PROGRESS as STATUS_IN_PROGRESS
 from SOARSSegmentationLib.session.beginning import earlier_reviews, segments_of
 from SOARSSegmentationLib.session.listening import SceneWatch
-from SOARSSegmentationLib.session.saving import PROPOSAL_FILE, RESULT_FILE, Saving
+from SOARSSegmentationLib.session.saving import Saving
 
 if TYPE_CHECKING:
     from soars.structures import Mask

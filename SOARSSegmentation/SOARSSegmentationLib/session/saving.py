@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soars.effort.log import PROPOSAL_FILE, RESULT_FILE
 from soars.errors import SoarsError
-from soars.study.edits import PROPOSAL_FILE, RESULT_FILE
 from SOARSSegmentationLib.scene import seg_file
 
 if TYPE_CHECKING:

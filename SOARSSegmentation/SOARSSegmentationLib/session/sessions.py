@@ -15,7 +15,14 @@ import slicer
 import soars
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.effort.identity import contours_sha256, image_sha256
-from soars.effort.log import interrupted_sessions, read_log, session_folder, session_logs
+from soars.effort.log import (
+    PROPOSAL_FILE,
+    RESULT_FILE,
+    interrupted_sessions,
+    read_log,
+    session_folder,
+    session_logs,
+)
 from soars.effort.records import REVISE, Header, validate
 from soars.effort.review import ACCEPTED, IN_PROGRESS
 from soars.errors import InputError
@@ -33,7 +40,6 @@ from SOARSSegmentationLib.scene.segments import (
     tag_of,
 )
 from SOARSSegmentationLib.session.editing import EditingSession
-from SOARSSegmentationLib.session.saving import PROPOSAL_FILE, RESULT_FILE
 
 
 @dataclass(frozen=True)

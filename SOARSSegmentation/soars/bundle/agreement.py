@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from soars.errors import BundleError
+from soars.networks.names import Branch, channels
 
 if TYPE_CHECKING:
     from soars.bundle.manifest import BranchSpec
 
 
-def check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, object]) -> None:
+def check_agreement(branches: Mapping[Branch, BranchSpec], voi_mm: Mapping[str, object]) -> None:
     """Check that classes, channels, anchors, heat maps and VOIs of the branches fit together."""
     from soars.catalogue import CATALOGUE
 
@@ -36,12 +37,11 @@ def check_agreement(branches: Mapping[str, BranchSpec], voi_mm: Mapping[str, obj
             owner[name] = branch.name
         if "anchor" in branch.inputs and not anchors:
             raise BundleError(f"{where}.inputs: 'anchor' is an input, but the bundle has no anchor branch")
-        width = {"ct": max(1, len(branch.windows_hu)), "anchor": anchors, "heatmap": 1}
-        channels = sum(width[channel] for channel in branch.inputs)
-        if branch.architecture.in_channels != channels:
+        wanted = channels(branch.inputs, windows=max(1, len(branch.windows_hu)), anchors=anchors)
+        if branch.architecture.in_channels != wanted:
             raise BundleError(
                 f"{where}.architecture: in_channels is {branch.architecture.in_channels}, but the inputs "
-                f"{', '.join(branch.inputs)} make {channels}"
+                f"{', '.join(branch.inputs)} make {wanted}"
             )
         background = 1 if branch.activation == "softmax" else 0
         expected = len(branch.classes) + background

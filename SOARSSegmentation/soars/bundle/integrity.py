@@ -12,6 +12,7 @@ from pathlib import Path
 from soars.bundle.manifest import MANIFEST, Bundle, FileEntry
 from soars.bundle.onnx_graph import external_files
 from soars.errors import BundleError
+from soars.networks.names import Branch, WeightKind
 
 _CHUNK = 1 << 20
 
@@ -31,7 +32,7 @@ class Weights:
     external: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def read_weights(bundle: Bundle, branch: str, kind: str) -> Weights:
+def read_weights(bundle: Bundle, branch: Branch, kind: WeightKind) -> Weights:
     """A branch's weights of a kind ("safetensors" or "onnx"), each file read once, hashed and kept.
 
     Raises `BundleError` when the bundle has none of that kind, when a file differs from the manifest, or when the graph

@@ -65,6 +65,17 @@ from soars.bundle.fields import (
 )
 from soars.errors import BundleError
 from soars.networks.architecture import UNetArchitecture
+from soars.networks.names import (
+    ACTIVATIONS,
+    BRANCHES,
+    INPUTS,
+    WEIGHT_KINDS,
+    Activation,
+    Branch,
+    Input,
+    WeightKind,
+    one_of,
+)
 from soars.texts import parse_json
 
 FORMAT_VERSION = 2
@@ -74,10 +85,6 @@ CASCADE = "cascade"
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 << 20
 """Bytes; a longer manifest is refused unread."""
-BRANCHES = ("anchor", "mid_level", "detection", "small_hard")
-INPUTS = ("ct", "anchor", "heatmap")
-ACTIVATIONS = ("softmax", "sigmoid", "heatmap")
-WEIGHT_KINDS = ("safetensors", "onnx")
 SPACING_MM, VOI_MM = (0.05, 50.0), (1.0, 2000.0)
 """Smallest and largest voxel of a network's grid, and extent of a volume of interest: anything outside these limits
 would need more memory than any computer has, or hold no voxel."""
@@ -93,7 +100,7 @@ class BranchSpec:
     """One network of the cascade.
 
     Attributes:
-        name: "anchor", "mid_level", "detection" or "small_hard".
+        name: which branch it is.
         inputs: what the input channels hold, in order: "ct" (1 channel, or one per window), "anchor" (one per
             anchor class, without background), "heatmap" (1, the VOI's own heat map).
         classes: catalogue names without background; for the detection branch the heat maps' groups.
@@ -105,14 +112,14 @@ class BranchSpec:
         windows_hu: windows of the CT, one input channel each; the bundle's own window alone when empty.
     """
 
-    name: str
-    inputs: tuple[str, ...]
+    name: Branch
+    inputs: tuple[Input, ...]
     classes: tuple[str, ...]
-    activation: str
+    activation: Activation
     spacing_mm: tuple[float, float, float]
     patch: tuple[int, int, int]
     architecture: UNetArchitecture
-    files: Mapping[str, str]
+    files: Mapping[WeightKind, str]
     windows_hu: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +172,7 @@ class Bundle:
     description: str
     licence: str
     window_hu: tuple[float, float]
-    branches: Mapping[str, BranchSpec]
+    branches: Mapping[Branch, BranchSpec]
     voi_mm: Mapping[str, tuple[float, float, float]]
     card: str
     files: Mapping[str, FileEntry]
@@ -189,7 +196,7 @@ class Bundle:
         """Size of all files except the manifest."""
         return sum(entry.size_bytes for entry in self.files.values())
 
-    def weights(self, branch: str, kind: str) -> Path:
+    def weights(self, branch: Branch, kind: WeightKind) -> Path:
         """Path of a branch's weights of a kind ("safetensors" or "onnx").
 
         Raises `BundleError` when the bundle has no such file.
@@ -331,23 +338,29 @@ def _of_cascade(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
     return replace(bundle, window_hu=window, branches=branches, voi_mm=voi_mm)
 
 
-def _branch(name: str, entry: Any, version: int) -> BranchSpec:
+_ALLOWED_INPUTS: Mapping[Branch, tuple[Input, ...]] = {"small_hard": INPUTS, "anchor": ("ct",)}
+
+
+def _branch(name: Branch, entry: Any, version: int) -> BranchSpec:
     where = f"branches.{name}"
     keys = ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files")
     check_keys(entry, keys if version < 2 else (*keys, "windows_hu"), where)
-    inputs = get_names(entry, "inputs", where)
-    allowed = {"small_hard": INPUTS, "anchor": ("ct",)}.get(name, ("ct", "anchor"))
-    for channel in inputs:
-        if channel not in INPUTS:
-            raise BundleError(f"{where}.inputs: unknown input {channel!r}; known: {', '.join(INPUTS)}")
+    allowed = _ALLOWED_INPUTS.get(name, ("ct", "anchor"))
+    inputs = []
+    for text in get_names(entry, "inputs", where):
+        channel = one_of(text, INPUTS)
+        if channel is None:
+            raise BundleError(f"{where}.inputs: unknown input {text!r}; known: {', '.join(INPUTS)}")
         if channel not in allowed:
             raise BundleError(f"{where}.inputs: {channel!r} cannot be an input of this branch")
+        inputs.append(channel)
     if inputs[0] != "ct":
         raise BundleError(f"{where}.inputs: 'ct' must come first, got {', '.join(inputs)}")
-    activation = get_text(entry, "activation", where)
-    if activation not in ACTIVATIONS:
+    asked = get_text(entry, "activation", where)
+    activation = one_of(asked, ACTIVATIONS)
+    if activation is None:
         raise BundleError(
-            f"{where}.activation: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}"
+            f"{where}.activation: unknown activation {asked!r}; known: {', '.join(ACTIVATIONS)}"
         )
     if (activation == "heatmap") != (name == "detection"):
         raise BundleError(
@@ -377,7 +390,7 @@ def _branch(name: str, entry: Any, version: int) -> BranchSpec:
         raise BundleError(f"{where}.files: no weights; expected {' or '.join(WEIGHT_KINDS)}")
     return BranchSpec(
         name=name,
-        inputs=inputs,
+        inputs=tuple(inputs),
         classes=get_names(entry, "classes", where),
         activation=activation,
         spacing_mm=(spacing[0], spacing[1], spacing[2]),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from soars.errors import EngineError
+from soars.networks.names import Activation, Branch, Precision
 
 
-def no_numbers(branch: str, device: str, precision: str) -> EngineError:
+def no_numbers(branch: Branch, device: str, precision: Precision) -> EngineError:
     """The error for a network that gives NaN or infinity: taken as probabilities they would mean "no organ here"."""
     advice = (
         "the weights are damaged"
@@ -19,7 +20,7 @@ def no_numbers(branch: str, device: str, precision: str) -> EngineError:
     )
 
 
-def fixed_point(logits: np.ndarray, activation: str, units: np.ndarray) -> np.ndarray:
+def fixed_point(logits: np.ndarray, activation: Activation, units: np.ndarray) -> np.ndarray:
     """Apply the activation to logits [channel, z, y, x] (overwritten), multiply by `units`, float32 [z, y, x], and
     round to uint16."""
     if activation == "softmax":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,11 +24,17 @@ from soars.bundle.manifest import Bundle
 from soars.devices import EXPECTED, card_number, is_card, is_device
 from soars.errors import EngineError
 from soars.networks.architecture import UNetArchitecture
+from soars.networks.names import (
+    ENGINE_CHOICES,
+    Branch,
+    EngineName,
+    Precision,
+    WeightKind,
+)
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("auto", "torch", "onnxruntime")
-WEIGHTS = {"torch": "safetensors", "onnxruntime": "onnx"}
+WEIGHTS: Mapping[EngineName, WeightKind] = {"torch": "safetensors", "onnxruntime": "onnx"}
 """Which of a bundle's weight files an engine reads."""
 LARGE_NETWORK = 100_000
 """Multiplications per voxel from which a network is worth bfloat16 (nnU-Net's usual one has 215,000)."""
@@ -39,9 +45,9 @@ class EngineInfo:
     """What ran the networks: ``engine`` "torch" or "onnxruntime" (with version), ``device`` "cpu", "cuda" or "cuda:1",
     ``precision`` "fp32", "bf16" or "fp16", ``reason`` why, in words for the report."""
 
-    engine: str
+    engine: EngineName
     device: str
-    precision: str
+    precision: Precision
     reason: str
 
 
@@ -63,19 +69,19 @@ class Engine(Protocol):
 
 
 def choose_engine(
-    bundle: Bundle, branches: Iterable[str], *, engine: str = "auto", device: str = "auto"
+    bundle: Bundle, branches: Iterable[Branch], *, engine: str = "auto", device: str = "auto"
 ) -> EngineInfo:
     """Decide what runs these branches of the bundle.
 
     Raises `EngineError` when an engine or device asked for is not there, when the bundle has no weights for the engine,
     or when no engine can be used.
     """
-    if engine not in ENGINES:
-        raise EngineError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    if engine not in ENGINE_CHOICES:
+        raise EngineError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINE_CHOICES)}")
     if not is_device(device):
         raise EngineError(f"unknown device {device!r}; choose {EXPECTED}")
     names = list(branches)
-    refused: dict[str, str] = {}
+    refused: dict[EngineName, str] = {}
     for candidate in WEIGHTS:
         missing = [b for b in names if WEIGHTS[candidate] not in bundle.branches[b].files]
         if importlib.util.find_spec(candidate) is None:
@@ -102,7 +108,7 @@ def choose_engine(
 
 def open_engine(
     bundle: Bundle,
-    branch: str,
+    branch: Branch,
     info: EngineInfo,
     threads: int | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -135,7 +141,7 @@ class OpenEngines:
     def open(
         self,
         bundle: Bundle,
-        branch: str,
+        branch: Branch,
         info: EngineInfo,
         threads: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
@@ -166,7 +172,7 @@ def _taps(block: str) -> int:
     return {"2d": k * k, "3d": k**3, "p3d": k * k + k}[kind]
 
 
-def _choose(usable: list[str], device: str, refused: dict[str, str], large: bool) -> EngineInfo:
+def _choose(usable: list[EngineName], device: str, refused: dict[EngineName, str], large: bool) -> EngineInfo:
     card, number = device if is_card(device) else "cuda", card_number(device)
     if "torch" not in usable:
         why = refused.get("torch", "onnxruntime was requested")

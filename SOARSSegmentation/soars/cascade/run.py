@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
-from soars.bundle.manifest import BRANCHES, Bundle
+from soars.bundle.manifest import Bundle
 from soars.cascade import branches, postprocess
 from soars.cascade.branches import Detection, Scan
 from soars.cascade.confidence import SoftOrgan, soft_dice, soft_organs
@@ -24,6 +24,7 @@ from soars.errors import CancelledError
 from soars.findings.checks import check_contours, unsure_findings
 from soars.findings.finding import CHECK, ExpectedDsc, Finding, Locator
 from soars.findings.review import ReviewTables
+from soars.networks.names import BRANCHES, Branch
 from soars.progress import Progress, Reporter
 from soars.structures import StructureSet
 
@@ -72,16 +73,16 @@ class Run:
         finally:
             self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
 
-    def engine(self, branch: str) -> Engine:
+    def engine(self, branch: Branch) -> Engine:
         """Open the branch's network, as a stage of its own."""
         with self.stage("load", f"loading the {branch} network"):
             opening = open_engine if self.engines is None else self.engines.open
             return opening(self.bundle, branch, self.info, self.threads, self.cancelled)
 
 
-def needed_branches(bundle: Bundle, organs: Collection[str]) -> tuple[str, ...]:
+def needed_branches(bundle: Bundle, organs: Collection[str]) -> tuple[Branch, ...]:
     """The branches that must run for these organs, in the order of the cascade."""
-    needed = {
+    needed: set[Branch] = {
         b.name for b in bundle.branches.values() if b.name != "detection" and set(b.classes) & set(organs)
     }
     if "small_hard" in needed:
@@ -149,13 +150,13 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
     return result
 
 
-def _whole(run: Run, scan: Scan, branch: str, anchors: ProbabilityMap | None) -> ProbabilityMap:
+def _whole(run: Run, scan: Scan, branch: Branch, anchors: ProbabilityMap | None) -> ProbabilityMap:
     engine = run.engine(branch)
     with run.stage(branch, f"{branch.replace('_', '-')} branch") as step:
         return branches.segment_whole(scan, run.bundle.branches[branch], engine, anchors, step)
 
 
-def _place(run: Run, scan: Scan, branch: str, map: ProbabilityMap, wanted: Collection[str]) -> Placed:
+def _place(run: Run, scan: Scan, branch: Branch, map: ProbabilityMap, wanted: Collection[str]) -> Placed:
     with run.stage("contours", f"{branch.replace('_', '-')} organs on the CT's grid") as step:
         return branches.masks_on_ct(map, run.bundle.branches[branch], scan.geometry, wanted, step)
 

@@ -13,6 +13,7 @@ from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import no_numbers
 from soars.errors import BundleError, EngineError
+from soars.networks.names import Precision
 from soars.networks.unet import UNet
 
 _CHUNK = 1 << 18
@@ -35,7 +36,7 @@ class TorchEngine:
         spec: BranchSpec,
         *,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         threads: int | None = None,
     ) -> None:
         if threads:

@@ -13,10 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from soars.errors import InputError
 
-STRATA = ("anchor", "mid_level", "small_hard", "extra")
+Stratum = Literal["anchor", "mid_level", "small_hard", "extra"]
+STRATA: tuple[Stratum, ...] = get_args(Stratum)
+STRATUM_TITLES: Mapping[str, str] = MappingProxyType(
+    {"anchor": "anchor", "mid_level": "mid-level", "small_hard": "small and hard", "extra": "other"}
+)
+"""The strata in tables and figures."""
 
 SETS: Mapping[str, str] = MappingProxyType(
     {
@@ -65,7 +71,7 @@ class Oar:
     name: str
     listed_in_tg263: bool
     label: str
-    stratum: str
+    stratum: Stratum
     side: str | None
     snomed_code: str
     snomed_meaning: str
@@ -128,7 +134,7 @@ def _organ(row: Mapping[str, str]) -> Oar:
         name=row["name"],
         listed_in_tg263=row["name_status"] == "TG-263",
         label=row["label"],
-        stratum=row["stratum"],
+        stratum=STRATA[STRATA.index(row["stratum"])],
         side=row["side"] or None,
         snomed_code=row["snomed_code"],
         snomed_meaning=row["snomed_meaning"],

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soars.catalogue import STRATA
+
 if TYPE_CHECKING:
     from soars.catalogue import Oar
 
@@ -20,9 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the organs: name, stratum, SNOMED CT code, label")
-    listing.add_argument(
-        "--stratum", choices=("anchor", "mid_level", "small_hard", "extra"), help="only those of one stratum"
-    )
+    listing.add_argument("--stratum", choices=STRATA, help="only those of one stratum")
     listing.add_argument(
         "--set", metavar="SET", help="a data set's labels and the organs they mean (HaN-Seg, ...)"
     )

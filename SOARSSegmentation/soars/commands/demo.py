@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     overwrite = _may_replace(args.output, args.overwrite)
     with reporting(args.progress) as report:
         from soars.files import staged_folder
+        from soars.report.outputs import OUTPUTS
         from soars.report.summary import organ_table, output_paths
-        from soars.run.case import OUTPUTS, Request
+        from soars.run.case import Request
 
         names = (*OUTPUTS, CT, RECORD)
         with staged_folder(args.output, names, overwrite=overwrite, folders=(CT,), ours=_ours) as folder:

@@ -10,6 +10,7 @@ from pathlib import Path
 from soars.devices import EXPECTED, is_device
 from soars.errors import InputError
 from soars.files import Ours, check_output_file, refuse_inputs
+from soars.networks.names import ENGINE_CHOICES
 from soars.progress import MODES
 
 
@@ -41,7 +42,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add_device_option(parser)
     parser.add_argument(
         "--engine",
-        choices=("auto", "torch", "onnxruntime"),
+        choices=ENGINE_CHOICES,
         default="auto",
         help="what runs the networks (default: %(default)s)",
     )

@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Segment one CT; errors are `soars.errors.SoarsError`."""
     with reporting(args.progress) as report:
         from soars.files import staged_folder
+        from soars.report.outputs import OUTPUTS
         from soars.report.summary import organ_table, output_paths
-        from soars.run.case import OUTPUTS, Request, check_places, is_own_result, segment_case
+        from soars.run.case import Request, check_places, is_own_result, segment_case
 
         request = Request(
             ct=args.ct,

@@ -234,7 +234,7 @@ def _is_rows(path: Path) -> bool:
 
 def _summarize(args: argparse.Namespace) -> int:
     from soars.files import check_output_folder
-    from soars.study.results.summary import FOLDERS, OUTPUTS, analyse_study, write_analysis
+    from soars.study.results.summary import FOLDERS, OUTPUTS, PAGE, analyse_study, write_analysis
 
     if args.idle is not None and not args.idle >= 0:
         raise InputError(f"--idle must be 0 s or more, not {args.idle:g}")
@@ -256,7 +256,7 @@ def _summarize(args: argparse.Namespace) -> int:
                 f"{one.first}: {one.first_mean:.1f} min per patient, {one.second}: {one.second_mean:.1f} min on "
                 f"{one.n} common patients; {100 * one.saving:.1f} % saved"
             )
-        print(f"{args.output / 'report.html'}: {len(analysis.tables)} tables, {len(figures)} figures")
+        print(f"{args.output / PAGE}: {len(analysis.tables)} tables, {len(figures)} figures")
     return 0
 
 

@@ -13,7 +13,7 @@ from soars.dose.cases import CaseDose
 from soars.dose.compare import NOTED_PERCENT, DoseDifference
 from soars.dose.dvh import Dvh
 from soars.dose.tables import DVH_BIN_GY, in_catalogue_order
-from soars.figures import new_figure, save_figure
+from soars.figures import new_figure, save_figure, stratum_tint
 from soars.metrics.summary import stratum_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ _COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d")
 _COLUMNS = 5
 _MOST_IN_TITLE = 3
 """The differences of more substitutes would run into the next panel's title."""
-_TINT = {"anchor": "#2c7fb8", "mid_level": "#41ab5d", "small_hard": "#e6842a"}
 
 
 def plot_doses(cases: Sequence[CaseDose], path: Path, volume: str = "percent") -> None:
@@ -138,7 +137,7 @@ def _difference_panel(axis: Axes, values: Sequence[Sequence[float]], organs: Seq
         medianprops={"color": "black"},
     )
     for box, organ in zip(boxes["boxes"], organs, strict=True):
-        box.set_facecolor(_TINT.get(stratum_of(organ), "#8c8c8c"))
+        box.set_facecolor(stratum_tint(stratum_of(organ)))
         box.set_alpha(0.55)
     for row, points in enumerate(finite):
         axis.plot(points, [row] * len(points), "o", markersize=2.2, color="black", alpha=0.5)

@@ -20,6 +20,8 @@ from soars.texts import read_bytes
 log = logging.getLogger(__name__)
 
 SUFFIX = ".effort.jsonl"
+PROPOSAL_FILE, RESULT_FILE = "proposal.seg.nrrd", "result.seg.nrrd"
+"""What lies beside a session's logs: the contours that it began and ended with."""
 _LAST_BYTES = 4096
 _NEVER_CHANGES = ("study", "case", "reader", "arm", "organs", "bundle_sha256")
 _NOR_SINCE_SCHEMA_2 = ("phase", "repeat", "sequence", "proposal_source", "proposal_sha256", "ct_sha256")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from soars.catalogue import CATALOGUE
-from soars.figures import new_figure, save_figure
+from soars.figures import new_figure, save_figure, stratum_tint
 from soars.metrics.evaluate import CaseScores
 from soars.metrics.scores import COMPARED, EXTRA, MISSING, OrganScore
 from soars.metrics.summary import stratum_of
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANELS = (("dsc", "DSC"), ("hd95_mm", "HD95 (mm)"), ("surface_dsc", "surface DSC"))
-
-_TINT = {"anchor": "#2c7fb8", "mid_level": "#41ab5d", "small_hard": "#e6842a"}
-_OTHER_TINT = "#8c8c8c"
 
 
 def plot_scores(cases: Sequence[CaseScores], path: Path, definition: str) -> None:
@@ -68,7 +65,7 @@ def _panel(axis: Axes, values: Sequence[Sequence[float]], organs: Sequence[str])
         medianprops={"color": "black"},
     )
     for box, organ in zip(boxes["boxes"], organs, strict=True):
-        box.set_facecolor(_TINT.get(stratum_of(organ), _OTHER_TINT))
+        box.set_facecolor(stratum_tint(stratum_of(organ)))
         box.set_alpha(0.55)
     for row, points in enumerate(finite):
         axis.plot(points, [row] * len(points), "o", markersize=2.2, color="black", alpha=0.5)

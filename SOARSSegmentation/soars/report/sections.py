@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from soars.catalogue import STRATUM_TITLES
+from soars.report.outputs import RTSTRUCT, SEGMENTATION, WHAT_IS_IN
 from soars.report.record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
-from soars.report.summary import WHAT_IS_IN, format_volume, in_look_order, organ_notes
+from soars.report.summary import format_volume, in_look_order, organ_notes
 from soars.report.words import duration, length_mm, listed
 
-STRATA = {"anchor": "anchor", "mid_level": "mid-level", "small_hard": "small and hard", "extra": "other"}
 STATES = {PRESENT: "present", ABSENT: "absent", NOT_COVERED: "not covered", NOT_REQUESTED: "not requested"}
 
 _SHOWN = "What it cannot do"
@@ -130,7 +131,7 @@ def _organ_row(organ: OrganRecord, *, name_source: bool) -> str:
     return (
         f'<tr class="{escape(organ.state)}"><td>{swatch(organ.colour)}{escape(organ.label)}</td>'
         f"<td><code>{escape(organ.name)}</code></td>"
-        f"<td>{escape(STRATA.get(organ.stratum, organ.stratum))}</td>"
+        f"<td>{escape(STRATUM_TITLES.get(organ.stratum, organ.stratum))}</td>"
         f'<td class="number">{format_volume(organ)}</td>'
         f'<td class="number">{escape(organ.expected_dsc.text()) if organ.expected_dsc else ""}</td>'
         f'<td class="state {escape(organ.state)}">{escape(STATES.get(organ.state, organ.state))}</td>'
@@ -148,14 +149,14 @@ def files(record: RunRecord) -> str:
     """What was written beside this page, and where it may go."""
     contours = len(record.in_state(PRESENT))
     more = {
-        "rtstruct.dcm": f"; {contours} organs on the original CT (series {record.ct.series_uid}), unapproved",
-        "segmentation.seg.nrrd": f"; {contours} organs with names, colours and terminology",
+        RTSTRUCT: f"; {contours} organs on the original CT (series {record.ct.series_uid}), unapproved",
+        SEGMENTATION: f"; {contours} organs with names, colours and terminology",
     }
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(WHAT_IS_IN.get(name, '') + more.get(name, ''))}</td></tr>"
         for name in record.outputs
     )
-    if record.outputs and "rtstruct.dcm" not in record.outputs:
+    if record.outputs and RTSTRUCT not in record.outputs:
         rows += (
             '<tr><td colspan="2" class="muted">No RTSTRUCT: the CT did not come from DICOM files.</td></tr>'
         )

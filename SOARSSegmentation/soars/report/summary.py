@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from soars.report.outputs import WHAT_IS_IN
 from soars.report.record import ABSENT, NOT_COVERED, NOT_REQUESTED, PRESENT, OrganRecord, RunRecord
 from soars.report.words import volume_cc
-
-WHAT_IS_IN = {
-    "segmentation.seg.nrrd": "contours, to edit in 3D Slicer",
-    "rtstruct.dcm": "contours, for the planning system",
-    "report.html": "pictures and warnings: look here first",
-    "run.json": "the same for programs",
-}
-"""Files of a run."""
 
 
 def organ_table(record: RunRecord, dice: Mapping[str, float] | None = None) -> str:

@@ -18,6 +18,7 @@ from soars.errors import InputError
 from soars.files import write_text
 from soars.formats.segnrrd import write_seg_nrrd
 from soars.progress import Progress, Reporter
+from soars.report.outputs import OUTPUTS, RECORD, REPORT, RTSTRUCT, SEGMENTATION
 from soars.report.page import write_report
 from soars.report.record import (
     ABSENT,
@@ -37,9 +38,6 @@ from soars.run.segment import SegmentOptions, SegmentResult, segment, wanted_org
 from soars.structures import Geometry, StructureSet
 from soars.systems.interface import Source
 from soars.texts import read_json
-
-SEGMENTATION, RTSTRUCT, REPORT, RUN = "segmentation.seg.nrrd", "rtstruct.dcm", "report.html", "run.json"
-OUTPUTS = (SEGMENTATION, RTSTRUCT, REPORT, RUN)
 
 CARD_NOTES = ("Trained on", "What it cannot do")
 """Sections of the model card that are quoted in the report."""
@@ -102,7 +100,7 @@ def check_places(ct: Path, output: Path) -> None:
 def is_own_result(folder: Path) -> bool:
     """Whether the results in a folder are those of an earlier run, of any version: its record lies among them."""
     try:
-        return isinstance(read_json(folder / RUN), dict)
+        return isinstance(read_json(folder / RECORD), dict)
     except (OSError, ValueError, InputError):
         return False
 
@@ -179,7 +177,7 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
     with clock.stage("report"):
         write_report(folder / REPORT, record, ct.image, structures)
     record = replace(record, timings_s=dict(clock.seconds), finished_utc=utc_now())
-    write_text(folder / RUN, record.to_json())
+    write_text(folder / RECORD, record.to_json())
     report(Progress("write", len(outputs), len(outputs)))
     return Case(ct, structures, record)
 

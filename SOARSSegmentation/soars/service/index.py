@@ -18,10 +18,10 @@ from urllib.parse import quote
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.findings.finding import SEVERITIES
+from soars.report.outputs import REPORT
 from soars.report.page import content_policy
 from soars.report.record import ABSENT, PRESENT, RESEARCH_NOTICE, OrganRecord
 from soars.report.summary import format_volume, organ_notes
-from soars.run.case import REPORT
 from soars.service.batch import Outcome, summary_line
 from soars.service.result import PICTURE
 from soars.service.rows import Row, expected_dsc

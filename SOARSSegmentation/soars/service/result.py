@@ -10,9 +10,10 @@ from pathlib import Path
 from soars import __version__
 from soars.errors import InputError
 from soars.files import write_json, write_text
+from soars.report.outputs import OUTPUTS, RECORD
 from soars.report.pictures import Style, draw
 from soars.report.planes import Plane, choose_planes
-from soars.run.case import OUTPUTS, Case, Request
+from soars.run.case import Case, Request
 from soars.structures import Geometry
 from soars.texts import read_json
 
@@ -55,7 +56,7 @@ def is_made(folder: Path, key: str) -> bool:
     """Whether the results in a folder are those of this key, none of them missing."""
     try:
         made = read_json(folder / BATCH)
-        outputs = read_json(folder / OUTPUTS[-1])["outputs"]
+        outputs = read_json(folder / RECORD)["outputs"]
         return bool(made["key"] == key) and all((folder / name).is_file() for name in (*outputs, PICTURE))
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return False

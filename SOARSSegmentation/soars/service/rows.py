@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from soars.report.outputs import RECORD
 from soars.report.record import ABSENT, PRESENT, OrganRecord, RunRecord, read_run
 from soars.report.summary import in_look_order
-from soars.run.case import RUN
 from soars.service.batch import FAILED, Outcome
 from soars.service.result import seconds_of
 
@@ -50,6 +50,6 @@ def rows(outcomes: Iterable[Outcome], output: Path) -> Iterator[Row]:
 
 
 def _row(outcome: Outcome, folder: Path) -> Row:
-    record = read_run(folder / RUN)
+    record = read_run(folder / RECORD)
     organs = tuple(organ for organ in in_look_order(record) if organ.state in (PRESENT, ABSENT))
     return Row(outcome, record, organs, seconds_of(folder))

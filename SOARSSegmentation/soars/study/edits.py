@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.effort.identity import contours_sha256
+from soars.effort.log import PROPOSAL_FILE, RESULT_FILE
 from soars.effort.records import Header
 from soars.errors import InputError
 from soars.study.rows import EditAmount
@@ -13,8 +14,6 @@ from soars.study.rows import EditAmount
 if TYPE_CHECKING:
     from soars.structures import Geometry, Mask, StructureSet
 
-PROPOSAL_FILE = "proposal.seg.nrrd"
-RESULT_FILE = "result.seg.nrrd"
 _NAN = float("nan")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from soars import catalogue
 from soars.commands.options import add_device_option
 from soars.errors import InputError
+from soars.networks.names import Branch
 from soars.texts import read_json
 from soars_training.cohorts.layouts import SHAPES
 
@@ -79,10 +80,13 @@ def real_cases(args: argparse.Namespace, openkbp_split: str, left_out: LeftOut) 
     return reading.read_cases(layouts.case_files(args.layout, args.data), left_out)
 
 
-def organs(text: str | None, branch: str) -> tuple[str, ...]:
-    """Catalogue names from a list of any spelling; all of the branch's stratum when there is none."""
-    if text:
-        return tuple(catalogue.resolve(name).name for name in text.split(","))
+def organs(text: str) -> tuple[str, ...]:
+    """Catalogue names from a list of any spelling."""
+    return tuple(catalogue.resolve(name).name for name in text.split(","))
+
+
+def organs_of(branch: Branch) -> tuple[str, ...]:
+    """Catalogue names of all organs of a branch's stratum."""
     return tuple(o.name for o in catalogue.by_stratum("small_hard" if branch == "detection" else branch))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.errors import InputError
+from soars.networks.names import ENGINE_CHOICES
 from soars_training.commands import arguments
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="no network runs: keep the bundle's calibration, if it has one",
     )
-    parser.add_argument("--engine", choices=("auto", "torch", "onnxruntime"), default="auto")
+    parser.add_argument("--engine", choices=ENGINE_CHOICES, default="auto")
     parser.add_argument(
         "--samples", type=Path, metavar="FILE", help="also write what the curves were fitted to (JSON)"
     )

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from soars.errors import InputError
+from soars.networks.names import ENGINE_CHOICES
 from soars_training.commands import arguments
 
 
@@ -14,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("bundle", help="bundle name or folder")
     arguments.add_source(parser)
     parser.add_argument("--spacing", default="1,1,3", help="phantoms: CT spacing x,y,z in mm (default 1,1,3)")
-    parser.add_argument("--engine", choices=("auto", "torch", "onnxruntime"), default="auto")
+    parser.add_argument("--engine", choices=ENGINE_CHOICES, default="auto")
     parser.add_argument(
         "--join", action="append", default=[], metavar="WHOLE=PART,PART", help="score parts as one"
     )

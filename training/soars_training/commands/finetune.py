@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> None:
         args.anchor,
         args.mid_level,
         options,
-        anchors=arguments.organs(args.anchors, "anchor") if args.anchors else None,
-        organs=arguments.organs(args.organs, "mid_level") if args.organs else None,
+        anchors=arguments.organs(args.anchors) if args.anchors else None,
+        organs=arguments.organs(args.organs) if args.organs else None,
         resume=args.resume,
         overwrite=args.overwrite,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.errors import InputError
+from soars.networks.names import BRANCHES
 from soars_training.commands import arguments
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """What to train and how; shared with `soars-train search`."""
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
-    parser.add_argument("--branch", required=True, choices=("anchor", "mid_level", "detection", "small_hard"))
+    parser.add_argument("--branch", required=True, choices=BRANCHES)
     parser.add_argument("--organs", help="comma-separated names; default: all of the branch's stratum")
     parser.add_argument(
         "--preset",
@@ -98,7 +99,7 @@ def options_of(args: argparse.Namespace) -> FitOptions:
     if args.branch == "small_hard" and not args.voi:
         raise InputError("small_hard needs --voi, the same file the cache was prepared with")
     default = preset(args.preset, args.branch)
-    organs = arguments.organs(args.organs, args.branch)
+    organs = arguments.organs(args.organs) if args.organs else arguments.organs_of(args.branch)
     groups = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
     task = BranchTask(
         branch=args.branch,

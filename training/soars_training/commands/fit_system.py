@@ -55,7 +55,7 @@ def options_of(args: argparse.Namespace, system: TrainingSystem) -> SystemOption
     """The preset's settings, but for those given; raises `InputError` for settings that the system does not have."""
     if args.preset not in system.presets:
         raise InputError(f"--preset {args.preset}: {system.name} has {' and '.join(system.presets)}")
-    organs = arguments.organs(args.organs, "") if args.organs else _annotated(args.cache)
+    organs = arguments.organs(args.organs) if args.organs else _annotated(args.cache)
     options = system.options(args.preset, organs)
     given: dict[str, Any] = {
         "train_split": arguments.train_split(args.cache),

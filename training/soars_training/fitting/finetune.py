@@ -11,6 +11,7 @@ import torch
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import CtChannel, Foreground, Source, slide
 from soars.errors import InputError
+from soars.networks.names import Branch
 from soars_training.cohorts.cache import CacheIndex
 from soars_training.cohorts.splits import split
 from soars_training.fitting.fit import describe, held_out_cases, live_spec, window_data
@@ -23,7 +24,7 @@ from soars_training.fitting.validate import CaseScore, LiveEngine, dice_per_clas
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
 
-BRANCHES = ("anchor", "mid_level")
+JOINED: tuple[Branch, ...] = ("anchor", "mid_level")
 
 
 def finetune(
@@ -56,20 +57,20 @@ def finetune(
     learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
     data = window_data(cache, index, options, learn)
     held_cases = held_out_cases(cache, held, data, None)
-    models = {name: BranchModel(options, tasks[name]) for name in BRANCHES}
+    models = {name: BranchModel(options, tasks[name]) for name in JOINED}
     if not resume:
-        for name, folder in zip(BRANCHES, (anchor_run, mid_run), strict=True):
+        for name, folder in zip(JOINED, (anchor_run, mid_run), strict=True):
             start_from(models[name].network, folder, tasks[name])
     state = TrainingState.new(options, EndToEnd(models["anchor"], models["mid_level"]).to(device))
     if resume:
         state.resume(output)
 
     def validate() -> list[CaseScore]:
-        engines = {
+        engines: dict[str, LiveEngine] = {
             name: LiveEngine(
                 getattr(state.averaged, name).network, "softmax", device, training_precision(device)
             )
-            for name in BRANCHES
+            for name in JOINED
         }
         return _cascade_dice(engines, tasks, options, index.spacing_mm, held_cases)
 
@@ -142,8 +143,8 @@ def _split(
     output: Path,
 ) -> dict[str, FittedRun]:
     """A finished run of each branch, from the trained whole."""
-    runs = {}
-    for name in BRANCHES:
+    runs: dict[str, FittedRun] = {}
+    for name in JOINED:
         folder = output / name
         folder.mkdir(exist_ok=True)
         state.save_branch(folder, name)

@@ -18,7 +18,7 @@ from soars_training.fitting.models import BranchModel
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
-from soars_training.fitting.validate import ACTIVATIONS, CaseScore, LiveEngine, whole_patient_dice
+from soars_training.fitting.validate import CaseScore, LiveEngine, whole_patient_dice
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.loaded import LoadedCase, load
 from soars_training.windows.task import BranchTask
@@ -140,7 +140,7 @@ def live_spec(task: BranchTask, options: FitOptions, spacing_mm: tuple[float, fl
         name=task.branch,
         inputs=task.inputs,
         classes=task.classes,
-        activation=ACTIVATIONS[task.branch],
+        activation=task.activation,
         spacing_mm=spacing_mm,
         patch=options.patch,
         architecture=options.architecture_of(task),

@@ -12,6 +12,7 @@ import torch
 
 from soars.errors import InputError
 from soars.networks.architecture import UNetArchitecture
+from soars.networks.names import Branch, Input
 from soars.networks.unet import UNet
 from soars.texts import read_json
 from soars_training.windows.augment import Augmentation
@@ -122,9 +123,9 @@ class FitOptions(RunOptions):
 class FittedRun:
     """What `run.json` beside a checkpoint says: enough to rebuild the network and to export it."""
 
-    branch: str
+    branch: Branch
     classes: tuple[str, ...]
-    inputs: tuple[str, ...]
+    inputs: tuple[Input, ...]
     anchors: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     patch: tuple[int, int, int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from soars.networks.names import Branch
 from soars_training.windows.augment import Augmentation
 
 PAPER_EPOCHS = 50
@@ -66,7 +67,7 @@ GPU = Preset(
 PRESETS = ("laptop", "gpu", "paper")
 
 
-def preset(name: str, branch: str) -> Preset:
+def preset(name: str, branch: Branch) -> Preset:
     """The defaults of that name for a branch. `paper`: SOARS, CVPR 2020, sections 4.1 and 4.2, on nnU-Net's U-Net as in
     the later study: RAdam (momentum 0.9, weight decay 0.005), Dice loss, batch 12, rate 0.01 (small and hard 0.005),
     scaling by 0.8 to 1.2 as the only augmentation, windows of 128 x 128 x 64. The decay of the rate is not given there;

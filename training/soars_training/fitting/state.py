@@ -14,6 +14,7 @@ import torch
 
 from soars.cells import HarmlessWriter
 from soars.errors import InputError
+from soars.networks.names import Branch
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import BEST, LAST, RunOptions
 
@@ -84,7 +85,7 @@ class TrainingState:
     def save_best(self, folder: Path) -> None:
         _write({"step": self.step, "averaged": self.averaged.state_dict()}, folder / BEST)
 
-    def save_branch(self, folder: Path, name: str) -> None:
+    def save_branch(self, folder: Path, name: Branch) -> None:
         """The averaged weights of one branch of several, as the last checkpoint of a run of its own."""
         branch = self.averaged.get_submodule(name)
         _write({"step": self.step, "averaged": branch.state_dict()}, folder / LAST)

@@ -12,11 +12,10 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import CtChannel, Source, slide
+from soars.networks.names import Activation
 from soars.networks.unet import UNet
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
-
-ACTIVATIONS = {"anchor": "softmax", "mid_level": "softmax", "detection": "heatmap", "small_hard": "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class LiveEngine:
     """A network in memory as the cascade's windows run one (`soars.cascade.engine.Engine`)."""
 
     network: UNet
-    activation: str
+    activation: Activation
     device: torch.device
     precision: torch.dtype
 

@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 
 from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
+from soars.networks.names import BRANCHES, WeightKind
 from soars.networks.unet import UNet
 from soars_training.fitting.options import FittedRun
-from soars_training.fitting.validate import ACTIVATIONS
-from soars_training.windows.task import WINDOWS_HU
+from soars_training.windows.task import ACTIVATION_OF, WINDOWS_HU
 
 OPSET = 17
 
@@ -64,9 +64,9 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
         branches: dict[str, object] = {}
         voi_mm: Mapping[str, tuple[float, float, float]] = {}
         window_hu = WINDOWS_HU[0]
-        for branch in (b for b in ACTIVATIONS if b in loaded):
+        for branch in (b for b in BRANCHES if b in loaded):
             folder, run = loaded[branch]
-            files = {"safetensors": f"{branch}.safetensors", "onnx": f"{branch}.onnx"}
+            files: dict[WeightKind, str] = {"safetensors": f"{branch}.safetensors", "onnx": f"{branch}.onnx"}
             export_network(run.network(folder), work, files["safetensors"], files["onnx"])
             branches[branch] = branch_spec(run, files).to_dict()
             window_hu = run.windows_hu[0]
@@ -100,13 +100,13 @@ def staged_bundle(output: Path, facts: BundleFacts) -> Iterator[Path]:
         raise
 
 
-def branch_spec(run: FittedRun, files: Mapping[str, str] | None = None) -> BranchSpec:
+def branch_spec(run: FittedRun, files: Mapping[WeightKind, str] | None = None) -> BranchSpec:
     """The manifest's entry for a finished run."""
     return BranchSpec(
         name=run.branch,
         inputs=run.inputs,
         classes=run.classes,
-        activation=ACTIVATIONS[run.branch],
+        activation=ACTIVATION_OF[run.branch],
         spacing_mm=run.spacing_mm,
         patch=run.patch,
         architecture=run.architecture,

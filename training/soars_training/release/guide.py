@@ -21,6 +21,7 @@ from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import CtChannel, Foreground, slide
 from soars.devices import is_card
 from soars.errors import InputError
+from soars.networks.names import Precision
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.fitting.options import FittedRun
 from soars_training.release.export import branch_spec
@@ -33,7 +34,7 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
     run = FittedRun.load(anchor_run)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
+    precision: Precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as folder:
         weights = Path(folder) / "anchor.safetensors"

@@ -54,7 +54,8 @@ class WindowDataset(Dataset[Sample]):
     ) -> None:
         self.index = CacheIndex.load(folder)
         self.task, self.shape, self.seed = task, shape, seed
-        self.title, self.stackable = task.branch, task.branch != "small_hard"
+        self.title: str = task.branch
+        self.stackable = task.branch != "small_hard"
         self.strength, self.foreground, self.jitter_mm = strength, foreground, jitter_mm
         self.voi_shapes = voi_shapes or {}
         self.swap = mirrored_channels(task.classes)

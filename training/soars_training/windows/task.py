@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,36 +10,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soars.networks.names import Activation, Branch, Input, channels
 from soars_training.cohorts.cache import group_members
 from soars_training.windows.augment import mirrored_channels
 
 WINDOWS_HU = ((-500.0, 1000.0),)
 """The papers' CT window, the one channel of a network that asks for nothing else."""
+ACTIVATION_OF: Mapping[Branch, Activation] = {
+    "anchor": "softmax",
+    "mid_level": "softmax",
+    "detection": "heatmap",
+    "small_hard": "sigmoid",
+}
+"""What a branch's network is trained for, and its bundle says."""
 
 
 @dataclass(frozen=True)
 class BranchTask:
     """What a branch learns: which outputs from which inputs.
 
-    `branch` is anchor, mid_level, detection or small_hard; `classes` are catalogue names, for detection the heat-map
+    `classes` are catalogue names, for detection the heat-map
     groups; `anchors` names the guide's channels when `inputs` holds "anchor"; `windows_hu` the CT's channels.
     """
 
-    branch: str
+    branch: Branch
     classes: tuple[str, ...]
-    inputs: tuple[str, ...]
+    inputs: tuple[Input, ...]
     anchors: tuple[str, ...] = ()
     windows_hu: tuple[tuple[float, float], ...] = WINDOWS_HU
 
     @property
     def in_channels(self) -> int:
-        width = {"ct": len(self.windows_hu), "anchor": len(self.anchors), "heatmap": 1}
-        return sum(width[name] for name in self.inputs)
+        return channels(self.inputs, windows=len(self.windows_hu), anchors=len(self.anchors))
+
+    @property
+    def activation(self) -> Activation:
+        return ACTIVATION_OF[self.branch]
 
     @property
     def softmax(self) -> bool:
         """Whether the classes exclude one another, beside a background."""
-        return self.branch in ("anchor", "mid_level")
+        return self.activation == "softmax"
 
     @property
     def out_channels(self) -> int:

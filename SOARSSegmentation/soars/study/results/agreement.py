@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from soars.catalogue import STRATUM_TITLES
 from soars.metrics.cases import CasePair
 from soars.metrics.evaluate import EvaluateOptions, evaluate_cases
 from soars.metrics.scores import BOTH_EMPTY, MISSING, NOT_ANNOTATED, OrganScore
@@ -19,7 +20,7 @@ from soars.study.load import Opened
 from soars.study.plan.model import Margin
 from soars.study.published import AGREEMENT_2022
 from soars.study.results.sets import PROPOSAL, RESULT, ContourSet, cts, human_pairs, pairs_of, references
-from soars.study.results.table import STRATUM_TITLES, Table, mean_of, spread, strata_of
+from soars.study.results.table import Table, mean_of, spread, strata_of
 from soars.study.statistics import adjust, wilcoxon_matched_pairs
 
 REFERENCE = "reference"

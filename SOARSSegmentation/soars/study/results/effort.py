@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from soars.catalogue import STRATUM_TITLES
 from soars.effort.records import SCORES
 from soars.effort.timing import CATEGORIES
 from soars.study.comparisons import share_interval
 from soars.study.published import CATEGORIES_2022
 from soars.study.results.table import (
-    STRATUM_TITLES,
     Table,
     in_catalogue_order,
     mean_of,

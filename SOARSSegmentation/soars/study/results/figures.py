@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from soars.catalogue import STRATUM_TITLES
 from soars.effort.timing import CATEGORIES
 from soars.figures import new_figure
 from soars.study.comparisons import bland_altman
 from soars.study.results.effort import arms_of, category_counts
 from soars.study.results.minutes import SessionTime, patient_minutes, session_times
-from soars.study.results.table import STRATUM_TITLES, in_catalogue_order, mean_of, strata_of
+from soars.study.results.table import in_catalogue_order, mean_of, strata_of
 from soars.study.rows import THRESHOLDS_S, OrganRow
 from soars.study.sessions import Session
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from soars.effort.log import RESULT_FILE
 from soars.errors import InputError
 from soars.metrics.cases import CasePair
-from soars.study.edits import RESULT_FILE
 from soars.study.load import Opened
 from soars.study.plan.places import proposal_path, share_of
 from soars.study.plan.prepare import arm_codes, contours_of

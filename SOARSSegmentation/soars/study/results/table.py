@@ -72,17 +72,9 @@ def in_catalogue_order(organs: Iterable[str]) -> list[str]:
 
 def strata_of(organs: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The strata that these organs are of, in order, each with its organs."""
-    out = []
+    out: list[tuple[str, list[str]]] = []
     for stratum in STRATA:
         own = [o for o in in_catalogue_order(organs) if o in CATALOGUE and CATALOGUE[o].stratum == stratum]
         if own:
             out.append((stratum, own))
     return out
-
-
-STRATUM_TITLES = {
-    "anchor": "anchor",
-    "mid_level": "mid-level",
-    "small_hard": "small and hard",
-    "extra": "other",
-}

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from soars.effort.change import OrganChange, organ_change
-from soars.effort.log import new_log_path, session_folder
+from soars.effort.log import PROPOSAL_FILE, RESULT_FILE, new_log_path, session_folder
 from soars.effort.recorder import Recorder
 from soars.effort.records import Header
 from soars.effort.timing import IDLE_S, NS
 from soars.effort.writer import LogWriter
 from soars.study.desk import Item, Worklist, header_of_item
-from soars.study.edits import PROPOSAL_FILE, RESULT_FILE
 from soars.study.ledger import write_checksums
 from soars.study.simulation.truth import SessionWork
 
