@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from soars.errors import InputError, SoarsError
-from soars.staging import KEPT, REPLACED, staging_file, staging_folder
+from soars.staging import KEPT, REPLACED, note_written, staging_file, staging_folder
+from soars.supervise import uninterrupted
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -51,7 +52,10 @@ def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterato
             yield temporary
             for file in temporary.values():
                 flush_to_disk(file)
-            _place_all(temporary, overwrite)
+            with uninterrupted():
+                _place_all(temporary, overwrite)
+                for path in paths:
+                    note_written(path)
         except OSError as error:
             raise _cannot_write(_meant(error, temporary), error) from error
     finally:
@@ -157,7 +161,9 @@ def staged_folder(
             for path in sorted(staging.rglob("*")):
                 if path.is_file():
                     flush_to_disk(path)
-            _publish(staging, folder, names, overwrite)
+            with uninterrupted():
+                _publish(staging, folder, names, overwrite)
+                note_written(folder)
         except OSError as error:
             raise _cannot_write(folder, error) from error
     except BaseException:

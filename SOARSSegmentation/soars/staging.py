@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import uuid
+import weakref
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,9 @@ KEPT = ".soars-kept"
 _NAME = re.compile(r"\.soars-([0-9a-f]{8})\.(\d+)\.(\d+)-[0-9a-z_]+(-.*)?", re.DOTALL)
 _NAME_KEPT = 80
 """Characters of a file's own name, its ending among them, that its temporary name carries."""
+STAGING, WRITTEN = b"s", b"w"
+written: list[Path] = []
+"""What this process's command has written so far."""
 _announce_to: int | None = None
 _swept: set[Path] = set()
 
@@ -39,6 +43,28 @@ def staging_folder(home: Path, *, beside: bool = False) -> Path:
     """A new folder in `home` that only this user can look into; ``beside`` when the results do not go into `home`."""
     _begin_in(home)
     return Path(tempfile.mkdtemp(prefix=f"{_owner()}-", suffix="-beside" if beside else "", dir=home))
+
+
+class TemporaryFolder:
+    """A folder in the system's temporary one, for what no other program needs.
+
+    It is removed at the end of a ``with`` block, which gives its path, or with this object; what a killed process has
+    left, by the next process that makes such a folder.
+    """
+
+    def __init__(self) -> None:
+        self.path = staging_folder(Path(tempfile.gettempdir()))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove it now."""
+        self._remove()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
 
 def sweep(folder: Path) -> list[Path]:
@@ -67,9 +93,19 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def announce_to(descriptor: int) -> None:
-    """Write to this pipe, a line each, the folders in which this process stages results from now on."""
+    """Write to this pipe in which folders this process stages results from now on, and what it writes: `STAGING` or
+    `WRITTEN`, the path, and a zero."""
     global _announce_to
     _announce_to = descriptor
+
+
+def note_written(path: Path) -> None:
+    """Results have taken this name: a command that is cancelled later says so. What is still in a staging folder does
+    not count."""
+    if any(_NAME.fullmatch(part) for part in path.parts):
+        return
+    written.append(path)
+    _announce(WRITTEN, path)
 
 
 def _begin_in(folder: Path) -> None:
@@ -77,10 +113,14 @@ def _begin_in(folder: Path) -> None:
     if folder in _swept:
         return
     _swept.add(folder)
+    _announce(STAGING, folder)
+    sweep(folder)
+
+
+def _announce(kind: bytes, path: Path) -> None:
     if _announce_to is not None:
         with suppress(OSError):
-            os.write(_announce_to, os.fsencode(folder) + b"\n")
-    sweep(folder)
+            os.write(_announce_to, kind + os.fsencode(path) + b"\0")
 
 
 def _rename_back(kept: Path) -> None:

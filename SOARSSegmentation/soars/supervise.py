@@ -16,13 +16,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from soars.staging import announce_to, sweep
+from soars.staging import STAGING, WRITTEN, announce_to, sweep
+from soars.words import plain
 
 GRACE_S = 1.5
 """Time for the child to end by itself when it is asked to."""
@@ -33,6 +34,9 @@ SIGNALS = tuple(
 """What asks a command to end: the keyboard, a parent process, a closed terminal, Ctrl-Break on Windows."""
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.2
+_is_child = False
+_holding: list[bool] = []
+"""For each `uninterrupted` block that has been entered: whether a request waits for its end."""
 
 
 def supervised(work: Callable[[], int]) -> int:
@@ -54,6 +58,8 @@ def supervised(work: Callable[[], int]) -> int:
     os.close(reading)
     _die_with(parent)
     announce_to(writing)
+    global _is_child
+    _is_child = True
     return work()
 
 
@@ -80,16 +86,26 @@ def _wait(child: int, reading: int, requests: list[int]) -> int:
     os.close(reading)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        for folder in told.splitlines():
-            sweep(Path(os.fsdecode(folder)))
-        return _killed(-code, asked=bool(requests))
+        news = [(line[:1], Path(os.fsdecode(line[1:]))) for line in told.split(b"\0") if line]
+        for folder in (path for kind, path in news if kind == STAGING):
+            sweep(folder)
+        written = [path for kind, path in news if kind == WRITTEN]
+        return _killed(-code, written, asked=bool(requests))
     return CANCELLED if requests and code else code
 
 
-def _killed(number: int, *, asked: bool) -> int:
+def cancelled_message(written: Sequence[Path]) -> str:
+    """What a command that was cancelled says: also what had been written before, and stays."""
+    if not written:
+        return "cancelled"
+    shown = ", ".join(str(path) for path in written[:3]) + (" ..." if len(written) > 3 else "")
+    return f"cancelled, after {shown} {'was' if len(written) == 1 else 'were'} written"
+
+
+def _killed(number: int, written: Sequence[Path], *, asked: bool) -> int:
     """What to report about a child that a signal has ended, and the exit code."""
     if asked or number in SIGNALS:
-        print("soars: error: cancelled", file=sys.stderr)
+        print(f"soars: error: {plain(cancelled_message(written))}", file=sys.stderr)
         return CANCELLED
     if number == signal.SIGKILL:
         print(
@@ -110,13 +126,17 @@ def _killed(number: int, *, asked: bool) -> int:
 @contextmanager
 def interrupted_once(interrupted: list[int]) -> Iterator[None]:
     """The first of `SIGNALS` raises KeyboardInterrupt, so that all clean-up runs, and later ones cannot disturb that;
-    from then on `interrupted` holds its number."""
+    from then on `interrupted` holds its number. The child of `supervised` has nothing left to cancel after the block,
+    and ignores them."""
     before: dict[int, Any] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
         interrupted.append(number)
+        if _holding:
+            _holding[-1] = True
+            return
         raise KeyboardInterrupt
 
     try:
@@ -129,7 +149,22 @@ def interrupted_once(interrupted: list[int]) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if _is_child else handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A request to end waits for the end of this block, which is short: it is done whole, or not begun."""
+    _holding.append(False)
+    try:
+        yield
+    finally:
+        asked = _holding.pop()
+    if asked:
+        if _holding:
+            _holding[-1] = True
+            return
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 from tiny_bundle import patient, write_tiny_bundle
 
 import soars.bundle.store
-from soars.bundle.install import import_bundle
+from soars.bundle.install import import_bundle, remove_bundle
 from soars.bundle.integrity import read_weights
 from soars.bundle.onnx_graph import external_files
 from soars.bundle.store import list_bundles, load_bundle
@@ -329,9 +329,18 @@ def test_nothing_but_an_imported_bundle_is_removed_or_replaced(
     (home / "mine" / "thesis.txt").write_text("years of work")
     for name in ("starter", "mine", "../tiny", ".", ""):
         assert main(["bundle", "remove", name]) == 2
-    with pytest.raises(BundleError, match="is not a bundle, so it is not replaced"):
-        import_bundle(folder, "mine", overwrite=True)
+    (home / "also").mkdir()
+    (home / "also" / "manifest.json").write_text('{"name": "a program of mine", "manifest_version": 3}')
+    (home / "also" / "program.js").write_text("years of work")
+    import_bundle(folder, "full")
+    (home / "full" / "notes.txt").write_text("what I thought of it")
+    for name, why in (("mine", "is not a bundle"), ("also", "holds program.js"), ("full", "holds notes.txt")):
+        with pytest.raises(BundleError, match=f"{why}.*so it is not replaced"):
+            import_bundle(folder, name, overwrite=True)
+        with pytest.raises(BundleError):
+            remove_bundle(name)
     assert (home / "mine" / "thesis.txt").read_text() == "years of work"
+    assert (home / "also" / "program.js").exists() and (home / "full" / "notes.txt").exists()
     assert (tmp_path / "shipped" / "starter" / "manifest.json").exists() and folder.exists()
 
 

@@ -22,11 +22,13 @@ from tiny_bundle import patient, write_tiny_bundle
 
 import soars.cli
 from soars import staging
+from soars.bundle.install import import_bundle
 from soars.bundle.store import load_bundle, write_manifest
 from soars.errors import CancelledError
 from soars.files import replacing_file
 from soars.run.segment import SegmentOptions, segment
-from soars.staging import KEPT, REPLACED, staging_file, staging_folder, sweep
+from soars.staging import KEPT, REPLACED, TemporaryFolder, staging_file, staging_folder, sweep
+from soars.supervise import interrupted_once, uninterrupted
 
 SOURCE = str(Path(soars.cli.__file__).parents[1])
 linux = pytest.mark.skipif(
@@ -184,6 +186,53 @@ def test_a_request_during_the_start_and_the_imports_is_a_cancel(
     assert not (tmp_path / "out").exists()
 
 
+@linux
+def test_what_was_written_before_a_cancel_is_named(tmp_path: Path) -> None:
+    """Whether the command can still say so itself, or has to be killed."""
+    for kind, blocked in (("a", "pass"), ("b", "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])")):
+        work = "\n            ".join((
+            f"with replacing_file(home / '{kind}.csv') as file:",
+            "    file.write_text('whole')",
+            "with staged_folder(home / 'out', ['c']) as staging, replacing_file(staging / 'c') as file:",
+            "    file.write_text('half')",
+            f"    {blocked}",
+            "    (home / 'ready').touch()",
+            "    ctypes.PyDLL(None).sleep(60)",
+        ))  # fmt: skip
+        process = start(["-c", supervised(tmp_path, work)[1].replace("supervised(work)", IN_PROGRAM)])
+        wait_for((tmp_path / "ready").exists)
+        (tmp_path / "ready").unlink()
+        code, said, _ = end(process)
+        assert code == 130 and said == f"soars: error: cancelled, after {tmp_path}/{kind}.csv was written\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
+
+
+IN_PROGRAM = (
+    "supervised(lambda: __import__('soars.commands.program').commands.program.run_program("
+    "'soars', __import__('argparse').ArgumentParser, lambda args: work() or 0, []))"
+)
+
+
+@linux
+def test_a_command_that_has_said_that_it_is_done_is_done(tmp_path: Path) -> None:
+    work = "import atexit, time; atexit.register(time.sleep, 1); print('written', flush=True)"
+    process = start(["-c", supervised(tmp_path, work)[1].replace("supervised(work)", IN_PROGRAM)])
+    assert process.stdout is not None and process.stdout.readline() == "written\n"
+    time.sleep(0.1)
+    code, said, _ = end(process)
+    assert (code, said) == (0, "")
+
+
+def test_a_request_waits_until_results_have_their_names() -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt), interrupted_once([]):
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("renamed")
+        steps.append("not reached")
+    assert steps == ["renamed"]
+
+
 # --- native code that crashes -------------------------------------------------------------------------------------
 @linux
 def test_a_crash_of_native_code_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
@@ -338,3 +387,36 @@ def test_a_pair_of_files_stays_a_pair(tmp_path: Path, gone, unfinished: bool) ->
     sweep(tmp_path)
     state = "old" if unfinished else "new"
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"map.nrrd": state, "map.json": state}
+
+
+def test_what_was_unpacked_for_a_process_that_was_killed_is_swept(  # type: ignore[no-untyped-def]
+    tmp_path: Path, gone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with gone():
+        left = TemporaryFolder()
+        left._remove.detach()  # it never comes to that
+    (left.path / "anchor.onnx").write_text("gigabytes")
+    with TemporaryFolder() as mine:
+        assert list(tmp_path.iterdir()) == [mine]
+    assert list(tmp_path.iterdir()) == []
+    kept = TemporaryFolder()
+    del kept
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_was_being_replaced_or_removed_is_whole_or_gone(  # type: ignore[no-untyped-def]
+    tmp_path: Path, gone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two renames of an import, and in the middle of a removal."""
+    home, new = tmp_path / "home", write_tiny_bundle(tmp_path / "new")
+    monkeypatch.setenv("SOARS_BUNDLES", str(home))
+    import_bundle(new, "first")
+    with gone():
+        folder, removed = staging_folder(home), staging_folder(home)
+    (folder / REPLACED).mkdir()
+    (home / "first").rename(folder / REPLACED / "first")
+    write_tiny_bundle(removed / "other")
+    import_bundle(new, "second")
+    assert sorted(path.name for path in home.iterdir()) == ["first", "second"]
+    assert load_bundle("first").name == "new"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soars.errors import InputError
+from soars.staging import TemporaryFolder
 from SOARSSegmentationLib.export.exported import Exported, with_voxels
 from SOARSSegmentationLib.scene.ct import INSTANCES_ATTRIBUTE, check_volume, dicom_files
 from SOARSSegmentationLib.scene.grids import GRID_TOLERANCE
@@ -84,13 +84,13 @@ def _series(files: Sequence[str]) -> Iterator[tuple[sitk.Image, CtSeries]]:
     absent = [file for file in files if not os.path.isfile(file)]
     if absent:
         raise InputError(f"{len(absent)} of the CT's {len(files)} DICOM files are gone: import the CT again")
-    with tempfile.TemporaryDirectory(prefix="soars-ct-") as folder:
+    with TemporaryFolder() as folder:
         for number, file in enumerate(files):
-            _link(file, Path(folder, f"{number:05}.dcm"))
+            _link(file, folder / f"{number:05}.dcm")
         try:
             image, series, _warnings = read_series(folder)
         except InputError as error:
-            text = str(error).replace(f"{folder}: ", "").replace(folder, "the CT")
+            text = str(error).replace(f"{folder}: ", "").replace(str(folder), "the CT")
             raise InputError(f"the CT's DICOM files cannot be referred to: {text}") from error
         yield image, series
 

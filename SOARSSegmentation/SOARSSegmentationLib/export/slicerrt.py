@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import slicer
 
 from soars.errors import InputError, SoarsError
+from soars.staging import staging_folder
 from SOARSSegmentationLib.export.exported import Exported, with_voxels
 from SOARSSegmentationLib.scene.building import remove_segmentation
 from SOARSSegmentationLib.scene.reading import structures_of
@@ -43,7 +43,7 @@ def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".soars-", dir=folder))
+        staging = staging_folder(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import slicer
 
 from soars.errors import InputError
+from soars.staging import staging_folder
 from SOARSSegmentationLib.scene.reading import check_readable
 
 
@@ -30,7 +30,7 @@ def write_by_slicer(segmentation_node: Any, path: Path) -> None:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".soars-", dir=path.parent))
+            folder = staging_folder(path.parent)
             temporary = folder / "segmentation.seg.nrrd"
             storage.SetFileName(str(temporary))
             written = storage.WriteData(copy)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from soars.bundle import store
 from soars.bundle.manifest import MANIFEST, PLAIN_NAME, Bundle
 from soars.errors import BundleError
+from soars.files import staged_folder
+from soars.staging import staging_folder
+
+_KINDS = (".json", ".md", ".onnx", ".pth", ".safetensors", ".yaml")
 
 
 def import_bundle(
@@ -34,28 +37,14 @@ def import_bundle(
         raise BundleError(
             f"a bundle {name} is installed already ({target}); overwrite it, or give another --name"
         )
-    if target.exists() and not (target / MANIFEST).is_file():
-        raise BundleError(
-            f"{target} is not a bundle, so it is not replaced; move it away, or give another --name"
-        )
-    home.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".import-", dir=home))
-    try:
-        new, old = work / "new", work / "old"
+    if target.exists():
+        _check_ours(target, "replaced; move it away, or give another --name")
+    with staged_folder(home, [name], overwrite=overwrite, folders=[name]) as staging:
+        new = staging / name
         new.mkdir()
         for file in (MANIFEST, *source.files):
             shutil.copyfile(source.folder / file, new / file)
         store.verify(store.read_bundle(new))
-        try:
-            if target.exists():
-                os.rename(target, old)
-            os.rename(new, target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                os.rename(old, target)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return store.read_bundle(target)
 
 
@@ -74,9 +63,28 @@ def remove_bundle(name: str) -> Path:
     if folder.is_symlink():
         folder.unlink()  # a link: the bundle itself is elsewhere and was not imported by us
         return folder
-    work = Path(tempfile.mkdtemp(prefix=".remove-", dir=folder.parent))
+    _check_ours(folder, "removed; move it away first")
+    work = staging_folder(folder.parent)
     try:
         os.rename(folder, work / name)  # from here on the bundle is gone, however long deleting it takes
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _check_ours(folder: Path, not_done: str) -> None:
+    """Raise `BundleError` when a folder is no bundle, or holds anything else: nobody's own files are removed with it.
+
+    What a damaged manifest lists is not known; then a bundle's usual kinds of files are taken for its own.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder} is not a bundle, so it is not {not_done}")
+    try:
+        listed = set(store.read_bundle(folder).files)
+    except BundleError:
+        listed = {path.name for path in folder.iterdir() if path.suffix in _KINDS}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST and not path.name.startswith(".") and path.name not in listed:
+            raise BundleError(
+                f"{folder} holds {path.name}, which is not the bundle's, so it is not {not_done}"
+            )

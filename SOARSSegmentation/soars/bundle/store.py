@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +38,9 @@ from soars.bundle.manifest import (
 )
 from soars.bundle.zipped import unzip
 from soars.errors import BundleError
+from soars.files import replacing_file
 from soars.places import user_data
+from soars.staging import TemporaryFolder
 
 __all__ = [
     "CARD_SECTIONS", "FORMAT_VERSION", "BranchSpec", "Bundle", "BundleEntry", "FileEntry", "check_card",
@@ -156,15 +157,9 @@ def write_manifest(folder: str | os.PathLike[str], fields: Mapping[str, Any]) ->
     manifest = {"format_version": needed_format(fields), **fields, "card": "card.md", "files": files}
     data = (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     bundle_from_manifest(parse_manifest(data), folder=folder, card="", sha256="")
-    handle, temporary = tempfile.mkstemp(prefix=".manifest-", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / MANIFEST)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing_file(folder / MANIFEST) as temporary:
+        temporary.write_bytes(data)
+        temporary.chmod(0o644)
     return read_bundle(folder)
 
 
@@ -219,9 +214,9 @@ def _read_card(folder: Path) -> str:
 
 
 def _load_zip(path: Path) -> Bundle:
-    temporary = tempfile.TemporaryDirectory(prefix="soars-bundle-", ignore_cleanup_errors=True)
+    temporary = TemporaryFolder()
     try:
-        folder = Path(temporary.name)
+        folder = temporary.path
         extra = unzip(path, folder)
         try:
             bundle = _checked(folder)
@@ -232,7 +227,7 @@ def _load_zip(path: Path) -> Bundle:
             log.warning("%s", warning)
         return replace(bundle, warnings=(*bundle.warnings, *about_extra), _keep_alive=temporary)
     except BaseException:
-        temporary.cleanup()
+        temporary.remove()
         raise
 
 

@@ -21,7 +21,8 @@ from typing import Any, NoReturn, TextIO, cast
 
 from soars.errors import InputError, SoarsError
 from soars.places import user_data
-from soars.supervise import CANCELLED, interrupted_once
+from soars.staging import written
+from soars.supervise import CANCELLED, cancelled_message, interrupted_once
 from soars.words import plain, plain_output
 
 
@@ -72,6 +73,7 @@ def _run_to_the_end(
     argv: Sequence[str],
 ) -> int:
     interrupted: list[int] = []
+    written.clear()
     debug = "--debug" in argv
     try:
         with interrupted_once(interrupted), _warnings_for_people(name, debug), _outliving_its_reader():
@@ -94,7 +96,7 @@ def report_fault(name: str, error: BaseException, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        code, message = CANCELLED, "cancelled"
+        code, message = CANCELLED, cancelled_message(written)
     elif isinstance(error, BrokenPipeError):
         code, message = CANCELLED, "cancelled: the program that reads the output has gone away"
     elif isinstance(error, SoarsError):

@@ -6,7 +6,6 @@ some scales. So each frame is handed to it as a plain MONOCHROME2 image of its o
 
 from __future__ import annotations
 
-import tempfile
 import warnings as python_warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -23,6 +22,7 @@ from soars.ct.itk_messages import itk_messages
 from soars.errors import InputError
 from soars.headers.frames import check_frame, check_matrix
 from soars.headers.memory import check_memory
+from soars.staging import TemporaryFolder
 
 _SYNTAX = "1.2.840.10008.1.2"
 _NATIVE = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
@@ -101,11 +101,9 @@ def _decoded(dataset: Dataset, path: Path) -> Iterator[npt.NDArray[np.integer]]:
     """Frames by GDCM, some at a time, shape (n, rows, columns)."""
     count = int(dataset.get("NumberOfFrames") or 1)
     frames = generate_frames(dataset.PixelData, number_of_frames=count)
-    with tempfile.TemporaryDirectory(prefix="soars-") as folder:
+    with TemporaryFolder() as folder:
         while some := list(islice(frames, FRAMES_AT_ONCE)):
-            files = [
-                _single(frame, dataset, Path(folder) / f"{k:02d}.dcm", k) for k, frame in enumerate(some)
-            ]
+            files = [_single(frame, dataset, folder / f"{k:02d}.dcm", k) for k, frame in enumerate(some)]
             yield _read_by_gdcm(files, path)
 
 

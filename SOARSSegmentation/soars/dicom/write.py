@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydicom.valuerep import format_number_as_ds
 from soars import __version__
 from soars.ct.series import CtSeries
 from soars.errors import InputError
+from soars.staging import staging_folder
 
 #: Class UID of this program's files, fixed once: `uid_from("implementation", "SOARS")`.
 IMPLEMENTATION_UID = UID("2.25.138993448867320773998705465571704213047")
@@ -214,7 +214,7 @@ def _save_all(datasets: Sequence[FileDataset], folder: Path, names: Sequence[str
     """Save into a temporary folder, then move in place, so that a failure leaves nothing behind."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".soars-", dir=folder))
+    work = staging_folder(folder)
     try:
         for ds, name in zip(datasets, names, strict=True):
             ds.save_as(work / name, enforce_file_format=True)

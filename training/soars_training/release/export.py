@@ -8,9 +8,7 @@ with a copy each. The two files of a branch therefore belong in one folder, whic
 from __future__ import annotations
 
 import json
-import shutil
 import struct
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from safetensors.torch import save_file
 
 from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
+from soars.files import staged_folder
 from soars.networks.names import BRANCHES, WeightKind
 from soars.networks.unet import UNet
 from soars_training.fitting.options import FittedRun
@@ -86,18 +85,13 @@ def staged_bundle(output: Path, facts: BundleFacts) -> Iterator[Path]:
     nothing is left behind when that fails. Raises `InputError` when `output` exists."""
     if output.exists():
         raise InputError(f"{output} exists already; choose another folder or remove it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
-    try:
+    with staged_folder(output.parent, [output.name], folders=[output.name]) as staging:
+        work = staging / output.name
+        work.mkdir()
         (work / "card.md").write_text(facts.card, encoding="utf-8")
         yield work
         for path in work.iterdir():  # safetensors makes files that only their owner may read
             path.chmod(0o644)
-        work.chmod(0o755)
-        work.rename(output)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def branch_spec(run: FittedRun, files: Mapping[WeightKind, str] | None = None) -> BranchSpec:

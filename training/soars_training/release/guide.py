@@ -7,12 +7,11 @@ once, by the engine and the windows of inference, instead of in every training s
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
 from soars.bundle.integrity import Weights
@@ -36,24 +35,20 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
         device = "cuda" if torch.cuda.is_available() else "cpu"
     precision: Precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        weights = Path(folder) / "anchor.safetensors"
-        save_file(run.network(anchor_run).state_dict(), weights)
-        engine = TorchEngine(
-            Weights(weights, weights.read_bytes()), branch_spec(run), device=device, precision=precision
+    weights = Weights(anchor_run, save(run.network(anchor_run).state_dict()))
+    engine = TorchEngine(weights, branch_spec(run), device=device, precision=precision)
+    cases = CacheIndex.load(cache).cases
+    for entry in tqdm(cases, desc="guide", unit="case"):
+        case = read_case(cache / entry.file)
+        z, y, x = case.ct_hu.shape
+        grid = Grid(case.origin_mm, case.spacing_mm, (x, y, z))
+        ct = [CtChannel(scaled_ct(case.ct_hu, window)) for window in run.windows_hu]
+        probabilities = slide(engine, branch_spec(run), grid, ct, lambda _done, _of: None)
+        _write(
+            output / f"{entry.name}{GUIDE_SUFFIX}",
+            run.classes,
+            Foreground(probabilities).window((slice(None),) * 3),
         )
-        cases = CacheIndex.load(cache).cases
-        for entry in tqdm(cases, desc="guide", unit="case"):
-            case = read_case(cache / entry.file)
-            z, y, x = case.ct_hu.shape
-            grid = Grid(case.origin_mm, case.spacing_mm, (x, y, z))
-            ct = [CtChannel(scaled_ct(case.ct_hu, window)) for window in run.windows_hu]
-            probabilities = slide(engine, branch_spec(run), grid, ct, lambda _done, _of: None)
-            _write(
-                output / f"{entry.name}{GUIDE_SUFFIX}",
-                run.classes,
-                Foreground(probabilities).window((slice(None),) * 3),
-            )
     return len(cases)
 
 

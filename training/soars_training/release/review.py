@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from soars.bundle.manifest import MANIFEST, Bundle
 from soars.bundle.store import load_bundle, read_bundle, write_manifest
 from soars.ct.images import CtScan
 from soars.errors import InputError
+from soars.files import staged_folder
 from soars.findings.norms import LEAST_PATIENTS, Norms, Spread, pairs_of
 from soars.findings.review import Calibration, Curve, ReviewTables
 from soars.metrics import dice
@@ -111,9 +111,9 @@ def add_review(bundle: Bundle, tables: ReviewTables, output: Path) -> Bundle:
     """A copy of the bundle that holds the tables; one that it had is replaced. `InputError` when `output` exists."""
     if output.exists():
         raise InputError(f"{output} exists already; choose another folder or remove it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".calibrate-", dir=output.parent))
-    try:
+    with staged_folder(output.parent, [output.name], folders=[output.name]) as staging:
+        work = staging / output.name
+        work.mkdir()
         for name in bundle.files:
             shutil.copyfile(bundle.folder / name, work / name)
         (work / REVIEW).write_text(tables.to_json(), encoding="utf-8")
@@ -122,11 +122,6 @@ def add_review(bundle: Bundle, tables: ReviewTables, output: Path) -> Bundle:
         fields = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))
         kept = {k: v for k, v in fields.items() if k not in ("format_version", "card", "files")}
         write_manifest(work, {**kept, "review": REVIEW})
-        work.chmod(0o755)
-        work.rename(output)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return read_bundle(output)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from soars.bundle.store import LARGEST_CARD, write_manifest
 from soars.catalogue import CATALOGUE
 from soars.errors import BundleError
 from soars.progress import Progress, Reporter, ignore
+from soars.staging import TemporaryFolder
 from soars.systems.nnunet.checkpoint import read_checkpoint, unique_tensors
 from soars.systems.nnunet.labels import Proposed
 from soars.systems.nnunet.model_folder import DATASET, PLANS, ModelFolder
@@ -52,8 +52,8 @@ def import_model(
 
     Raises `BundleError` when folds disagree, a checkpoint is refused, or the bundle cannot be installed.
     """
-    with tempfile.TemporaryDirectory(prefix="soars-nnunet-") as work:
-        folder = Path(work) / options.name
+    with TemporaryFolder() as work:
+        folder = work / options.name
         folder.mkdir()
         settings = _write_weights(model, folder, options, progress)
         settings["labels"] = [rule.to_dict() for rule in proposed.rules]
