@@ -33,7 +33,12 @@ HEAVY = (
 )
 """Never imported by importing the core: Slicer must start, and the command line answer, without them."""
 
-ENGINE_ROOMS = ("soars.networks.unet", "soars.cascade.torch_engine", "soars.cascade.onnx_engine")
+ENGINE_ROOMS = (
+    "soars.networks.unet",
+    "soars.networks.slice_net",
+    "soars.cascade.torch_engine",
+    "soars.cascade.onnx_engine",
+)
 """The modules of the core that are an engine; only the choice of that engine, and training, imports them."""
 
 IMPORT_BUDGET_S = 0.8

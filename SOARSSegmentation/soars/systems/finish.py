@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from soars.cascade.engine import EngineInfo
 from soars.cascade.postprocess import settle
-from soars.cascade.preprocess import find_body
+from soars.cascade.preprocess import Body, find_body
 from soars.cascade.run import NOT_FOUND
 from soars.cascade.sides import find_midline
 from soars.catalogue import CATALOGUE
@@ -15,7 +15,7 @@ from soars.ct.images import CtScan
 from soars.findings.checks import check_contours
 from soars.findings.finding import Locator
 from soars.progress import Progress, Reporter
-from soars.structures import Geometry
+from soars.structures import Geometry, StructureSet
 from soars.systems.interface import Drawn, Source
 from soars.systems.labels import Labelled, structures_from_labels
 
@@ -31,10 +31,26 @@ def finish(
     progress: Reporter,
 ) -> Drawn:
     """The organs drawn in label maps [z, y, x] on the CT's grid: all are finished, those requested are returned."""
-    start = time.perf_counter()
-    progress(Progress("check", message="checking sides and volumes"))
     body = find_body(ct.image)
     structures = structures_from_labels(label_maps, Geometry.of(ct.image), body)
+    return finish_structures(
+        structures, body, organs, sources=sources, engine=engine, timings_s=timings_s, progress=progress
+    )
+
+
+def finish_structures(
+    structures: StructureSet,
+    body: Body,
+    organs: tuple[str, ...],
+    *,
+    sources: Mapping[str, Source],
+    engine: EngineInfo,
+    timings_s: Mapping[str, float],
+    progress: Reporter,
+) -> Drawn:
+    """The same for organs that are masks on the CT's grid already."""
+    start = time.perf_counter()
+    progress(Progress("check", message="checking sides and volumes"))
     midline = find_midline(structures, body)
     settled = settle(structures, midline)
     locator = Locator(structures.geometry, midline.left_mm)

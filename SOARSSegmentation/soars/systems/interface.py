@@ -1,8 +1,8 @@
 """What every segmentation system offers, whatever model it runs.
 
-A *system* is a way of segmenting organs on a CT: the stratified cascade, an nnU-Net, TotalSegmentator, a composite of
-several. `soars segment` looks up the bundle's system (`soars.systems.registry.system_of`), and then uses nothing but
-this interface.
+A *system* is a way of segmenting organs on a CT: the stratified cascade, an nnU-Net, UaNet, a composite of several.
+`soars segment` looks up the bundle's system (`soars.systems.registry.system_of`), and then uses nothing but this
+interface.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Source:
     """Which model drew an organ.
 
     Attributes:
-        system: "cascade", "nnunet", "totalsegmentator".
+        system: as manifests name it: "cascade", "nnunet", "uanet", "deepmind", "totalsegmentator".
         bundle, version, sha256: the bundle it came from.
         part: the model within the system, e.g. TotalSegmentator's task; "" where there is only one.
         definition: how the organ's extent differs from the consensus guideline's; "" where it does not, as far as is

@@ -7,11 +7,12 @@ from soars.bundle.store import load_bundle
 from soars.errors import BundleError
 from soars.systems.cascade import CascadeSystem
 from soars.systems.composite.system import CompositeSystem
+from soars.systems.deepmind.system import DeepMindSystem
 from soars.systems.interface import System
 from soars.systems.nnunet.system import NnUnetSystem
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
 
-SYSTEMS = (CASCADE, "nnunet", "totalsegmentator", "composite")
+SYSTEMS = (CASCADE, "nnunet", "deepmind", "totalsegmentator", "composite")
 """Names of all systems, as manifests have them."""
 
 
@@ -21,6 +22,8 @@ def system_of(bundle: Bundle) -> System:
         return CascadeSystem(bundle)
     if bundle.system == NnUnetSystem.name:
         return NnUnetSystem(bundle)
+    if bundle.system == DeepMindSystem.name:
+        return DeepMindSystem(bundle)
     if bundle.system == TotalSegmentatorSystem.name:
         return TotalSegmentatorSystem(bundle)
     if bundle.system == CompositeSystem.name:

@@ -34,6 +34,8 @@ class CachedCase:
         masks: organ -> (start (z, y, x), bool crop [z, y, x]); an organ annotated but outside the field has no entry.
         annotated: organs that somebody contoured or confirmed absent. An organ that is not listed is unknown, and
             must not be taught as background.
+        slices: organ -> bool [z], the slices in which it was contoured or confirmed absent, for an organ that was drawn
+            on some slices only; an annotated organ that has no entry was drawn on all.
     """
 
     name: str
@@ -42,6 +44,13 @@ class CachedCase:
     spacing_mm: tuple[float, float, float]
     masks: Mapping[str, tuple[tuple[int, int, int], np.ndarray]]
     annotated: frozenset[str]
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def labelled(self, organ: str) -> np.ndarray:
+        """bool [z]: the slices in which it is known what belongs to the organ."""
+        if organ not in self.annotated:
+            return np.zeros(self.ct_hu.shape[0], bool)
+        return self.slices.get(organ, np.ones(self.ct_hu.shape[0], bool))
 
     def full_mask(self, organ: str) -> np.ndarray:
         """bool [z, y, x] of the CT's shape; all False for an organ without voxels."""
@@ -133,6 +142,8 @@ def write_case(path: Path, case: CachedCase) -> None:
         arrays[f"start/{organ}"] = np.asarray(start, np.int32)
         arrays[f"shape/{organ}"] = np.asarray(crop.shape, np.int32)
         arrays[f"bits/{organ}"] = np.packbits(crop)
+    for organ, labelled in case.slices.items():
+        arrays[f"slices/{organ}"] = np.asarray(labelled, bool)
     temporary = path.with_suffix(".part.npz")
     np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     os.replace(temporary, path)
@@ -150,6 +161,7 @@ def read_case(path: Path) -> CachedCase:
                     crop = np.unpackbits(data[f"bits/{organ}"], count=int(np.prod(shape))).astype(bool)
                     z, y, x = (int(v) for v in data[key])
                     masks[organ] = ((z, y, x), crop.reshape(shape))
+            slices = {k.removeprefix("slices/"): data[k] for k in data.files if k.startswith("slices/")}
             return CachedCase(
                 name=path.stem,
                 ct_hu=data["ct_hu"],
@@ -157,6 +169,7 @@ def read_case(path: Path) -> CachedCase:
                 spacing_mm=tuple(data["spacing_mm"].tolist()),
                 masks=masks,
                 annotated=frozenset(data["annotated"].tolist()),
+                slices=slices,
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path}: damaged training case ({error}); prepare it again") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +95,19 @@ def _like(present: object, value: str, text: str) -> object:
         new = json.loads(value)
     except ValueError:
         new = value
+    if is_dataclass(present) and not isinstance(present, type) and isinstance(new, dict):
+        inner = {f.name for f in fields(present)}
+        if not set(new) <= inner:
+            raise InputError(f"--set {text}: it has {', '.join(sorted(inner))}")
+        return replace(
+            present, **{k: _like(getattr(present, k), json.dumps(v), text) for k, v in new.items()}
+        )
     if isinstance(present, float) and type(new) is int:
         new = float(new)
     new = _tuples(new)
     if present is not None and type(new) is not type(present):
-        raise InputError(f"--set {text}: expected a value like {json.dumps(present)}")
+        like = asdict(present) if is_dataclass(present) and not isinstance(present, type) else present
+        raise InputError(f"--set {text}: expected a value like {json.dumps(like)}")
     return new
 
 

@@ -93,22 +93,29 @@ def system_of_run(folder: Path) -> str | None:
 class TrainingSystem(Protocol):
     """A system that can be trained."""
 
-    name: str
-    presets: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """As manifests have it."""
 
-    def options(self, preset: str, organs: tuple[str, ...]) -> SystemOptions:
-        """The settings of a preset, one of `presets`; the caller replaces fields, and `fit` checks them."""
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Names of its presets."""
+
+    def options(self, preset: str, organs: tuple[str, ...]) -> Any:
+        """The settings of a preset, one of `presets`: `SystemOptions` with the system's own; the caller replaces
+        fields, and `fit` checks them."""
 
     def fit(
         self,
         cache: Path,
         output: Path,
-        options: SystemOptions,
+        options: Any,
         *,
         resume: bool = False,
         overwrite: bool = False,
     ) -> SystemRun:
-        """Train on a cache; writes checkpoints, tables and `run.json` into `output`.
+        """Train on a cache with options of the kind that `options` makes; writes checkpoints, tables and `run.json`
+        into `output`.
 
         Raises `InputError` for settings or a cache that do not fit, or when `output` holds a run already and neither
         `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.

@@ -9,9 +9,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from soars.errors import InputError
+from soars.systems.trained import Found
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.splits import split
 from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
@@ -141,6 +143,26 @@ def averaged_weights(folder: Path, prefix: str, *, best: bool = False) -> dict[s
     except Exception as error:  # torch raises what pickle and zipfile happen to raise
         raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def save_weights(folder: Path, prefix: str, path: Path) -> None:
+    """A run's averaged weights in half precision as a safetensors file."""
+    weights = averaged_weights(folder, prefix)
+    halves = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in weights.items()}
+    save_file(halves, path)
+
+
+def whole_masks(found: Found, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """Where the probabilities pass one half, as masks of the whole grid [z, y, x]."""
+    masks = {}
+    for organ, (start, values) in found.items():
+        low = [max(s, 0) for s in start]
+        high = [min(s + n, size) for s, n, size in zip(start, values.shape, shape, strict=True)]
+        mask = np.zeros(tuple(shape), bool)
+        inner = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = values[inner] > 0.5
+        masks[organ] = mask
+    return masks
 
 
 def _cases(cache: Path, entries: Sequence[IndexEntry], organs: Sequence[str]) -> list[CachedCase]:

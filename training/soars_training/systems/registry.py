@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from soars.errors import InputError
+from soars_training.systems.deepmind.system import DeepMindTraining
 from soars_training.systems.interface import TrainingSystem
 
-SYSTEMS: dict[str, Callable[[], TrainingSystem]] = {}
+SYSTEMS: dict[str, Callable[[], TrainingSystem]] = {
+    "deepmind": DeepMindTraining,
+}
 """Name, as manifests have it -> what makes the system. Heavy packages are imported where a system needs them."""
 
 

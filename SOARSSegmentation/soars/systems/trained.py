@@ -1,0 +1,192 @@
+"""What the systems share whose one network runs in torch on a working grid: UaNet and DeepMind's U-Net."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soars.bundle.fields import check_keys, get_numbers, get_text, get_window, within
+from soars.bundle.integrity import read_checked
+from soars.bundle.manifest import SPACING_MM, Bundle
+from soars.cascade.engine import EngineInfo
+from soars.cascade.placement import place_sigmoid
+from soars.cascade.preprocess import Grid, find_body, network_input
+from soars.cascade.windows import UNIT, ProbabilityMap
+from soars.ct.images import CtScan
+from soars.errors import BundleError, CancelledError, EngineError
+from soars.progress import Progress, Reporter
+from soars.structures import Geometry, StructureSet
+from soars.systems.devices import torch_device
+from soars.systems.finish import finish_structures
+from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
+from soars.systems.packages import missing_packages
+
+if TYPE_CHECKING:
+    import torch
+
+EXTRA = "torch"
+REQUIREMENTS = ("torch>=2.4", "safetensors>=0.4")
+"""The packages of the extra; a test compares them with pyproject.toml."""
+
+Corner = tuple[int, int, int]
+Step = Callable[[int, int], None]
+"""Called with (parts done, parts in all); raises to stop."""
+Found = Mapping[str, tuple[Corner, np.ndarray]]
+"""Organ -> (start (z, y, x) on the working grid, probabilities float32 [z, y, x]); 0 beyond them."""
+
+
+class TrainedSystem(ABC):
+    """A bundle with one network that `soars-train fit-system` made; see `soars.systems.interface.System`.
+
+    A subclass checks its settings, builds its network and draws organs on a working grid; this class does what comes
+    before (body, grid, window) and after (masks on the CT, checks).
+    """
+
+    name: str
+    title: str
+    setting_keys: tuple[str, ...]
+    """Of the manifest's settings, beside window_hu, spacing_mm and weights, which all of these systems have."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.where = f"bundle {bundle.name}: settings"
+        given = bundle.settings
+        try:
+            check_keys(dict(given), ("window_hu", "spacing_mm", "weights", *self.setting_keys), "")
+            self.window_hu = get_window(given, "window_hu", "")
+            x, y, z = within(get_numbers(given, "spacing_mm", 3, ""), SPACING_MM, "spacing_mm")
+            self.spacing_mm = (x, y, z)
+            self.weights = get_text(given, "weights", "")
+            if self.weights not in bundle.files:
+                raise BundleError(f"weights: {self.weights!r} is not listed in files")
+            self.read_settings(given)
+        except BundleError as error:
+            raise BundleError(f"{self.where}: {error}") from error
+
+    @abstractmethod
+    def read_settings(self, given: Mapping[str, Any]) -> None:
+        """Check and keep the system's own settings; raises `BundleError` naming what is wrong."""
+
+    @abstractmethod
+    def network(self) -> torch.nn.Module:
+        """The network without weights."""
+
+    @abstractmethod
+    def find(self, network: torch.nn.Module, ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
+        """The organs that the network finds.
+
+        Args:
+            network: in evaluation mode, with weights.
+            ct: float32 [z, y, x], HU through the window, scaled to [-1, 1]; air outside the body.
+            organs: those that are wanted.
+        """
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        return self.bundle.organs
+
+    def needs(self, organs: Collection[str]) -> Needs:
+        return Needs(EXTRA, missing_packages(REQUIREMENTS))
+
+    def problem(self, organs: Collection[str]) -> str | None:
+        missing = self.needs(organs).missing_packages
+        if not missing:
+            return None
+        return (
+            f"bundle {self.bundle.name} is of the system {self.title} and needs {', '.join(missing)}; install them "
+            f"with: pip install 'soars-segmentation[{EXTRA}]'"
+        )
+
+    def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
+        problem = self.problem(organs)
+        if problem is not None:
+            raise EngineError(problem)
+        device = torch_device(options.device, options.engine)
+        timings: dict[str, float] = {}
+
+        def stage(name: str, message: str) -> Step:
+            def step(done: int, of: int) -> None:
+                if options.cancel is not None and options.cancel():
+                    raise CancelledError("cancelled; nothing was written")
+                progress(Progress(name, done, of, message))
+
+            step(0, 0)
+            return step
+
+        start = time.perf_counter()
+        stage("prepare", "finding the patient")
+        body = find_body(ct.image)
+        grid = body.grid(self.spacing_mm)
+        array = network_input(ct.image, body, grid, [self.window_hu])[0]
+        timings["prepare"] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        stage("load", f"loading the network of {self.title}")
+        network = self.loaded(device, options.threads)
+        timings["load"] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        found = self.find(network, array, organs, stage(self.name, self.title))
+        timings[self.name] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        step = stage("contours", "organs on the CT's grid")
+        geometry = Geometry.of(ct.image)
+        structures = StructureSet(geometry)
+        for done, (organ, part) in enumerate(_maps(found, grid)):
+            step(done, len(found))
+            placed = place_sigmoid(part, 0, geometry)
+            if placed is not None:
+                structures.add_crop(organ, *placed)
+        timings["contours"] = time.perf_counter() - start
+        source = Source(self.name, self.bundle.name, self.bundle.version, self.bundle.sha256)
+        return finish_structures(
+            structures,
+            body,
+            organs,
+            sources={organ: source for organ in organs},
+            engine=EngineInfo("torch", device.type, "fp32", f"{self.title} runs in torch"),
+            timings_s=timings,
+            progress=progress,
+        )
+
+    def loaded(self, device: torch.device, threads: int | None = None) -> torch.nn.Module:
+        """The network with the bundle's weights, in evaluation mode on the device.
+
+        Raises `BundleError` when they are not the network's.
+        """
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            weights = load(read_checked(self.bundle, self.weights))
+        except SafetensorError as error:
+            raise BundleError(
+                f"{self.bundle.name}: {self.weights}: not a readable safetensors file"
+            ) from error
+        network = self.network()
+        try:
+            network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        except RuntimeError as error:
+            brief = " ".join(str(error).split())[:300]
+            raise BundleError(
+                f"{self.bundle.name}: {self.weights}: these are not weights of its network: {brief}"
+            ) from error
+        return network.eval().requires_grad_(False).to(device)
+
+
+def _maps(found: Found, grid: Grid) -> Iterator[tuple[str, ProbabilityMap]]:
+    """Each organ's probabilities as a map of one channel on its own part of the grid, with a rim of zeros."""
+    for organ, (start, values) in found.items():
+        padded = np.pad(values, 1)
+        corner = np.asarray(start) - 1
+        part = Grid.of(grid.index_to_points(corner), grid.spacing_mm, padded.shape[::-1])
+        fixed = np.rint(np.clip(padded, 0, 1) * UNIT).astype(np.uint16)[None]
+        yield organ, ProbabilityMap(part, fixed, UNIT, background=False)

@@ -1,0 +1,1 @@
+"""Training DeepMind's residual U-Net on slices."""

@@ -1,0 +1,176 @@
+"""DeepMind's U-Net as a system that can be trained (Nikolov et al., J Med Internet Res 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soars.errors import BundleError, InputError
+from soars.networks.slice_net import SliceNet
+from soars.networks.slices import SliceArchitecture
+from soars.systems.deepmind.system import NAME, find_organs
+from soars_training.cohorts.cache import CachedCase
+from soars_training.fitting.models import Model
+from soars_training.systems.deepmind.data import SlabDataset
+from soars_training.systems.deepmind.loss import top_k_loss
+from soars_training.systems.deepmind.warp import PlaneAugmentation
+from soars_training.systems.interface import SystemOptions, SystemRun
+from soars_training.systems.loop_system import LoopSystem, Predict, save_weights, whole_masks
+from soars_training.windows.task import Batch, TrainingData, scaled_ct
+
+WEIGHTS = f"{NAME}.safetensors"
+PAPER_STAIRS = ((0.2, 1 / 2), (0.5, 1 / 8), (0.9, 1 / 64), (0.95, 1 / 256))
+"""Of 120,000 steps: at 24,000, 60,000, 108,000 and 114,000."""
+RARE = -4.0
+"""The output's bias at the start: a pixel is an organ's with probability 0.02."""
+
+
+@dataclass(frozen=True)
+class DeepMindOptions(SystemOptions):
+    """A run of DeepMind's U-Net.
+
+    Attributes:
+        size: rows and columns that the network sees, about the middle of the body.
+        channels, lost, hidden: see `SliceArchitecture`.
+        slab: neighbouring slices in a sample; the paper's are single ones.
+        worst: share of the pixels of a slice that the loss counts.
+        window_hu: the CT is clipped to it and scaled linearly to [-1, 1].
+        foreground: share of samples drawn about an organ.
+        plane: strength of the augmentation.
+    """
+
+    size: int = 512
+    channels: tuple[int, ...] = (32, 32, 64, 64, 128, 128, 256)
+    lost: tuple[int, ...] = (4, 2, 2, 2, 2, 4, 4)
+    hidden: int = 1024
+    slab: int = 1
+    worst: float = 0.1
+    window_hu: tuple[float, float] = (-500.0, 1000.0)
+    foreground: float = 0.7
+    plane: PlaneAugmentation = field(default_factory=PlaneAugmentation)
+
+    def architecture(self) -> SliceArchitecture:
+        return SliceArchitecture(len(self.organs), self.size, self.channels, self.lost, self.hidden)
+
+    def check(self) -> None:
+        super().check()
+        if not 0 < self.worst <= 1 or self.slab < 1:
+            raise InputError("worst must be a share above 0 and at most 1, slab at least 1")
+        try:
+            self.architecture()
+        except BundleError as error:
+            raise InputError(str(error)) from error
+
+
+class SliceModel(Model):
+    """The network with its loss."""
+
+    def __init__(self, options: DeepMindOptions) -> None:
+        super().__init__()
+        self.worst = options.worst
+        self.net = SliceNet(options.architecture())
+        assert self.net.head.bias is not None
+        nn.init.constant_(self.net.head.bias, RARE)
+
+    def loss(self, batch: Batch, balance: float) -> Tensor:
+        ct, masks, known = batch
+        return top_k_loss(self.net(ct), masks, known, self.worst)
+
+
+class DeepMindTraining(LoopSystem[DeepMindOptions]):
+    """See `soars_training.systems.interface.TrainingSystem`."""
+
+    name = NAME
+    presets = ("laptop", "paper")
+
+    def options(self, preset: str, organs: tuple[str, ...]) -> DeepMindOptions:
+        """`paper`: 120,000 steps of 32 slices of 512 x 512, Adam at 1e-4 with the paper's stairs, L2 penalty 1e-6 (a
+        coupled weight decay of twice that), no averaged weights. `laptop`: 128 x 128 pixels, which at 3 mm is the
+        neck with the shoulders cut off, five blocks instead of seven, eight neighbouring slices a sample."""
+        if preset == "paper":
+            return DeepMindOptions(
+                organs=organs,
+                steps=120_000,
+                batch=32,
+                learning_rate=1e-4,
+                optimiser="adam",
+                weight_decay=2e-6,
+                schedule="stairs",
+                stairs=PAPER_STAIRS,
+                ema=0.0,
+            )
+        return DeepMindOptions(
+            organs=organs,
+            steps=3000,
+            batch=1,
+            learning_rate=2e-3,
+            optimiser="adam",
+            weight_decay=2e-6,
+            ema=0.995,
+            size=128,
+            channels=(16, 32, 32, 64, 64),
+            lost=(4, 4, 4, 4, 4),
+            hidden=256,
+            slab=8,
+            plane=PlaneAugmentation(translation_px=10.0),
+        )
+
+    def data(
+        self, options: DeepMindOptions, cases: Sequence[CachedCase], spacing_mm: Sequence[float]
+    ) -> TrainingData:
+        return SlabDataset(
+            cases,
+            options.organs,
+            size=options.size,
+            slab=options.slab,
+            window_hu=options.window_hu,
+            strength=options.plane,
+            foreground=options.foreground,
+            seed=options.seed,
+        )
+
+    def model(self, options: DeepMindOptions, data: TrainingData) -> Model:
+        return SliceModel(options)
+
+    def network(self, model: Model) -> nn.Module:
+        assert isinstance(model, SliceModel)
+        return model.net
+
+    def predict(
+        self, model: Model, options: DeepMindOptions, device: torch.device, precision: torch.dtype
+    ) -> Predict:
+        network = self.network(model)
+
+        def predict(case: CachedCase) -> Mapping[str, np.ndarray]:
+            ct = scaled_ct(case.ct_hu, options.window_hu)
+            with torch.autocast(device.type, precision, precision != torch.float32):
+                found = find_organs(
+                    network, options.architecture(), options.organs, ct, options.organs, lambda _d, _o: None
+                )
+            return whole_masks(found, ct.shape)
+
+        return predict
+
+    def settings(self, options: DeepMindOptions, spacing_mm: Sequence[float], model: Model) -> dict[str, Any]:
+        return {
+            "window_hu": list(options.window_hu),
+            "spacing_mm": list(spacing_mm),
+            "weights": WEIGHTS,
+            "network": options.architecture().to_dict(),
+        }
+
+    def summary(self, options: DeepMindOptions) -> str:
+        shown = "-".join(map(str, options.channels))
+        return (
+            f"DeepMind's residual U-Net of {shown} channels draws one slice of {options.size} x {options.size} "
+            "pixels from 21."
+        )
+
+    def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
+        save_weights(folder, "net.", bundle / WEIGHTS)
