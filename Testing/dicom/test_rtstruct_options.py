@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 
 from soars.cli import main
 from soars.ct.series import CtSeries, read_series
+from soars.dicom.provenance import GENERATION_TAG
 from soars.dicom.rtstruct import read_roi_names, read_rtstruct, write_rtstruct
-from soars.dicom.rtstruct_write import GENERATION_TAG
 from soars.errors import InputError
 from soars.formats.reading import read_structures
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
@@ -304,3 +304,42 @@ def test_the_model_that_proposed_an_organ_is_in_the_file(
     assert [name for name, _ in equipment] == ["starter 1.2", "other 2.0"]
     assert "ab" * 32 in equipment[0][1] and "cd" * 32 in equipment[1][1]
     assert dciodvfy(tmp_path / "rt.dcm") == ""
+
+
+def test_the_model_is_read_back_from_the_file(ct_series: Callable[..., list[Path]], tmp_path: Path) -> None:
+    """Name, version and hash; where a program has dropped the equipment, the hash's first digits. Others' words on how
+    they made an organ stay, and are written again."""
+    ct_series(tmp_path / "ct")
+    image, series, _ = read_series(tmp_path / "ct")
+    structures = StructureSet(Geometry.of(image))
+    long_name = "a model with a very long name of more than 39 characters 1.2.3"
+    tags = {
+        "Brainstem": {"SOARS.bundle": "starter 1.2", "SOARS.bundle_sha256": "ab" * 32},
+        "Lens_L": {
+            "SOARS.bundle": long_name,
+            "SOARS.bundle_sha256": "0f" * 32,
+            GENERATION_TAG: "SEMIAUTOMATIC",
+        },
+        "Lens_R": {"SOARS.bundle": "no hash 1"},
+        "Parotid_L": {"RTSTRUCT.ROIGenerationDescription": "Contour Pro 3.1"},
+        "Parotid_R": {},
+    }
+    for z, (organ, own) in enumerate(tags.items()):
+        structures.add_crop(organ, (z, 2, 3), np.ones((2, 3, 4), dtype=bool), StructureInfo(tags=own))
+    path = tmp_path / "rt.dcm"
+    for _ in range(2):  # there and back twice
+        write_rtstruct(structures, path, series)
+        structures = read_rtstruct(path, structures.geometry, series)
+    read = {name: structures.info[name].tags for name in structures}
+    for organ in ("Brainstem", "Lens_L", "Parotid_L"):
+        assert read[organ].items() >= tags[organ].items()
+    assert read["Lens_R"]["RTSTRUCT.ROIGenerationDescription"] == "no hash 1"
+    assert set(read["Parotid_R"]) == {GENERATION_TAG}
+
+    dataset = pydicom.dcmread(path)
+    del dataset.ContributingEquipmentSequence
+    dataset.save_as(path)
+    info = read_rtstruct(path, structures.geometry, series).info
+    assert info["Brainstem"].tags["SOARS.bundle"] == "starter 1.2"
+    assert info["Brainstem"].tags["SOARS.bundle_sha256"] == "ab" * 8
+    assert info["Lens_L"].tags["SOARS.bundle"] == long_name[:39]

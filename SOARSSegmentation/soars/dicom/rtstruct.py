@@ -9,9 +9,10 @@ This is the public module: `soars.dicom.rtstruct_write` and `soars.dicom.rtstruc
 own names are applied.
 """
 
+from soars.dicom.provenance import MODEL_HASH_TAG, MODEL_TAG
 from soars.dicom.roi_names import read_roi_names
 from soars.dicom.rtstruct_read import read_rtstruct
-from soars.dicom.rtstruct_write import MODEL_HASH_TAG, MODEL_TAG, check_reference, write_rtstruct
+from soars.dicom.rtstruct_write import check_reference, write_rtstruct
 
 __all__ = [
     "MODEL_HASH_TAG",

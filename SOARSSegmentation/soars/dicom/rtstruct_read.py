@@ -15,7 +15,7 @@ from pydicom.uid import RTStructureSetStorage
 from soars.ct.series import CtSeries
 from soars.dicom.contour_masks import contours_to_mask
 from soars.dicom.objects import check_patient, damage_reported, plain, read_object
-from soars.dicom.rtstruct_write import GENERATION_ALGORITHMS, GENERATION_TAG
+from soars.dicom.provenance import generation_tags, models_in
 from soars.errors import InputError
 from soars.structures.model import Geometry, StructureInfo, StructureSet, as_colour
 
@@ -25,12 +25,12 @@ MOST_REASONS = 3
 
 @dataclass
 class _Roi:
-    """One ROI as its parts of the file say; ``contours`` are items of the Contour Sequence."""
+    """One ROI as its parts of the file say: items of the Contour Sequence, and tags with how it was made."""
 
     number: int
     name: str
     frame: str
-    algorithm: str
+    tags: dict[str, str]
     colour: tuple[int, ...] = ()
     contours: list[Dataset] = field(default_factory=list)
 
@@ -86,8 +86,7 @@ def read_rtstruct(
             reasons = [w.rpartition("left out: ")[2] for w in out.warnings[before:]]
             out.warnings[before:] = [f"{path.name}: the ROI {name!r} was left out: {'; '.join(reasons)}"]
             continue
-        tags = {GENERATION_TAG: roi.algorithm} if roi.algorithm in GENERATION_ALGORITHMS else {}
-        out.add_mask(name, mask, StructureInfo(colour=as_colour(roi.colour), tags=tags))
+        out.add_mask(name, mask, StructureInfo(colour=as_colour(roi.colour), tags=roi.tags))
     if not total:
         raise InputError(f"{path} has no contours" + _because(out.warnings))
     if all(out.is_empty(name) for name in out):
@@ -123,6 +122,7 @@ def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
     """The ROIs in the file's order, each with its contours. What is wrong with one costs that one."""
     rois: dict[int, _Roi] = {}
     doubtful: dict[int, list[str]] = {}
+    models = models_in(dataset)
     for item in dataset.StructureSetROISequence:
         number = _number(item, "ROINumber")
         if number is None:
@@ -133,7 +133,7 @@ def _rois(path: Path, dataset: Dataset, warnings: list[str]) -> list[_Roi]:
             number,
             _name(item.get("ROIName"), number, path, warnings),
             plain(item.get("ReferencedFrameOfReferenceUID")),
-            plain(item.get("ROIGenerationAlgorithm")).upper(),
+            generation_tags(item, models),
         )
         if number in rois:
             doubtful.setdefault(number, [rois[number].name]).append(roi.name)

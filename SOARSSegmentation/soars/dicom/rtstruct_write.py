@@ -29,6 +29,7 @@ from soars import __version__
 from soars.ct.dicom_files import CT_IMAGE
 from soars.ct.series import CtSeries
 from soars.dicom.contours import trace
+from soars.dicom.provenance import MANUFACTURER, add_models, code_item, describe_generation, dicom_text
 from soars.dicom.roi_names import site_names
 from soars.dicom.write import IMPLEMENTATION_UID
 from soars.errors import InputError
@@ -40,15 +41,9 @@ logger = logging.getLogger(__name__)
 
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 SERIES_DESCRIPTION = "SOARS auto-contours, research use only"
-MANUFACTURER = "SOARSSegmentation"
 DEIDENTIFICATION = "SOARS: patient and study attributes emptied, UIDs kept"
 #: A CT slice may lie this far from its place on the regular grid (see `soars.ct.stack`).
 SLICE_TOLERANCE_MM = 0.5
-#: The tag of a structure (`StructureInfo.tags`) that says how it was made, and what it may say.
-GENERATION_TAG = "RTSTRUCT.ROIGenerationAlgorithm"
-#: The tags that say which model bundle made a structure ("name version"), and its SHA-256.
-MODEL_TAG, MODEL_HASH_TAG = "SOARS.bundle", "SOARS.bundle_sha256"
-GENERATION_ALGORITHMS = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
 Image = tuple[str, str, int | None]
 """SOP class, SOP instance and frame number of a slice."""
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
@@ -104,7 +99,7 @@ def write_rtstruct(
             item.ContourSequence = DicomSequence(contours)
         item.ReferencedROINumber = number
         dataset.ROIContourSequence.append(item)
-    _add_models(dataset, structures)
+    add_models(dataset, (structures.info[name] for name in structures))
     # the plainest character set that holds the texts: not every planning system knows UTF-8
     dataset.SpecificCharacterSet = "ISO_IR 100" if _is_latin1(dataset) else "ISO_IR 192"
     with replacing_file(path) as temporary:
@@ -115,8 +110,8 @@ def check_reference(geometry: Geometry, reference: CtSeries) -> None:
     """Raise `InputError` when an RTSTRUCT cannot reference this series, or the series is not on this grid."""
     where = reference.files[0].parent if reference.files else "the CT"
     missing = [
-        text
-        for text, uid in (
+        what
+        for what, uid in (
             ("Study Instance UID", reference.study_uid),
             ("Series Instance UID", reference.series_uid),
             ("Frame of Reference UID", reference.frame_of_reference_uid),
@@ -194,7 +189,7 @@ def _document(reference: CtSeries, images: Sequence[Image], label: str, pseudony
     dataset.FrameOfReferenceUID = reference.frame_of_reference_uid
     dataset.PositionReferenceIndicator = _copied(reference.header, "PositionReferenceIndicator")
 
-    dataset.StructureSetLabel = _text(label, 16)
+    dataset.StructureSetLabel = dicom_text(label, 16)
     dataset.StructureSetName = SERIES_DESCRIPTION
     dataset.StructureSetDate, dataset.StructureSetTime = date, time
     dataset.InstanceNumber = 1
@@ -221,7 +216,7 @@ def _add_patient_and_study(dataset: Dataset, reference: CtSeries, pseudonym: str
         setattr(dataset, keyword, _copied(header, keyword) if pseudonym is None else "")
     dataset.StudyInstanceUID = reference.study_uid
     if pseudonym is not None:
-        dataset.PatientName = dataset.PatientID = _text(pseudonym)
+        dataset.PatientName = dataset.PatientID = dicom_text(pseudonym)
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = DEIDENTIFICATION
         return
@@ -277,13 +272,9 @@ def _add_roi(
     roi = Dataset()
     roi.ROINumber = number
     roi.ReferencedFrameOfReferenceUID = reference.frame_of_reference_uid
-    roi.ROIName = _text(roi_name)
-    roi.ROIDescription = _text(info.label, 1024)
-    algorithm = str(info.tags.get(GENERATION_TAG, "")).upper()
-    # never empty, though DICOM allows it: planning systems have refused such files
-    roi.ROIGenerationAlgorithm = algorithm if algorithm in GENERATION_ALGORITHMS else "AUTOMATIC"
-    if model := _model(info):
-        roi.ROIGenerationDescription = _text(f"{model[0]}, sha256 {model[1][:16]}" if model[1] else model[0])
+    roi.ROIName = dicom_text(roi_name)
+    roi.ROIDescription = dicom_text(info.label, 1024)
+    describe_generation(roi, info)
     dataset.StructureSetROISequence.append(roi)
 
     observation = Dataset()
@@ -293,50 +284,13 @@ def _add_roi(
     observation.ROIInterpreter = ""
     oar = catalogue_entry(name)
     if oar is not None and oar.snomed_verified:
-        code = _code(oar.snomed_code, oar.snomed_meaning)
+        code = code_item(oar.snomed_code, oar.snomed_meaning)
         if oar.laterality_code and oar.laterality_meaning:
             code.SegmentedPropertyTypeModifierCodeSequence = DicomSequence(
-                [_code(oar.laterality_code, oar.laterality_meaning)]
+                [code_item(oar.laterality_code, oar.laterality_meaning)]
             )
         observation.RTROIIdentificationCodeSequence = DicomSequence([code])
     dataset.RTROIObservationsSequence.append(observation)
-
-
-def _model(info: StructureInfo) -> tuple[str, str] | None:
-    """Name with version, and SHA-256, of the model bundle that proposed a structure; None when none did."""
-    name = info.tags.get(MODEL_TAG, "").strip()
-    return (name, info.tags.get(MODEL_HASH_TAG, "").strip()) if name else None
-
-
-def _add_models(dataset: Dataset, structures: StructureSet) -> None:
-    """One item of the Contributing Equipment Sequence (PS3.3 C.12.1.1.5) for every model that proposed contours, with
-    its whole hash: years later the file still says what made it."""
-    items = []
-    for name, sha256 in dict.fromkeys(filter(None, (_model(structures.info[s]) for s in structures))):
-        item = Dataset()
-        item.PurposeOfReferenceCodeSequence = DicomSequence([_code("109102", "Processing Equipment", "DCM")])
-        item.Manufacturer = MANUFACTURER
-        item.ManufacturerModelName = _text(name)
-        item.SoftwareVersions = __version__
-        item.ContributionDescription = _text(
-            f"Contours proposed by the model bundle {name}, sha256 {sha256}", 1024
-        )
-        items.append(item)
-    if items:
-        dataset.ContributingEquipmentSequence = DicomSequence(items)
-
-
-def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
-    code = Dataset()
-    code.CodeValue = value
-    code.CodingSchemeDesignator = scheme
-    code.CodeMeaning = _text(meaning)
-    return code
-
-
-def _text(text: str, length: int = 64) -> str:
-    """Fit for DICOM: no backslash, which separates values, no line ends, and not too long."""
-    return "".join(c if c.isprintable() else " " for c in text.replace("\\", "/")).strip()[:length]
 
 
 def _is_latin1(dataset: Dataset) -> bool:
