@@ -126,8 +126,7 @@ def test_the_shipped_table_names_organs_and_sources() -> None:
     } <= known
     assert len(known) == len(shipped)
     assert all(c.source and c.endpoint and c.organ in catalogue.CATALOGUE for c in shipped)
-    recalled = {c.source.partition(" ")[0] for c in shipped if "recalled" in c.source}
-    assert recalled == {"EPTN"}
+    assert {c.source.partition(" ")[0] for c in shipped} == {"QUANTEC", "GORTEC"}
 
 
 # --- through the command ------------------------------------------------------------------------------------------
