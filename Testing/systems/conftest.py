@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from tiny_nnunet import write_model
-
-
-class Unused(types.ModuleType):
-    """A module of which only the names are asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
+from without_timm import STAND_INS
 
 
 @pytest.fixture(autouse=True)
 def without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's search for a trainer imports all of them, and some name layers of timm, which would bring torchvision,
-    of which there is no build for the CPU alone. No model here uses these layers."""
-    for name in ("timm", "timm.layers", "timm.models", "timm.models.eva"):
-        monkeypatch.setitem(sys.modules, name, Unused(name))
+    for name, module in STAND_INS.items():
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.fixture(autouse=True)

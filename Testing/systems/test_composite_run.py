@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from tiny_nnunet import write_model
 
 from soars import cli
 from soars.bundle.manifest import Bundle
@@ -23,6 +24,7 @@ from soars.systems.composite.plan import FILE
 from soars.systems.nnunet.importing import ImportOptions, import_model
 from soars.systems.nnunet.labels import by_name
 from soars.systems.nnunet.model_folder import read_model_folder
+from soars.systems.registry import system_of
 
 CARD = "".join(f"\n## {title}\nText, `soars --version`.\n" for title in (
     "Trained on", "Licence", "Figures", "What it cannot do", "Research use only"))  # fmt: skip
@@ -148,6 +150,50 @@ def test_the_next_source_is_asked_for_what_the_first_did_not_find(
     assert "Brainstem" in result.structures and "Brainstem" not in result.absent
 
 
+RULES = by_name({"Brainstem": (1,)})
+
+
+def brainstem(folder: Path, fold: int, version: str, name: str = "stem") -> Bundle:
+    """A quick nnU-Net of the brainstem alone, installed; another fold has other weights."""
+    model = read_model_folder(write_model(folder, {"Brainstem": 1}, folds=(fold,), favour=(1,)))
+    return import_model(model, RULES, ImportOptions(name, version=version, overwrite=True))
+
+
+def test_the_hash_changes_with_the_sources_and_is_in_what_is_written(small_ct: Path, tmp_path: Path) -> None:
+    stem = brainstem(tmp_path / "a", 0, "7")
+    sources = {"stem": "stem", "gone": "not-installed"}
+    bundle = composite(tmp_path / "mine", sources, {"Brainstem": ["gone", "stem"], "Larynx": ["gone"]})
+    out = tmp_path / "out"
+    words = ["segment", str(small_ct), "--bundle", str(bundle.folder), "--output", str(out)]
+    assert cli.main([*words, "--progress", "none"]) == 0
+    record = json.loads((out / "run.json").read_text())["bundle"]
+    assert record["models"] == [{"bundle": "stem", "version": "7", "sha256": stem.sha256}]
+    assert stem.sha256 in (out / "report.html").read_text()
+    hashes = [system_of(load_bundle(bundle.folder)).sha256]
+    assert hashes == [record["sha256"]] == [system_of(load_bundle(bundle.folder)).sha256]
+    # Other weights, a source that was not there, another plan: each is another model.
+    brainstem(tmp_path / "b", 1, "7")
+    hashes.append(system_of(load_bundle(bundle.folder)).sha256)
+    brainstem(tmp_path / "c", 2, "1", "not-installed")
+    with_both = system_of(load_bundle(bundle.folder))
+    assert [source.bundle for source in with_both.sources] == ["stem", "not-installed"]
+    replanned = composite(tmp_path / "mine2", sources, {"Brainstem": ["stem"], "Larynx": ["gone"]})
+    hashes += [with_both.sha256, system_of(replanned).sha256, bundle.sha256]
+    assert len(set(hashes)) == 5 and all(len(one) == 64 for one in hashes)
+
+
+def test_results_of_other_sources_are_not_up_to_date(small_ct: Path, tmp_path: Path) -> None:
+    first = brainstem(tmp_path / "a", 0, "7")
+    bundle = composite(tmp_path / "mine", {"stem": "stem"}, {"Brainstem": ["stem"]})
+    (tmp_path / "in").mkdir()
+    shutil.copy(small_ct, tmp_path / "in")
+    words = ["segment-all", str(tmp_path / "in"), str(tmp_path / "out"), "--bundle", str(bundle.folder)]
+    words += ["--progress", "none"]
+    assert cli.main(words) == 0 and cli.main(words) == 0
+    assert brainstem(tmp_path / "b", 1, "7").sha256 != first.sha256
+    assert cli.main(words) == 2, "contours of another model are not replaced without being asked"
+
+
 def test_a_composite_that_may_not_skip_says_why_it_stops(small_ct: Path, tmp_path: Path) -> None:
     bundle = composite(
         tmp_path / "strict", {"ts": "totalsegmentator", "own": "starter"},
@@ -169,6 +215,4 @@ def test_a_manifest_that_disagrees_with_the_plan_is_refused(tmp_path: Path) -> N
     fields = {"name": "odd", "version": "1", "description": "d", "licence": "l", "system": "composite"}
     write_manifest(bundle.folder, {**fields, "organs": ["Larynx", "Eye_L"], "settings": {}})
     with pytest.raises(BundleError, match="do not agree about Eye_L"):
-        from soars.systems.registry import system_of
-
         system_of(load_bundle(bundle.folder))

@@ -20,8 +20,10 @@ NOT_STARTED, IN_PROGRESS, COMPLETED, FLAGGED = "notstarted", "inprogress", "comp
 """What Slicer writes into it, and shows in its own tables of segments."""
 WARNING_TAG = "SOARS.warning"
 """What the run found odd about an organ."""
-BUNDLE_TAG = "SOARS.bundle"
-BUNDLE_HASH_TAG = "SOARS.bundle_sha256"
+MODEL_TAG, MODEL_HASH_TAG = "SOARS.bundle", "SOARS.bundle_sha256"
+"""The model that proposed an organ, which an RTSTRUCT names: one of a composite's sources."""
+BUNDLE_TAG, BUNDLE_HASH_TAG = "SOARS.run_bundle", "SOARS.run_bundle_sha256"
+"""The bundle of the whole run, which is on every segment."""
 
 
 def organ_of(segment: Any) -> str | None:

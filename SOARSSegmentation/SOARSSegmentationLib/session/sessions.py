@@ -35,6 +35,8 @@ from SOARSSegmentationLib.scene.reading import structures_of
 from SOARSSegmentationLib.scene.segments import (
     BUNDLE_HASH_TAG,
     BUNDLE_TAG,
+    MODEL_HASH_TAG,
+    MODEL_TAG,
     add_empty_segments,
     segment_ids,
     tag_of,
@@ -258,9 +260,9 @@ def _bundle_of(segmentation_node: Any) -> tuple[str | None, str | None]:
     segmentation = segmentation_node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
-        name, sha256 = tag_of(segment, BUNDLE_TAG), tag_of(segment, BUNDLE_HASH_TAG)
-        if name:
-            return name, sha256 or None
+        for tag, hash_tag in ((BUNDLE_TAG, BUNDLE_HASH_TAG), (MODEL_TAG, MODEL_HASH_TAG)):
+            if name := tag_of(segment, tag):
+                return name, tag_of(segment, hash_tag) or None
     return None, None
 
 

@@ -12,6 +12,7 @@ from soars.words import plain
 
 if TYPE_CHECKING:
     from soars.bundle.store import Bundle
+    from soars.systems.interface import System
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,14 +86,19 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from soars.bundle.store import load_bundle
     from soars.catalogue import SOARS42
+    from soars.systems.registry import system_of
 
     bundle = load_bundle(args.bundle)
+    system = system_of(bundle)
     print(f"{bundle.name} {plain(bundle.version)}: {plain(bundle.description)}")
-    print(f"licence {plain(bundle.licence)}, {_size(bundle.size_bytes)}, SHA-256 {bundle.sha256}")
+    print(f"licence {plain(bundle.licence)}, {_size(bundle.size_bytes)}, SHA-256 {system.sha256}")
+    sources = [(one.bundle, one.version, one.sha256) for one in system.sources if one.bundle != bundle.name]
+    if sources:
+        print("\n" + _table(("source", "version", "SHA-256"), sources))
     print(f"\norgans: {_coverage(bundle)}\n{_wrapped(bundle.organs)}")
     missing = [name for name in SOARS42 if name not in bundle.organs]
     print(f"not covered: {len(missing)}" + (f"\n{_wrapped(missing)}" if missing else ""))
-    print("\n" + (_branches(bundle) if bundle.branches else _state(bundle)))
+    print("\n" + (_branches(bundle) if bundle.branches else _state(bundle, system)))
     print(f"\n{bundle.card.rstrip()}")
     return 0
 
@@ -115,11 +121,8 @@ def _branches(bundle: Bundle) -> str:
     return _table(header, rows)
 
 
-def _state(bundle: Bundle) -> str:
+def _state(bundle: Bundle, system: System) -> str:
     """For a system other than the cascade: whether all the bundle's organs can be segmented here, and if not, why."""
-    from soars.systems.registry import system_of
-
-    system = system_of(bundle)
     problems = dict.fromkeys(system.problem((organ,)) for organ in bundle.organs)
     lacking = [f"  {problem}" for problem in problems if problem is not None]
     return "\n".join(

@@ -36,7 +36,10 @@ RESEARCH_NOTICE = (
 PRESENT, ABSENT, NOT_COVERED, NOT_REQUESTED = "present", "absent", "not_covered", "not_requested"
 """States of an organ: contoured; looked for and not there; unknown to the bundle; not asked for."""
 
-LIBRARIES = ("numpy", "scipy", "SimpleITK", "pydicom", "torch", "onnxruntime", "safetensors")
+LIBRARIES = (
+    *("numpy", "scipy", "SimpleITK", "pydicom", "torch", "onnxruntime", "safetensors"),
+    *("nnunetv2", "TotalSegmentator"),
+)
 """Distributions whose versions can change a result."""
 
 
@@ -79,8 +82,21 @@ class CtRecord:
 
 
 @dataclass(frozen=True)
+class ModelRecord:
+    """A model that a bundle consists of: its own bundle with version and hash."""
+
+    bundle: str
+    version: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class BundleRecord:
-    """The model bundle that was used. ``notes``: sections of its card worth reading beside the contours."""
+    """The model bundle that was used.
+
+    ``sha256`` changes with anything that decides what the bundle draws, so a composite's changes with its sources,
+    which ``models`` lists. ``notes``: sections of its card worth reading beside the contours.
+    """
 
     name: str
     version: str
@@ -88,6 +104,7 @@ class BundleRecord:
     format_version: int = 1
     licence: str = ""
     description: str = ""
+    models: tuple[ModelRecord, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -163,7 +180,7 @@ def read_run(path: Path) -> RunRecord:
             data,
             findings=tuple(findings),
             ct=_from_dict(CtRecord, data["ct"]),
-            bundle=_from_dict(BundleRecord, data["bundle"]),
+            bundle=_bundle(data["bundle"]),
             engine=_from_dict(EngineRecord, data["engine"]),
             organs=organs,
         )
@@ -234,6 +251,12 @@ def _organ(data: dict[str, Any]) -> OrganRecord:
         expected_dsc=None if expected is None else ExpectedDsc(**expected),
     )
     return organ
+
+
+def _bundle(data: dict[str, Any]) -> BundleRecord:
+    models = tuple(_from_dict(ModelRecord, model) for model in data.get("models", ()))
+    bundle: BundleRecord = _from_dict(BundleRecord, data, models=models)
+    return bundle
 
 
 def _findings_of(organs: Iterable[OrganRecord]) -> list[Finding]:

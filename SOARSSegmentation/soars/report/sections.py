@@ -76,6 +76,8 @@ def bundle(record: RunRecord) -> str:
         ("Licence", bundle.licence),
         ("SHA-256", bundle.sha256),
     ]
+    if [model.bundle for model in bundle.models] != [bundle.name]:
+        rows += [("Source", f"{model.bundle} {model.version}, {model.sha256}") for model in bundle.models]
     notes = "".join(
         f"<details{' open' if title == _SHOWN else ''}><summary>{escape(title)}</summary>{_prose(text)}</details>"
         for title, text in bundle.notes.items()

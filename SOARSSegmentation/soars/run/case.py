@@ -28,6 +28,7 @@ from soars.report.record import (
     BundleRecord,
     CtRecord,
     EngineRecord,
+    ModelRecord,
     OrganRecord,
     RunRecord,
     library_versions,
@@ -144,7 +145,7 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
     outputs = [name for name in OUTPUTS if name != RTSTRUCT or ct.series is not None]
     record = RunRecord(
         ct=_ct_record(ct),
-        bundle=_bundle_record(bundle),
+        bundle=_bundle_record(bundle, result),
         organs=_organ_records(bundle, wanted, result),
         engine=EngineRecord(
             result.engine.engine, result.engine.device, result.engine.precision, result.engine.reason
@@ -185,7 +186,7 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
 def _made_by(bundle: Bundle, result: SegmentResult) -> StructureSet:
     """Every structure with the model that proposed it, which .seg.nrrd and RTSTRUCT keep."""
     structures = result.structures
-    whole = Source(bundle.system, bundle.name, bundle.version, bundle.sha256)
+    whole = Source(bundle.system, bundle.name, bundle.version, result.sha256)
     for name in structures:
         source = result.sources.get(name, whole)
         tags = {MODEL_TAG: source.title, MODEL_HASH_TAG: source.sha256}
@@ -228,15 +229,16 @@ def _ct_record(ct: CtScan) -> CtRecord:
     )
 
 
-def _bundle_record(bundle: Bundle) -> BundleRecord:
+def _bundle_record(bundle: Bundle, result: SegmentResult) -> BundleRecord:
     sections = card_sections(bundle.card)
     return BundleRecord(
         name=bundle.name,
         version=bundle.version,
-        sha256=bundle.sha256,
+        sha256=result.sha256,
         format_version=bundle.format_version,
         licence=bundle.licence,
         description=bundle.description,
+        models=tuple(ModelRecord(one.bundle, one.version, one.sha256) for one in result.models),
         notes={title: sections[title.lower()] for title in CARD_NOTES if sections.get(title.lower())},
     )
 

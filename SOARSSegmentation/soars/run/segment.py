@@ -56,6 +56,9 @@ class SegmentResult:
         timings_s: seconds per stage, which differ between systems; total.
         detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
         sources: organ found -> the model that drew it.
+        sha256: what decides the result apart from the CT and the options: the bundle's hash, a composite's with those
+            of the sources that could run.
+        models: the models that the bundle consists of, whether or not they drew anything.
         system_warnings: anything unusual about the run as a whole; also among ``warnings``.
     """
 
@@ -70,6 +73,8 @@ class SegmentResult:
     expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
     sources: Mapping[str, Source] = field(default_factory=dict)
+    sha256: str = ""
+    models: tuple[Source, ...] = ()
     system_warnings: tuple[str, ...] = ()
 
 
@@ -89,7 +94,9 @@ def segment(
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     try:
         with keeping_warnings([*ct.warnings, *bundle.warnings]):
-            drawn = system_of(bundle).draw(ct, organs, replace(options, threads=threads), progress)
+            system = system_of(bundle)
+            sha256 = system.sha256
+            drawn = system.draw(ct, organs, replace(options, threads=threads), progress)
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
     for name in drawn.structures.names:
@@ -113,6 +120,8 @@ def segment(
         timings_s={**drawn.timings_s, "total": time.perf_counter() - start},
         detections=drawn.detections,
         sources=drawn.sources,
+        sha256=sha256,
+        models=system.sources,
         system_warnings=tuple(drawn.warnings),
     )
 

@@ -84,7 +84,8 @@ def run_batch(
     full disk; `CancelledError`.
     """
     bundle = load_bundle(options.bundle)
-    problem = system_of(bundle).problem(wanted_organs(bundle, options.organs))
+    system = system_of(bundle)
+    problem = system.problem(wanted_organs(bundle, options.organs))
     if problem is not None:
         raise EngineError(problem)
     batch = _Batch(output, options, bundle, OpenEngines(), report)
@@ -93,7 +94,7 @@ def run_batch(
             batch.note(Outcome(case.name, FAILED, case.problem))
     usable = [case for case in cases if not case.problem]
     clock = _Remaining(len(cases), len(cases) - len(usable))
-    look = partial(_look, output=output, options=options, bundle_sha256=bundle.sha256)
+    look = partial(_look, output=output, options=options, bundle_sha256=system.sha256)
     for case, read in one_ahead(look, usable):
         batch.note(batch.settle(case, read, clock))
         after_each(batch.outcomes)

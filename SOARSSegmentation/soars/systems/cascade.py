@@ -24,6 +24,14 @@ class CascadeSystem:
         self.bundle = bundle
 
     @property
+    def sha256(self) -> str:
+        return self.bundle.sha256
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (Source(CASCADE, self.bundle.name, self.bundle.version, self.sha256),)
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 
@@ -45,7 +53,7 @@ class CascadeSystem:
         run = Run(self.bundle, engine, threads, progress, options.cancel or (lambda: False), tables)
         run.engines = options.engines
         result = run_cascade(ct.image, organs, run)
-        source = Source(CASCADE, self.bundle.name, self.bundle.version, self.bundle.sha256)
+        (source,) = self.sources
         return Drawn(
             structures=result.structures,
             absent=result.absent,

@@ -44,11 +44,12 @@ class SegmentOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """Which model drew an organ.
+    """A model that draws organs.
 
     Attributes:
         system: as manifests name it: "cascade", "nnunet", "uanet", "deepmind", "totalsegmentator".
-        bundle, version, sha256: the bundle it came from.
+        bundle, version: the bundle that it belongs to.
+        sha256: its system's, see `System`.
         part: the model within the system, e.g. TotalSegmentator's task; "" where there is only one.
         definition: how the organ's extent differs from the consensus guideline's; "" where it does not, as far as is
             known.
@@ -139,6 +140,15 @@ class System(Protocol):
     """A bundle's model, ready to run."""
 
     name: str
+
+    @property
+    def sha256(self) -> str:
+        """64 hexadecimal digits that change when anything changes that decides what it draws: for a bundle with its own
+        weights its hash, for others also versions of packages, and the sources that can run on this machine."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The models that it consists of: itself, or a composite's sources as far as they are installed."""
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -86,6 +86,14 @@ class TrainedSystem(ABC):
         """
 
     @property
+    def sha256(self) -> str:
+        return self.bundle.sha256
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (Source(self.name, self.bundle.name, self.bundle.version, self.sha256),)
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 
@@ -143,7 +151,7 @@ class TrainedSystem(ABC):
             if placed is not None:
                 structures.add_crop(organ, *placed)
         timings["contours"] = time.perf_counter() - start
-        source = Source(self.name, self.bundle.name, self.bundle.version, self.bundle.sha256)
+        (source,) = self.sources
         return finish_structures(
             structures,
             body,

@@ -164,12 +164,13 @@ def _key(plan: Plan, codes: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Segmenter:
-    """A bundle, loaded once for all cases."""
+    """A bundle, loaded once for all cases; ``sha256`` of what drew the latest contours."""
 
     def __init__(self, bundle: str, device: str) -> None:
         from soars.bundle.store import load_bundle
 
         self.bundle = load_bundle(bundle)
+        self.sha256: str | None = None
         self._device = device
 
     def contours(self, ct: CtScan, wanted: tuple[str, ...]) -> tuple[StructureSet, tuple[str, ...]]:
@@ -180,6 +181,7 @@ class _Segmenter:
         if not organs:
             raise InputError(f"the bundle {self.bundle.name} covers none of the study's organs")
         result = segment(ct, self.bundle, SegmentOptions(device=self._device, organs=organs))
+        self.sha256 = result.sha256
         return result.structures, tuple(result.warnings)
 
 
@@ -227,16 +229,16 @@ def _prepared_proposal(
 ) -> PreparedProposal:
     masks = {organ: structures.crop(organ) for organ in structures}
     absent = tuple(o for o in plan.organs if o not in masks or masks[o].is_empty)
-    bundle = segmenters[arm.name].bundle if arm.name in segmenters else None
+    segmenter = segmenters.get(arm.name)
     return PreparedProposal(
         case.name,
         arm.name,
         tuple(organ for organ in plan.organs if organ not in absent),
         absent,
         {reader.name: contours_sha256(masks, reader.organs) for reader in plan.readers},
-        bundle.name if bundle else None,
-        bundle.version if bundle else None,
-        bundle.sha256 if bundle else None,
+        segmenter.bundle.name if segmenter else None,
+        segmenter.bundle.version if segmenter else None,
+        segmenter.sha256 if segmenter else None,
         warnings,
     )
 

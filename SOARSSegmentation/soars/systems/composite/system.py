@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from soars.bundle.integrity import read_checked
 from soars.bundle.manifest import Bundle
+from soars.cascade.engine import EngineInfo
 from soars.cascade.preprocess import Body, find_body
 from soars.cascade.sides import find_midline
 from soars.catalogue import CATALOGUE
@@ -18,7 +19,8 @@ from soars.progress import Progress, Reporter
 from soars.structures import Geometry, StructureSet
 from soars.systems.composite.overlaps import Settlement, settle_overlaps
 from soars.systems.composite.plan import FILE, Plan, parse_plan
-from soars.systems.interface import Drawn, Needs, SegmentOptions, System
+from soars.systems.identity import combined_sha256
+from soars.systems.interface import Drawn, Needs, SegmentOptions, Source, System
 
 NAME = "composite"
 NOTED_SHARE = 0.1
@@ -42,6 +44,23 @@ class CompositeSystem:
     @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
+
+    @property
+    def sha256(self) -> str:
+        """Of the bundle, and for each organ of the sources that can run here, in their order."""
+        usable, _ = self._usable(self.organs)
+        hashes = {organ: [self.source(short).sha256 for short in shorts] for organ, shorts in usable.items()}
+        return combined_sha256([self.bundle.sha256, hashes])
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        found: list[Source] = []
+        for short in self.plan.sources:
+            try:
+                found += self.source(short).sources
+            except BundleError:  # said where its organs are wanted
+                continue
+        return tuple(dict.fromkeys(found))
 
     def source(self, short: str) -> System:
         """The system of a source; raises `BundleError` when its bundle cannot be loaded or is a composite itself."""
@@ -149,6 +168,18 @@ class _Merged:
         self.findings = [f for f in self.findings if f.organ not in drawn.structures]
         self.findings += drawn.findings
 
+    def _engine(self) -> EngineInfo:
+        """What ran the sources' networks; each with its reason."""
+        engines = {short: part.engine for short, part in self.parts.items()}
+        if len(set(engines.values())) == 1:
+            return next(iter(engines.values()))
+        engine, device, precision = (
+            " and ".join(dict.fromkeys(getattr(one, what) for one in engines.values()))
+            for what in ("engine", "device", "precision")
+        )
+        reasons = (f"{short} by {one.engine} ({one.reason})" for short, one in engines.items())
+        return EngineInfo(engine, device, precision, "; ".join(reasons))
+
     def is_from(self, organ: str, short: str) -> bool:
         return self.short_of.get(organ) == short
 
@@ -168,9 +199,8 @@ class _Merged:
 
     def drawn(self) -> Drawn:
         order = [name for name in CATALOGUE if name in self.structures]
-        first = next(iter(self.parts.values()))
-        return replace(
-            first,
+        return Drawn(
+            engine=self._engine(),
             structures=self.structures.subset(order),
             absent=self.absent,
             findings=self.findings,

@@ -94,6 +94,14 @@ class NnUnetSystem:
         self.settings = parse_settings(bundle)
 
     @property
+    def sha256(self) -> str:
+        return self.bundle.sha256
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256),)
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 
@@ -119,7 +127,7 @@ class NnUnetSystem:
         steps = Steps(NAME, "nnU-Net", progress, options.cancel or (lambda: False))
         labels = predict_labels(self.bundle, ct.image, device, options, steps)
         seconds = time.perf_counter() - start
-        source = Source(NAME, self.bundle.name, self.bundle.version, self.bundle.sha256)
+        (source,) = self.sources
         return finish(
             ct,
             [(labels, self.settings.rules)],

@@ -7,6 +7,7 @@ switched off for the run, and it is called only when all weights are on disk.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import logging
 from collections.abc import Iterator
@@ -28,6 +29,14 @@ REQUIREMENTS = ("TotalSegmentator>=2.18",)
 """The packages of the extra; a test compares them with pyproject.toml."""
 CROP_MODEL, ROBUST_CROP_MODEL, BODY_CROP_MODEL = 298, 297, 300
 """Models of "total" and "body" that the package runs first to find the region of other tasks."""
+
+
+def installed_version() -> str | None:
+    """Of the package; None when it is not installed."""
+    try:
+        return importlib.metadata.version("TotalSegmentator")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def weights_of(task: Task, *, fast: bool) -> tuple[Weights, ...]:

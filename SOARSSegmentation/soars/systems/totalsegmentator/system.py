@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 from soars.bundle.manifest import Bundle
 from soars.cascade.engine import EngineInfo
@@ -12,6 +13,7 @@ from soars.errors import EngineError
 from soars.progress import Reporter
 from soars.systems.devices import torch_device
 from soars.systems.finish import finish
+from soars.systems.identity import combined_sha256
 from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
 from soars.systems.labels import Labelled
 from soars.systems.nnunet.predictor import Steps
@@ -31,6 +33,15 @@ class TotalSegmentatorSystem:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.tasks = parse_tasks(bundle)
+
+    @property
+    def sha256(self) -> str:
+        """Of the bundle and the installed package's version, which says where its weights come from."""
+        return combined_sha256([self.bundle.sha256, package.installed_version()])
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256),)
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -77,6 +88,7 @@ class TotalSegmentatorSystem:
         label_maps: list[Labelled] = []
         sources: dict[str, Source] = {}
         timings_s = {}
+        (whole,) = self.sources
         for task in self.tasks_for(organs):
             start = time.perf_counter()
             package.check_classes(task)
@@ -87,21 +99,16 @@ class TotalSegmentatorSystem:
             )
             label_maps.append((labels, task.rules))
             for organ in task.organs:
-                sources[organ] = Source(
-                    NAME,
-                    self.bundle.name,
-                    self.bundle.version,
-                    self.bundle.sha256,
-                    task.name,
-                    task.definitions.get(organ, ""),
-                )
+                sources[organ] = replace(whole, part=task.name, definition=task.definitions.get(organ, ""))
             timings_s[task.name] = time.perf_counter() - start
         return finish(
             ct,
             label_maps,
             organs,
             sources=sources,
-            engine=EngineInfo("torch", device, "fp32", "TotalSegmentator's own predictor"),
+            engine=EngineInfo(
+                "torch", device, "fp32", f"TotalSegmentator {package.installed_version()}'s own predictor"
+            ),
             timings_s=timings_s,
             progress=progress,
         )

@@ -1,0 +1,175 @@
+"""Models that nnU-Net's own commands train on phantoms, imported and run: the same label maps, voxel for voxel.
+
+    .venv/bin/python Testing/systems/trained_nnunet.py /tmp/nnunet
+
+trains, in some minutes of one core (a folder that is there already is used again, so that a stopped run goes on):
+
+- ``neck``: 3d_fullres, five epochs each, of folds 0 and 1, with the mandible as one label of both sides;
+- ``low``: 3d_lowres of the same plans, all cases in one fold;
+- 3d_cascade_fullres of the same plans, which refines ``low`` and has to be refused;
+- ``eyes``: regions, a lens within its eye.
+
+Each is imported by ``soars bundle import-nnunet`` and compared with ``nnUNetv2_predict`` on a phantom that no model has
+seen; then ``soars segment`` draws the organs from it. The tests beside this file cover the same ways with small models
+that nobody trained, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+import without_timm
+from nnunet_commands import Workplace, phantom_of, shrink_plans, write_dataset
+
+from soars.bundle.store import load_bundle
+from soars.formats import read_seg_nrrd
+from soars.progress import ignore
+from soars.run.segment import SegmentOptions
+from soars.systems.nnunet.predictor import Steps
+from soars.systems.nnunet.system import predict_labels
+
+NECK, EYES = "Dataset701_Neck", "Dataset702_Eyes"
+LABELS = {
+    NECK: {"Brainstem": 1, "Parotid_L": 2, "Parotid_R": 3, "mandible": 4},
+    EYES: {"Eye_L": [1, 2], "Lens_L": [2], "Eye_R": [3, 4], "Lens_R": [4]},
+}
+PAINTED: Mapping[str, Mapping[str, int]] = {
+    NECK: {"Brainstem": 1, "Parotid_L": 2, "Parotid_R": 3, "Bone_Mandible_L": 4, "Bone_Mandible_R": 4},
+    EYES: {"Eye_L": 1, "Lens_L": 2, "Eye_R": 3, "Lens_R": 4},
+}
+SPACING_MM = {NECK: 4.0, EYES: 2.0}
+MARGIN_MM = {NECK: 12.0, EYES: 10.0}
+MEMORY_GB = {NECK: "0.02", EYES: "0.03"}
+"""What the planner may use; so little that the neck gets a second, coarser resolution."""
+SEEN, UNSEEN = range(5), 40
+TRAINER = {NECK: "nnUNetTrainer_5epochs", EYES: "nnUNetTrainer_5epochs"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where data, models and results go")
+    place = Workplace(parser.parse_args().folder.resolve())
+    without_timm.install()
+    for dataset in (NECK, EYES):
+        plan(place, dataset)
+    for dataset, configuration, fold in (
+        (NECK, "3d_fullres", "0"),
+        (NECK, "3d_fullres", "1"),
+        (NECK, "3d_lowres", "all"),
+        (NECK, "3d_cascade_fullres", "all"),
+        (EYES, "3d_fullres", "all"),
+    ):
+        train(place, dataset, configuration, fold)
+    several = place.attempt("soars", "bundle", "import-nnunet", str(place.folder("results") / NECK))
+    refused(several.returncode, several.stderr, "holds several models")
+    cascade = place.attempt(
+        "soars", "bundle", "import-nnunet", str(place.model(NECK, TRAINER[NECK], "3d_cascade_fullres"))
+    )
+    refused(cascade.returncode, cascade.stderr, "refines the result of '3d_lowres'")
+    fold = place.attempt(
+        "soars",
+        "bundle",
+        "import-nnunet",
+        str(place.model(NECK, TRAINER[NECK], "3d_fullres")),
+        "--folds",
+        "0,4",
+    )
+    refused(fold.returncode, fold.stderr, "there is no fold 4")
+    compare(place, "neck", NECK, "3d_fullres", ["0", "1"])
+    compare(place, "low", NECK, "3d_lowres", ["all"])
+    compare(place, "eyes", EYES, "3d_fullres", ["all"])
+    return 0
+
+
+def plan(place: Workplace, dataset: str) -> None:
+    """Write the phantoms and let nnU-Net plan and preprocess them."""
+    if (place.folder("preprocessed") / dataset / "nnUNetPlans.json").is_file():
+        return
+    start = time.perf_counter()
+    write_dataset(
+        place, dataset, LABELS[dataset], PAINTED[dataset], SEEN, SPACING_MM[dataset], MARGIN_MM[dataset]
+    )
+    configurations = ["3d_fullres", "3d_lowres"] if dataset == NECK else ["3d_fullres"]
+    place.run(
+        "nnUNetv2_plan_and_preprocess", "-d", dataset[7:10], "-npfp", "1", "-c", *configurations,
+        "-np", *["1"] * len(configurations), "-gpu_memory_target", MEMORY_GB[dataset],
+    )  # fmt: skip
+    shrink_plans(place, dataset)
+    plans = json.loads((place.folder("preprocessed") / dataset / "nnUNetPlans.json").read_text())
+    patches = {name: entry.get("patch_size") for name, entry in plans["configurations"].items()}
+    print(f"{dataset}: planned {patches} in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def train(place: Workplace, dataset: str, configuration: str, fold: str) -> None:
+    model = place.model(dataset, TRAINER[dataset], configuration)
+    if (model / f"fold_{fold}" / "checkpoint_final.pth").is_file():
+        return
+    start = time.perf_counter()
+    place.run("nnUNetv2_train", dataset[7:10], configuration, fold, "-tr", TRAINER[dataset], "-device", "cpu")
+    print(
+        f"{dataset} {configuration}, fold {fold}: trained in {time.perf_counter() - start:.0f} s", flush=True
+    )
+
+
+def refused(code: int, said: str, reason: str) -> None:
+    (line,) = said.strip().splitlines()
+    assert code == 2 and reason in line, (code, said)
+    print(f"refused: {line}", flush=True)
+
+
+def compare(place: Workplace, name: str, dataset: str, configuration: str, folds: list[str]) -> None:
+    """Import a model, and compare its results with those of nnU-Net's own command."""
+    ct, structures = phantom_of(UNSEEN, list(PAINTED[dataset]), SPACING_MM[dataset], MARGIN_MM[dataset])
+    work = place.home / name
+    (work / "in").mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(ct, str(work / "in" / "case_0000.nii.gz"))
+    place.run(
+        "nnUNetv2_predict", "-i", str(work / "in"), "-o", str(work / "out"), "-d", dataset[7:10],
+        "-tr", TRAINER[dataset], "-c", configuration, "-f", *folds, "-device", "cpu", "-npp", "1", "-nps", "1",
+    )  # fmt: skip
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(work / "out" / "case.nii.gz")))
+    model = place.model(dataset, TRAINER[dataset], configuration)
+    table = work / "map.csv"
+    table.unlink(missing_ok=True)
+    place.run("soars", "bundle", "import-nnunet", str(model), "--write-map", str(table))
+    rows = {row["label"]: row["organ"] for row in csv.DictReader(table.open())}
+    assert set(rows) == set(LABELS[dataset]), rows
+    place.run(
+        "soars", "bundle", "import-nnunet", str(model), "--map", str(table), "--name", name, "--overwrite"
+    )
+    bundle = load_bundle(str(place.home / "bundles" / name))
+    steps = Steps("nnunet", "", ignore, lambda: False)
+    ours = predict_labels(bundle, ct, torch.device("cpu"), SegmentOptions(threads=1), steps)
+    assert np.array_equal(ours, theirs), f"{name}: {np.sum(ours != theirs)} voxels differ"
+    assert len(np.unique(theirs)) == len(set(PAINTED[dataset].values())) + 1, "the model found too little"
+    print(f"{name}: {ours.size} voxels, {np.sum(ours > 0)} of them in organs, all as nnUNetv2_predict gives")
+    place.run(
+        "soars", "segment", str(work / "in" / "case_0000.nii.gz"), "--bundle", name, "--device", "cpu",
+        "--output", str(work / "segmented"), "--overwrite", "--progress", "none",
+    )  # fmt: skip
+    found = read_seg_nrrd(work / "segmented" / "segmentation.seg.nrrd")
+    for organ, value in PAINTED[dataset].items():
+        label = "mandible" if organ.startswith("Bone_Mandible") else organ
+        values = LABELS[dataset][label]
+        labelled = np.isin(theirs, values)
+        drawn = found.full(organ)
+        assert drawn.any() and not (drawn & ~labelled).any(), organ  # stray pieces go, nothing is added
+        truth = structures.full(organ)
+        dsc = 2 * np.sum(drawn & truth) / (drawn.sum() + truth.sum())
+        print(f"  {organ}: {drawn.sum()} of {labelled.sum()} voxels with value {value}, DSC {dsc:.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
