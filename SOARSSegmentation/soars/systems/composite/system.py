@@ -169,16 +169,15 @@ class _Merged:
         self.findings += drawn.findings
 
     def _engine(self) -> EngineInfo:
-        """What ran the sources' networks; each with its reason."""
+        """That of the first source; where others had another, the reason names each."""
         engines = {short: part.engine for short, part in self.parts.items()}
-        if len(set(engines.values())) == 1:
-            return next(iter(engines.values()))
-        engine, device, precision = (
-            " and ".join(dict.fromkeys(getattr(one, what) for one in engines.values()))
-            for what in ("engine", "device", "precision")
+        first = next(iter(engines.values()))
+        if all(engine == first for engine in engines.values()):
+            return first
+        reasons = (
+            f"{short} by {one.engine} on {one.device} ({one.reason})" for short, one in engines.items()
         )
-        reasons = (f"{short} by {one.engine} ({one.reason})" for short, one in engines.items())
-        return EngineInfo(engine, device, precision, "; ".join(reasons))
+        return replace(first, reason="; ".join(reasons))
 
     def is_from(self, organ: str, short: str) -> bool:
         return self.short_of.get(organ) == short
