@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from soars.errors import InputError
 from soars.files import replacing_file
+from soars.formats.mitk import is_mitk, mitk_labels, mitk_matrix
 from soars.headers.nrrd import LONGEST_HEADER, check_nrrd
 from soars.structures.box import Box
 from soars.structures.labels import label_masks
@@ -167,7 +168,7 @@ def _extent(box: Box) -> str:
 
 # --- reading ------------------------------------------------------------------------------------
 def is_seg_nrrd(path: Path | str) -> bool:
-    """Whether a NRRD file carries Slicer's segments (by its header, not by its name)."""
+    """Whether a NRRD file carries segments of Slicer or labels of MITK (by its header, not by its name)."""
     header, _ = _read_head(Path(path))
     return _has_segments(header)
 
@@ -176,11 +177,12 @@ def _has_segments(header: dict[str, Any]) -> bool:
     return (
         any(re.match(r"Segment\d+_", key) for key in header)
         or "Segmentation_ReferenceImageExtentOffset" in header
+        or is_mitk(header)
     )
 
 
 def read_seg_nrrd(path: Path | str) -> StructureSet:
-    """Read a .seg.nrrd of Slicer's, or of ours. Names are as in the file.
+    """Read a .seg.nrrd of Slicer's or of ours, or a segmentation of MITK. Names are as in the file.
 
     `InputError`, with the file, when it is cut short, damaged or not a segmentation.
     """
@@ -189,10 +191,16 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
     path = Path(path)
     header, offset = _read_head(path)
     if not _has_segments(header):
-        raise InputError(f"{path} has no segments in its header: it is not a segmentation of Slicer's")
+        raise InputError(
+            f"{path} has no segments in its header: it is not a segmentation of Slicer's or MITK's"
+        )
     odd = check_nrrd(path)
     try:
-        segmentation = slicerio.read_segmentation(str(path), skip_voxels=True)
+        segmentation = (
+            {"ijkToLPS": mitk_matrix(header)}
+            if is_mitk(header)
+            else slicerio.read_segmentation(str(path), skip_voxels=True)
+        )
     except Exception as error:  # slicerio and pynrrd raise many kinds for a bad header
         raise InputError(f"{path} is not a readable .seg.nrrd: {error}") from error
     sizes = [int(n) for n in header["sizes"]]
@@ -204,13 +212,8 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
     structures.warnings = odd
 
     names: dict[tuple[int, int], str] = {}
-    indices = sorted({int(m[1]) for key in header if (m := re.match(r"Segment(\d+)_", key))})
-    for index, segment in zip(indices, segmentation["segments"], strict=True):
-        name = str(
-            header.get(f"Segment{index}_Name") or header.get(f"Segment{index}_ID") or f"Segment_{index + 1}"
-        )
-        # Slicer before it had shared layers: a segment without a layer is in that of its own number
-        key = (segment.get("layer", index if count > 1 else 0), segment.get("labelValue", 1))
+    segments = _mitk_segments(path, header) if is_mitk(header) else _segments(header, segmentation, count)
+    for key, name, info in segments:
         if key in names or not 0 <= key[0] < count:
             raise InputError(
                 f"{path}: segment {name!r} has layer {key[0]} and label {key[1]}, taken or not there"
@@ -221,7 +224,7 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
             )
             name += "_2"
         names[key] = name
-        structures.add_mask(name, EMPTY_MASK, _info(header, index, segment))
+        structures.add_mask(name, EMPTY_MASK, info)
 
     pieces: dict[tuple[int, int], list[Mask]] = {}
     for z, slab in _voxel_slabs(path, header, offset, (size[2], size[1], size[0], count)):
@@ -237,6 +240,31 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
                 f"{path.name}: voxels with label {key[1]} of layer {key[0]} belong to no segment"
             )
     return structures
+
+
+_Segment = tuple[tuple[int, int], str, StructureInfo]
+"""(layer, label), name, and what is known besides."""
+
+
+def _segments(header: dict[str, Any], segmentation: dict[str, Any], count: int) -> Iterator[_Segment]:
+    """Slicer's segments, in their order."""
+    indices = sorted({int(m[1]) for key in header if (m := re.match(r"Segment(\d+)_", key))})
+    for index, segment in zip(indices, segmentation["segments"], strict=True):
+        name = str(
+            header.get(f"Segment{index}_Name") or header.get(f"Segment{index}_ID") or f"Segment_{index + 1}"
+        )
+        # Slicer before it had shared layers: a segment without a layer is in that of its own number
+        key = (segment.get("layer", index if count > 1 else 0), segment.get("labelValue", 1))
+        yield key, name, _info(header, index, segment)
+
+
+def _mitk_segments(path: Path, header: dict[str, Any]) -> Iterator[_Segment]:
+    try:
+        labels = mitk_labels(header)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is a segmentation of MITK that cannot be read: {error}") from error
+    for label in labels:
+        yield (label.layer, label.value), label.name, StructureInfo(colour=label.colour)
 
 
 def _read_head(path: Path) -> tuple[dict[str, Any], int]:
