@@ -41,7 +41,8 @@ def check_nrrd(path: Path) -> list[str]:
     """Raise `InputError` for a header that makes no sense, announces more voxels than the file has, names a file
     outside its own folder, or does not say how large the voxels are; returns warnings. Raises `OSError`."""
     with path.open("rb") as file:
-        fields, end = _fields(file.read(LONGEST_HEADER), path)
+        most = min(LONGEST_HEADER, path.stat().st_size)  # Python allocates what is asked for before it reads
+        fields, end = _fields(file.read(most), path)
     size = _size(fields, path)
     data = _data_file(fields, path)
     _check_bytes(fields, path, size, data, end)
