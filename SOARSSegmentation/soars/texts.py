@@ -24,16 +24,22 @@ MOST_VALUES = 1_000_000
 """Values in a YAML file, each counted as often as it is referred to."""
 
 
+_PIECE = 1 << 16
+
+
 def read_bytes(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     """A file's content; `InputError` when it is no ordinary file or longer than ``limit``, else `OSError`."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails by itself
         raise InputError(f"{path}: is no ordinary file")
+    data = bytearray()
     with path.open("rb") as file:
-        data = file.read(limit + 1)
+        # in pieces: Python allocates what is asked for before it reads
+        while len(data) <= limit and (piece := file.read(min(_PIECE, limit + 1 - len(data)))):
+            data += piece
     if len(data) > limit:
         raise InputError(f"{path}: is longer than {_size(limit)}, more than any such file")
-    return data
+    return bytes(data)
 
 
 def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
