@@ -13,7 +13,7 @@ from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import no_numbers
 from soars.errors import BundleError, EngineError
-from soars.networks.names import Precision
+from soars.networks.names import Branch, Precision
 from soars.networks.unet import UNet
 
 _CHUNK = 1 << 18
@@ -105,11 +105,18 @@ class TorchEngine:
                     values = activate(logits, some).to(dtype).t()
                     out[:, some] = values.reshape(channels, *part.shape[:3])
                 return out.cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise EngineError(
-                f"the {self._device.type} device ran out of memory on branch {self._spec.name}; "
-                "close other programs that use it, or choose --device cpu"
-            ) from error
+        except RuntimeError as error:
+            raise failed(error, self._spec.name, self._device.type) from error
+
+
+def failed(error: RuntimeError, branch: Branch, device: str) -> EngineError:
+    """What torch reported while it ran a branch's network, as an error for the user."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return EngineError(
+            f"the {device} device ran out of memory on branch {branch}; "
+            "close other programs that use it, or choose --device cpu"
+        )
+    return EngineError(f"torch failed on branch {branch} ({device}): {_brief(error)}")
 
 
 def cuda_problem(number: int = 0) -> str | None:

@@ -64,15 +64,15 @@ def finetune(
     state = TrainingState.new(options, EndToEnd(models["anchor"], models["mid_level"]).to(device))
     if resume:
         state.resume(output)
+    specs = {name: live_spec(task, options, index.spacing_mm) for name, task in tasks.items()}
 
     def validate() -> list[CaseScore]:
+        precision = training_precision(device)
         engines: dict[str, LiveEngine] = {
-            name: LiveEngine(
-                getattr(state.averaged, name).network, "softmax", device, training_precision(device)
-            )
+            name: LiveEngine(getattr(state.averaged, name).network, specs[name], device, precision)
             for name in JOINED
         }
-        return _cascade_dice(engines, tasks, options, index.spacing_mm, held_cases)
+        return _cascade_dice(engines, tasks, options, held_cases)
 
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
@@ -113,12 +113,11 @@ def _cascade_dice(
     engines: dict[str, LiveEngine],
     tasks: dict[str, BranchTask],
     options: FitOptions,
-    spacing_mm: tuple[float, float, float],
     cases: Sequence[LoadedCase],
 ) -> list[CaseScore]:
     """DSC per organ of whole patients, the mid-level branch guided by the anchor branch's own output."""
     found = []
-    specs = {name: live_spec(task, options, spacing_mm) for name, task in tasks.items()}
+    specs = {name: engine.spec for name, engine in engines.items()}
     for case in cases:
         z, y, x = case.data.ct_hu.shape
         grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))

@@ -62,7 +62,7 @@ def fit(
             return []
         averaged = state.averaged
         assert isinstance(averaged, BranchModel)
-        engine = LiveEngine(averaged.network, spec.activation, device, training_precision(device))
+        engine = LiveEngine(averaged.network, spec, device, training_precision(device))
         return whole_patient_dice(engine, spec, options.task, held_cases)
 
     with deterministic(options.deterministic):

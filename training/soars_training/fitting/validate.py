@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from soars.bundle.manifest import BranchSpec
-from soars.cascade.activations import fixed_point
+from soars.cascade.activations import fixed_point, no_numbers
 from soars.cascade.preprocess import Grid
+from soars.cascade.torch_engine import failed
 from soars.cascade.windows import CtChannel, Source, slide
-from soars.networks.names import Activation
+from soars.networks.names import Precision
 from soars.networks.unet import UNet
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
@@ -40,19 +41,27 @@ class LiveEngine:
     """A network in memory as the cascade's windows run one (`soars.cascade.engine.Engine`)."""
 
     network: UNet
-    activation: Activation
+    spec: BranchSpec
     device: torch.device
     precision: torch.dtype
 
     def run(self, window: np.ndarray) -> np.ndarray:
-        with (
-            torch.no_grad(),
-            torch.autocast(self.device.type, self.precision, self.precision != torch.float32),
-        ):
-            return self.network(torch.from_numpy(window).to(self.device))[0].float().cpu().numpy()
+        inputs = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32)).to(self.device)
+        exact = self.precision == torch.float32
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, self.precision, not exact):
+                result = self.network(inputs)[0].float().cpu().numpy()
+        except RuntimeError as error:
+            raise failed(error, self.spec.name, self.device.type) from error
+        if not np.isfinite(result.sum(dtype=np.float64)):
+            raise no_numbers(self.spec.name, self.device.type, _NAME_OF[self.precision])
+        return result
 
     def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
-        return fixed_point(self.run(window), self.activation, units)
+        return fixed_point(self.run(window), self.spec.activation, units)
+
+
+_NAME_OF: Mapping[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 @dataclass(frozen=True)
