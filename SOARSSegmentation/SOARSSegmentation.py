@@ -1,6 +1,6 @@
 """The scripted module: organs at risk proposed on a planning CT, reviewed with a clock, and exported.
 
-It is thin on purpose: the window is `SOARSSegmentationLib.window`, the segmentation the command line
+It is deliberately thin: the window is in `SOARSSegmentationLib.window`, and the segmentation is the command line
 (``python -m soars.cli segment``) in a child process, the same one that runs outside Slicer.
 """
 
@@ -30,8 +30,8 @@ from slicer.util import VTKObservationMixin
 MODULE_FOLDER = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 10)
 OLDEST_PYDICOM = 3
-"""What Slicer 5.12 brings: 5.10 has pydicom 2, 5.8 Python 3.9. What needs them is imported where it is used, so that an
-older Slicer can say what it lacks; a package that Slicer brings is never replaced."""
+"""What Slicer 5.12 brings: 5.10 has pydicom 2, 5.8 Python 3.9. Whatever needs them is imported where it is used, so
+that an older Slicer can say what it lacks; a package that Slicer brings is never replaced."""
 
 
 def why_not_here() -> str:
@@ -71,13 +71,14 @@ class SOARSSegmentation(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", self.onStartupCompleted)
 
     def onStartupCompleted(self) -> None:
-        """What other modules must be there for; none of it is needed for the module to work."""
+        """Registers what other modules provide a place for (sample data, terminology); the module works without any of
+        it."""
         if why_not_here():
             return
         for step in (self.registerSampleData, self.loadTerminology):
             try:
                 step()
-            except Exception:  # one must not keep the other, or Slicer, from starting
+            except Exception:  # a failure of one must not keep the other, or Slicer, from starting
                 logging.exception("SOARS Segmentation: %s failed", step.__name__)
 
     def registerSampleData(self) -> None:
@@ -159,7 +160,7 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
         return ScriptedLoadableModuleLogic.getParameterNode(self)
 
     def getParameterNode(self):
-        """It, with typed attributes (`SOARSSegmentationLib.parameters.Parameters`)."""
+        """The parameter node with typed attributes (`SOARSSegmentationLib.parameters.Parameters`)."""
         from SOARSSegmentationLib.parameters import Parameters
 
         return Parameters(self.parameterNode())
@@ -175,8 +176,8 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
         """Segment `volumeNode` (vtkMRMLScalarVolumeNode, HU), wait for it, and return a new vtkMRMLSegmentationNode.
 
         `bundle` is a name or a path, `device` "auto", "cpu" or "cuda", `organs` catalogue names or None for all.
-        `onProgress` gets a sentence now and then. Raises `soars.errors.SoarsError` with one sentence when it fails, or
-        when Python packages are missing (the window asks for them); the scene is then as it was.
+        `onProgress` is called with a sentence from time to time. Raises `soars.errors.SoarsError` with one sentence
+        when it fails, or when Python packages are missing (the window asks for them); the scene is then as it was.
         """
         from soars.errors import SoarsError
         from SOARSSegmentationLib.run import dependencies, results
@@ -218,7 +219,7 @@ class SOARSSegmentationTest(ScriptedLoadableModuleTest):
     """What runs in the application itself: see Testing/slicer/README.md.
 
     It needs the bundle "phantom" and the Python packages of Apply; where they are missing, as on machines that build
-    extensions, it is skipped and says why. It installs nothing, and writes into a temporary folder only.
+    extensions, it is skipped and says why. It installs nothing and writes only into a temporary folder.
     """
 
     BUNDLE = "phantom"

@@ -1,6 +1,6 @@
 """The Slicer side: everything that touches slicer, vtk, qt or ctk.
 
-The core, `soars`, knows nothing of it. RAS coordinates exist only here; what goes to the core and comes from it is LPS.
-Importing these modules loads nothing that is slow or that Slicer does not ship: such imports stand in the functions
-that need them.
+The core, `soars`, does not depend on it. RAS coordinates exist only here; whatever passes to or from the core is LPS.
+Importing these modules loads nothing slow and nothing that Slicer does not ship: such imports are made inside the
+functions that need them.
 """

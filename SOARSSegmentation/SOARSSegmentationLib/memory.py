@@ -1,4 +1,4 @@
-"""What the module remembers between scenes and starts of the application: Slicer's user settings."""
+"""What the module remembers between scenes and restarts of the application: Slicer's user settings."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ class Protocols:
         self._write({key: organs for key, organs in self._saved().items() if key != name})
 
     def _saved(self) -> dict[str, tuple[str, ...]]:
-        """What can be read of the setting: one that another version or another hand has changed must not stop
-        anybody."""
+        """Whatever can be read of the setting: one that another version has written, or that was edited by hand, must
+        not stop anybody."""
         try:
             found = json.loads(self._get(SETTING) or "{}")
         except (ValueError, TypeError):

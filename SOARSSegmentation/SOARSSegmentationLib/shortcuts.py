@@ -1,4 +1,4 @@
-"""Keys for what a reader does about a hundred times a day.
+"""Keyboard shortcuts for what a reader does about a hundred times a day.
 
 None of them is one of the segment editor's own (digits, Escape, Space, Z, Y, Q, W, I) or of the slice views'.
 """
@@ -19,10 +19,10 @@ PAUSE = "Ctrl+P"
 
 
 class Shortcuts:
-    """Keys that work in the whole window while the module is shown."""
+    """Shortcuts that work in the whole window while the module is shown."""
 
     def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
-        """``actions`` is what each key, one of this module's, does."""
+        """``actions`` maps each of this module's keys to what it does."""
         self._actions = dict(actions)
         self._shortcuts: list[Any] = []
 
@@ -38,7 +38,7 @@ class Shortcuts:
         for shortcut in self._shortcuts:
             # Gone with the main window: PythonQt raises ValueError or AttributeError, PySide RuntimeError.
             with contextlib.suppress(AttributeError, RuntimeError, ValueError):
-                shortcut.enabled = False  # at once; it is deleted when Qt comes to it
+                shortcut.enabled = False  # takes effect at once; Qt deletes it later
                 shortcut.setParent(None)
                 shortcut.deleteLater()
         self._shortcuts = []

@@ -1,4 +1,4 @@
-"""Slicer's translation of what the user reads; outside the application text stays as it is."""
+"""Slicer's translation of user-visible text; outside the application, text is returned unchanged."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The module's window: its sections, and how a CT becomes a proposal, a proposal a review, and a review a file.
 
-Each section shows what it is told has changed (`sections.desk.Change`) and knows nothing of the others: what one does
-to another goes through here.
+Each section redraws what it is told has changed (`sections.desk.Change`) and does not know the others: their
+interactions go through here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from SOARSSegmentationLib.translation import _
 
 
 class Window:
-    """Make it in the module widget's ``setup``; `enter`, `leave` and `close` it with the module."""
+    """Create it in the module widget's ``setup``; call `enter`, `leave` and `close` with the module's."""
 
     def __init__(self, layout: Any, logic: Any) -> None:
         """``layout`` is the module widget's; ``logic`` makes parameter nodes."""
@@ -84,7 +84,8 @@ class Window:
             section.leave()
 
     def close(self) -> None:
-        """The module is unloaded, or the application ends: what fails in one section must not keep the others."""
+        """The module is unloaded, or the application ends: a failure in one section must not stop the others from
+        closing."""
         for close in (self.shortcuts.remove, *(section.close for section in self.sections)):
             try:
                 close()
@@ -98,7 +99,7 @@ class Window:
         self.desk.tell(Change.SCENE)
 
     def scene_closes(self) -> None:
-        """Before the nodes go; the session hears of it by itself."""
+        """Called before the nodes go; the session is notified separately."""
         for section in self.sections:
             section.scene_closes()
         self.desk.leave_scene()

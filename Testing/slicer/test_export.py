@@ -145,7 +145,7 @@ def test_a_resampled_ct_is_said_to_be_one(core: Any, tmp_path: Path) -> None:
     ct = core.add_ct(finer, name="finer")
     node = add_segmentation(core.scene, ct, clinic.structures.resample(finer, nearest=True), "finer")
     exported = export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
-    assert "put onto its voxels" in exported.what
+    assert "resampled onto its voxels" in exported.what
     image, series, _ = read_series(clinic.dicom)
     assert same(read_rtstruct(exported.path, Geometry.of(image), series), clinic.structures)
 
@@ -299,7 +299,7 @@ def test_slicerrt_gets_both_items_of_one_study_with_the_patients_tags(
 
 def test_a_ct_in_no_study_has_no_such_route(core: Any, clinic: Clinic, slicerrt: SlicerRT) -> None:
     stray = core.add_ct(clinic.structures.geometry, name="stray", study=False)
-    assert "no patient's study" in route(stray, SLICERRT).why_not
+    assert "belongs to no study" in route(stray, SLICERRT).why_not
 
 
 @pytest.mark.parametrize("fault", ["answer", "nothing", "incomplete", "exception", "taken"])

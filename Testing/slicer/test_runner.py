@@ -247,7 +247,7 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path) -> None:
     run.until(lambda: bool(run.progress))
     family = run.family()
     (failure,) = run.to_its_end().failed
-    assert "hangs" in failure.message and gone(family) and run.traces() == []
+    assert "hung" in failure.message and gone(family) and run.traces() == []
 
 
 def test_heartbeats_keep_a_slow_child_alive(tmp_path: Path) -> None:

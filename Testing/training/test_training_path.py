@@ -197,7 +197,7 @@ def test_the_mid_level_loss_reaches_the_anchor_network() -> None:
 
 def test_a_network_of_other_layers_is_no_start(bundle: Path) -> None:
     mid = FittedRun.load(bundle.parent / "mid")
-    with pytest.raises(InputError, match="other layers"):
+    with pytest.raises(InputError, match="different layers"):
         start_from(UNet(UNetArchitecture.plain(4, 3, (8, 24))), bundle.parent / "anchor", mid.task())
 
 

@@ -1,7 +1,7 @@
 """The ways out of Slicer, and why one is not open.
 
-Two ways lead to an RTSTRUCT. Ours refers to the original CT's slices, which planning systems want; it needs the CT's
-DICOM files. SlicerRT's needs none: it writes a new copy of the CT, and contours that refer to the copy.
+Two ways lead to an RTSTRUCT. Ours refers to the original CT's slices, as planning systems expect, and needs the CT's
+DICOM files. SlicerRT's does not: it writes a new copy of the CT, and contours that refer to that copy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def routes(
     dicom_files: Sequence[str],
     session_folder: Path | None = None,
 ) -> list[Route]:
-    """Every way out, for these contours of this CT, whose DICOM files are given."""
+    """Every export route for these contours on this CT, given the CT's DICOM files."""
     nothing = _("There are no contours yet.") if segmentation_node is None else ""
     log = session_folder is not None and session_log.logs_of(session_folder)
     return [

@@ -34,10 +34,9 @@ def export_rtstruct(
 ) -> Exported:
     """Write an RTSTRUCT that refers to the CT's own slices.
 
-    ``files`` are the CT's DICOM files (without: those that Slicer's database knows), ``organs`` which to write
-    (without: all segments); those without voxels are left out. ``level`` as of `soars.dicom.rtstruct.write_rtstruct`.
-    `InputError` when the files are not all there or are no planning CT, when nothing has voxels, or the file cannot be
-    written.
+    ``files`` are the CT's DICOM files (default: those in Slicer's database), ``organs`` which to write (default: all
+    segments); empty segments are left out. ``level`` as of `soars.dicom.rtstruct.write_rtstruct`. `InputError` when the
+    files are not all there or are no planning CT, when nothing has voxels, or the file cannot be written.
     """
     from soars.dicom.rtstruct import write_rtstruct
     from soars.structures import Geometry
@@ -54,13 +53,13 @@ def export_rtstruct(
         lost = [name for name in structures if placed.is_empty(name)]
         if lost:
             raise InputError(
-                f"{', '.join(lost)} would lie outside of the original CT, or vanish between its voxels: the CT in the "
+                f"{', '.join(lost)} would lie outside the original CT or vanish between its voxels: the CT in the "
                 "scene is not where its DICOM files say it is"
             )
         write_rtstruct(placed, path, series, level=level)
     what = _("{count} organs on the original CT: {path}").format(count=len(structures), path=path)
     if moved and not _same_lattice(structures.geometry, grid):
-        what += _(" (put onto its voxels, as the CT in the scene has others)")
+        what += _(" (resampled onto its voxels, because the CT in the scene has a different grid)")
     return Exported(path, what)
 
 
@@ -77,8 +76,8 @@ def why_not(volume_node: Any, files: Sequence[str]) -> str:
 
 @contextmanager
 def _series(files: Sequence[str]) -> Iterator[tuple[sitk.Image, CtSeries]]:
-    """The CT that these files are. Slicer's database may keep them anywhere, among others: they are brought together
-    in a folder of links, or of copies where there are no links."""
+    """The CT made of these files. Slicer's database may keep them anywhere, mixed with other files, so they are
+    collected in a folder of links, or of copies where links cannot be made."""
     from soars.ct.series import read_series
 
     absent = [file for file in files if not os.path.isfile(file)]
@@ -106,7 +105,7 @@ def _link(file: str, path: Path) -> None:
 
 
 def _same_lattice(one: Any, other: Any) -> bool:
-    """Whether two grids have the same voxels, however stored: then nothing is lost between them."""
+    """Whether two grids have the same voxels, in whatever axis order: then nothing is lost between them."""
     import numpy as np
 
     index = other.to_index(one.corners())

@@ -14,6 +14,4 @@ def export_seg_nrrd(segmentation_node: Any, path: Path) -> Exported:
     """Write the segmentation with all that Slicer keeps of it. `InputError` when it cannot be written."""
     write_by_slicer(segmentation_node, path)
     count = segmentation_node.GetSegmentation().GetNumberOfSegments()
-    return Exported(
-        path, _("{count} segments, to be opened in Slicer: {path}").format(count=count, path=path)
-    )
+    return Exported(path, _("{count} segments, for opening in Slicer: {path}").format(count=count, path=path))

@@ -52,11 +52,11 @@ def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -
         _move_all(staging, folder)
     except SoarsError:
         raise
-    except Exception as error:  # whatever an extension may raise
+    except Exception as error:  # an extension may raise anything
         raise InputError(f"SlicerRT failed: {type(error).__name__}: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    what = _("{count} organs and a copy of the CT, to be imported together: {path}").format(
+    what = _("{count} organs and a copy of the CT; import them together: {path}").format(
         count=len(organs), path=folder
     )
     return Exported(folder / path.relative_to(staging), what)
@@ -80,8 +80,8 @@ def _run_slicerrt(segmentation_node: Any, volume_node: Any, organs: Iterable[str
 
 @contextmanager
 def _only(segmentation_node: Any, volume_node: Any, organs: Iterable[str], study: int) -> Iterator[int]:
-    """The item of a copy that has these organs only, in the CT's study: SlicerRT exports all that a segmentation has,
-    and takes what is under one study."""
+    """The subject-hierarchy item of a copy with only these organs, in the CT's study: SlicerRT exports every segment,
+    and only what belongs to one study."""
     scene = segmentation_node.GetScene()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     copy = slicer.vtkMRMLSegmentationNode()
@@ -123,7 +123,7 @@ def why_not(volume_node: Any) -> str:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(volume_node)
     if not item or not _study_of(hierarchy, item):
-        return _("The CT is in no patient's study: put it into one in the Data module.")
+        return _("The CT belongs to no study of a patient: move it into one in the Data module.")
     return ""
 
 
@@ -141,7 +141,7 @@ def _can_import(name: str) -> bool:
 
 
 def _patient_tags(hierarchy: Any, study: int) -> dict[str, str]:
-    """What is known of the patient and the study, by the names of SlicerRT's tags."""
+    """What is known about the patient and the study, under SlicerRT's tag names."""
     names = slicer.vtkMRMLSubjectHierarchyConstants
     patient = hierarchy.GetItemParent(study)
     asked = {
@@ -168,7 +168,9 @@ def _check_slicerrt(folder: Path, organs: Iterable[str]) -> Path:
             continue
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
-        except Exception:  # anything may lie there: what cannot be read is not the file looked for
+        except (
+            Exception
+        ):  # the folder may hold anything: what cannot be read is not the file we are looking for
             continue
         if dataset.get("Modality") != "RTSTRUCT":
             continue

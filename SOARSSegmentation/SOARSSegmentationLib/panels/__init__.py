@@ -1,1 +1,1 @@
-"""The widgets of the module's window: what is shown and asked, nothing of what is done."""
+"""The widgets of the module's window: what is shown and asked; what is done lies elsewhere."""

@@ -1,4 +1,4 @@
-"""A model bundle as its user should see it before using it: what it covers, and what it cannot do."""
+"""What users should know about a model bundle before they use it: what it covers, and what it cannot do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BundleCard:
 
 
 def card_dialog(entry: BundleEntry, parent: Any = None) -> Any:
-    """A window with the whole model card; to be shown by its ``exec_``.
+    """A window with the whole model card, shown by its ``exec_``.
 
     The card is a stranger's text: it is shown as it is written, since rich text would load what it refers to (files of
     this computer, shares of others, pictures).

@@ -32,7 +32,7 @@ def ask_folder(title: str, start: str) -> str:
 
 
 def ask_export(key: str, name: str) -> Path | None:
-    """Where one of `export`'s routes is to write; a file named after ``name``, or a folder. None: not at all."""
+    """Where one of `export`'s routes should write: a file named after ``name``, or a folder. None when cancelled."""
     start = recall("ExportFolder") or documents()
     if key in (SEG_NRRD, RTSTRUCT):
         suffix = ".seg.nrrd" if key == SEG_NRRD else ".dcm"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ExportPanel:
-    """A button for each route; ``on_export(key)`` hears them."""
+    """A button for each route; ``on_export(key)`` is called when one is pressed."""
 
     def __init__(self, on_export: Callable[[str], None]) -> None:
         self._on_export = on_export

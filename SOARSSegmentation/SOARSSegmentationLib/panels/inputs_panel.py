@@ -1,4 +1,4 @@
-"""The first section: which CT, which model, where, which organs; Apply; and how far it is."""
+"""The first section: which CT, which model, which device, which organs; Apply; and the progress of the run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from SOARSSegmentationLib.translation import _
 
 
 class InputsPanel:
-    """Widgets only: ``on_put(name, value)`` hears every choice of the user under the name of its parameter, and
-    ``on_apply()`` the button, which is also Cancel."""
+    """Widgets only: ``on_put(name, value)`` is called for every choice of the user with the name of its parameter, and
+    ``on_apply()`` for the button, which is also Cancel."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class InputsPanel:
 
     # --- showing -------------------------------------------------------------------------------------------------
     def show(self, parameters: Any, gpu: Gpu | None) -> None:
-        """Show what is chosen; the bundles and protocols that there are, are looked up again."""
+        """Show what is chosen, after looking up the available bundles and protocols again."""
         self._showing = True
         try:
             self._gpu = gpu
@@ -112,7 +112,7 @@ class InputsPanel:
             self._on_put("bundle", self.entry.name)
 
     def show_choices(self, parameters: Any) -> None:
-        """Show what is chosen among what there is."""
+        """Show what is chosen among what is available."""
         self._showing = True
         try:
             self.volume.setCurrentNode(parameters.volume)

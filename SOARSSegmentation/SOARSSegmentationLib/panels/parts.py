@@ -36,7 +36,8 @@ def escaped(text: str) -> str:
 def section(title: str) -> tuple[Any, Any]:
     """A section that can be folded, and the vertical layout of what is in it.
 
-    All lies in one child: folding and unfolding shows and hides a section's children, whatever they were before.
+    Everything lies in one child, because folding and unfolding shows and hides a section's children regardless of their
+    state.
     """
     button = ctk.ctkCollapsibleButton()
     button.text = title
@@ -88,7 +89,7 @@ def node_selector(kind: str, none: str, tip: str) -> Any:
 
 
 def line_edit(tip: str, placeholder: str = "") -> Any:
-    """A line to type into that takes what room there is, and asks for none."""
+    """A line edit that takes the space available and demands none."""
     line = qt.QLineEdit()
     line.toolTip = tip
     line.placeholderText = placeholder
@@ -98,7 +99,7 @@ def line_edit(tip: str, placeholder: str = "") -> Any:
 
 
 class Notice:
-    """A frame with a sentence (``text``), more on request, and buttons; hidden as long as there is nothing to say."""
+    """A frame with a sentence (``text``), details on request, and buttons; hidden while there is nothing to say."""
 
     def __init__(self) -> None:
         self.widget = qt.QFrame()

@@ -23,7 +23,7 @@ def stage_title(name: str) -> str:
 
 
 class ProgressView:
-    """Shows `Stages`; call `show` whenever they changed."""
+    """Shows `Stages`; call `show` whenever they change."""
 
     def __init__(self) -> None:
         self.widget = qt.QWidget()

@@ -12,7 +12,7 @@ from SOARSSegmentationLib.panels.parts import Notice, escaped, section, small_la
 from SOARSSegmentationLib.translation import _
 
 SCORE_WORDS = {
-    1: "unusable, draw it anew",
+    1: "unusable, redraw it",
     2: "major corrections",
     3: "minor corrections that matter",
     4: "minor corrections of style",
@@ -31,7 +31,7 @@ class ReadingPanel:
     ) -> None:
         self._on_judge = on_judge
         self.widget, layout = section(_("Study"))
-        self.progress = small_label(_("Open the worklist that the study's lead has given you."))
+        self.progress = small_label(_("Open the worklist that the study lead has given you."))
         layout.addWidget(self.progress)
         row = qt.QHBoxLayout()
         self.open = qt.QPushButton(_("Open worklist..."))
@@ -77,7 +77,7 @@ class ReadingPanel:
         self.next.clicked.connect(lambda *_arguments: on_next())
 
     def show_progress(self, text: str, *, can_go_on: bool, waiting_for_finish: bool) -> None:
-        """How far the worklist is."""
+        """Progress of the worklist."""
         self.progress.text = text
         self.next.enabled = can_go_on
         self.open.enabled = not waiting_for_finish

@@ -1,4 +1,4 @@
-"""The third section: the table of organs, the organ in hand, and what can be done with it."""
+"""The third section: the table of organs, the current organ, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from SOARSSegmentationLib.translation import _
 
 
 class Reviewer(Protocol):
-    """What hears the table and the buttons."""
+    """Who is called by the table and the buttons."""
 
     def select(self, organ: str) -> None: ...
 
@@ -103,10 +103,10 @@ class ReviewPanel:
     def _looks(self) -> Any:
         row = qt.QHBoxLayout()
         self.solo = qt.QCheckBox(_("Only this organ"))
-        self.solo.toolTip = _("Show only the organ in hand in the views, and of each that comes to hand")
+        self.solo.toolTip = _("Show only the current organ in the views, and each that becomes current")
         self.show_all = qt.QPushButton(_("Show all"))
         self.presets = qt.QCheckBox(_("Window by organ"))
-        self.presets.toolTip = _("Bone, soft tissue or brain, as shows the organ's border best")
+        self.presets.toolTip = _("Bone, soft tissue or brain, whichever shows the organ's border best")
         self.presets.checked = True
         for widget in (self.solo, self.show_all, self.presets):
             row.addWidget(widget)
@@ -121,7 +121,7 @@ class ReviewPanel:
         self.outline = qt.QCheckBox(_("Outline of the proposal"))
         self.outline.toolTip = _("Show what was proposed for this organ as a pale line in the slice views")
         self.restore = qt.QPushButton(_("Restore the proposal"))
-        self.restore.toolTip = _("Make this organ what was proposed again; Undo takes it back")
+        self.restore.toolTip = _("Restore this organ's proposal; Undo takes it back")
         row.addWidget(self.outline)
         row.addStretch(1)
         row.addWidget(self.restore)
@@ -139,8 +139,8 @@ class ReviewPanel:
         reviewing: bool,
         has_proposal: bool,
     ) -> None:
-        """``organ`` is the one in hand, ``finding`` the one that the views are at; ``reviewing``: a session is
-        running, so organs can be accepted."""
+        """``organ`` is the current one, ``finding`` the one that the views show; ``reviewing``: a session is running,
+        so organs can be accepted."""
         self.table.show(rows)
         if self.table.organ != organ:
             self.table.select(organ)
@@ -154,7 +154,7 @@ class ReviewPanel:
         if not reviewing:
             self.accept.toolTip = _("Start a session to accept organs")
         elif accepted:
-            self.accept.toolTip = _("Take the acceptance back ({key})").format(key=shortcuts.ACCEPT)
+            self.accept.toolTip = _("Withdraw the acceptance ({key})").format(key=shortcuts.ACCEPT)
         else:
             self.accept.toolTip = _("Accept this organ and go on to the next one ({key})").format(
                 key=shortcuts.ACCEPT

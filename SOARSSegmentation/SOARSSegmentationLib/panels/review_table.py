@@ -1,4 +1,5 @@
-"""The table of organs: what each one's state is, how large, how much changed, how long it took, and what is odd."""
+"""The table of organs: the state of each, its size, how much it changed, how long it took, and what the checks
+found."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ _WIDEST = {
     TIME: "8:88:88",
     FINDING: "\N{WARNING SIGN} 88",
 }
-"""What a column is as wide as, in the font that it is written in."""
+"""The text that sets a column's width, in the column's own font."""
 _PADDING = 12
 _ACCEPTED_COLOUR, _PROGRESS_COLOUR, _ABSENT_COLOUR = "#2e8b57", "#c77700", "#808080"
 ALL, OPEN, WITH_FINDINGS = "all", "open", "findings"
@@ -91,7 +92,7 @@ class ReviewTable:
 
     # --- showing -------------------------------------------------------------------------------------------------
     def show(self, rows: Sequence[Row]) -> None:
-        """Show these rows; what is shown already is only brought up to date, so that nothing jumps."""
+        """Show these rows; rows already shown are updated in place, so that nothing jumps."""
         self._showing = True
         try:
             before, self._rows = self._rows, {row.organ: row for row in rows}
@@ -115,7 +116,7 @@ class ReviewTable:
         self._hide()
 
     def sort(self, by_need: bool) -> None:
-        """By what most needs a look, or by stratum."""
+        """Sort by what most needs a look, or by stratum."""
         self._by_need = by_need
         self.show(list(self._rows.values()))
 
@@ -127,7 +128,7 @@ class ReviewTable:
             self._showing = False
 
     def select(self, organ: str | None) -> None:
-        """Show an organ as the one in hand, without telling ``on_select``."""
+        """Show an organ as the current one without calling ``on_select``."""
         self._showing = True
         try:
             item = self._items.get(organ) if organ is not None else None
@@ -158,11 +159,11 @@ class ReviewTable:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The organs that the filter lets through, from top to bottom."""
+        """The organs that pass the filter, from top to bottom."""
         return tuple(organ for organ in self._items if self._passes(self._rows[organ]))
 
     def step(self, offset: int) -> str | None:
-        """The organ that many rows further, among those shown; stays at the ends. None where there is none."""
+        """The organ ``step`` rows further among those shown; stops at the ends. None where there is none."""
         organs = self.shown
         if not organs:
             return None
@@ -171,13 +172,13 @@ class ReviewTable:
         return organs[min(max(organs.index(self.organ) + offset, 0), len(organs) - 1)]
 
     def first_open(self) -> str | None:
-        """The first organ that nobody has looked at; where there is none, the first. None of an empty table."""
+        """The first organ that nobody has looked at, else the first one; None for an empty table."""
         organs = list(self._items)
         untouched = (organ for organ in organs if self._rows[organ].state == NOT_REVIEWED)
         return next(untouched, organs[0] if organs else None)
 
     def next_open(self) -> str | None:
-        """The next organ after the one in hand, round the end, that has not been accepted; None when all are."""
+        """The next organ after the current one, wrapping round, that has not been accepted; None when all are."""
         organs = list(self._items)
         start = organs.index(self.organ) + 1 if self.organ in organs else 0
         for organ in organs[start:] + organs[:start]:
@@ -255,7 +256,7 @@ class ReviewTable:
         self._colour(item, row)
 
     def _colour(self, item: Any, row: Row) -> None:
-        """Only what differs from usual text, whose colour follows the application's style."""
+        """Only for text that differs from the usual, whose colour follows the application's style."""
         faint = _ABSENT_COLOUR if row.state == ABSENT else None
         severity = SEVERITY_COLOURS[row.severity] if row.severity is not None else None
         state = {ACCEPTED: _ACCEPTED_COLOUR, IN_PROGRESS: _PROGRESS_COLOUR}.get(row.state, faint)

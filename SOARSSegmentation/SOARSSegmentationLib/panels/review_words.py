@@ -28,7 +28,7 @@ STATE_SIGNS = {
     ACCEPTED: "\N{CHECK MARK}",
     ABSENT: "\N{EN DASH}",
 }
-"""They differ without colour, and leave room for the organ's name."""
+"""They differ even without colour, and leave space for the organ's name."""
 
 
 def state_title(state: str) -> str:
@@ -60,8 +60,8 @@ def finding_words(row: Row) -> str:
 
 
 def described(row: Row, finding: Finding | None) -> str:
-    """The organ in hand in rich text: its name, how good it is expected to be, and the finding that the views are at,
-    or else its worst."""
+    """The current organ in rich text: its name, its expected quality, and the finding that the views show, or else its
+    worst."""
     text = f"<b>{escaped(row.label)}</b>"
     if row.expected is not None:
         text += " \N{MIDDLE DOT} " + _("expected Dice {dsc}").format(dsc=row.expected.text())

@@ -23,7 +23,7 @@ from SOARSSegmentationLib.translation import _
 
 
 class SessionPanel:
-    """Widgets only: ``on_put(name, value)`` hears choices, the others the buttons."""
+    """Widgets only: ``on_put(name, value)`` is called for choices, the others for the buttons."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class SessionPanel:
             _("The contours to review"),
         )
         form.addRow(_("Contours:"), self.segmentation)
-        self.study = line_edit(_("Name of the study, or of the work, for which times are kept"))
+        self.study = line_edit(_("Name of the study or project for which times are recorded"))
         self.case = line_edit(
             _("A pseudonym of the patient: letters, digits and . _ - only; never a name or hospital number"),
             _("pseudonym"),
@@ -86,7 +86,7 @@ class SessionPanel:
         font.setBold(True)
         font.setPointSizeF(font.pointSizeF() * 1.1)
         self.clock.font = font
-        self.clock.toolTip = _("Active time of the organ in hand, and of all organs")
+        self.clock.toolTip = _("Active time of the current organ, and of all organs")
         top.addWidget(self.who, 1)
         top.addWidget(self.clock)
         lines.addLayout(top)
@@ -145,7 +145,7 @@ class SessionPanel:
         self.finish.enabled = True
 
     def show_clock(self, organ_s: float | None, all_s: float) -> None:
-        """Active time of the organ in hand (None: there is none) and of all."""
+        """Active time of the current organ (None: there is none) and of all."""
         text = _("total {time}").format(time=clock_text(all_s))
         if organ_s is not None:
             text = _("organ {time}").format(time=clock_text(organ_s)) + "   " + text

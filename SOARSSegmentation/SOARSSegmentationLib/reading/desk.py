@@ -70,9 +70,9 @@ class ReadingDesk:
         return next_session(self.worklist, self.states(), now or datetime.now(timezone.utc))
 
     def load(self, following: Next, mrml_scene: Any) -> Loaded:
-        """Bring the CT and the contours of the next session into the scene, which should be empty.
+        """Load the CT and the contours of the next session into the scene, which should be empty.
 
-        `InputError` when a file is missing or is not the study's; the scene is then as it was.
+        `InputError` when a file is missing or is not the study's; the scene is then unchanged.
         """
         item = following.item
         if item is None:
@@ -116,7 +116,7 @@ class ReadingDesk:
 
 
 def _only(segmentation_node: Any, organs: tuple[str, ...]) -> None:
-    """Take away the organs that are another reader's part."""
+    """Remove the organs that are assigned to another reader."""
     segmentation = segmentation_node.GetSegmentation()
     for organ, segment_id in segment_ids(segmentation_node).items():
         if organ not in organs:

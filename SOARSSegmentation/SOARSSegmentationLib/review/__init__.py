@@ -1,1 +1,1 @@
-"""The organs under review: what is known of each, which one is in hand, and what is done to it."""
+"""The organs under review: what is known about each, which one is current, and what is done to it."""

@@ -1,4 +1,4 @@
-"""The review of one segmentation: its organs, the one in hand, and what a reader does to it."""
+"""The review of one segmentation: its organs, the current one, and what a reader does to it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Editor(Protocol):
 
 
 class ReviewControl:
-    """Shows nothing itself. ``session()`` gives the session that is running or was the last, or None; ``on_changed()``
-    is called when another organ is in hand, or its voxels are others."""
+    """Shows nothing itself. ``session()`` gives the running session, else the last one, or None; ``on_changed()`` is
+    called when another organ becomes current or its voxels have changed."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class ReviewControl:
         self._on_changed()
 
     def selected_in_editor(self, segment_id: str) -> None:
-        """A segment was selected in the editor, by whomever."""
+        """A segment was selected in the editor, by the reader or by code."""
         if self._selecting or self._node is None:
             return
         ids = segment_ids(self._node)
@@ -125,7 +125,7 @@ class ReviewControl:
             self._on_changed()
 
     def accept(self) -> bool:
-        """Accept the organ in hand, or take its acceptance back; whether it is accepted now."""
+        """Accept the current organ, or withdraw its acceptance; returns whether it is now accepted."""
         session, organ = self._running_session(), self.organ
         if session is None or organ is None:
             return False
@@ -137,7 +137,7 @@ class ReviewControl:
         return True
 
     def next_finding(self) -> bool:
-        """Turn to the next finding, of the organs in the order of their need, round the end; whether there is one."""
+        """Go to the next finding, organs in order of need, wrapping round; returns whether there is one."""
         rows = sorted(self.rows(), key=lambda row: row.need)
         findings = [finding for row in rows if row.segment_id is not None for finding in row.findings]
         if not findings:
@@ -155,7 +155,7 @@ class ReviewControl:
             self._on_changed()
 
     def show_solo(self, on: bool) -> None:
-        """Show the organ in hand only, and of each that comes to hand; or all again."""
+        """Show only the current organ, and each that becomes current; or all again."""
         self.solo = on
         if self._node is None:
             return
@@ -166,12 +166,12 @@ class ReviewControl:
         self._on_changed()
 
     def show_outline(self, on: bool) -> None:
-        """Show or hide the proposal of the organ in hand, and of each that comes to hand."""
+        """Show or hide the proposal of the current organ, and of each that becomes current."""
         self.outlined = on
         self._draw_outline()
 
     def restore(self) -> bool:
-        """Make the organ in hand what was proposed, which the editor's undo takes back; whether there is one."""
+        """Restore the current organ's proposal, which the editor's undo takes back; returns whether there is one."""
         if self._node is None or self.organ is None:
             return False
         self._editor.save_for_undo()

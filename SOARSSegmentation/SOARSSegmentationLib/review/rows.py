@@ -1,4 +1,4 @@
-"""What the review table says of each organ, put together from the segmentation, its proposal and the session."""
+"""What the review table shows about each organ, gathered from the segmentation, its proposal and the session."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def clock_text(seconds: float) -> str:
 
 
 def volume_text(cc: float) -> str:
-    """Three significant digits, as far as they mean something.
+    """Three significant digits, as far as they are meaningful.
 
     >>> [volume_text(v) for v in (0.0, 0.0834, 3.456, 45.67, 1234.5)]
     ['0', '0.08', '3.46', '45.7', '1234']

@@ -1,8 +1,8 @@
 """Python packages that Slicer does not bring: which are missing, asking for them, and what will run then.
 
-Asked for when the user presses Apply, never when the module is loaded. What is installed is looked up in the packages'
-metadata; nothing heavy is imported to find out. PyTorch comes through the PyTorch extension, which chooses the build
-that suits the graphics driver.
+They are asked for when the user presses Apply, never when the module is loaded. What is installed is read from the
+packages' metadata; nothing heavy is imported to find out. PyTorch comes through the PyTorch extension, which chooses
+the build that suits the graphics driver.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def find_gpu() -> Gpu | None:
 
 
 class GpuSearch:
-    """Looks for a graphics card on a thread of its own: a driver that wakes up takes seconds to answer."""
+    """Looks for a graphics card on its own thread: a driver that has to wake up takes seconds to answer."""
 
     def __init__(self) -> None:
         self._gpu: Gpu | None = None
@@ -164,7 +164,7 @@ def can_install_torch() -> bool:
 
 
 def missing(device: str, gpu: Gpu | None = None) -> list[Requirement]:
-    """What a run on this device needs and is not installed, or is too old."""
+    """What a run on this device needs that is not installed or is too old."""
     needed = (*always(), *(on_gpu() if wants_gpu(device, gpu) else on_cpu()))
     return [one for one in needed if not _at_least(version_of(one.name), one.oldest)]
 

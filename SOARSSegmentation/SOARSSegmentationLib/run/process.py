@@ -1,4 +1,4 @@
-"""Slicer's Python as a program, and the end of a child process with everything that it started."""
+"""Slicer's Python as a program, and ending a child process together with everything that it started."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def end_group(process: subprocess.Popen[str], grace_s: float) -> None:
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Whether there was anybody to take the signal."""
+    """Whether any process was there to receive the signal."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:

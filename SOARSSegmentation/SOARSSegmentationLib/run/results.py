@@ -1,4 +1,4 @@
-"""The results of a run, from their folder into the scene."""
+"""Loads the results of a run from their folder into the scene."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
 
 
 def _tags_of(organ: OrganRecord) -> dict[str, str]:
-    """What the run says of an organ, for its segment."""
+    """What the run says about an organ, for its segment."""
     # The file says of every segment that work on it is in progress.
     tags = {STATUS_TAG: NOT_STARTED, FINDINGS_TAG: packed(organ.findings, organ.expected_dsc)}
     words = "; ".join(text for text in (organ.reason, *organ.warnings) if text)

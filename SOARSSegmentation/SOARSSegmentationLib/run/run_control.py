@@ -19,9 +19,9 @@ from SOARSSegmentationLib.scene.ct import ct_file
 
 
 class RunControl:
-    """Holds one run at a time, also while another module is shown.
+    """Holds one run at a time, even while another module is shown.
 
-    ``on_progress()`` is called several times a second, ``on_over()`` when a run has ended, however it did; then, unless
+    ``on_progress()`` is called several times a second, ``on_over()`` when a run has ended in whatever way; then, unless
     it was cancelled, ``on_finished(result)`` or ``on_failed(failure)``.
     """
 
@@ -48,7 +48,7 @@ class RunControl:
         return self._runner is not None and self._runner.running
 
     def start(self, volume_node: Any, options: RunOptions, branches: Iterable[str]) -> None:
-        """Segment a CT with a bundle of these branches; `SoarsError` when that cannot begin."""
+        """Segment a CT with a bundle that has these branches; `SoarsError` when the run cannot start."""
         runner = Runner(
             find_python(),
             Path(slicer.app.temporaryPath),
@@ -64,7 +64,7 @@ class RunControl:
         self.timer.start()
 
     def close(self) -> None:
-        """Let go of the timer, which would keep this and its owner for ever."""
+        """Release the timer, which would keep this object and its owner alive for ever."""
         self.cancel()
         self.timer.stop()
         self.timer.timeout.disconnect(self._poll)

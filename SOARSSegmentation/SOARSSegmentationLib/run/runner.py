@@ -1,8 +1,9 @@
-"""The segmentation as a child process: ``python -m soars.cli segment``, watched, and ended with all that belongs to it.
+"""The segmentation as a child process: ``python -m soars.cli segment``, watched, and ended together with everything it
+started.
 
-Nothing here blocks and nothing knows of Qt: threads read what the child says, and `Runner.poll`, called by a timer,
-hands it on. The child has a process group (POSIX) or tree (Windows) of its own, because PythonSlicer is a launcher
-whose death does not end the Python that it started.
+Nothing here blocks or depends on Qt: threads read the child's output, and `Runner.poll`, called by a timer, passes it
+on. The child has a process group (POSIX) or tree (Windows) of its own, because PythonSlicer is a launcher whose death
+does not end the Python that it started.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ FOLDER_PREFIX = "soars-run-"
 POLL_MS = 100
 """How often `Runner.poll` should be called."""
 ASLEEP_S = 10.0
-"""Polls that are further apart: the machine slept, or the application did not answer; nobody listened meanwhile."""
+"""Polls further apart than this mean that the machine slept or the application did not respond; nobody was listening
+meanwhile."""
 SILENCE_S = 120.0
-"""The child says something every second; one that is silent for so long hangs."""
+"""The child writes something every second; one that is silent for this long has hung."""
 GRACE_S = 0.6
 """Time for the child to end by itself when it is asked to, before it is killed."""
 LEFTOVER_AGE_S = 2 * 24 * 3600.0
@@ -52,7 +54,8 @@ TAIL_LINES = 200
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is asked for: a bundle by name or path, "auto", "cpu" or "cuda", and organs (None: all of the bundle's)."""
+    """What is asked for: a bundle by name or path, a device ("auto", "cpu" or "cuda"), and organs (None: all of the
+    bundle's)."""
 
     bundle: str = DEFAULT_BUNDLE
     device: str = "auto"
@@ -66,7 +69,8 @@ class RunOptions:
         return words
 
     def problem(self) -> str | None:
-        """Why it cannot be asked for, in a sentence for the user, or None. What else is wrong the child will say."""
+        """Why this cannot be run, in a sentence for the user, or None. Anything else that is wrong the child will
+        report."""
         if not self.bundle:
             return "no model bundle is chosen"
         if os.path.isabs(self.bundle) and not os.path.exists(self.bundle):
@@ -90,8 +94,8 @@ class Runner:
     """One run of ``soars segment``: `start` it, call `poll` every `POLL_MS`, `cancel` it if need be.
 
     Calls, always from `poll`: ``on_progress(Progress)``; then one of ``on_finished(folder)``, with the folder of the
-    results, which is removed afterwards, and ``on_failed(Failure)``. When ``on_finished`` raises, ``on_failed`` is
-    called as well. Neither is called after `cancel`.
+    results, which is removed afterwards, and ``on_failed(Failure)``. If ``on_finished`` raises, ``on_failed`` is called
+    as well. Neither is called after `cancel`.
     """
 
     def __init__(
@@ -133,7 +137,7 @@ class Runner:
 
     @property
     def progress(self) -> Progress:
-        """How far the child is, by its last word."""
+        """The child's progress by its last message."""
         return self._progress
 
     @property
@@ -142,20 +146,21 @@ class Runner:
 
     @property
     def heard_s(self) -> float:
-        """When the child said its last word, in seconds after the start: not when the application came to read it."""
+        """When the child sent its last message, in seconds after the start: not when the application got round to
+        reading it."""
         return self._heard_at - self._started_at if self.running else 0.0
 
     @property
     def silent_s(self) -> float:
-        """How long nothing was heard of the child, not even a heartbeat, by somebody who listened."""
+        """How long nothing was heard from the child, not even a heartbeat, while somebody was listening."""
         return time.monotonic() - max(self._heard_at, self._awake_at) if self.running else 0.0
 
     # --- doing ---------------------------------------------------------------------------------------------------
     def start(self, write_ct: Callable[[Path], Path], options: RunOptions) -> None:
         """Start the child on what ``write_ct(folder)`` writes (see `scene.ct_file`).
 
-        `InputError` when the options cannot be right, a run goes on already, or the child cannot be started; nothing
-        is left behind then.
+        `InputError` when the options are wrong, a run is already going on, or the child cannot be started; nothing is
+        left behind then.
         """
         if self.running:
             raise InputError("a segmentation is running already: wait for it, or cancel it first")
@@ -181,8 +186,8 @@ class Runner:
             raise
 
     def poll(self) -> None:
-        """Hand on what the child has said meanwhile, and notice its end."""
-        if self._polling:  # what a callback does may let the timer fire again
+        """Pass on what the child has written meanwhile, and notice its end."""
+        if self._polling:  # a callback may let the timer fire again
             return
         self._polling = True
         try:
@@ -206,11 +211,11 @@ class Runner:
             if self.silent_s > self._silence_s:
                 self._kill()
                 self._fail(
-                    f"the segmentation process hangs: it has said nothing for {self._silence_s:.0f} s and was ended"
+                    f"the segmentation process has hung: silent for {self._silence_s:.0f} s, and was ended"
                 )
             return
         self._ended_at = self._ended_at or now
-        # What the child started may hold its output open; it is not waited for.
+        # Processes that the child started may keep its output open; they are not waited for.
         if any(reader.is_alive() for reader in self._readers) and now - self._ended_at < 1.0:
             return
         self._kill()
@@ -219,7 +224,7 @@ class Runner:
             self._ended(code)
 
     def cancel(self) -> None:
-        """End the child and everything it started, and remove the run's files; waits for that, for 2 s at most."""
+        """End the child and everything it started, and remove the run's files; waits at most 2 s for that."""
         if self._process is not None:
             self._kill(GRACE_S)
             self._close()
@@ -367,7 +372,7 @@ def parse_progress(line: str) -> Progress | None:
 
 
 def remove_leftovers(temporary: Path, age_s: float = LEFTOVER_AGE_S) -> None:
-    """Remove the folders of runs whose application crashed: those that nobody has touched for days."""
+    """Remove the folders of runs whose application crashed: those untouched for days."""
     for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.is_dir() and time.time() - folder.stat().st_mtime > age_s:
@@ -401,7 +406,7 @@ def _message(code: int, tail: list[str]) -> str:
 
 
 def _without_folder(text: str, *folders: Path | None) -> str:
-    """Paths of temporary folders name the user: they tell nothing in a report."""
+    """Paths of temporary folders contain the user's name and are of no use in a report."""
     for folder in folders:
         if folder is not None and str(folder) not in (".", os.sep):
             text = text.replace(str(folder), "...")

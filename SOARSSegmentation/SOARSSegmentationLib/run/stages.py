@@ -9,7 +9,7 @@ from soars.progress import Progress
 
 READ, WRITE = "read", "write"
 _IN_BETWEEN = ("load", "contours")
-"""Stages that belong to the branch before or after them."""
+"""Stages that are shown as part of the branch before or after them."""
 
 
 @dataclass

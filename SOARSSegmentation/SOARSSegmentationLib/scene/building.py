@@ -1,8 +1,8 @@
-"""Structures into the scene, as a segmentation beside its CT.
+"""Adds structures to the scene as a segmentation beside its CT.
 
-A segmentation made here has one segment an organ: its ID and its name are the organ's name in the catalogue, its tag
-"SOARS.organ" says so again for when somebody renames it, and organs that do not overlap share a label map, as Slicer's
-own do. Label maps are cropped to the organs in them.
+A segmentation made here has one segment per organ: its ID and name are the organ's name in the catalogue, the tag
+"SOARS.organ" repeats the name in case somebody renames the segment, and organs that do not overlap share a label map,
+as in Slicer's own segmentations. Label maps are cropped to the organs in them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def add_segmentation(
 ) -> Any:
     """Add structures (or those of a .seg.nrrd file) to the scene; returns the ``vtkMRMLSegmentationNode``.
 
-    They come onto the CT's grid, into its place in the subject hierarchy, and refer to it. ``tags`` is put on every
-    segment, and so is what ``structures.info`` holds as tags. Organs get the catalogue's colour and terminology,
-    other structures their own. `InputError` when a file cannot be read; the scene is then as it was.
+    They are put on the CT's grid, beside it in the subject hierarchy, and refer to it. ``tags`` is put on every
+    segment, and so is what ``structures.info`` holds as tags. Organs get the catalogue's colour and terminology, other
+    structures their own. `InputError` when a file cannot be read; the scene is then as it was.
     """
     check_volume(volume_node)
     found = _read(Path(structures)) if isinstance(structures, (str, Path)) else structures
@@ -50,7 +50,7 @@ def empty_segmentation(
     *,
     tags: Mapping[str, str] | None = None,
 ) -> Any:
-    """A segmentation of the organs, all without voxels, for contouring from nothing."""
+    """A segmentation of the organs, all empty, for contouring from scratch."""
     check_volume(volume_node)
     segmentation = slicer.vtkSegmentation()
     segmentation.SetSourceRepresentationName(LABEL_MAP)
@@ -122,7 +122,7 @@ def _into_scene(scene: Any, volume_node: Any, segmentation: Any, name: str) -> A
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         if display is not None:
-            display.SetOpacity2DFill(0.2)  # the CT is to be seen through 42 organs
+            display.SetOpacity2DFill(0.2)  # the CT must remain visible through 42 organs
         _beside(scene, volume_node, node)
     except BaseException:
         remove_segmentation(node)

@@ -1,8 +1,8 @@
 """Which organs of a segmentation have changed, found by comparing voxels.
 
 Slicer tells which segment was edited, but not which neighbours in the same shared label map lost voxels to it, nor what
-an undo brought back. So the voxels of every label map are compared with what the organs were at the last look. Only
-masks cropped to their bounding boxes are kept.
+an undo brought back. So the voxels of every label map are compared with the organs as last seen. Only masks cropped to
+their bounding boxes are kept.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Contents:
         return dict(self._masks)
 
     def refresh(self, *, thorough: bool = True) -> set[str]:
-        """Look at the voxels; returns the organs that differ from the look before.
+        """Compare the voxels; returns the organs that have changed since the last time.
 
-        Takes about as long as comparing two arrays of the label maps' size; not ``thorough``, label maps that were not
-        modified since, by VTK's own book, are passed over. `InputError` when a label map does not lie on the CT's grid.
+        Takes about as long as comparing two arrays of the label maps' size; unless ``thorough``, label maps whose VTK
+        modification time has not changed are skipped. `InputError` when a label map does not lie on the CT's grid.
         """
         changed: set[str] = set()
         layers, without = self._layers()
@@ -116,7 +116,7 @@ class Contents:
             origin = (layer.start[0] + z, layer.start[1], layer.start[2])
             for organ, label in layer.labels.items():
                 if not paste(expected, origin, self._masks[organ], label):
-                    suspects.add(organ)  # two organs were known to have a voxel that now can be of one only
+                    suspects.add(organ)  # two organs shared a voxel that can now belong to only one
             difference = tight_mask(slab != expected)
             if difference.is_empty:
                 continue

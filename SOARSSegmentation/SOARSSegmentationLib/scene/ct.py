@@ -58,7 +58,7 @@ def ct_file(volume_node: Any, folder: Path) -> Path:
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(0)
-    storage.SetScene(volume_node.GetScene())  # which collects what went wrong
+    storage.SetScene(volume_node.GetScene())  # collects what went wrong
     image = volume_node.GetImageData()
     expected = image.GetNumberOfPoints() * image.GetScalarSize()
     if not _has_room(folder, expected):
@@ -76,7 +76,7 @@ def _has_room(folder: Path, size: int) -> bool:
     try:
         return shutil.disk_usage(folder).free > size + 1_000_000
     except OSError:
-        return True  # not known: writing will tell
+        return True  # not known: writing will show
 
 
 def dicom_files(volume_node: Any, file_of: Callable[[str], str] | None = None) -> list[str]:
@@ -95,7 +95,7 @@ def dicom_files(volume_node: Any, file_of: Callable[[str], str] | None = None) -
 
 
 class DicomFiles:
-    """Remembers `dicom_files` of each CT: Slicer's database is asked once for every slice, not at every click."""
+    """Caches `dicom_files` for each CT, so that Slicer's database is asked once per slice, not at every click."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[str]] = {}
@@ -107,7 +107,7 @@ class DicomFiles:
         return self._known[uids]
 
     def forget(self) -> None:
-        """Files may have been imported or removed meanwhile."""
+        """Forget them: files may have been imported or removed meanwhile."""
         self._known = {}
 
 

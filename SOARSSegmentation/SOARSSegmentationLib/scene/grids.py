@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from soars.structures import Geometry
 
 GRID_TOLERANCE = 0.05
-"""A label map whose corners lie within this many voxels of the CT's is on the CT's grid."""
+"""A label map whose corners lie within this many voxels of the CT's corners is on the CT's grid."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 

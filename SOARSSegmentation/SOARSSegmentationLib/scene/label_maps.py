@@ -61,7 +61,7 @@ def empty_label_map(geometry: Geometry, start: Sequence[int], shape: Sequence[in
 
 
 def masks_of(segmentation: Any, ids: Sequence[str], geometry: Geometry) -> dict[str, Mask]:
-    """The masks of a ``vtkSegmentation``'s segments on a grid, each label map looked at once."""
+    """The masks of a ``vtkSegmentation``'s segments on a grid; each label map is read once."""
     from scipy.ndimage import find_objects
 
     from soars.structures import tight_mask
@@ -98,12 +98,12 @@ def masks_of(segmentation: Any, ids: Sequence[str], geometry: Geometry) -> dict[
 
 
 def _whole_numbers(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """What scipy looks for objects in: integers."""
+    """The integer type in which scipy finds objects."""
     return voxels if voxels.dtype.kind in "iu" else voxels.astype(np.int32)
 
 
 def _inside(mask: Mask, geometry: Geometry) -> Mask:
-    """Without what lies outside of the grid."""
+    """The mask without what lies outside the grid."""
     from soars.structures import tight_mask
 
     if all(a >= 0 and b <= n for a, b, n in zip(mask.start, mask.stop, geometry.shape, strict=True)):

@@ -30,7 +30,7 @@ def show_outline(segmentation_node: Any, organ: str, visible: bool, proposal: Pr
 
 
 def outlined(segmentation_node: Any) -> tuple[str, ...]:
-    """The organs whose proposal is shown."""
+    """Organs whose proposal is shown."""
     outlines = _outlines(segmentation_node)
     if outlines is None:
         return ()

@@ -6,7 +6,7 @@ and so into saved scenes; attributes of a node it writes into scenes only. The t
     1;512,512,200;1.0,1.0,3.0;-249.5,-249.5,-300.0;1.0,0.0,...;88,190,230;12,40,38;eNqT...
 
 the version, the CT grid's size, spacing, origin and direction (x, y, z, LPS mm), the bounding box's first voxel and
-shape (z, y, x), and its voxels: eight to a byte (numpy.packbits), compressed by zlib, in base64. 42 organs are some
+shape (z, y, x), and its voxels: eight to a byte (numpy.packbits), compressed by zlib, in base64. 42 organs take a few
 hundred kilobytes.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PROPOSAL_TAG = "SOARS.proposal"
 _VERSION = "1"
 _LARGEST = 1 << 31
-"""A bounding box of more voxels is a mistake, or made to exhaust the memory."""
+"""A bounding box with more voxels is an error or an attempt to exhaust the memory."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def proposal_of(segmentation_node: Any, volume_node: Any = None) -> Proposal | N
 
 
 def restore(segmentation_node: Any, organ: str, proposal: Proposal | None = None) -> None:
-    """Make an organ what was proposed again. Other organs stay as they are, also where they overlap it.
+    """Restore an organ's proposal. Other organs stay as they are, even where they overlap it.
 
     With ``proposal`` given, an organ whose segment was removed comes back as well. `InputError` when there is no
     proposal of this organ.

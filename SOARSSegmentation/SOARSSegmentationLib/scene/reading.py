@@ -1,7 +1,7 @@
-"""A segmentation's organs out of the scene, on their CT's grid.
+"""Reads a segmentation's organs from the scene, on their CT's grid.
 
 Voxels are moved as whole arrays, never through ``slicer.util.arrayFromSegmentBinaryLabelmap``, which takes a third of a
-second an organ and keeps a volume each time.
+second per organ and leaves a volume behind each time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def volume_of(segmentation_node: Any) -> Any:
 
 
 def geometry_of(segmentation_node: Any, volume_node: Any = None) -> Geometry:
-    """The grid (LPS) of a segmentation's organs: that of its CT, or what it remembers of it.
+    """The grid (LPS) of a segmentation's organs: that of its CT, or the one it remembers.
 
     `InputError` when it neither refers to a CT nor remembers its grid.
     """
@@ -116,7 +116,7 @@ def check_readable(segmentation_node: Any) -> None:
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
-    """A name that is not taken: a segmentation may have two segments of one name."""
+    """A name that is not taken yet: a segmentation may have two segments with the same name."""
     taken, number, free = set(taken), 1, name
     while free in taken:
         number += 1

@@ -17,7 +17,7 @@ ORGAN_TAG = "SOARS.organ"
 LABEL_TAG = "SOARS.Label"
 STATUS_TAG = "Segmentation.Status"
 NOT_STARTED, IN_PROGRESS, COMPLETED, FLAGGED = "notstarted", "inprogress", "completed", "flagged"
-"""What Slicer writes into it, and shows in its own tables of segments."""
+"""The values that Slicer writes into it and shows in its own segment tables."""
 WARNING_TAG = "SOARS.warning"
 """What the run found odd about an organ."""
 MODEL_TAG, MODEL_HASH_TAG = "SOARS.bundle", "SOARS.bundle_sha256"
@@ -27,7 +27,7 @@ BUNDLE_TAG, BUNDLE_HASH_TAG = "SOARS.run_bundle", "SOARS.run_bundle_sha256"
 
 
 def organ_of(segment: Any) -> str | None:
-    """The organ that a segment is, by its tag or else by its name in any spelling; None when it is none we know."""
+    """The organ that a segment represents, by its tag or else by its name in any spelling; None for an unknown one."""
     tagged = tag_of(segment, ORGAN_TAG)
     if tagged in catalogue.CATALOGUE:
         return tagged
@@ -44,7 +44,7 @@ def tag_of(segment: Any, tag: str) -> str:
 
 
 def segment_ids(segmentation_node: Any) -> dict[str, str]:
-    """The segment of each organ, in the segmentation's order; the first one where two are the same organ."""
+    """The segment of each organ, in the segmentation's order; the first where two represent the same organ."""
     found: dict[str, str] = {}
     segmentation = segmentation_node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
@@ -65,7 +65,7 @@ def add_empty_segments(segmentation_node: Any, organs: Iterable[str]) -> None:
 
 
 def describe_segment(segment: Any, name: str, info: StructureInfo | None, tags: Mapping[str, str]) -> None:
-    """Name, colour, terminology and tags of a segment; what ``info`` does not say is the catalogue's."""
+    """Set name, colour, terminology and tags of a segment; what ``info`` does not give comes from the catalogue."""
     from soars.structures import StructureInfo
     from soars.structures.naming import FALLBACK_COLOUR, describe
 

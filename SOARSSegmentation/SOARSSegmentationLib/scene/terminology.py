@@ -17,7 +17,7 @@ RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
 def load_terminology(terminologies_logic: Any, folder: Path = RESOURCES) -> bool:
     """Load the terminology into ``slicer.modules.terminologies.logic()``, once; whether it is there then.
 
-    To be called when the application has started: it does not take a moment, and nothing depends on it.
+    Call it when the application has started: it takes a moment, and nothing depends on it.
     """
     loaded = getattr(terminologies_logic, "IsTerminologyContextLoaded", None)
     if loaded is not None and loaded(CONTEXT_NAME):

@@ -1,1 +1,1 @@
-"""What each section of the window does: its panel on one side, the run, the session, the review on the other."""
+"""What each section of the window does: it connects its panel to the run, the session or the review."""

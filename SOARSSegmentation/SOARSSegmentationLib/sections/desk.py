@@ -1,4 +1,5 @@
-"""What the sections of the window share: what is chosen, the scene's nodes, the session; and what has changed of it."""
+"""What the sections of the window share: what is chosen, the scene's nodes, the session; and notices of what has
+changed."""
 
 from __future__ import annotations
 
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from SOARSSegmentationLib.session.editing import EditingSession
 
 REMEMBERED = ("bundle", "device", "protocol", "study", "reader")
-"""Parameters that a new scene begins with as they were in the last one."""
+"""Parameters that a new scene takes over from the last one."""
 
 
 class Change(enum.Flag):
-    """What has changed. A section is told, and shows again only what depends on it."""
+    """What has changed. Each section is told, and redraws only what depends on it."""
 
     SCENE = enum.auto()
-    """Another scene is in use: anything may be another."""
+    """Another scene is in use: anything may have changed."""
     ENTERED = enum.auto()
     """The module is shown (again)."""
     CT = enum.auto()
@@ -49,7 +50,7 @@ class Change(enum.Flag):
     SESSION = enum.auto()
     """A session began, was paused, went on, or ended."""
     ORGANS = enum.auto()
-    """An organ's state or voxels, or which one is in hand."""
+    """An organ's state or voxels, or which one is current."""
 
 
 _CHANGED_BY = {
@@ -98,7 +99,7 @@ class Desk:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What changes in the block is told at its end, once."""
+        """Changes made in the block are reported once, at its end."""
         if self._held is not None:
             yield
             return
@@ -111,7 +112,7 @@ class Desk:
                 self.tell(held)
 
     def use_scene(self) -> None:
-        """Take what the scene remembers, or begin anew in one that remembers nothing."""
+        """Take over what the scene remembers, or start afresh in one that remembers nothing."""
         self.leave_scene()
         node = self._logic.parameterNode()
         new = not node.GetParameter("bundle")
@@ -133,7 +134,7 @@ class Desk:
         self._node = self._tag = self.parameters = None
 
     def choose_only_volume(self) -> None:
-        """Where none is chosen and there is only one volume, it is the CT."""
+        """Where none is chosen and there is only one volume, that one is the CT."""
         if self.parameters.volume is None:
             self.put("volume", _only_volume())
 
@@ -194,8 +195,8 @@ def _only_volume() -> Any:
 
 @contextmanager
 def saying(notice: Notice) -> Iterator[None]:
-    """What goes wrong in the block is said there: a `SoarsError` in its sentence, any other exception as a fault of
-    ours, with its traceback in the details and in the application's log."""
+    """Whatever goes wrong in the block is reported there: a `SoarsError` as its sentence, any other exception as a
+    fault of ours, with its traceback in the details and in the application's log."""
     try:
         yield
     except SoarsError as error:

@@ -1,4 +1,4 @@
-"""Slicer's own segment editor in a section of the window, and what differs between versions of it."""
+"""Slicer's own segment editor in a section of the window, and the differences between its versions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
 
 EDITOR_TAG = "SOARSSegmentation"
-"""An editor node of our own. Editor widgets that share one activate all their effects at once, send undo states to each
-other, and clear each other's segment. Work in the stand-alone Segment Editor counts all the same: a session listens to
+"""An editor node of our own. Editor widgets that share a node activate their effects at the same time, send each other
+undo states, and clear each other's segment. Work in the stand-alone Segment Editor still counts: a session listens to
 every editor node of the scene."""
 EDITOR_CLASS = "vtkMRMLSegmentEditorNode"
 UNDO_STATES = 20

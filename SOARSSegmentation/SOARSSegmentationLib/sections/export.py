@@ -1,4 +1,4 @@
-"""The last section at work: contours and the log are written where the user says."""
+"""The logic of the last section: contours and the log are written where the user chooses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
 
 _MUCH_BYTES = 200_000_000
-"""Of memory: from here on the user is asked."""
+"""Memory from which the user is asked first."""
 _SHOWN_BY = Change.SCENE | Change.ENTERED | Change.CT | Change.CONTOURS | Change.SESSION
 
 

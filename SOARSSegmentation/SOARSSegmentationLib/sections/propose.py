@@ -1,4 +1,4 @@
-"""The first section at work: a CT and a model become contours."""
+"""The logic of the first section: from a CT and a model to contours."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ProposeSection(Section):
             self._look_for_gpu()
 
     def _look_for_gpu(self) -> None:
-        """Now and then until the search is over."""
+        """Called from time to time until the search is over."""
         if self._search is None or self._closed:
             return
         if not self._search.over:
@@ -124,7 +124,7 @@ class ProposeSection(Section):
         if problem is not None:
             raise InputError(problem)
         dependencies.ask_and_install(dependencies.missing(device, self._gpu))
-        self.panel.show(p, self._gpu)  # what runs may be another engine now
+        self.panel.show(p, self._gpu)  # a different engine may run now
         entry = self.panel.entry
         branches = entry.bundle.branches if entry is not None and entry.bundle is not None else BRANCHES
         self.run.start(p.volume, options, branches)

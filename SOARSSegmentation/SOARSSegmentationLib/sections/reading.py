@@ -1,4 +1,4 @@
-"""The study's section at work: worklist, next case, judgements, and the checksums when a session is finished."""
+"""The logic of the study section: worklist, next case, judgements, and the checksums when a session is finished."""
 
 from __future__ import annotations
 

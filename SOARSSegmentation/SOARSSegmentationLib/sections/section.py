@@ -1,4 +1,4 @@
-"""What every section of the window is."""
+"""The base of every section of the window."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 
 
 class Section:
-    """``widget`` is put into the window, with ``stretch`` of its height; ``notice`` says what went wrong in it; the
-    window calls the rest. A section of yours overrides what it needs, and is added to the list in `window.Window`."""
+    """``widget`` is put into the window, with ``stretch`` of its height; ``notice`` shows what went wrong in it; the
+    window calls the other methods. A new section overrides what it needs and is added to the list in
+    `window.Window`."""
 
     widget: Any
     notice: Notice
     stretch = 0
 
     def show(self, change: Change) -> None:
-        """Show again what depends on what has changed."""
+        """Redraw what depends on what has changed."""
 
     def enter(self) -> None:
         """The module is shown."""

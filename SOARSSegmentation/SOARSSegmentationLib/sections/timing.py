@@ -1,4 +1,4 @@
-"""The second section at work: a session is begun, resumed, paused and finished, and its clock shown."""
+"""The logic of the second section: a session is begun, resumed, paused and finished, and its clock shown."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class TimingSection(Section):
             self._start()
 
     def resume(self, interrupted: sessions.Interrupted) -> None:
-        """Go on with a session that was interrupted, on its own segmentation."""
+        """Resume an interrupted session on its own segmentation."""
         self.notice.clear()
         with saying(self.notice), waiting():
             volume = self._desk.volume
@@ -158,7 +158,7 @@ class TimingSection(Section):
         self.began(self.control.begin(p.segmentation, volume, header, root, editor, p.idle_s))
 
     def began(self, session: EditingSession) -> None:
-        """A session runs, whoever began it."""
+        """A session has started, whether from here or from a worklist."""
         self._desk.session = session
         self._desk.parameters.session_folder = str(session.folder)
         self.notice.clear()
@@ -186,9 +186,7 @@ class TimingSection(Section):
             return
         open_organs = sum(state in (NOT_REVIEWED, IN_PROGRESS) for state in session.states().values())
         if open_organs:
-            question = _("{number} organs are not accepted yet. Finish all the same?").format(
-                number=open_organs
-            )
+            question = _("{number} organs are not accepted yet. Finish anyway?").format(number=open_organs)
             if not slicer.util.confirmYesNoDisplay(question, _("SOARS Segmentation")):
                 return
         with saying(self.notice), waiting():

@@ -1,4 +1,4 @@
-"""What a session begins from: the segments of its organs, and the logs that it goes on from."""
+"""What a session starts from: the segments of its organs, and the logs that it continues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from SOARSSegmentationLib.scene.segments import segment_ids
 
 
 def earlier_reviews(logs: list[Path], header: Header, folder: Path, idle_s: float) -> dict[str, OrganReview]:
-    """What became of each organ in the folder's logs, which must be of the same session."""
+    """The last state of each organ in the folder's logs, which must be of the same session."""
     if not logs:
         return {}
     earlier = read_session(logs)

@@ -1,6 +1,6 @@
-"""A reader's editing session on a segmentation: what Slicer's editor does becomes the effort log.
+"""A reader's editing session on a segmentation: what happens in Slicer's editor becomes the effort log.
 
-`listening` hears the segmentation, every segment editor and the scene; `saving` writes the proposal and the result.
+`listening` observes the segmentation, every segment editor and the scene; `saving` writes the proposal and the result.
 Whether an organ changed is decided by comparing voxels with the proposal, when the reader turns to another organ,
 accepts one, or finishes.
 """
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from soars.structures import Mask
 
 TICK_MS = 250
-"""How often the window should call `EditingSession.tick`."""
+"""Interval at which the window should call `EditingSession.tick`."""
 
 
 class Changed(enum.Enum):
-    """What a session says has changed: that it was paused, went on or ended; or an organ's state, its voxels, or which
-    one is in hand."""
+    """What a session reports as changed: that it was paused, resumed or ended; or an organ's state, its voxels, or
+    which one is current."""
 
     LIFE = enum.auto()
     ORGANS = enum.auto()
@@ -70,10 +70,10 @@ class EditingSession:
         idle_s: float = IDLE_S,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> EditingSession:
-        """Open the log, save the proposal beside it, and listen; returns the running session.
+        """Open the log, save the proposal beside it, and start listening; returns the running session.
 
-        ``proposal`` is each organ's mask on the CT's grid, None or without an organ where drawing starts from
-        nothing. ``folder`` takes the log and the results; when it holds logs already, the session goes on from the
+        ``proposal`` is each organ's mask on the CT's grid, None, or missing an organ, where drawing starts from
+        scratch. ``folder`` takes the log and the results; when it holds logs already, the session goes on from the
         last. ``header`` says who, what and which organs; its start and its link to an earlier log are filled in here.
         ``editor_node`` is the editor that `select` drives.
 
@@ -127,7 +127,7 @@ class EditingSession:
         on_changed: Callable[[Changed], None] | None,
         idle_s: float,
     ) -> None:
-        """Of the parts that `begin` makes."""
+        """Takes the parts that `begin` makes."""
         self.segmentation_node = segmentation_node
         self.folder = folder
         self.header = header
@@ -156,10 +156,10 @@ class EditingSession:
         self._watch = SceneWatch(segmentation_node, volume_node, self)
 
     def finish(self, cause: str = "finished") -> None:
-        """End: compare and save a last time, and close the log. Does nothing when already over.
+        """End: compare and save a last time, and close the log. Does nothing if the session is already over.
 
         ``cause`` is one of `soars.effort.records.END_CAUSES`. `SoarsError` when a result or the last records could not
-        be written; the session is over all the same.
+        be written; the session is over nevertheless.
         """
         if not self.running:
             return
@@ -189,7 +189,7 @@ class EditingSession:
     # --- what the reader does ------------------------------------------------------------------------------------
     @property
     def organ(self) -> str | None:
-        """The organ in hand."""
+        """The current organ."""
         return self._organ
 
     @property
@@ -247,20 +247,21 @@ class EditingSession:
         return self.recorder.paused
 
     def view_only(self, on: bool) -> None:
-        """From now on the reader only looks (or revises again): time that belongs to no organ."""
+        """From now on the reader only looks (or revises again); looking is time that belongs to no organ."""
         self._running_recorder().view_only(on)
 
     def expect_redo(self) -> None:
-        """The next step in the editor's history is a redo: to be called before it, by whoever offers the button.
+        """Announce that the next step in the editor's history is a redo; whoever offers the button calls this first.
 
-        Slicer's events do not distinguish the two once several steps were undone; without this it counts as an undo.
+        Slicer's events do not distinguish the two once several steps were undone; without this call it counts as an
+        undo.
         """
         self._redo_expected = True
 
     def tick(self) -> None:
-        """To be called every `TICK_MS` as long as the session runs, also while another module is shown.
+        """Call this every `TICK_MS` while the session runs, even while another module is shown.
 
-        When ticks stay away the application counts as blocked, and the time as busy.
+        When ticks stop coming, the application counts as blocked and the time as busy.
         """
         if self.running:
             self._watch.flush()
@@ -270,7 +271,7 @@ class EditingSession:
 
     # --- asking --------------------------------------------------------------------------------------------------
     def states(self) -> dict[str, str]:
-        """`NOT_REVIEWED`, `IN_PROGRESS`, `ACCEPTED`, or `ABSENT`: no voxels where there was a proposal to be had."""
+        """`NOT_REVIEWED`, `IN_PROGRESS`, `ACCEPTED`, or `ABSENT`: no voxels although there was to be a proposal."""
         return {
             organ: ABSENT if state != ACCEPTED and self._is_absent(organ) else state
             for organ, state in self._states.items()
@@ -332,7 +333,7 @@ class EditingSession:
             self._scene_save.enter_context(self.recorder.busy("save scene"))
 
     def ended(self, cause: str) -> None:
-        """From an event, where an exception would reach nobody."""
+        """Called from an event, where nobody would see an exception."""
         try:
             self.finish(cause)
         except SoarsError as error:
@@ -345,7 +346,7 @@ class EditingSession:
 
     # --- organs --------------------------------------------------------------------------------------------------
     def _put_state(self, organ: str, state: str) -> None:
-        """Remember it, and let Slicer's own tables of segments show it."""
+        """Remember the state, and let Slicer's own segment tables show it."""
         self._states[organ] = state
         segmentation = self.segmentation_node.GetSegmentation()
         segment = segmentation.GetSegment(self._segment_ids[organ]) if organ in self._segment_ids else None
@@ -365,7 +366,7 @@ class EditingSession:
                 # Slicer notes when a label map was modified; accepting and finishing do not rely on it.
                 self._compare(thorough=False)
             except InputError as error:
-                # Said in the window; the clock must not stay with the organ that was left.
+                # The window shows the problem; the clock must not stay with the organ that was left.
                 self.problem = str(error)
         self._organ = organ
         self.recorder.select(organ)
@@ -374,7 +375,8 @@ class EditingSession:
         self._notify(Changed.ORGANS)
 
     def _compare(self, *, thorough: bool = True) -> None:
-        """Find every organ that changed, whatever events there were; one that was accepted no longer is."""
+        """Find every organ that changed, regardless of the events received; an accepted organ that changed is no longer
+        accepted."""
         self._watch.flush()
         for organ in self._contents.refresh(thorough=thorough):
             self._changes[organ] = self._change(organ)

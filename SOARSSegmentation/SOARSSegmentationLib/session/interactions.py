@@ -1,8 +1,8 @@
-"""What a reader does with mouse, keyboard, pen and touch, told to the effort log.
+"""Reports what a reader does with mouse, keyboard, pen and touch to the effort log.
 
-Input comes to a window of the desktop before Qt hands it to a widget, so a filter on the windows sees every click,
-turn of the wheel and key once, also those in the slice and 3D views, and none of the events that Qt makes itself. Keys
-that are shortcuts are swallowed before they come to the window, but not their release.
+Input reaches a top-level window before Qt passes it to a widget, so a filter on the windows sees every click, turn of
+the wheel and key once, also those in the slice and 3D views, and none of the events that Qt generates itself. Key
+presses that are shortcuts are consumed before they reach the window, but their releases are not.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class InteractionFilter(qt.QObject):
         self._watched: list[Any] = []
 
     def watch(self) -> None:
-        """Watch the application's windows; to be called now and then, because dialogs come and go."""
+        """Watch the application's windows; call it from time to time, because dialogs come and go."""
         for widget in (slicer.util.mainWindow(), slicer.app.activeWindow()):
             window = widget.windowHandle() if widget is not None else None
             if window is not None and not any(window is one for one in self._watched):

@@ -12,7 +12,7 @@ from SOARSSegmentationLib.session.segment_events import SegmentEvents
 
 
 class Listener(Protocol):
-    """What hears it. A segment is named by its ID, None where there is none or nobody says which."""
+    """Receives what happens. A segment is given by its ID; None where there is none or it is not known which."""
 
     def edited(self, segment_id: str | None) -> None: ...
 
@@ -42,7 +42,7 @@ class SceneWatch:
         self._events: SegmentEvents | None = None
 
     def start(self) -> None:
-        """Begin to listen; the editors' present segments and effects are reported at once."""
+        """Start listening; the editors' current segments and effects are reported at once."""
         listener, scene = self._listener, self._segmentation_node.GetScene()
         segmentation = self._segmentation_node.GetSegmentation()
         self._events = SegmentEvents(segmentation, listener.edited, listener.restored)
@@ -60,7 +60,7 @@ class SceneWatch:
             self._node_added(nodes.GetItemAsObject(index))
 
     def flush(self) -> None:
-        """Report an edit whose segment nobody named: to be called now and then, and before an answer is needed."""
+        """Report an edit whose segment no event named; call it from time to time, and before an answer is needed."""
         if self._events is not None:
             self._events.flush()
 
@@ -90,7 +90,7 @@ class SceneWatch:
             del self._editors[node]
 
     def _editor_modified(self, node: Any) -> None:
-        """The node says only that something in it was modified."""
+        """The event says only that something in the node was modified."""
         if node not in self._editors:
             return
         ours = node.GetSegmentationNode() is self._segmentation_node

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from soars.structures import Geometry, Mask
 
 SAVING_SHARE = 20
-"""The result is saved again if that takes, as it did before, no more than this fraction of the time since."""
+"""The result is saved again when the last saving took at most this fraction of the time since."""
 
 
 class Saving:
@@ -35,18 +35,18 @@ class Saving:
         self._saved_at_ns: int | None = None
 
     def due(self, now_ns: int) -> bool:
-        """Whether it is time to save the result again, given what that costs the reader."""
+        """Whether it is time to save the result again, given how long the reader has to wait for it."""
         return self._saved_at_ns is None or now_ns - self._saved_at_ns >= SAVING_SHARE * self._took_ns
 
     def took(self, began_ns: int, ended_ns: int) -> None:
-        """The result was saved, and the reader waited that long."""
+        """Note that the result was saved, and how long the reader waited."""
         self._saved_at_ns, self._took_ns = ended_ns, ended_ns - began_ns
 
     def has_proposal(self) -> bool:
         return (self._folder / PROPOSAL_FILE).exists()
 
     def save_proposal(self, masks: Mapping[str, Mask], *, untouched: bool) -> bool:
-        """Whether it was written. ``untouched``: the segmentation still is the proposal."""
+        """Save the proposal; returns whether it was written. ``untouched``: the segmentation is still the proposal."""
         return self._save(masks, PROPOSAL_FILE, as_in_scene=untouched)
 
     def save_result(self, masks: Mapping[str, Mask]) -> bool:
@@ -63,7 +63,9 @@ class Saving:
                 if organ in masks:
                     structures.add_mask(organ, masks[organ])
             write_seg_nrrd(structures, self._folder / name)
-        except ModuleNotFoundError:  # our writer's packages are not installed: Slicer's own, slower writer
+        except (
+            ModuleNotFoundError
+        ):  # our writer's packages are not installed: use Slicer's own, slower writer
             if not as_in_scene:
                 self.problem = "the proposal could not be saved beside the log: it is kept in the scene only"
                 return False

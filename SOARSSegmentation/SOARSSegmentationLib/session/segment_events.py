@@ -1,11 +1,11 @@
 """Edits and undos, recognised from the events of a segmentation.
 
-What Slicer sends (seen on its core, 5.11): an edit sends SourceRepresentationModified with the segment's ID. When the
-segment must first be parted from a label map that it shares, one without an ID goes before, and where nobody names the
-segment that is all. RepresentationModified also comes for closed surfaces, and for a neighbour in another label map
-that lost voxels. Renaming, a tag or a status sends SegmentModified with the ID; so does writing a file, which may sort
-the segments into other label maps. An undo or redo sends nothing but SegmentModified, twice for every segment in turn,
-and at the first of the two the segment has no label map: which is how it is recognised.
+What Slicer sends (observed on its core, 5.11): an edit sends SourceRepresentationModified with the segment's ID. When
+the segment must first be separated from a shared label map, one without an ID precedes it, and where the code names no
+segment that is the only one. RepresentationModified also comes for closed surfaces, and for a neighbour in another
+label map that lost voxels. Renaming, setting a tag or a status sends SegmentModified with the ID; so does writing a
+file, which may move segments to other label maps. An undo or redo sends nothing but SegmentModified, twice for every
+segment in turn, and at the first of the two the segment has no label map: which is how it is recognised.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SegmentEvents:
         self._tags = []
 
     def flush(self) -> None:
-        """Report an edit whose segment was not told: to be called now and then, and before an answer is needed."""
+        """Report an edit whose segment was not given; call it from time to time, and before an answer is needed."""
         if self._unnamed:
             self._unnamed = False
             if self._named_since is not None or self._look():
@@ -89,12 +89,13 @@ class SegmentEvents:
             self._restoring.append(segment_id)
 
     def _look(self, segment_id: str | None = None) -> bool:
-        """Remember every segment's label map; whether that of the segment, or of any, is not the one seen before."""
+        """Remember every segment's label map; returns whether that of the segment, or of any segment, differs from the
+        one seen before."""
         now = {}
         for index in range(self._segmentation.GetNumberOfSegments()):
             image = self._segmentation.GetNthSegment(index).GetRepresentation(LABEL_MAP)
             if image is not None:
-                # VTK gives out every modification time once, so it tells two label maps apart, too.
+                # VTK assigns every modification time only once, so it also distinguishes two label maps.
                 now[self._segmentation.GetNthSegmentID(index)] = image.GetMTime()
         before, self._seen = self._seen, now
         if segment_id is not None:

@@ -1,4 +1,4 @@
-"""The running session: begun, ticked, paused, finished, and told what the reader does."""
+"""The running session: begun, ticked, paused, finished, and informed of what the reader does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOK_FOR_WINDOWS_EVERY = 4
 
 
 class SessionControl:
-    """Holds the session, also while another module is shown.
+    """Holds the session, even while another module is shown.
 
     ``on_changed(what)`` is called after something in it has changed, ``on_tick(session)`` several times a second,
     ``on_over(session)`` once it has ended, whoever ended it.
@@ -34,7 +34,7 @@ class SessionControl:
         on_over: Callable[[EditingSession], None],
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``guard()`` is entered around what the timer does: no caller would hear of its exceptions."""
+        """``guard()`` is entered around the timer's work, whose exceptions would reach no caller."""
         self._guard = guard
         self._on_changed = on_changed
         self._on_tick = on_tick
@@ -73,7 +73,7 @@ class SessionControl:
         editor: Any,
         idle_s: float,
     ) -> EditingSession:
-        """Go on with one that was interrupted; `InputError` when that cannot be."""
+        """Resume an interrupted session; `InputError` when that is not possible."""
         session = sessions.resume(
             interrupted,
             segmentation_node,
@@ -93,12 +93,13 @@ class SessionControl:
             self.session.finish(cause)
 
     def quit(self, *_arguments: Any) -> None:
-        """The application ends, or the module is unloaded: nobody is there to be told of a failure."""
+        """End the session because the application ends or the module is unloaded: nobody is there to be told of a
+        failure."""
         with suppress(SoarsError):
             self.finish("quit")
 
     def close(self) -> None:
-        """Let go of the timer and the application, which would keep this and its owner for ever."""
+        """Release the timer and the application, which would keep this object and its owner alive for ever."""
         self.quit()
         self.timer.stop()
         self.timer.timeout.disconnect(self._tick)

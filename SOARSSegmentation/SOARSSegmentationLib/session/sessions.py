@@ -1,4 +1,4 @@
-"""How editing sessions begin: the organs and the header of one, its folder, and going on after an interruption."""
+"""How editing sessions begin: their organs, header and folder, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ from SOARSSegmentationLib.session.editing import EditingSession
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A session that did not come to its end, and its folder."""
+    """A session that was not finished, and its folder."""
 
     folder: Path
     header: Header
 
 
 def organs_of(protocol: Protocol, segmentation_node: Any = None) -> tuple[str, ...]:
-    """The organs to review, in the catalogue's order: the protocol's; without one, the 42 and what else is there."""
+    """The organs to review, in the catalogue's order: the protocol's; without one, the 42 and any others present."""
     if protocol.organs is not None:
         wanted = set(protocol.organs)
     else:
@@ -65,7 +65,7 @@ def organs_of(protocol: Protocol, segmentation_node: Any = None) -> tuple[str, .
 def header_of(
     segmentation_node: Any, organs: Iterable[str], *, study: str, case: str, reader: str, arm: str
 ) -> Header:
-    """The header of a session on a segmentation; `InputError` when a name cannot be one."""
+    """The header of a session on a segmentation; `InputError` when a name is not valid."""
     name, sha256 = _bundle_of(segmentation_node) if arm == REVISE else (None, None)
     version = getattr(getattr(slicer, "app", None), "applicationVersion", None)
     header = Header(
@@ -101,9 +101,9 @@ def begin(
 ) -> EditingSession:
     """Start a new session in a folder of its own below ``root``.
 
-    Organs that the segmentation has no segment for get one without voxels, so that they can be drawn. What the header
-    does not say of CT and proposal is filled in. Other segmentations are hidden from who draws from scratch.
-    `InputError` when the session cannot begin, also when it is to begin from other contours than its header names.
+    Organs without a segment get an empty one, so that they can be drawn. What the header does not say about CT and
+    proposal is filled in. Other segmentations are hidden from readers who draw from scratch. `InputError` when the
+    session cannot begin, also when it is to begin from other contours than its header names.
     """
     known = None
     if not header.from_scratch:
@@ -127,7 +127,7 @@ def begin(
             idle_s=idle_s,
         )
     except BaseException:
-        with suppress(OSError):  # what is in it stays
+        with suppress(OSError):  # its contents stay
             folder.rmdir()
         raise
 
@@ -148,7 +148,8 @@ def described(header: Header, volume_node: Any, known: proposal.Proposal | None)
 
 
 def _check_untouched(header: Header, segmentation_node: Any, volume_node: Any) -> None:
-    """In a study the contours are, now, those that the worklist names: not what another reader has made of them."""
+    """Check that in a study the contours are still those that the worklist names, and not another reader's edits of
+    them."""
     if header.proposal_source != "study":
         return
     ids = segment_ids(segmentation_node)
@@ -162,7 +163,7 @@ def _check_untouched(header: Header, segmentation_node: Any, volume_node: Any) -
 
 
 def hide_others(segmentation_node: Any) -> None:
-    """Let no other segmentation of the scene be seen."""
+    """Hide all other segmentations of the scene."""
     nodes = segmentation_node.GetScene().GetNodesByClass("vtkMRMLSegmentationNode")
     nodes.UnRegister(None)
     for index in range(nodes.GetNumberOfItems()):
@@ -176,7 +177,9 @@ def hide_others(segmentation_node: Any) -> None:
 def find_interrupted(root: Path, *, study: str, case: str, reader: str) -> Interrupted | None:
     """The newest interrupted session of this reader on this case; None when there is none."""
 
-    def wanted(folder: Path) -> bool:  # the window asks often, and other readers' logs may be many and long
+    def wanted(
+        folder: Path,
+    ) -> bool:  # the window asks often, and there may be many long logs of other readers
         return folder.parent.name == study and folder.name.startswith(f"{case}_{reader}_")
 
     for folder in reversed(interrupted_sessions(root, wanted)):
@@ -187,9 +190,9 @@ def find_interrupted(root: Path, *, study: str, case: str, reader: str) -> Inter
 
 
 def reload(interrupted: Interrupted, mrml_scene: Any, volume_node: Any) -> Any:
-    """Bring the segmentation of an interrupted session back into the scene, as it was last saved, with its proposal.
+    """Load the segmentation of an interrupted session as it was last saved, with its proposal.
 
-    `InputError` when there is nothing to bring back or it does not fit the CT; the scene is then as it was.
+    `InputError` when there is nothing to load or it does not fit the CT; the scene is then unchanged.
     """
     header, folder = interrupted.header, interrupted.folder
     name = f"{volume_node.GetName()} {header.case} resumed"
@@ -221,7 +224,7 @@ def resume(
     editor_node: Any,
     idle_s: float,
 ) -> EditingSession:
-    """Go on with an interrupted session, on the segmentation that it was about."""
+    """Resume an interrupted session on its segmentation."""
     known = (
         proposal.proposal_of(segmentation_node, volume_node) if not interrupted.header.from_scratch else None
     )
@@ -243,7 +246,7 @@ def resume(
 
 
 def summary(session: EditingSession) -> dict[str, int]:
-    """Of a session: how many organs are accepted, changed, and of each category of revision, under these names."""
+    """A session's summary: how many organs are accepted, changed, and in each revision category, under these names."""
     reviews = session.review()
     counts = {"organs": len(reviews), "accepted": 0, "open": 0, "changed": 0}
     for one in reviews.values():
@@ -256,7 +259,7 @@ def summary(session: EditingSession) -> dict[str, int]:
 
 
 def _bundle_of(segmentation_node: Any) -> tuple[str | None, str | None]:
-    """Name and hash of the bundle that a segmentation says it is from."""
+    """Name and hash of the bundle that made a segmentation, by its own tags."""
     segmentation = segmentation_node.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
@@ -267,7 +270,7 @@ def _bundle_of(segmentation_node: Any) -> tuple[str | None, str | None]:
 
 
 def _put_contents(segmentation_node: Any, volume_node: Any, path: Path) -> None:
-    """Give each organ the voxels that it has in a file."""
+    """Set each organ's voxels to those in a file."""
     from soars.formats.segnrrd import read_seg_nrrd
 
     saved = on_grid_of(read_seg_nrrd(path), volume_node)

@@ -1,1 +1,1 @@
-"""What the slice views show: which layout, where, in which window, and which organs."""
+"""What the slice views show: layout, position, window and level, and which organs."""

@@ -25,7 +25,7 @@ DESCRIPTION = f"""<layout type="horizontal" split="true">
 
 
 class ReviewLayout:
-    """The layout as long as the module is shown; the one before comes back, unless the user has chosen another."""
+    """Sets the layout while the module is shown; the previous one comes back unless the user has chosen another."""
 
     def __init__(self) -> None:
         self._before: int | None = None

@@ -33,8 +33,8 @@ def preset_of(organ: str) -> Preset:
 
 
 class WindowPresets:
-    """Sets a CT's window when the organ in hand wants another one than the organ before: what a reader has adjusted
-    meanwhile stays as long as the preset is the same."""
+    """Sets a CT's window when the current organ needs a different one from the previous organ: a reader's own
+    adjustment stays as long as the preset is the same."""
 
     def __init__(self) -> None:
         self.on = True
@@ -50,5 +50,5 @@ class WindowPresets:
         self._set = preset
 
     def forget(self) -> None:
-        """Another CT, or the reader wants to see the preset again."""
+        """Forget the last preset: there is another CT, or the reader wants the preset back."""
         self._set = None

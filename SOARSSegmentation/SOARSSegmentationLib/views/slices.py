@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def centre_of(mask: Mask, volume_node: Any) -> tuple[float, float, float] | None:
-    """The middle of a mask's bounding box in RAS mm; None of an empty one. The mask is on the CT's grid."""
+    """The centre of a mask's bounding box in RAS mm; None if it is empty. The mask is on the CT's grid."""
     if mask.is_empty:
         return None
     middle = (np.add(mask.start, mask.stop) - 1) / 2
@@ -22,7 +22,7 @@ def centre_of(mask: Mask, volume_node: Any) -> tuple[float, float, float] | None
 
 
 def centre_views(mrml_scene: Any, ras: tuple[float, float, float]) -> None:
-    """Move all slice views to a point (RAS mm), and it to their middle."""
+    """Move all slice views to a point (RAS mm) and centre them on it."""
     nodes = mrml_scene.GetNodesByClass("vtkMRMLSliceNode")
     nodes.UnRegister(None)
     for index in range(nodes.GetNumberOfItems()):

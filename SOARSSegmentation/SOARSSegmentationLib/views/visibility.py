@@ -17,7 +17,7 @@ def set_visible(segmentation_node: Any, segment_id: str, on: bool) -> None:
 
 
 def show_only(segmentation_node: Any, segment_id: str) -> None:
-    """This segment and no other, in one step."""
+    """Show this segment and no other, in one step."""
     display = segmentation_node.GetDisplayNode()
     if display is None:
         return

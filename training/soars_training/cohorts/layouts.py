@@ -1,4 +1,4 @@
-"""Where the published data sets, and hospitals, keep the CT and the structures of each case."""
+"""Where published data sets, and hospitals, keep the CT and the structures of each case."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ class CaseFiles:
     """One case on disk.
 
     Attributes:
-        name: unique in the data set; split: "train" unless the layout names another.
-        ct: file or DICOM folder.
-        structures: what is read whole: a file of structures or a folder of masks; empty when `masks` is used.
-        masks: organ as the data set spells it -> the file that holds it alone.
-        problem: why the case cannot be read, None when nothing is missing.
+        name: unique in the data set; split: "train" unless the layout names another. ct: file or DICOM folder.
+        structures: structure files or folders of masks that are read whole; empty when `masks` is used. masks: organ as
+        the data set spells it -> the file that holds it alone. problem: why the case cannot be read, None when nothing
+        is missing.
     """
 
     name: str

@@ -15,11 +15,11 @@ from soars_training.cohorts.cache import CachedCase
 
 TISSUE_HU = -500
 THIN = ((0.15, 8.0), (0.35, 5.0))
-"""A slice leaks when its tissue is less than the first share of the median slice's and at the same time less than the
-second number of times the area of the organs drawn in it; either pair will do."""
+"""A slice leaks when, for either pair, its tissue is less than the first number times the median slice's and also less
+than the second number times the area of the organs drawn in it."""
 
 BLOB_SHARE = 0.1
-"""Slices with less than this share of the fullest one's tissue say nothing about what is usual."""
+"""Slices with less than this share of the fullest slice's tissue do not count towards the median."""
 
 
 def leaking_slices(tissue: np.ndarray, drawn: np.ndarray) -> np.ndarray:

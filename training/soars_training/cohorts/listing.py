@@ -37,8 +37,8 @@ class ListedCase:
 
 
 def read_listing(listing: Path) -> list[ListedCase]:
-    """The cases of a list. Raises `InputError`, with the entry's place, for anything that is wrong with it: what is
-    missing or unknown, names that are no file names or there twice, files that are not there."""
+    """The cases of a list. Raises `InputError`, with the entry's place, for anything wrong with it: missing or unknown
+    keys, names that cannot be file names or occur twice, files that do not exist."""
     try:
         content = read_json(listing)
     except OSError as error:

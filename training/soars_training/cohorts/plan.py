@@ -16,14 +16,14 @@ from soars_training.cohorts.cache import CachedCase, CacheIndex, group_members, 
 
 PLAN_FILE, VOI_FILE = "plan.json", "voi.json"
 VOI_TIMES = 3.0
-"""A volume of interest is so many times the organ's largest extent (SOARS, CVPR 2020, section 3.1)."""
+"""A volume of interest is this many times the organ's largest extent (SOARS, CVPR 2020, section 3.1)."""
 ODD_TIMES = 3.0
-"""A volume so many times off the median is for a person to look at."""
+"""A volume that differs from the median by this factor should be looked at."""
 
 
 @dataclass(frozen=True)
 class OrganFacts:
-    """What the cases that have an organ say of it.
+    """Statistics of an organ over the cases that have it.
 
     `cases` were annotated, `present` have a voxel; volumes in cc; `largest_mm` is the largest extent (x, y, z) in any
     case; `median_hu` that of all its voxels; `odd` are cases whose volume is `ODD_TIMES` off the median.

@@ -1,4 +1,4 @@
-"""From cases as they come to the training cache: the same preprocessing as inference, done once.
+"""From raw cases to the training cache: the same preprocessing as at inference, done once.
 
 Three sources: the OpenKBP folder layout (NIfTI CT, one label map, `cases.json`), generated phantoms, and a list of
 the user's own cases (JSON: `{"cases": [{"name", "ct", "structures", "annotated": [...], "split"}]}`).
@@ -158,7 +158,7 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
 
 
 def whole_region(ct: sitk.Image) -> Body:
-    """A scan that lies inside the patient as its own body: nothing is cut away."""
+    """A body mask for a scan that lies inside the patient: nothing is cut away."""
     lo, hi = extent_mm(ct)
     return Body(mask=sitk.Image(1, 1, 1, sitk.sitkUInt8), lo_mm=lo, hi_mm=hi, already_masked=True)
 

@@ -20,7 +20,8 @@ from soars_training.cohorts.prepare import MANDIBLE_HALVES, UNSPLIT_MANDIBLE, So
 log = logging.getLogger(__name__)
 
 IMPOSSIBLE = (0.2, 5.0)
-"""A volume below the first share of the catalogue's usual range, or above the second, is no such organ."""
+"""A volume below the first number times the catalogue's usual minimum, or above the second times its maximum, cannot be
+the organ."""
 
 
 @dataclass
@@ -34,7 +35,7 @@ class LeftOut:
         log.warning("%s%s: left out: %s", case, f" {organ}" if organ else "", why)
 
     def write(self, path: Path) -> None:
-        """As a CSV, also when nothing was left out."""
+        """Write the list as a CSV, even when nothing was left out."""
         temporary = path.with_name(path.name + ".part")
         with temporary.open("w", newline="") as stream:
             HarmlessWriter(stream).writerows([("case", "organ", "why"), *self.rows])
@@ -45,7 +46,7 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
     """Read each case; what cannot be used is noted in `left_out`, and the rest goes on.
 
     Left out are cases that cannot be read, structures that the catalogue does not know, empty ones, and volumes that
-    are impossible for the organ (see `IMPOSSIBLE`). What a case has left counts as annotated in it. A mandible in one
+    are impossible for the organ (see `IMPOSSIBLE`). Whatever remains of a case counts as annotated. A mandible in one
     piece is split at its midline as well.
     """
     for entry in files:

@@ -17,7 +17,7 @@ from soars_training.cohorts.cache import CachedCase
 
 MARGIN_MM = 25.0
 FEWEST_CASES = 5
-"""So many cases must have both organs before their offset says anything."""
+"""Both organs must be present in this many cases before their offset is used."""
 
 Box = tuple[np.ndarray, np.ndarray]
 """Lowest and highest corner, (z, y, x)."""
@@ -31,7 +31,7 @@ class UsualRegions:
 
     @staticmethod
     def learn(cases: Iterable[CachedCase]) -> UsualRegions:
-        """From the organs' bounding boxes; the outermost twentieth of the cases at either side is not believed."""
+        """Computed from the organs' bounding boxes, ignoring the outermost twentieth of the cases at either side."""
         corners: dict[tuple[str, str], list[np.ndarray]] = {}
         for case in cases:
             spacing = np.asarray(case.spacing_mm[::-1])
@@ -47,7 +47,7 @@ class UsualRegions:
         return UsualRegions(offsets)
 
     def box(self, case: CachedCase, organ: str) -> Box | None:
-        """Voxel indices of the region of an organ in a case; None when nothing is known of it: anywhere."""
+        """Voxel indices of the region of an organ in a case; None when nothing is known: it may be anywhere."""
         spacing = np.asarray(case.spacing_mm[::-1])
         low, high = np.full(3, -np.inf), np.full(3, np.inf)
         for reference in case.masks:

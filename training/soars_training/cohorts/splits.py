@@ -13,7 +13,7 @@ Parts = tuple[list[IndexEntry], list[IndexEntry]]
 
 
 def split(entries: Sequence[IndexEntry], held_out: int, fold: tuple[int, int] | None) -> Parts:
-    """(what to learn from, what is held out): a fold when there is one, else so many patients."""
+    """Cases to learn from and cases held out: one fold if `fold` is given, else `held_out` patients."""
     return one_fold(entries, *fold) if fold else hold_out(entries, held_out)
 
 
@@ -41,7 +41,7 @@ def one_fold(entries: Sequence[IndexEntry], fold: int, folds: int, seed: int = 0
 
 
 def _in_order(entries: Sequence[IndexEntry], seed: int) -> list[str]:
-    """The patients by what is annotated in them, at random among equals."""
+    """The patients ordered by what is annotated in them, at random among equals."""
     organs: dict[str, set[str]] = {}
     for entry in entries:
         organs.setdefault(entry.patient, set()).update(entry.annotated)

@@ -44,7 +44,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """How a run starts, is validated, stops and is repeated."""
+    """Options for starting, validating, stopping and repeating a run."""
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
     parser.add_argument(
@@ -151,7 +151,7 @@ def spacing(text: str) -> Triple:
 
 
 def joins(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Organs that are scored as one, from WHOLE=PART,PART."""
+    """Organs to be scored as one, from WHOLE=PART,PART."""
     found = {}
     for text in texts:
         whole, _, parts = text.partition("=")

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def options_of(args: argparse.Namespace) -> FitOptions:
-    """The run that the arguments ask for: the preset's settings, but for those given."""
+    """The run that the arguments ask for: the preset's settings, overridden by those given."""
     from soars import catalogue
     from soars_training.cohorts.cache import CacheIndex
     from soars_training.fitting.options import FitOptions

@@ -1,1 +1,1 @@
-"""Experiments that are many runs: cross-validation."""
+"""Experiments that consist of many runs."""

@@ -101,7 +101,7 @@ def window_data(
 def held_out_cases(
     cache: Path, entries: Sequence[IndexEntry], data: WindowDataset, guide_folder: Path | None
 ) -> list[LoadedCase]:
-    """The cases of the patients that validate a run, those that annotate none of its organs left out."""
+    """The cases of the validation patients, without those that annotate none of the run's organs."""
     usable = [e for e in entries if set(data.task.members) & set(e.annotated)]
     return [load(read_case(cache / e.file), e, data.task, data.regions, guide_folder) for e in usable]
 
@@ -114,7 +114,7 @@ def describe(
     cases: int,
     held: Sequence[IndexEntry],
 ) -> FittedRun:
-    """What `run.json` says of a branch that has been trained."""
+    """The contents of `run.json` for a trained branch."""
     return FittedRun(
         branch=task.branch,
         classes=task.classes,
@@ -135,7 +135,7 @@ def describe(
 
 
 def live_spec(task: BranchTask, options: FitOptions, spacing_mm: tuple[float, float, float]) -> BranchSpec:
-    """The branch as inference sees it, for a network in memory."""
+    """The branch's specification as inference needs it, for a network in memory."""
     return BranchSpec(
         name=task.branch,
         inputs=task.inputs,

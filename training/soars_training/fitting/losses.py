@@ -25,8 +25,8 @@ def marginal_dice_ce(
 ) -> Tensor:
     """Dice plus balanced cross-entropy over the annotated classes, everything else counted as background.
 
-    A class weighs by a power of its rarity in the batch (see `class_weights`): an organ of a few hundred voxels is
-    otherwise learned as background first, and Dice alone has next to no gradient to bring it back. All in logarithms
+    A class is weighted by a power of its rarity in the batch (see `class_weights`): an organ of a few hundred voxels is
+    otherwise learned as background first, and Dice alone has almost no gradient to bring it back. All in logarithms
     (log-sum-exp), so that the voxel that is furthest off has the largest gradient, and not none.
 
     Args:

@@ -10,7 +10,7 @@ from soars_training.windows.augment import Augmentation
 
 PAPER_EPOCHS = 50
 RANDOM_WINDOWS = 15
-"""The papers visit in an epoch, of every scan, one window centred in each organ and so many random ones."""
+"""In an epoch, the papers take from every scan one window centred in each organ and this many random ones."""
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ def preset(name: str, branch: Branch) -> Preset:
 
 
 def paper_steps(cases: int, classes: int, batch: int) -> int:
-    """Optimiser steps of the papers' 50 epochs for so many scans and organs."""
+    """Optimiser steps of the papers' 50 epochs for this many scans and organs."""
     return PAPER_EPOCHS * math.ceil(cases * (classes + RANDOM_WINDOWS) / batch)

@@ -1,4 +1,4 @@
-"""The weights that a run begins with when another one has been before it."""
+"""The initial weights of a run that continues from another one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soars_training.windows.task import BranchTask
 
 
 def start_from(network: UNet, folder: Path, task: BranchTask) -> None:
-    """Give a network the weights of a finished run, as far as the two fit.
+    """Load the weights of a finished run into a network, as far as the two match.
 
     The layers between are taken whole; of the first convolution the channels that both see (the CT's, and the anchors'
     where they are the same), the others start at zero, so that the network answers as before; of the head the classes
@@ -22,9 +22,9 @@ def start_from(network: UNet, folder: Path, task: BranchTask) -> None:
     before = FittedRun.load(folder)
     old, new = before.architecture, network.architecture
     if (old.features, old.strides, old.blocks) != (new.features, new.strides, new.blocks):
-        raise InputError(f"{folder}: its network has other layers than this one; cannot start from it")
+        raise InputError(f"{folder}: its network has different layers; cannot start from it")
     if before.windows_hu != task.windows_hu:
-        raise InputError(f"{folder}: saw the CT through other windows than this one; cannot start from it")
+        raise InputError(f"{folder}: was trained with different CT windows; cannot start from it")
     weights, own = before.network(folder).state_dict(), network.state_dict()
     first = next(iter(weights))
     shared = len(task.windows_hu)

@@ -1,4 +1,4 @@
-"""Everything that a training run must remember to go on after a kill as if nothing had happened."""
+"""Everything that a training run must remember to continue after a kill as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TrainingState:
         )
 
     def average(self) -> None:
-        """Move the averaged weights a share of the way to the model's; a larger one at the start."""
+        """Move the averaged weights part of the way to the model's; further at the start."""
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay)
@@ -102,7 +102,7 @@ class TrainingState:
             data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise InputError(f"{folder}: no checkpoint to resume from; start without --resume") from None
-        except Exception as error:  # torch raises what pickle and zipfile happen to raise
+        except Exception as error:  # torch passes on whatever pickle and zipfile raise
             raise InputError(
                 f"{path}: damaged checkpoint ({type(error).__name__}); train again with --overwrite"
             ) from error
@@ -126,7 +126,7 @@ class TrainingState:
 
 
 _MAY_DIFFER = ("device", "threads", "checkpoint_every", "validate_every", "init")
-"""Options that a resumed run may have changed: they do not alter what is learned."""
+"""Options that may differ in a resumed run: they do not alter what is learned."""
 
 
 def make_optimiser(options: RunOptions, weights: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""The DSC of whole patients that a run does not learn from."""
+"""The DSC of whole patients that a run is not trained on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mean_per_organ(scores: Iterable[CaseScore]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LiveEngine:
-    """A network in memory as the cascade's windows run one (`soars.cascade.engine.Engine`)."""
+    """A network in memory, with the interface of `soars.cascade.engine.Engine`."""
 
     network: UNet
     spec: BranchSpec

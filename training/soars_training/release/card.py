@@ -9,7 +9,7 @@ from soars_training.fitting.options import FittedRun
 
 
 def card_of(name: str, description: str, licence: str, runs: Sequence[FittedRun]) -> str:
-    """Markdown with every section that a bundle needs; what only its makers know is theirs to add."""
+    """Markdown with every section that a bundle needs; its makers add what only they know."""
     return "\n".join(
         [
             f"# {name}",

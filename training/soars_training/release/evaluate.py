@@ -1,4 +1,4 @@
-"""How well a bundle does on cases, through the very cascade that users run."""
+"""How well a bundle does on labelled cases, measured through the same cascade that users run."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _without(mask: Mask, leaks: np.ndarray) -> Mask:
 
 
 def _mask(structures: StructureSet, organs: tuple[str, ...]) -> Mask:
-    """The organs' voxels together, of those that are there."""
+    """The union of the organs that are present."""
     return structures.union(organ for organ in organs if organ in structures)
 
 

@@ -1,8 +1,8 @@
 """From training runs to a model bundle: safetensors and ONNX of every branch, manifest, model card.
 
 The weights are stored once, in half precision, in the .safetensors file; the ONNX graph names them there as external
-data and casts them to float32, so both engines compute with the same numbers and a bundle is half the size of one
-with a copy each. The two files of a branch therefore belong in one folder, which the bundle guarantees.
+data and casts them to float32, so both engines compute with the same numbers and a bundle is half the size of one with
+a copy each. The two files of a branch must therefore stay in one folder, which the bundle guarantees.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPSET = 17
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What a bundle says of itself; `card` is the model card's Markdown with its required sections."""
+    """A bundle's description of itself; `card` is the model card's Markdown with its required sections."""
 
     name: str
     version: str

@@ -29,7 +29,7 @@ from soars_training.windows.task import scaled_ct
 
 
 def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
-    """Write one `<case>.guide.npz` a case (uint8 [K, z, y, x], probability times 255). Returns how many."""
+    """Write one `<case>.guide.npz` per case (uint8 [K, z, y, x], probability times 255). Returns their number."""
     run = FittedRun.load(anchor_run)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -26,11 +26,11 @@ from soars_training.cohorts.prepare import SourceCase
 
 REVIEW = "review.json"
 LEAST_SAMPLES = 8
-"""Fewer contours of an organ make no curve."""
+"""An organ with fewer contours gets no curve."""
 POINTS = 8
-"""A curve has at most so many points, each from as many contours."""
+"""A curve has at most this many points, each from the same number of contours."""
 INTERVAL = (0.1, 0.9)
-"""Quantiles of what the contours reached about the curve."""
+"""Quantiles of the DSC that contours reached, relative to the curve."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
@@ -108,7 +108,7 @@ def fit_norms(structures: Iterable[tuple[StructureSet, frozenset[str]]]) -> Norm
 
 
 def add_review(bundle: Bundle, tables: ReviewTables, output: Path) -> Bundle:
-    """A copy of the bundle that holds the tables; one that it had is replaced. `InputError` when `output` exists."""
+    """Write a copy of the bundle with the tables, replacing any that it had. `InputError` when `output` exists."""
     if output.exists():
         raise InputError(f"{output} exists already; choose another folder or remove it")
     with staged_folder(output.parent, [output.name], folders=[output.name]) as staging:

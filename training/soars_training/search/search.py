@@ -43,7 +43,7 @@ def search(
     """Choose the kernel of each block for a branch; returns the blocks and writes `search.json` into `output`.
 
     `options.blocks` and `options.held_out` are not used: all kernels take part, and a third of the patients is held
-    out. The network is to be trained from scratch afterwards (`fit` with these blocks). Raises as `fit` does.
+    out. Train the network from scratch afterwards (`fit` with these blocks). Raises as `fit` does.
     """
     patients = len({e.patient for e in CacheIndex.load(cache).of_split(options.train_split)})
     if patients < 3:
@@ -95,8 +95,8 @@ def alpha_step(model: SearchModel, optimiser: torch.optim.Optimizer, batch: Batc
 
 
 def read_blocks(text: str, levels: int) -> tuple[str, ...]:
-    """Blocks for a network of so many levels: their names with commas between, the folder of a search, or `random:SEED`
-    for the control of a random architecture. Raises `InputError`."""
+    """Blocks for a network of `levels` levels: their names with commas between, the folder of a search, or
+    `random:SEED` for the control of a random architecture. Raises `InputError`."""
     if text.startswith("random:"):
         seed = text.removeprefix("random:")
         if not seed.isdigit():

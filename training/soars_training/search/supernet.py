@@ -14,7 +14,8 @@ Step = tuple[int, int, int]
 
 
 class SearchModel(BranchModel):
-    """A branch whose blocks have not yet chosen: `alphas[block]` are the logits of the choice (equations 7 and 8).
+    """A branch whose blocks have not yet chosen their kernel: `alphas[block]` are the logits of the choice (equations 7
+    and 8).
 
     The blocks stand in the order of `UNetArchitecture.blocks`.
     """
@@ -44,7 +45,7 @@ class SearchModel(BranchModel):
         return [torch.softmax(alpha.detach(), 0).tolist() for alpha in self.alphas]
 
     def choice(self) -> tuple[str, ...]:
-        """The kernel of the largest share of every block."""
+        """The kernel with the largest share in every block."""
         return tuple(KERNELS[int(alpha.detach().argmax())] for alpha in self.alphas)
 
 
@@ -63,7 +64,7 @@ class _MixedBlock(nn.Module):
 
 
 class _MixedConvolution(nn.Module):
-    """Each kernel with weights and norm of its own; the outputs are added up by their shares."""
+    """Each kernel has its own weights and normalisation; the outputs are summed, weighted by their shares."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: Step) -> None:
         super().__init__()

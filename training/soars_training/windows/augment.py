@@ -1,4 +1,5 @@
-"""Random windows from a cached case: geometry in one resampling step, then what another scanner would have changed."""
+"""Random windows from a cached case: geometry in one resampling step, then the changes that another scanner would
+make."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class Augmentation:
     cut: float = 0.1
 
     def times(self, share: float) -> Augmentation:
-        """Every strength but the mirroring's multiplied by `share`; 0 mirrors nothing either."""
+        """Every strength except that of mirroring multiplied by `share`; 0 also switches mirroring off."""
         scaled = {f.name: getattr(self, f.name) * share for f in fields(self)}
         return Augmentation(**(scaled | {"mirror": self.mirror if share else 0.0}))
 
@@ -182,7 +183,7 @@ def mirrored_channels(names: Sequence[str]) -> list[int]:
 
 
 def _smoothed(hu: Tensor) -> Tensor:
-    """Filtered with (1, 2, 1) / 4 along each axis (standard deviation 0.7 voxels), edges repeated."""
+    """The volume filtered with (1, 2, 1) / 4 along each axis (standard deviation 0.7 voxels), edges repeated."""
     out = functional.pad(hu[None], (1,) * 6, mode="replicate")
     for axis in (2, 3, 4):
         n = out.shape[axis]

@@ -1,4 +1,4 @@
-"""Training windows from cached cases: window number n is the same whenever, wherever and by whomever it is drawn."""
+"""Training windows from cached cases: window number n is the same whenever and in whatever process it is drawn."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class WindowDataset(Dataset[Sample]):
             middle = case.middle_yx[int(np.clip(centre[0], 0, size[0] - 1))]
             centre[1:] += rng.random() * (middle - centre[1:])
         else:
-            # Anywhere in the body, arms and shoulders included: what is never seen is taken for an organ.
+            # Anywhere in the body, arms and shoulders included: tissue never seen in training is mistaken for organs.
             case = self.cases[int(rng.integers(len(self.cases)))]
             size = np.asarray(case.data.ct_hu.shape)
             centre = case.body[int(rng.integers(len(case.body)))].astype(float)

@@ -1,4 +1,4 @@
-"""A cached case in memory with what a branch's task needs of it."""
+"""A cached case in memory with what a branch's task needs from it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def load(
             np.zeros((0, 3)) if c is None or not k else c[None] for c, k in zip(centres, known, strict=True)
         ]
     elif task.branch == "small_hard":
-        # Whatever small organs lie in the VOI are learned, not its own alone: several times as much to learn from.
+        # Every small organ inside the VOI is learned, not only the VOI's own: that is several times as much to learn
+        # from.
         here = {*group_members(entry.group or ""), *data.masks}
         known = np.array([o in here and o in data.annotated for o in task.classes])
         target = np.stack([data.full_mask(o) for o in np.asarray(task.classes)[known]]).astype(np.uint8)
