@@ -19,7 +19,7 @@ ORGANS = ("Brainstem", "SpinalCord", "Bone_Mandible_L", "Bone_Mandible_R")
 
 
 def main(folder: Path) -> None:
-    # A patient to work with: a CT series and an RTDOSE on disk, as an archive would hand them over.
+    # A patient to work with: a CT series and an RTDOSE on disk, as they come from an archive.
     ct_folder = write_phantom_dicom(make_phantom(7, spacing_mm=(2.0, 2.0, 3.0)), folder)
 
     ct = read_ct(ct_folder)

@@ -201,7 +201,7 @@ class TestDamage:
             (b'{"format_version": "1"}', "format_version must be a whole number, not text"),
             (b'{"format_version": true}', "format_version must be a whole number, not true or false"),
             (b'{"format_version": 0}', "format_version must be at least 1"),
-            (b'{"format_version": 1, "format_version": 1}', "key 'format_version' is there twice"),
+            (b'{"format_version": 1, "format_version": 1}', "key 'format_version' occurs twice"),
             (b'{"format_version": NaN}', "NaN is not a number"),
             (b'{"a":' * 100_000, "not valid JSON"),
         ],

@@ -305,7 +305,7 @@ def test_a_file_of_tolerances_replaces_them(tmp_path: Path) -> None:
         ("organ,mm\nBrainstem,2\n", "line 2: the columns organ and tolerance_mm"),
         ("organ,tolerance_mm\nBrainstem,wide\n", "'wide' is not a tolerance"),
         ("organ,tolerance_mm\nBrainstem,-1\n", "zero or more"),
-        ("organ,tolerance_mm\nBrainstem,1\nbrain stem,2\n", "line 3: Brainstem is there twice"),
+        ("organ,tolerance_mm\nBrainstem,1\nbrain stem,2\n", "line 3: Brainstem occurs twice"),
     ],
 )
 def test_what_is_no_tolerance_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:

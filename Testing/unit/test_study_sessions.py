@@ -1,4 +1,4 @@
-"""Collecting a study: what is used, what is left out by name, and what was not as the protocol wants it."""
+"""Collecting a study: what is used, what is left out by name, and what violates the protocol."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_is_not_as_the_protocol_wants_it_is_named(study: Path) -> None:
     ))  # fmt: skip
     rewrite(unfinished, lambda text: "\n".join(text.splitlines()[:-1]))
     problems = {s.name: " ".join(s.problems) for s in collected(study).sessions}
-    assert "other contours than the arm's proposal" in problems[with_other_proposal.name]
+    assert "contours other than the arm's proposal" in problems[with_other_proposal.name]
     assert "not finished" in problems[unfinished.name]
     assert "changed after the session was finished" in problems[unfinished.name]
     assert sha != "0" * 64
@@ -154,7 +154,7 @@ def test_the_ledger_notices_what_was_changed_or_went_after_the_first_collection(
     shutil.rmtree(gone)
     problems = update_ledger(study, collected(study))
     assert any(changed.name in one and "another one" in one for one in problems)
-    assert any(gone.name in one and "has gone" in one for one in problems)
+    assert any(gone.name in one and "disappeared" in one for one in problems)
     assert update_ledger(study, collected(study)) == problems  # it does not get used to it
 
 
@@ -180,7 +180,7 @@ def test_worklists_do_not_change_under_readers_who_have_begun(study: Path) -> No
     with pytest.raises(InputError, match="changed since its cases were prepared"):
         issue(read_plan(study), study)
     prepared.write_text(prepared.read_text().replace(plan.sha256, read_plan(study).sha256))
-    with pytest.raises(InputError, match="readers have begun"):
+    with pytest.raises(InputError, match="readers have started"):
         issue(read_plan(study), study)
     assert (study / "share" / "worklists" / "R1.json").read_bytes() == before
 

@@ -126,7 +126,7 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object made of these pairs, for ``object_pairs_hook``; a duplicate key is refused."""
     twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     if twice:
-        raise BundleError(f"key {brief(twice[0])} is there twice")
+        raise BundleError(f"key {brief(twice[0])} occurs twice")
     return dict(pairs)
 
 

@@ -1,9 +1,9 @@
-"""Records chained by hash, so that a line that was changed, removed or put in afterwards is noticed.
+"""Records chained by hash, so that a line changed, removed or inserted afterwards is noticed.
 
 From schema 2 on every line of an effort log ends with ``"chain"``: the first 16 hexadecimal digits of the SHA-256 of
-the chain of the line before (nothing for the first line) followed by the line's own JSON without its chain. Whoever
-rewrites a log from some line on can compute new chains: the chain shows damage and careless edits. That a whole log
-is still the one that was collected is shown by the checksums that `soars.study.ledger` keeps elsewhere.
+the chain of the line before (nothing for the first line) followed by the line's own JSON without its chain. Somebody
+who rewrites a log from some line on can compute new chains: the chain reveals damage and careless edits. That a whole
+log is still the one that was collected is proved by the checksums that `soars.study.ledger` keeps elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TAIL = len(_OPENING) + _DIGITS + len(b'"}')
 
 
 def chained_line(record: dict[str, object], before: str) -> tuple[bytes, str]:
-    """The line of a record, with its line end, after a line whose chain is ``before``; and the line's own chain."""
+    """A record's line, with its line end, after a line whose chain is ``before``; and the line's own chain."""
     body = _encoded(record).encode("utf-8")
     chain = _next(before, body)
     return body[:-1] + _OPENING + chain.encode() + b'"}\n', chain
@@ -30,7 +30,7 @@ def plain_line(record: dict[str, object]) -> bytes:
 
 
 def chain_of(line: bytes, before: str) -> str | None:
-    """The chain of a line as read (without its line end) when it follows from ``before``, else None."""
+    """The chain of a line as read (without its line end) if it follows from ``before``, else None."""
     body, tail = line[:-_TAIL] + b"}", line[-_TAIL:]
     if not (tail.startswith(_OPENING) and tail.endswith(b'"}')):
         return None

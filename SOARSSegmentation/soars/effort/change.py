@@ -40,7 +40,7 @@ def organ_change(proposal: Mask, result: Mask, voxel_cc: float) -> OrganChange:
 
 
 def check_change(change: OrganChange) -> str | None:
-    """Why the numbers cannot be a change, or None: for those that come from a file."""
+    """Why these numbers, read from a file, cannot be a change; None if they can."""
     if change.voxels_added < 0 or change.voxels_removed < 0:
         return "a number of voxels is negative"
     if not 0.0 <= change.dsc <= 1.0:

@@ -1,6 +1,6 @@
 """Contours and images identified by a hash of their voxels, so that a session can prove what it started from.
 
-Hashes of files do not serve for that: the same contours come back from Slicer in different bytes. What is hashed is
+File hashes cannot serve for that: Slicer writes the same contours as different bytes. What is hashed is
 
 * of contours: for every organ, in alphabetical order, its name, the first voxel (z, y, x) and shape of its bounding
   box on the CT's grid, and its voxels, eight to a byte (numpy.packbits);

@@ -14,7 +14,7 @@ LOCK_FILE = ".session.lock"
 
 
 class FolderLock:
-    """A folder taken by this process until `release`, or until the process ends."""
+    """A folder held by this process until `release`, or until the process ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -22,7 +22,7 @@ class FolderLock:
 
     @classmethod
     def take(cls, folder: Path) -> FolderLock:
-        """Take a folder; `InputError` when another session has it, or the drive knows no locks."""
+        """Lock a folder; `InputError` when another session holds it, or the drive does not support locks."""
         path = folder / LOCK_FILE
         while True:
             try:
@@ -62,7 +62,7 @@ class FolderLock:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a session is running in a folder. Another machine's session is seen where the drive passes locks on."""
+    """Whether a session is running in a folder. A session on another machine is seen if the drive shares its locks."""
     path = folder / LOCK_FILE
     if not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""Effort logs as they are read, and the folders that sessions keep them in.
+"""Reading effort logs, and the folders in which sessions keep them.
 
 `soars.effort.writer` writes them; the format is in `soars.effort.records`.
 """
@@ -71,7 +71,7 @@ def read_log(path: Path) -> EffortLog:
     elif last or len(whole) < len(data):
         warnings.append(cut)
     if not lines:
-        raise InputError(f"the effort log {path} is empty: the session was interrupted as it began")
+        raise InputError(f"the effort log {path} is empty: the session was interrupted as it started")
     header, events, chain = _records(path, lines)
     complete = bool(events) and events[-1].kind == "end"
     return EffortLog(
@@ -124,12 +124,12 @@ class Glance:
 
     @property
     def finished(self) -> bool:
-        """Whether the reader finished the session, in distinction to leaving it."""
+        """Whether the reader finished the session rather than leaving it."""
         return self.cause == "finished"
 
 
 def glance(path: Path) -> Glance | None:
-    """Header and end of a log, without reading what is between; None for a file that has no header.
+    """Header and end of a log, without reading what lies between; None for a file that has no header.
 
     Cheap, for lists of many sessions on a slow drive; `read_log` checks everything.
     """
@@ -155,7 +155,7 @@ def glance(path: Path) -> Glance | None:
 def read_session(paths: Iterable[Path]) -> EffortLog:
     """Join the logs of a session that was interrupted and resumed, in any order, into one.
 
-    The times of each log go on where the log before it ended, so the time between them counts nowhere; each begins
+    The times of each log continue where the previous log ended, so the time between them is not counted; each begins
     with its own ``start``, after which no organ is selected. `InputError` when the logs are not one chain of
     ``continues``, or differ in study, case, reader, arm, organs or bundle.
     """
@@ -206,7 +206,7 @@ def new_log_path(folder: Path) -> Path:
 def session_folder(root: Path, header: Header) -> Path:
     """Make the folder for a new session's log and results: ``STUDY/CASE_READER_ARM_START`` below ``root``.
 
-    The start is to the second and in UTC; a second session of the same second gets a number, also when two programs
+    The start is given to the second, in UTC; a further session in the same second gets a number, even when two programs
     ask at once. `InputError` when it cannot be made.
     """
     start = re.sub(r"[^0-9TZ]", "", header.started_utc.split(".")[0])
@@ -229,7 +229,7 @@ def session_folder(root: Path, header: Header) -> Path:
 
 
 def interrupted_sessions(root: Path, wanted: Callable[[Path], bool] = lambda folder: True) -> list[Path]:
-    """Folders below ``root``, made by `session_folder`, whose session did not come to its end; newest last.
+    """Folders below ``root``, made by `session_folder`, whose session was not finished; newest last.
 
     Only the logs of folders that are ``wanted`` are read. A folder with a log that cannot be read is left out.
     """

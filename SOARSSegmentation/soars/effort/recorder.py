@@ -16,13 +16,14 @@ from soars.effort.records import ACTS, Event
 from soars.effort.writer import LogWriter
 
 MOVES = frozenset({"move", "tablet", "touch"})
-"""Inputs that come in streams."""
+"""Inputs that arrive in streams."""
 MOVES_A_SECOND = 5
 MOVE_INTERVAL_NS = 250_000_000
-"""Shortest time between two moves of a stream, which leaves room for the last of it among the five of a second."""
+"""Shortest time between two recorded moves of a stream; with the stream's last move that makes at most five a
+second."""
 SECOND_NS = 1_000_000_000
 BLOCKED_NS = 1_000_000_000
-"""Ticks that are further apart than this mean that the application did not answer in between."""
+"""Ticks further apart than this mean that the application did not respond in between."""
 
 
 class Recorder:
@@ -48,11 +49,11 @@ class Recorder:
         return self.writer.now()
 
     def select(self, organ: str | None) -> None:
-        """The reader turns to an organ; None: to nothing that belongs to the session."""
+        """The reader selects an organ; None: nothing that belongs to the session."""
         self._record("select", organ=organ)
 
     def interaction(self, kind: str) -> None:
-        """Something was done with mouse, keyboard, pen or touch; ``kind`` is one of `records.INPUTS`."""
+        """The reader used mouse, keyboard, pen or touch; ``kind`` is one of `records.INPUTS`."""
         if self.paused or self.ended:
             return
         now = self.writer.now()
@@ -118,7 +119,7 @@ class Recorder:
     def judge(
         self, organ: str, score: int | None = None, reason: str | None = None, comment: str | None = None
     ) -> None:
-        """What the reader says of an organ: a score (one of `records.SCORES`), or why it cannot be judged; a
+        """The reader's judgement of an organ: a score (one of `records.SCORES`) or why it cannot be judged, and a
         comment."""
         self._record("judge", organ=organ, score=score, reason=reason, comment=comment)
 
@@ -127,10 +128,10 @@ class Recorder:
         self._record("saved", file=file)
 
     def tick(self) -> None:
-        """To be called by a timer several times a second while the session runs.
+        """Called by a timer several times a second while the session runs.
 
-        It tells a reader who looks at the images without touching anything from an application that was killed, and
-        notices when the application did not answer, in whatever computation.
+        It distinguishes a reader who looks at the images without touching anything from an application that was killed,
+        and notices when the application did not respond.
         """
         if self.ended:
             return
@@ -197,7 +198,7 @@ class Recorder:
         )
 
     def _write_held_back(self) -> None:
-        """The last move of a stream: the reader's idle time begins with it, to the instant."""
+        """Record the last move of a stream: the reader's idle time starts exactly there."""
         held_back, self._held_back = self._held_back, None
         if held_back is not None and self._room_for_move(held_back.t):
             self._moves.append(held_back.t)

@@ -96,13 +96,13 @@ class SessionTiming:
 
 
 class Clock:
-    """The rules above, applied to one event after another: for a whole log, or as a session goes on."""
+    """Applies the rules above to one event after another: to a whole log, or while a session runs."""
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         """``idle_s`` is the threshold in seconds, 0 or more; infinity counts no time as idle."""
         if not idle_s >= 0.0:
             raise ValueError(f"an idle threshold is 0 s or more, not {idle_s}")
-        # Beyond any session an infinite threshold is a large number.
+        # An infinite threshold is a number larger than any session.
         self._idle_ns = round(min(idle_s, LONGEST_S) * NS)
         self.timing = SessionTiming()
         self.stretches: list[tuple[str | None, int, int]] = []
@@ -155,7 +155,7 @@ class Clock:
         self._paused = False
         self._busy = False
         self._left_ns = self._idle_ns
-        """How much longer the reader counts as active without an act."""
+        """How much longer the reader counts as active without acting."""
 
     def _advance(self, t: int, *, blocked: bool = False) -> None:
         dt = t - self._t

@@ -1,8 +1,8 @@
 """The log of a running session: append-only, flushed record by record, and watched over by its writer.
 
 Every record is one ``write`` of one line, so a killed process loses nothing that it had recorded; a thread brings the
-file to the disk once a second, so a machine that loses power loses a second. The same thread looks whether the file is
-still there with the length it must have; one that was deleted, cut short or written into by others is written again.
+file to the disk once a second, so a machine that loses power loses a second. The same thread checks that the file still
+exists with the expected length; one that was deleted, truncated or changed by others is written again.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class LogWriter:
     """The open log of a running session; make it with `create`. Safe to use from several threads.
 
     A write that fails (a full disk, a network drive that went away) does not stop the reader's work: the records wait
-    in memory, are tried again with the next one, and ``problem`` says meanwhile what is wrong. ``restored`` counts how
-    often the file had to be written again because somebody removed or changed it.
+    in memory, are tried again with the next one, while ``problem`` says what is wrong. ``restored`` counts how often
+    the file had to be written again because somebody removed or changed it.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class LogWriter:
         self._put(event.to_json())
 
     def sync(self) -> None:
-        """Bring everything so far to the disk before returning, and write the file again where it is not whole."""
+        """Flush everything to the disk before returning, and write the file again if it is not intact."""
         with self._lock:
             if self._descriptor < 0:
                 return
@@ -111,14 +111,14 @@ class LogWriter:
                 self._restore()
             descriptor = os.dup(self._descriptor)
         try:
-            os.fsync(descriptor)  # without the lock: a slow drive must not hold up the reader
+            os.fsync(descriptor)  # without the lock: a slow drive must not delay the reader
         except OSError as error:  # a file system that cannot
             log.debug("fsync of %s failed: %s", self.path, error)
         finally:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Write what waits, bring it to the disk and close; `SoarsError` when records are lost by that."""
+        """Write and flush pending records, and close; `SoarsError` if records are lost."""
         if self._closing.is_set():
             return
         with self._lock:
@@ -179,7 +179,7 @@ class LogWriter:
         return os.path.samestat(there, ours) and there.st_size == self._length
 
     def _restore(self) -> None:
-        """With the lock held: put a new file with every record in the place of the damaged one."""
+        """With the lock held: replace the damaged file by a new one with every record."""
         temporary = self.path.with_name(f".{self.path.name}.restored")
         text = b"".join(self._written)
         if self._half_written:

@@ -64,7 +64,7 @@ def read_tolerances(path: Path | str) -> dict[str, Tolerance]:
             raise InputError(f"{path}, line {line}: {value!r} is not a tolerance in mm") from None
         name = _name(organ)
         if name in found:
-            raise InputError(f"{path}, line {line}: {name} is there twice")
+            raise InputError(f"{path}, line {line}: {name} occurs twice")
         found[name] = Tolerance(
             checked(mm, f"{path}, line {line}: the tolerance"), (row.get("source") or "").strip() or path.name
         )

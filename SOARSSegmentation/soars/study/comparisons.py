@@ -1,5 +1,5 @@
 """Comparing two arms, two readers or two sets of contours: paired t, effect sizes with intervals, Bland-Altman,
-non-inferiority and rank correlation. The tests that count ranks are in `soars.study.statistics`."""
+non-inferiority and rank correlation. Rank tests are in `soars.study.statistics`."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def mean_difference(first: Sequence[float], second: Sequence[float], level: floa
 
 
 def bland_altman(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> BlandAltman:
-    """Agreement of two measurements of the same; needs three pairs or more."""
+    """Agreement of two measurements of the same quantity; needs three pairs or more."""
     from scipy.stats import t
 
     differences = _differences(first, second)
@@ -205,7 +205,7 @@ def spearman(first: Sequence[float], second: Sequence[float], level: float = 0.9
 
 
 def share_interval(count: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share, as shares; nan of nothing."""
+    """Wilson's interval of a proportion; nan for none observed."""
     if not of:
         return math.nan, math.nan
     proportion = statsmodels("statsmodels.stats.proportion")

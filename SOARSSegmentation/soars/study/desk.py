@@ -47,13 +47,13 @@ class Item:
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
-        """What identifies a session's header as this item's."""
+        """What identifies a session header as belonging to this item."""
         return (self.case, self.arm, self.phase, self.repeat)
 
 
 @dataclass(frozen=True)
 class Worklist:
-    """A reader's sessions in their order. ``share`` is the folder that the paths are in."""
+    """A reader's sessions in order. ``share`` is the folder that the paths are relative to."""
 
     share: Path
     study: str
@@ -66,7 +66,7 @@ class Worklist:
 
     @property
     def sessions(self) -> Path:
-        """Where sessions' folders go, below one of the study's name."""
+        """The folder of the sessions' folders, below one with the study's name."""
         return self.share / SESSIONS
 
 
@@ -113,7 +113,7 @@ def read_worklist(path: Path) -> Worklist:
 
 
 def states(worklist: Worklist) -> list[ItemState]:
-    """Where every item of a worklist is, in its order, from the sessions' folders on the share."""
+    """The state of every item of a worklist, in order, from the sessions' folders on the share."""
     found: dict[tuple[str, str, str, int], list[ItemState]] = {}
     for folder in _folders(worklist):
         logs = session_logs(folder)
@@ -162,7 +162,7 @@ def end_of(seen: Glance) -> datetime:
 
 
 def end_of_log(started_utc: str, last_ns: int) -> datetime:
-    """The start that a log says, and the time that passed since by its own clock."""
+    """The start recorded in a log, plus the time that has passed since by its own clock."""
     started = datetime.strptime(started_utc[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
     return started + timedelta(microseconds=last_ns / 1000)
 
@@ -196,7 +196,7 @@ def _worklist(raw: Mapping[str, Any], path: Path) -> Worklist:
     if [item.number for item in items] != list(range(1, len(items) + 1)):
         raise ValueError("its numbers are not 1, 2, 3, ...")
     if len({item.identity for item in items}) < len(items):
-        raise ValueError("a session is there twice")
+        raise ValueError("a session is listed twice")
     return Worklist(
         share=path.resolve().parents[1],
         study=safe_name(raw["study"], "study"),

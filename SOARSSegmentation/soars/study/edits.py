@@ -1,4 +1,4 @@
-"""How much each organ was edited, from the proposal and the result that lie beside a session's log."""
+"""How much each organ was edited, from the proposal and the result beside a session's log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAN = float("nan")
 
 
 def edit_amounts(folder: Path, header: Header) -> tuple[dict[str, EditAmount], list[str]]:
-    """Organ -> how much it was edited, and what is odd about the files.
+    """Organ -> how much it was edited, and what is wrong with the files.
 
     Organs are left out where proposal or result cannot be read. The proposal beside the log must be the one that the
     log names by its hash.

@@ -1,8 +1,8 @@
 """Checksums of finished sessions: in the session's own folder, and in a ledger that the lead keeps elsewhere.
 
-A session's ``checksums.sha256`` (as ``sha256sum`` writes and checks it) shows damage on the way. Who changes a file can
-change that list too; the ledger, ``ledger.json`` beside the lead's study file, holds what every session was when it was
-first collected, and names at every later collection what was changed since, or has gone.
+A session's ``checksums.sha256`` (as ``sha256sum`` writes and checks it) reveals damage in transit. Somebody who changes
+a file can change that list too, so the ledger, ``ledger.json`` beside the lead's study file, records every session as
+first collected, and each later collection names what has changed or disappeared since.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def check_checksums(folder: Path) -> list[str]:
         listed[match[2]] = match[1]
     there = {file.name: file for file in _files(folder)}
     problems = [f"{name} is missing" for name in sorted(set(listed) - set(there))]
-    problems += [f"{name} came after the session was finished" for name in sorted(set(there) - set(listed))]
+    problems += [
+        f"{name} was added after the session was finished" for name in sorted(set(there) - set(listed))
+    ]
     for name in sorted(set(listed) & set(there)):
         if sha256_of(there[name]) != listed[name]:
             problems.append(f"{name} was changed after the session was finished")
@@ -48,17 +50,19 @@ def check_checksums(folder: Path) -> list[str]:
 
 
 def compare_ledger(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What became of sessions since the ledger was written: session -> hash of its logs, then and now."""
-    problems = [f"{name}: was collected before and has gone" for name in sorted(set(before) - set(now))]
+    """What has happened to sessions since the ledger was written; both map a session to the hash of its logs."""
+    problems = [
+        f"{name}: was collected before and has disappeared" for name in sorted(set(before) - set(now))
+    ]
     return problems + [
-        f"{name}: its log is another one than when it was first collected"
+        f"{name}: its log differs from the one first collected"
         for name in sorted(set(before) & set(now))
         if before[name] != now[name]
     ]
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file; `InputError` when it cannot be read."""
+    """The SHA-256 of a file; `InputError` when it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

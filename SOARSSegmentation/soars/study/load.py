@@ -1,4 +1,4 @@
-"""A study's folder, opened: its plan where there is one, what it expects of sessions, and where they lie."""
+"""An opened study folder: its plan if there is one, what it expects of sessions, and where they are."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from soars.study.sessions import Collection, Expected, collect_sessions, find_se
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder given to a command: ``plan`` is None where it is no lead's folder but holds sessions only; ``folders``
-    are where sessions lie."""
+    """A folder given to a command: ``plan`` is None for a folder that only holds sessions; ``folders`` are where the
+    sessions are."""
 
     folder: Path
     plan: Plan | None
@@ -61,7 +61,7 @@ def open_study(folder: Path, more: Sequence[Path] = (), study: str | None = None
 def collect_study(
     opened: Opened, *, idle_s: float | None = None, processes: int = 1, progress: Reporter = ignore
 ) -> Collection:
-    """Every session of an opened study, none where nobody has begun; ``idle_s`` overrides the plan's threshold, for
+    """Every session of an opened study, none if nobody has started; ``idle_s`` overrides the plan's threshold, for
     sensitivity. `InputError` when a folder without a plan holds no session."""
     expected = opened.expected if idle_s is None else replace(opened.expected, idle_s=idle_s)
     present = [folder for folder in opened.folders if folder.is_dir()]

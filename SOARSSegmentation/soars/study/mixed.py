@@ -22,7 +22,8 @@ from soars.errors import InputError
 
 @dataclass(frozen=True)
 class FixedEffect:
-    """A coefficient with its standard error, its 95 % interval and two-sided p by t with ``freedom`` degrees."""
+    """A coefficient with its standard error, its 95 % interval and two-sided p by t with ``freedom`` degrees of
+    freedom."""
 
     name: str
     value: float
@@ -46,7 +47,7 @@ class MixedFit:
     criterion: float
 
     def effect(self, name: str) -> FixedEffect:
-        """By its name: that of the column, or "column: level"."""
+        """The coefficient of that name: the column's, or "column: level"."""
         return next(one for one in self.fixed if one.name == name)
 
 

@@ -1,4 +1,4 @@
-"""Numbers of the papers that stand beside a study's own: context, not targets, for data and readers differ.
+"""The papers' figures, shown beside a study's own: context, not targets, because data and readers differ.
 
 Ye et al., Nature Communications 2022;13:6137 (revision effort, dose); Tang et al., Nature Machine Intelligence
 2019;1:480-491 (reading times with and without UaNet).

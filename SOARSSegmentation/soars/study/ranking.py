@@ -54,8 +54,8 @@ def rank_methods(
 ) -> list[MethodRank]:
     """Rank methods, best first, from the scores of each over the same cases.
 
-    Missing organs count by `soars.metrics.rules.han_seg_rule`. Only what the reference has and every method was
-    scored on counts; `InputError` when that is nothing, or when there are fewer than two methods.
+    Missing organs count by `soars.metrics.rules.han_seg_rule`. Only organs that the reference has and on which every
+    method was scored count; `InputError` when there are none, or fewer than two methods.
 
     ``alpha`` is compared with p values after ``correction`` (one of `soars.study.statistics.CORRECTIONS`), for the n
     (n - 1) ordered pairs. The challenge's paper names Bonferroni, but neither alpha, nor sides, nor the number of
@@ -112,5 +112,5 @@ def _values(cases: Sequence[CaseScores], figure: str) -> dict[tuple[str, str], f
 
 
 def _ranks(values: Sequence[float]) -> list[int]:
-    """1 for the smallest; equal values share the best of their places."""
+    """Ranks, 1 for the smallest; equal values share the best of their ranks."""
     return [1 + sum(other < value for other in values) for value in values]

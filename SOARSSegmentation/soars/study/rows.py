@@ -1,4 +1,5 @@
-"""One row a session and organ: all that a study's analysis knows of it, as a dataclass and as a line of a table."""
+"""One row per session and organ: everything that a study's analysis knows about it, as a dataclass and as a line of a
+table."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from soars.errors import InputError
 from soars.files import replacing_file
 
 THRESHOLDS_S = (10.0, 20.0, 30.0, 60.0, 120.0, math.inf)
-"""Idle thresholds at which active time is known besides the study's own."""
+"""Idle thresholds at which active time is computed besides the study's own."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def write_table(
 
 
 def cell(value: object) -> str:
-    """A value as it stands in a table."""
+    """A value as written in a table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -1,7 +1,8 @@
-"""Sessions of a study as they lie in folders, of one site or of several: read, checked against the plan, made to rows.
+"""Reads the sessions of a study from the folders of one or several sites, checks them against the plan, and makes rows
+of them.
 
-Folders of sites are merged by copying them together, or by naming several: what comes out depends on the sessions
-alone, not on where they lie. What cannot be used is named with the reason and left out; it never stops the others.
+Sites are merged by copying their folders together or by naming several: the result depends on the sessions alone, not
+on where they are. Sessions that cannot be used are named with the reason and left out; they never stop the others.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def _expected_item(header: Header, expected: Expected) -> Item | None:
 
 
 def _violations(log: EffortLog, timing: SessionTiming, item: Item | None) -> list[str]:
-    """What was not as the protocol wants it, of this session by itself."""
+    """Violations of the protocol that this session shows by itself."""
     header, found = log.header, list(log.warnings)
     if item is not None:
         if header.sequence is not None and header.sequence != item.number:
@@ -205,9 +206,9 @@ def _violations(log: EffortLog, timing: SessionTiming, item: Item | None) -> lis
                 f"it calls itself number {header.sequence}, but is number {item.number} of the worklist"
             )
         if header.proposal_sha256 != item.proposal_sha256:
-            found.append("it began from other contours than the arm's proposal")
+            found.append("it began from contours other than the arm's proposal")
         if header.ct_sha256 is not None and header.ct_sha256 != item.ct_sha256:
-            found.append("it was read on another CT than the study's")
+            found.append("it was read on a CT other than the study's")
     if not _finished(log):
         found.append("it was not finished")
     if any(event.kind == "restored" for event in log.events):
@@ -387,7 +388,8 @@ def _order(session: Session) -> tuple[object, ...]:
 
 
 def with_order_checked(sessions: Sequence[Session], washout_days: int) -> list[Session]:
-    """The sessions with what only a reader's other sessions show: a wrong order, a wash-out that was not kept."""
+    """The sessions with the violations that only a comparison with the reader's other sessions shows: a wrong order, a
+    wash-out not kept."""
     out = []
     for session in sessions:
         own = [s for s in sessions if s.header.reader == session.header.reader and s is not session]

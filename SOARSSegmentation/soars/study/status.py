@@ -1,4 +1,4 @@
-"""How far along a study is: sessions done by reader and arm, what is open, what went wrong; and the lead's ledger."""
+"""Progress of a study: sessions done by reader and arm, what is open, what went wrong; and the lead's ledger."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def status_text(opened: Opened, collection: Collection) -> str:
 
 
 def problem_lines(collection: Collection) -> list[str]:
-    """A line for everything that was left out or is not as the protocol wants it."""
+    """A line for everything that was left out or violates the protocol."""
     found = [f"left out: {one.folder}: {one.reason}" for one in collection.left_out]
     found += [f"{s.name}: {problem}" for s in collection.sessions for problem in s.problems]
     return ["", *found] if found else []

@@ -1,4 +1,4 @@
-"""Who reads which case, in which arm, in which order: seeded, balanced, and the same whenever it is asked for again.
+"""Who reads which case, in which arm, in which order: seeded, balanced and reproducible.
 
 Training cases come first. The main sessions then run in *periods*: a reader sees each case at most once a period, and
 between two sessions on one case lie the study's wash-out days. Within a period the cases come in random order.
@@ -71,7 +71,7 @@ def imbalance(orders: Sequence[Assignment]) -> int:
 
 
 def random_of(plan: Plan, *purpose: str) -> np.random.Generator:
-    """Random numbers for one purpose, whatever else is drawn before."""
+    """Random numbers for one purpose, independent of what else is drawn."""
     return np.random.default_rng([plan.seed, *(zlib.crc32(word.encode()) for word in purpose)])
 
 
@@ -130,7 +130,7 @@ def _minimised(
 
 
 def _cost(counts: Counter[tuple[str, str, str, int]], reader: str, case: str, order: _Order) -> int:
-    """How often these arms stand in these places already, over all, for the reader and for the case."""
+    """How often these arms already have these places, overall, for the reader and for the case."""
     factors = (("all", ""), ("reader", reader), ("case", case))
     return sum(
         counts[factor, value, arm, place] for place, arm in enumerate(order) for factor, value in factors

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 class Fields:
     """One mapping of a file. ``where`` names it in messages: "study.yaml: readers[1]".
 
-    Every field is asked for once; `end` refuses what nobody asked for.
+    Every field is read once; `end` refuses fields that were not read.
     """
 
     def __init__(self, value: object, where: str) -> None:
@@ -85,7 +85,7 @@ class Fields:
         return tuple(found)
 
     def part(self, name: str) -> Fields | None:
-        """A mapping in this one; None when it is absent. Whoever takes it calls its `end`."""
+        """A nested mapping; None when it is absent. The caller calls its `end`."""
         value = self._get(name, {})
         return Fields(value, f"{self.where}: {name}") if self.has(name) else None
 
@@ -100,7 +100,7 @@ class Fields:
         return tuple(values)
 
     def end(self) -> None:
-        """Refuse fields that nobody asked for."""
+        """Refuse fields that were not read."""
         unknown = sorted(set(self._values) - self._asked)
         if unknown:
             near = difflib.get_close_matches(unknown[0], self._asked, 1)

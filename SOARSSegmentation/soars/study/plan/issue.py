@@ -27,7 +27,7 @@ def issue(plan: Plan, folder: Path) -> dict[str, tuple[Assignment, ...]]:
     """Write every reader's worklist, ``study.json`` and the registration sheet; returns the assignment.
 
     Issuing again what was issued changes nothing. `InputError` when the cases were not prepared for this study file,
-    and when readers have begun with other worklists: a study does not change under its readers.
+    and when readers have begun with other worklists: a study must not change while it is being read.
     """
     prepared = read_prepared(plan, folder)
     found = assign(plan)
@@ -92,6 +92,6 @@ def _check_unchanged(share: Path, lists: Mapping[str, dict[str, Any]]) -> None:
         path = share / worklist_path(name)
         if path.exists() and read_json(path, "restore it from your backup") != worklist:
             raise InputError(
-                f"readers have begun, and the worklist of {name} would be another one now: put the study file and the "
-                "proposals back as they were, or begin a new study"
+                f"readers have started, and the worklist of {name} would change now: restore the study file and the "
+                "proposals, or begin a new study"
             )

@@ -1,4 +1,4 @@
-"""The study file, ``study.yaml``: what a study is, decided before the first reader begins.
+"""The study file, ``study.yaml``: the study's design, fixed before the first reader starts.
 
 ::
 
@@ -17,7 +17,7 @@
     readers:
       - {name: R1, site: A, organs: [Brainstem, Eye_L]}
       - {name: R2, site: B}                           # all organs
-    observers:                                        # contours that exist, read without Slicer
+    observers:                                        # existing contours, drawn without Slicer
       - {name: clinic, contours: observers}
     repeats: {cases: 3, arms: [soars]}                # read a second time, for intra-reader variation
     assignment: every arm                             # or: one arm
@@ -52,7 +52,7 @@ ASSIGNMENTS = ("every arm", "one arm")
 BALANCES = ("latin square", "minimisation")
 TESTS = ("wilcoxon", "paired t", "mixed model")
 FIGURES = ("dsc", "surface_dsc", "hd95_mm", "asd_mm", "minutes")
-"""What non-inferiority can be of."""
+"""Figures for which non-inferiority can be tested."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Observer:
-    """Contours drawn elsewhere, that stand beside the readers' in tables of agreement."""
+    """Contours drawn elsewhere, shown beside the readers' in tables of agreement."""
 
     name: str
     contours: Path
@@ -178,14 +178,14 @@ def _decoded(data: bytes, path: Path) -> object:
 
 
 def _strict_loader(yaml: Any) -> Any:
-    """PyYAML's safe loader, but a key that is there twice is an error instead of the last one winning."""
+    """PyYAML's safe loader, except that a duplicate key is an error instead of the last one winning."""
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = Counter(str(self.construct_object(key, deep=deep)) for key, _ in node.value)
             twice = sorted(key for key, count in keys.items() if count > 1)
             if twice:
-                raise yaml.YAMLError(f"{twice[0]} is there twice{node.start_mark}")
+                raise yaml.YAMLError(f"{twice[0]} occurs twice{node.start_mark}")
             return super().construct_mapping(node, deep)
 
     return Loader
@@ -284,23 +284,23 @@ def _margin(fields: Fields | None) -> Margin | None:
 
 
 def _check(plan: Plan, file: str) -> None:
-    """What no single field can show."""
+    """Checks that involve several fields."""
     for what, names in (
         ("case", [case.name for case in plan.cases]),
         ("arm", [arm.name for arm in plan.arms]),
         ("reader", [*(r.name for r in plan.readers), *(o.name for o in plan.observers)]),
     ):
-        # Names become names of files, and not every system tells capitals apart.
+        # Names become file names, and not every system distinguishes capitals.
         twice = sorted({n for n in names if [m.lower() for m in names].count(n.lower()) > 1})
         if twice:
-            raise InputError(f"{file}: the {what} {twice[0]} is there twice")
+            raise InputError(f"{file}: the {what} {twice[0]} occurs twice")
     if not plan.readers and not plan.observers:
         raise InputError(f"{file}: a study needs readers or observers")
     without = [case.name for case in plan.cases if case.ct is None]
     if plan.readers and without:
         raise InputError(f"{file}: the case {without[0]} has no ct, and readers need one")
     if not plan.main_cases:
-        raise InputError(f"{file}: every case is for training; at least one must be of the phase main")
+        raise InputError(f"{file}: every case is for training; at least one must be in the main phase")
     for arm in plan.arms:
         if arm.cases is not None and arm.cases > len(plan.main_cases):
             raise InputError(

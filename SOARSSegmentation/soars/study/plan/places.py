@@ -7,11 +7,9 @@
     prepared.json         what was prepared, with hashes             the lead's alone
     registration.md       the pre-registration sheet
     share/
-      study.json          what readers' programs need to know of the study: no arm, no model
-      worklists/R1.json   one a reader
-      cases/CASE/ct.nrrd  the CT without its DICOM header
-      cases/CASE/CODE.seg.nrrd   the proposal of the arm with this code
-      sessions/NAME/...   what readers do: one folder a session
+      study.json          what readers' programs need to know about the study: no arm, no model worklists/R1.json   one
+      a reader cases/CASE/ct.nrrd  the CT without its DICOM header cases/CASE/CODE.seg.nrrd   the proposal of the arm
+      with this code sessions/NAME/...   what readers do: one folder a session
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What readers are given, made ahead: every CT without its DICOM header, every arm's proposal, checked and hashed.
+"""Prepares what readers are given: every CT without its DICOM header, every arm's proposal, checked and hashed.
 
-Readers must not find out which model an arm is: proposals carry masks, names and colours only, and are called by the
-arm's code, a pair of characters that the study's seed draws.
+Readers must not learn which model an arm is: proposals carry masks, names and colours only, and are called by the arm's
+code, a pair of characters that the study's seed draws.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A CT on the share: its hash, voxel size in mm (x, y, z), and what was odd about it."""
+    """A CT on the share: its hash, voxel size in mm (x, y, z), and any warnings about it."""
 
     case: str
     ct_sha256: str
@@ -86,8 +86,8 @@ def arm_codes(plan: Plan) -> dict[str, str]:
 def prepare(plan: Plan, folder: Path, *, device: str = "auto", progress: Reporter = ignore) -> Prepared:
     """Make ``share/cases`` and write the key and the list of what was prepared.
 
-    What was prepared before for the same study file is made again: the result is the same. ``device`` is that of
-    segmenting. `InputError` when a CT, a bundle or contours cannot be used; nothing of that case is written then.
+    Preparing again for the same study file gives the same result. ``device`` is that of segmenting. `InputError` when a
+    CT, a bundle or contours cannot be used; nothing of that case is written then.
     """
     codes = arm_codes(plan)
     write_json(folder / KEY_FILE, _key(plan, codes))
@@ -130,7 +130,7 @@ def read_prepared(plan: Plan, folder: Path) -> Prepared:
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / PREPARED_FILE} is damaged ({error}): {hint}") from None
     if prepared.plan_sha256 != plan.sha256:
-        raise InputError(f"the study file was changed since its cases were prepared: {hint} again")
+        raise InputError(f"the study file has changed since its cases were prepared: {hint} again")
     return prepared
 
 
@@ -276,7 +276,7 @@ def contours_of(folder: Path, case: str) -> Path:
 
 
 def _without_origin(structures: StructureSet, organs: tuple[str, ...]) -> StructureSet:
-    """The study's organs, named and coloured by the catalogue, without a trace of who drew them."""
+    """The study's organs, named and coloured by the catalogue, with nothing that shows who drew them."""
     from soars.structures.model import StructureInfo, StructureSet
 
     bare = StructureSet(structures.geometry)

@@ -1,4 +1,4 @@
-"""The pre-registration sheet: what a study will do, printed from its file before anybody reads."""
+"""The pre-registration sheet: what a study will do, printed from its file before reading starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new study file, filled in from folders as far as folders can say."""
+"""A new study file, filled in as far as the given folders allow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def new_study(
 
     ``cts`` holds one CT a case: a folder of DICOM files, or an image file. Cases get pseudonyms, because names of
     folders often are names of patients; ``references`` and ``doses`` are matched by the folders' or files' names.
-    ``scratch`` cases, drawn at random, are drawn from nothing as well (all when None). `InputError` when there is a
+    ``scratch`` cases, drawn at random, are drawn from scratch as well (all when None). `InputError` when there is a
     study file already, or no CT.
     """
     path = folder / STUDY_FILE
@@ -126,5 +126,5 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text in YAML, whatever characters it has."""
+    """A text in YAML, with any characters."""
     return json.dumps(text, ensure_ascii=False)

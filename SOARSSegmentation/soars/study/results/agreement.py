@@ -55,7 +55,7 @@ class Scored:
 def score_against_reference(
     opened: Opened, sets: Sequence[ContourSet], *, processes: int = 1, progress: Reporter = ignore
 ) -> list[Scored]:
-    """Every set against the reference contours; nothing where the study has none."""
+    """Every set against the reference contours; empty if the study has none."""
     known = references(opened)
     work = [(one.name, REFERENCE, pairs_of(one, known, cts(opened))) for one in sets]
     return _evaluated(opened, work, processes, progress)

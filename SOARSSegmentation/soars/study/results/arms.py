@@ -1,4 +1,4 @@
-"""Arms compared: what one saves against another, by the papers' tests and by a mixed model, with effect sizes."""
+"""Comparing arms: the time one saves against another, by the papers' tests and a mixed model, with effect sizes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def compare_arms(rows: Sequence[OrganRow], first: str, second: str, seed: int = 
 
 
 def primary_p(rows: Sequence[OrganRow], first: str, second: str, test: str) -> float:
-    """The p value of one of `soars.study.plan.model.TESTS` for two arms; nan where it cannot be made."""
+    """The p value of one of `soars.study.plan.model.TESTS` for two arms; nan where it cannot be computed."""
     if test == "mixed model":
         fit = arm_model([s for s in session_times(rows) if s.arm in (first, second)])
         return fit.fixed[1].p if fit is not None and fit.converged else NAN

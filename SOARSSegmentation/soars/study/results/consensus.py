@@ -1,9 +1,9 @@
 """Each person's contours against the consensus of all others, by STAPLE.
 
 Warfield, Zou and Wells, IEEE Trans Med Imaging 2004;23:903-921, as SimpleITK has it, on the joint bounding box of the
-contours with a margin; a voxel is of the consensus where its probability is at least a half. With the box grows the
-share of background on which everybody agrees, and with it everybody's specificity: the margin is fixed so that it
-stays the same.
+contours with a margin; a voxel is of the consensus where its probability is at least a half. A larger box has more
+background on which everybody agrees, which raises everybody's specificity; the margin is fixed so that this share stays
+the same.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def staple(masks: Sequence[Mask]) -> Mask:
     import SimpleITK as sitk
 
     filled = [mask for mask in masks if not mask.is_empty]
-    if 2 * len(filled) < len(masks):  # most say that there is nothing
+    if 2 * len(filled) < len(masks):  # most say that the organ is absent
         return tight_mask(np.zeros((0, 0, 0), dtype=bool))
     if all(mask.equals(masks[0]) for mask in masks[1:]):
         return masks[0]

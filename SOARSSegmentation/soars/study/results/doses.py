@@ -1,5 +1,5 @@
-"""Dose differences of contour sets against the reference's: equations 6 and 7 of Ye et al. 2022, as `soars dose` has
-them."""
+"""Dose differences of contour sets against the reference's: equations 6 and 7 of Ye et al. 2022, as computed by `soars
+dose`."""
 
 from __future__ import annotations
 

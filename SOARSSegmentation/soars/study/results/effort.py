@@ -31,7 +31,7 @@ _AMOUNTS = (
 
 
 def main_rows(rows: Iterable[OrganRow]) -> list[OrganRow]:
-    """What the analysis is of: first readings of the main phase that were finished."""
+    """The rows that are analysed: finished first readings of the main phase."""
     return [row for row in rows if row.phase == "main" and row.repeat == 1 and row.finished]
 
 
@@ -144,7 +144,7 @@ def amount_table(rows: Sequence[OrganRow]) -> Table:
 
 
 def score_table(rows: Sequence[OrganRow]) -> Table:
-    """What readers said of the contours."""
+    """The readers' judgements of the contours."""
     lines = []
     for arm in arms_of(rows):
         mine = [row for row in rows if row.arm == arm]

@@ -34,10 +34,10 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#9
 MARKERS = ("o", "x", "^", "s", "+", "D", "v", "*")
 SMALL = 7
 FEWEST_FOR_INTERVAL = 10
-"""Of fewer values the interval of a median is no more than a guess."""
+"""With fewer values, the interval of a median is no more than a guess."""
 TALLEST_IN = 20.0
 MOST_IN_LEGEND = 12
-"""With more readers than colours a legend says nothing, and leaves no place for the figure."""
+"""With more readers than colours, a legend is useless and leaves no space for the figure."""
 
 
 def revision_effort(rows: Sequence[OrganRow], arm: str) -> Figure:
@@ -233,7 +233,8 @@ def learning(rows: Sequence[OrganRow]) -> Figure:
 
 
 def calendar(sessions: Sequence[Session]) -> Figure:
-    """When was read: a bar from begin to end of each session, breaks in white, over the days of the study (Gantt)."""
+    """When sessions took place: a bar from start to end of each, breaks in white, over the days of the study
+    (Gantt)."""
     readers = sorted({s.header.reader for s in sessions})
     arms = sorted({s.rows[0].arm for s in sessions if s.rows})
     figure = new_figure(WIDTH_IN, 0.9 + min(1.3 * max(len(readers), 1), TALLEST_IN))

@@ -42,7 +42,7 @@ _CAPTIONS = {
     "readers": "Two readers' minutes on the same patients (Bland-Altman): bias and limits of agreement with intervals.",
     "thresholds": "Mean minutes per patient at other idle thresholds.",
     "learning": "Active minutes over the sessions of the worklist.",
-    "calendar": "When was read; breaks are white.",
+    "calendar": "When sessions took place; breaks are white.",
     "agreement": "Agreement with the reference contours: means over patients.",
     "model_against_people": "The proposal's surface DSC against the reference minus that of people.",
     "dose": "Differences in mean and maximum dose; dotted: 10 and 30 %.",
@@ -118,7 +118,7 @@ def _versions() -> list[tuple[str, str]]:
     for name in ("numpy", "scipy", "statsmodels", "SimpleITK", "matplotlib"):
         try:
             found.append((name, version(name)))
-        except PackageNotFoundError:  # a figure or a test would have failed: it is not used
+        except PackageNotFoundError:  # not installed, so not used: a figure or a test would have failed
             continue
     return found
 
@@ -220,5 +220,5 @@ def _problems(collection: Collection) -> str:
         for one in collection.left_out
     ]
     if not lines and not out:
-        return "<p>Every session is as the protocol wants it.</p>"
+        return "<p>Every session follows the protocol.</p>"
     return f"<ul class=problems>{''.join(out + lines)}</ul>"

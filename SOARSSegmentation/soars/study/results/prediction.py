@@ -1,4 +1,4 @@
-"""Which geometric figure says best how long a revision takes: rank correlation, and regression tested on other
+"""Which geometric figure best predicts how long a revision takes: rank correlation, and regression tested on other
 patients.
 
 Figures of the edit (proposal against result) can only be known afterwards; figures of the proposal against the
@@ -25,7 +25,7 @@ from soars.study.statistics import adjust
 
 FOLDS = 5
 LEAST = 20
-"""Organs that a figure must be known of."""
+"""A figure must be known for this many organs."""
 _EDIT = (
     "edited_cc",
     "edit_dsc",
@@ -41,7 +41,7 @@ _SHARES = {"edit_dsc", "edit_surface_dsc", "dsc", "surface_dsc"}
 
 @dataclass(frozen=True)
 class Predictor:
-    """How well ``figure`` goes with active time over ``n`` organs: Spearman's rho with interval and p (nan for several
+    """How well ``figure`` predicts active time over ``n`` organs: Spearman's rho with interval and p (nan for several
     figures together), and R2 on other patients."""
 
     kind: str

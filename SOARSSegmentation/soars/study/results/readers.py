@@ -29,7 +29,7 @@ AGREEMENT_COLUMNS = (
     "lower min",
     "upper min",
 )
-"""Of tables in which two sets of times are compared."""
+"""Columns of tables that compare two sets of times."""
 
 
 def reader_model(times: Sequence[SessionTime]) -> MixedFit | None:

@@ -1,4 +1,4 @@
-"""Everything at once: a study's sessions in, tables, figures and one page out."""
+"""The whole analysis: a study's sessions in, tables, figures and one page out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FIGURES = "figures"
 OUTPUTS = (PAGE, ROWS, TABLES, FIGURES)
 FOLDERS = (TABLES, FIGURES)
 MOST_READERS_IN_PAIRS = 4
-"""With more readers their agreement is in the tables only: a figure for every two would be a flood."""
+"""With more readers, their agreement is only in the tables: a figure for every pair would be too many."""
 _DPI = 300
 
 
@@ -74,7 +74,8 @@ class Contours:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a study found: its sessions, the rows that count, comparisons of contours and of arms, and the tables."""
+    """The results of a study: its sessions, the rows that count, comparisons of contours and of arms, and the
+    tables."""
 
     opened: Opened
     collection: Collection

@@ -15,7 +15,7 @@ from soars.study.rows import write_table
 
 @dataclass(frozen=True)
 class Table:
-    """``name`` is that of its file, ``title`` and ``note`` are for people, ``published`` are rows of the papers to show
+    """``name`` is the file's, ``title`` and ``note`` are shown to people, ``published`` are the papers' rows to show
     beside ours, with the same columns."""
 
     name: str

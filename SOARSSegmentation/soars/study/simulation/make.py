@@ -1,4 +1,4 @@
-"""A whole simulated study on phantoms: a lead's folder as `soars study` makes it, with every session read."""
+"""A whole simulated study on phantoms: a lead's folder as `soars study` makes it, with all sessions completed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Key = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """``cases`` patients, each a phantom of its own, ``scratch`` of them drawn from nothing as well; ``readers``;
+    """``cases`` patients, each a phantom of its own, ``scratch`` of them also drawn from scratch; ``readers``;
     ``repeats`` patients are revised a second time; organs are the 42 unless fewer are named; ``dose`` makes planned
     doses too."""
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from soars.structures import Mask, StructureSet
 
 GAP_S = 4.0
-"""Longest time between two acts of a reader at work."""
+"""Longest time between two acts of a working reader."""
 _LOOKS_LONG = 0.05
 """In this share of organs the reader looks longer than the idle threshold without touching anything."""
 _PAUSES = 0.3
 
 
 class HandClock:
-    """Nanoseconds that pass when told to."""
+    """A clock in nanoseconds that advances only when told to."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -108,7 +108,7 @@ def result_of(
 
 
 def _shifted(array: np.ndarray) -> np.ndarray:
-    """One voxel towards the patient's left: how a hand differs from another's."""
+    """Shift by one voxel towards the patient's left: how one hand differs from another."""
     out = np.zeros_like(array)
     out[:, :, :-1] = array[:, :, 1:]
     return out

@@ -1,8 +1,8 @@
 """How many patients and readers a study needs: its own analysis, run on many simulated studies.
 
-Minutes of a session are log-normal: the arm's mean, an effect of the patient and of the reader, one of the reader
-with the arm (some gain more than others), and a rest. Every simulated study goes through `soars.study.results.arms`,
-as a real one.
+Minutes of a session are log-normal: the arm's mean, an effect of the patient and of the reader, one of the reader with
+the arm (some gain more than others), and a rest. Every simulated study goes through `soars.study.results.arms`, as a
+real one does.
 """
 
 from __future__ import annotations

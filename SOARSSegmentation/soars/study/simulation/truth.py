@@ -15,7 +15,7 @@ from soars.effort.timing import CATEGORIES
 from soars.errors import InputError
 
 _RANGE_S = {"none": (2.0, 20.0), "minor": (6.0, 59.0), "moderate": (61.0, 179.0), "major": (181.0, 600.0)}
-"""Between which active times an organ of each category takes."""
+"""Range of active times of an organ in each category."""
 _USUAL_S = {"none": 5.0, "minor": 24.0, "moderate": 95.0, "major": 240.0}
 _SPREAD = 0.35
 """Standard deviation of log times within a category; and of scratch times between organs."""
@@ -82,8 +82,8 @@ def draw_revising(
 ) -> dict[tuple[str, int, int], SessionWork]:
     """The work of all revising sessions, (kind, reader, case).
 
-    The categories are dealt out to each reader in the shares of the truth, as exactly as whole numbers allow, and
-    shuffled; the times within their categories are scaled until the mean session has the truth's minutes.
+    Each reader gets the categories in the true shares, as exactly as whole numbers allow, shuffled; the times within
+    their categories are scaled until the mean session has the truth's minutes.
     """
     rng = np.random.default_rng([seed, 1])
     dealt: dict[tuple[str, int, int], list[str]] = {}

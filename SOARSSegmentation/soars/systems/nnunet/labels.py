@@ -105,7 +105,7 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
         if not label:
             raise BundleError(f"{path}, line {number}: there is no label")
         if label in table:
-            raise BundleError(f"{path}, line {number}: {label!r} is there twice")
+            raise BundleError(f"{path}, line {number}: {label!r} occurs twice")
         try:
             organs = tuple(resolve(name).name for name in cell.split("+")) if cell else ()
         except UnknownOrganError as error:
