@@ -265,7 +265,7 @@ def test_a_machine_that_slept_is_no_child_that_hangs(tmp_path: Path, monkeypatch
     time.sleep(1.5)  # nobody polls
     run.runner.poll()
     assert run.failed == [] and run.runner.running
-    assert "hangs" in run.to_its_end().failed[0].message, "one that says nothing to somebody who listens does"
+    assert "hung" in run.to_its_end().failed[0].message, "one that says nothing to somebody who listens does"
 
 
 def test_a_result_that_cannot_be_shown_is_a_failure(tmp_path: Path) -> None:
