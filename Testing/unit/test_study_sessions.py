@@ -153,7 +153,7 @@ def test_the_ledger_notices_what_was_changed_or_went_after_the_first_collection(
     (changed / CHECKSUMS).unlink()  # whoever changes a log can remove the list beside it
     shutil.rmtree(gone)
     problems = update_ledger(study, collected(study))
-    assert any(changed.name in one and "another one" in one for one in problems)
+    assert any(changed.name in one and "differs from" in one for one in problems)
     assert any(gone.name in one and "disappeared" in one for one in problems)
     assert update_ledger(study, collected(study)) == problems  # it does not get used to it
 
@@ -165,7 +165,7 @@ def test_checksums_name_each_file_that_is_not_as_it_was(study: Path) -> None:
     (folder / "notes.txt").write_text("new")
     problems = check_checksums(folder)
     assert any("result.seg.nrrd was changed" in one for one in problems)
-    assert any("notes.txt came after" in one for one in problems)
+    assert any("notes.txt was added after" in one for one in problems)
     (folder / CHECKSUMS).write_text("nonsense")
     assert check_checksums(folder) == [f"{CHECKSUMS} is damaged"]
 
