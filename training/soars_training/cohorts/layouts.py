@@ -19,10 +19,11 @@ class CaseFiles:
     """One case on disk.
 
     Attributes:
-        name: unique in the data set; split: "train" unless the layout names another. ct: file or DICOM folder.
-        structures: structure files or folders of masks that are read whole; empty when `masks` is used. masks: organ as
-        the data set spells it -> the file that holds it alone. problem: why the case cannot be read, None when nothing
-        is missing.
+        name: unique in the data set; split: "train" unless the layout names another.
+        ct: file or DICOM folder.
+        structures: a structure file or a folder of masks that is read whole; None when `masks` is used.
+        masks: organ as the data set spells it -> the file that holds it alone.
+        problem: why the case cannot be read, None when nothing is missing.
     """
 
     name: str
