@@ -129,6 +129,13 @@ class TestAGoodBundle:
         bundle = load_bundle(make_bundle(tmp_path / "wide", branches={"anchor": wider.to_dict()}, voi_mm={}))
         assert bundle.branches["anchor"].windows_hu == windows
 
+    def test_may_say_that_a_network_knows_mirror_images(self, tmp_path: Path) -> None:
+        anchor = replace(BRANCHES[0], mirror=True)
+        bundle = load_bundle(make_bundle(tmp_path / "both", branches={"anchor": anchor.to_dict()}, voi_mm={}))
+        assert bundle.format_version == 2 and bundle.branches["anchor"].mirror
+        change_manifest(bundle.folder, lambda m: m.update(format_version=1))
+        refused(bundle.folder, "unknown key 'branches.anchor.mirror'")
+
     def test_says_what_it_holds(self, folder: Path) -> None:
         bundle = load_bundle(folder)
         assert (bundle.name, bundle.version, bundle.licence) == ("tiny", "1.0.0", "CC0-1.0")
@@ -310,6 +317,10 @@ NONSENSE: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (
         in_format_2(at("branches", "anchor", "windows_hu", to=[])),
         "branches.anchor.windows_hu: expected at least one window",
+    ),
+    (
+        in_format_2(at("branches", "anchor", "mirror", to=1)),
+        "branches.anchor.mirror must be true or false, not a whole number",
     ),
     (
         in_format_2(at("branches", "anchor", "windows_hu", to=[[-500, 1000], [240, -160]])),

@@ -12,21 +12,17 @@ import SimpleITK as sitk
 
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point
-from soars.cascade.placement import place_sigmoid, place_softmax
-from soars.cascade.preprocess import Grid
-from soars.cascade.windows import (
-    AIR,
+from soars.cascade.layout import (
     CLOSE_STRIDE,
     STRIDE,
-    CtChannel,
-    Foreground,
-    ProbabilityMap,
-    slide,
     stride_for,
     window_corners,
     window_shape,
     window_weights,
 )
+from soars.cascade.placement import place_sigmoid, place_softmax
+from soars.cascade.preprocess import Grid
+from soars.cascade.windows import AIR, CtChannel, Exchange, Foreground, ProbabilityMap, slide
 from soars.networks.architecture import UNetArchitecture
 from soars.structures import Geometry
 
@@ -69,8 +65,7 @@ def covered(
 ) -> np.ndarray:
     seen = np.zeros(shape, int)
     for corner in corners:
-        assert all(a >= 0 and a + min(w, n) <= n for a, w, n in zip(corner, window, shape, strict=True))
-        seen[tuple(slice(a, a + w) for a, w in zip(corner, window, strict=True))] += 1
+        seen[tuple(slice(max(a, 0), a + w) for a, w in zip(corner, window, strict=True))] += 1
     return seen
 
 
@@ -83,39 +78,90 @@ def neck_and_shoulders(shape: tuple[int, int, int] = (90, 60, 140)) -> np.ndarra
 
 @pytest.mark.parametrize("window", [(16, 16, 16), (32, 48, 48), (64, 64, 64), (96, 64, 160)])
 @pytest.mark.parametrize("stride", [0.25, 0.375, 0.5, 0.75])
-def test_windows_cover_the_body_without_leaving_the_grid(window: tuple[int, int, int], stride: float) -> None:
+def test_windows_cover_the_body(window: tuple[int, int, int], stride: float) -> None:
     body = neck_and_shoulders()
     corners = window_corners(body, window, stride)
     assert len(set(corners)) == len(corners)
-    assert (covered(corners, window, body.shape)[body] >= 1).all()
+    seen = covered(corners, window, body.shape)
+    assert (seen[body] >= 1).all()
+    for corner in corners:
+        assert body[tuple(slice(max(a, 0), a + w) for a, w in zip(corner, window, strict=True))].any()
 
 
 @pytest.mark.parametrize("extent", [64, 65, 96, 97, 128, 200, 333])
-def test_windows_over_a_solid_block_are_at_most_a_stride_apart(extent: int) -> None:
-    for z, y, x in ((extent, 64, 64), (64, extent, 64), (64, 64, extent)):
-        corners = window_corners(np.ones((z, y, x), bool), (64, 64, 64), 0.5)
-        assert len(corners) == 1 + math.ceil((extent - 64) / 32)
-        along = sorted(max(corner) for corner in corners)
-        assert along[0] == 0 and along[-1] == extent - 64 and max(np.diff(along), default=0) <= 32
+def test_windows_over_a_solid_block_are_a_stride_apart_and_no_more_than_it_takes(extent: int) -> None:
+    for axis in range(3):
+        shape = [64, 64, 64]
+        shape[axis] = extent
+        corners = window_corners(np.ones(shape, bool), (64, 64, 64), 0.5)
+        along = sorted({corner[axis] for corner in corners})
+        assert along[0] <= 0 and along[-1] + 64 >= extent and set(np.diff(along)) <= {32}
+        # One less would not do: all but a whole step at each end are needed.
+        assert along[0] > -32 and along[-1] + 64 < extent + 32
 
 
 def test_shoulders_cost_no_window_at_the_head() -> None:
     corners = window_corners(neck_and_shoulders(), (32, 64, 64), 0.5)
-    assert [x for z, _, x in corners if z == 58] == [38], "one window, its middle at the neck's (70)"
-    assert len([x for z, _, x in corners if z == 0]) > 1
+    assert sorted({x for z, _, x in corners if z == 58}) == [22, 54], (
+        "to both sides of the neck's middle (70)"
+    )
+    assert len({x for z, _, x in corners if z < 45 - 32}) > 2
     assert window_corners(np.zeros((90, 60, 140), bool), (32, 64, 64), 0.5) == []
 
 
-def test_windows_follow_the_body_wherever_it_lies_on_the_grid() -> None:
-    """Air around the patient, and more of the chest below, move none of the windows at the head."""
+def test_windows_follow_the_patient_wherever_it_lies_on_the_grid() -> None:
+    """Air around the patient, and more or less of the chest below, move no window."""
     window = (32, 48, 48)
-    body = neck_and_shoulders()
-    corners = window_corners(body, window, 0.5)
-    padded = np.pad(body, ((0, 0), (60, 70), (51, 80)))
-    assert window_corners(padded, window, 0.5) == [(z, y + 60, x + 51) for z, y, x in corners]
+    body, middle = neck_and_shoulders(), (90, 30, 70)
+    corners = window_corners(body, window, 0.5, middle)
+    assert corners == window_corners(body, window, 0.5), "the middle of the body, when no other is named"
+    padded = np.pad(body, ((0, 7), (60, 70), (51, 80)))
+    moved = window_corners(padded, window, 0.5, (90, 90, 121))
+    assert moved == [(z, y + 60, x + 51) for z, y, x in corners]
     longer = np.concatenate([np.repeat(body[:1], 37, axis=0), body])
-    at_the_head = [(z + 37, y, x) for z, y, x in corners if z >= 45]
-    assert at_the_head and [c for c in window_corners(longer, window, 0.5) if c[0] >= 45 + 37] == at_the_head
+    assert {(z - 37, y, x) for z, y, x in window_corners(longer, window, 0.5, (127, 30, 70))} > set(corners)
+
+
+def test_a_shoulder_cut_off_or_a_couch_moves_no_window() -> None:
+    window, middle = (32, 48, 48), (90, 30, 70)
+    corners = set(window_corners(neck_and_shoulders(), window, 0.5, middle))
+    narrow = neck_and_shoulders()
+    narrow[:, :, 110:] = False
+    assert set(window_corners(narrow, window, 0.5, middle)) < corners
+    couch = neck_and_shoulders()
+    couch[:, 58:, 3:] = True
+    assert set(window_corners(couch, window, 0.5, middle)) >= corners
+
+
+def test_the_mirror_image_gets_the_mirrored_windows() -> None:
+    window, width = (32, 64, 48), 140
+    body = neck_and_shoulders()
+    body[:20, 20:30, 120:] = False
+    corners = window_corners(body, window, 0.375, (90, 30, 68))
+    mirrored = window_corners(np.ascontiguousarray(body[:, :, ::-1]), window, 0.375, (90, 30, width - 68))
+    assert {(z, y, width - x - window[2]) for z, y, x in mirrored} == set(corners)
+
+
+class Lopsided(Recorder):
+    """A network that prefers one side: the first class is the CT, fainter towards the window's end."""
+
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+        self.windows.append(window)
+        p = window[0, :1] * np.linspace(1, 0.2, window.shape[4], dtype=np.float32)
+        return (np.concatenate([(1 - p) * units, 0.7 * p * units, 0.3 * p * units]) + 0.5).astype(np.uint16)
+
+
+def test_a_mirrored_patient_gets_the_mirrored_organs_of_a_network_that_is_not_symmetrical() -> None:
+    """Exactly, apart from the rounding: with left and right exchanged."""
+    ct = np.random.default_rng(5).uniform(0, 1, (20, 30, 56)).astype(np.float32)
+    exchange = Exchange((0,), (0, 2, 1))
+    spec, grid = spec_of(1, 2, (16, 16, 16)), grid_of(ct.shape)
+    here = slide(Lopsided(), spec, grid, [CtChannel(ct)], no_step, (20, 15, 28), exchange).values.astype(int)
+    turned = np.ascontiguousarray(ct[:, :, ::-1])
+    there = slide(Lopsided(), spec, grid, [CtChannel(turned)], no_step, (20, 15, 28), exchange).values
+    assert np.abs(here - there[[0, 2, 1], :, :, ::-1].astype(int)).max() <= 8
+    plain = slide(Lopsided(), spec, grid, [CtChannel(turned)], no_step, (20, 15, 28)).values
+    assert np.abs(here - plain[[0, 2, 1], :, :, ::-1].astype(int)).max() > 5000, "which is not so by itself"
 
 
 def test_a_windows_weight_falls_towards_its_rim_and_never_to_nothing() -> None:
@@ -182,7 +228,7 @@ def test_windows_without_body_are_skipped_and_are_background() -> None:
     ct[:, :, :10] = 0.3
     engine = Recorder()
     result = slide(engine, spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step)
-    assert len(engine.windows) == 1
+    assert len(engine.windows) == 4, "two to both sides of the middle of the body, along two axes"
     assert (result.probability(0)[:, :, 20:] == 1).all() and (result.labels()[:, :, 20:] == 0).all()
 
 
@@ -200,16 +246,23 @@ def test_what_a_network_sees_in_air_far_from_the_body_is_background() -> None:
     assert (result.probability(0)[:, :, 22:] == 1).all()
 
 
-def test_a_volume_smaller_than_a_window_is_padded_with_air_and_no_organ() -> None:
+def test_a_small_volume_has_air_and_no_organ_beside_it_and_goes_on_as_in_a_mirror_beyond_its_ends() -> None:
     engine = Recorder()
-    ct = np.full((5, 7, 9), 0.25, np.float32)
+    ct = np.full((5, 7, 9), 0.25, np.float32) + np.arange(5, dtype=np.float32)[:, None, None] / 16
     guide = ProbabilityMap(grid_of(ct.shape), np.full((2, *ct.shape), 100, np.uint16), 200, True)
     result = slide(
         engine, spec_of(2, 1, (64, 64, 64)), grid_of(ct.shape), [CtChannel(ct), Foreground(guide)], no_step
     )
-    assert engine.windows[0].shape == (1, 2, 8, 8, 12)
-    assert (engine.windows[0][0, 0, 5:] == AIR).all() and (engine.windows[0][0, 1, 5:] == 0).all()
-    assert (engine.windows[0][0, 1, :5, :7, :9] == 0.5).all()
+    corners = window_corners(ct > AIR, (8, 8, 12), CLOSE_STRIDE)
+    assert len(corners) == len(engine.windows) > 0
+    for channel, volume, outside in ((0, ct, AIR), (1, np.full(ct.shape, 0.5), 0.0)):
+        wide = np.full((40, 40, 40), outside, np.float32)
+        for slice_number in range(40):
+            turned = abs(slice_number - 16) % 8  # 0 1 2 3 4 3 2 1 0 ... about the first slice
+            wide[slice_number, 16:23, 16:25] = volume[min(turned, 8 - turned)]
+        for (z, y, x), window in zip(corners, engine.windows, strict=True):
+            expected = wide[16 + z : 24 + z, 16 + y : 24 + y, 16 + x : 28 + x]
+            np.testing.assert_array_equal(window[0, channel], expected)
     np.testing.assert_allclose(result.probability(1), ct, atol=1e-4)
 
 

@@ -26,10 +26,11 @@ one. Format version 1::
       "files": {"card.md": {"sha256": "...", "bytes": 123}, ...}       every file but the manifest
     }
 
-Format version 2 adds to a branch, as an option, ``"windows_hu": [[low, high], ...]``: the CT through each of these
-windows, one channel each, instead of through window_hu. It also adds bundles of systems other than the cascade (see
-`soars.systems`). They have name, version, description, licence, card and files as above, and instead of window,
-branches and VOIs::
+Format version 2 adds options to a branch: ``"windows_hu": [[low, high], ...]``, the CT through each of these windows,
+one channel each, instead of through window_hu; and ``"mirror": true`` for a network that has learned from mirror images
+too, which is shown windows on the patient's right as their mirror image. It also adds bundles of systems other than the
+cascade (see `soars.systems`). They have name, version, description, licence, card and files as above, and instead of
+window, branches and VOIs::
 
       "system": "nnunet",                  which system reads the settings
       "organs": ["Brainstem", ...],        catalogue names of all organs that it can give
@@ -110,6 +111,8 @@ class BranchSpec:
         architecture: what the network is built from.
         files: weight file per kind, "safetensors" and/or "onnx".
         windows_hu: windows of the CT, one input channel each; the bundle's own window alone when empty.
+        mirror: whether the network has learned from mirror images too, with left and right exchanged: windows on the
+            patient's right are shown to it mirrored then.
     """
 
     name: Branch
@@ -121,6 +124,7 @@ class BranchSpec:
     architecture: UNetArchitecture
     files: Mapping[WeightKind, str]
     windows_hu: tuple[tuple[float, float], ...] = ()
+    mirror: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The branch as the manifest stores it (its name is the key it is stored under)."""
@@ -134,6 +138,7 @@ class BranchSpec:
             "architecture": self.architecture.to_dict(),
             "files": dict(self.files),
             **windows,
+            **({"mirror": True} if self.mirror else {}),
         }
 
 
@@ -216,12 +221,14 @@ _COMMON_KEYS = ("format_version", "name", "version", "description", "licence", "
 CASCADE_KEYS = ("window_hu", "branches", "voi_mm")
 SYSTEM_KEYS = ("system", "organs", "settings")
 OPTIONAL_KEYS = ("review",)
+BRANCH_OPTIONS = ("windows_hu", "mirror")
+"""Keys that a branch may have from format version 2 on."""
 
 
 def needed_format(fields: Mapping[str, Any]) -> int:
     """The oldest format version that can express these fields of a manifest."""
-    several = any("windows_hu" in branch for branch in fields.get("branches", {}).values())
-    return 2 if "system" in fields or "review" in fields or several else 1
+    more = any(key in branch for branch in fields.get("branches", {}).values() for key in BRANCH_OPTIONS)
+    return 2 if "system" in fields or "review" in fields or more else 1
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
@@ -344,7 +351,7 @@ _ALLOWED_INPUTS: Mapping[Branch, tuple[Input, ...]] = {"small_hard": INPUTS, "an
 def _branch(name: Branch, entry: Any, version: int) -> BranchSpec:
     where = f"branches.{name}"
     keys = ("inputs", "classes", "activation", "spacing_mm", "patch", "architecture", "files")
-    check_keys(entry, keys if version < 2 else (*keys, "windows_hu"), where)
+    check_keys(entry, keys if version < 2 else (*keys, *BRANCH_OPTIONS), where)
     allowed = _ALLOWED_INPUTS.get(name, ("ct", "anchor"))
     inputs = []
     for text in get_names(entry, "inputs", where):
@@ -398,4 +405,5 @@ def _branch(name: Branch, entry: Any, version: int) -> BranchSpec:
         architecture=architecture,
         files={kind: get_text(files, kind, f"{where}.files") for kind in WEIGHT_KINDS if kind in files},
         windows_hu=get_windows(entry, "windows_hu", where) if "windows_hu" in entry else (),
+        mirror=get_field(entry, "mirror", bool, where) if "mirror" in entry else False,
     )

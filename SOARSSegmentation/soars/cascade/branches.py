@@ -8,7 +8,7 @@ small_hard:  a volume of interest (VOI) of the original CT around each centre ->
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,16 @@ from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
 from soars.cascade.preprocess import Body, Grid, network_input
 from soars.cascade.sides import Midline, side_sign
-from soars.cascade.windows import UNIT, CtChannel, Foreground, ProbabilityMap, Source, Step, slide
+from soars.cascade.windows import (
+    UNIT,
+    CtChannel,
+    Exchange,
+    Foreground,
+    ProbabilityMap,
+    Source,
+    Step,
+    slide,
+)
 from soars.catalogue import CATALOGUE
 from soars.structures import Geometry
 
@@ -39,11 +48,15 @@ Windows = tuple[tuple[float, float], ...]
 
 @dataclass
 class Scan:
-    """The CT (HU, any orientation), the patient in it, and its network channels per working grid."""
+    """The CT (HU, any orientation), the patient in it, and its network channels per working grid.
+
+    ``anchors``: the anchor branch's classes, in the order of its channels.
+    """
 
     image: sitk.Image
     body: Body
     window_hu: tuple[float, float]
+    anchors: tuple[str, ...] = ()
     _last: tuple[Grid, Windows, list[CtChannel]] | None = None
 
     @property
@@ -88,7 +101,30 @@ def segment_whole(
     if "anchor" in spec.inputs:
         assert anchors is not None
         sources.append(Foreground(anchors.resampled(grid)))
-    return slide(engine, spec, grid, sources, step)
+    exchange = exchange_of(spec, scan.anchors) if spec.mirror else None
+    return slide(engine, spec, grid, sources, step, scan.body.middle(grid), exchange)
+
+
+def exchange_of(spec: BranchSpec, anchors: Sequence[str]) -> Exchange:
+    """How the branch's channels change places in a mirror image; `anchors`: the anchor branch's classes."""
+    windows = max(1, len(spec.windows_hu))
+    inputs: list[int] = []
+    for name in spec.inputs:
+        change = {"ct": list(range(windows)), "anchor": _mirrored(anchors), "heatmap": [0]}[name]
+        inputs += [len(inputs) + channel for channel in change]
+    background = [0] if spec.activation == "softmax" else []
+    classes = _mirrored(spec.classes)
+    return Exchange(tuple(inputs), (*background, *(len(background) + channel for channel in classes)))
+
+
+def _mirrored(names: Sequence[str]) -> list[int]:
+    """For each name the position of its mirror image (``_L`` and ``_R`` exchanged), its own when it has none."""
+    ends = {"_L": "_R", "_R": "_L"}
+    place = {name: number for number, name in enumerate(names)}
+    return [
+        place.get(name[:-2] + ends.get(name[-2:], ""), place[name]) if name[-2:] in ends else place[name]
+        for name in names
+    ]
 
 
 def masks_on_ct(
@@ -150,7 +186,7 @@ def segment_vois(
                 channels.append(Foreground(anchors.resampled(grid)).window((slice(None),) * 3))
             else:
                 channels.append(heatmaps[0].interpolated(heatmaps[1].index(detection.group), grid)[None])
-        values = engine.run_fixed(np.concatenate(channels)[None], np.full(grid.shape, UNIT, np.float32))
+        values = _one_window(engine, spec, scan.anchors, np.concatenate(channels)[None], detection.group)
         background = spec.activation == "softmax"
         voi = ProbabilityMap(grid, values, UNIT, background)
         organs = [o for o in organs_of(detection.group, spec) if o in wanted]
@@ -164,6 +200,16 @@ def segment_vois(
                     placed[organ] = found
     step(len(present), len(present))
     return placed, soft
+
+
+def _one_window(
+    engine: Engine, spec: BranchSpec, anchors: Sequence[str], window: np.ndarray, group: str
+) -> np.ndarray:
+    """The network on a VOI; that of a right organ is shown as its mirror image, as the left one that it looks like."""
+    units = np.full(window.shape[2:], UNIT, np.float32)
+    if spec.mirror and side_sign(group) < 0:
+        return exchange_of(spec, anchors).run(engine, window, units)
+    return engine.run_fixed(window, units)
 
 
 def organs_of(group: str, spec: BranchSpec) -> list[str]:
@@ -183,7 +229,7 @@ def _find_centre(
             note = "the heat map peaked on the other side of the patient; the peak on its own side was taken"
     at = np.unravel_index(int(values.argmax()), values.shape)
     peak = float(values[at])
-    centre = heatmaps.grid.index_to_points(np.asarray(at, float))
+    centre = heatmaps.grid.index_to_points(_between_voxels(values, at))
     x, y, z = (float(v) for v in centre)
     absent = None
     if peak < HEATMAP_FLOOR:
@@ -192,6 +238,26 @@ def _find_centre(
     elif _edge_distance_mm(geometry, centre) < EDGE_MM:
         absent = "its centre lies at the edge of the scan: cut off, or outside"
     return Detection(group, (x, y, z), peak, absent, note)
+
+
+def _between_voxels(values: np.ndarray, at: Sequence[np.intp]) -> np.ndarray:
+    """The place (z, y, x) of a peak to a fraction of a voxel: that of the Gaussian through it and its neighbours.
+
+    A peak that falls on whole voxels would move the volume of interest by a voxel for a hundredth of one.
+    """
+    place = np.asarray(at, float)
+    for axis, n in enumerate(values.shape):
+        if not 0 < at[axis] < n - 1:
+            continue
+        before, peak, after = (
+            float(values[tuple(int(v) + (step if a == axis else 0) for a, v in enumerate(at))])
+            for step in (-1, 0, 1)
+        )
+        if min(before, after) > 0:
+            a, b, c = np.log((before, peak, after))
+            if 2 * b - a - c > 1e-6:
+                place[axis] += np.clip((c - a) / (2 * (2 * b - a - c)), -0.5, 0.5)
+    return place
 
 
 def _matched(heatmap: np.ndarray, grid: Grid) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy
 import SimpleITK as sitk
 
+from soars.cascade.couch import patient_of
 from soars.errors import InputError
 
 AIR_HU = -1000.0
@@ -21,6 +22,12 @@ BODY_THRESHOLD_HU = -350.0
 BODY_GRID_MM = 3.0
 BODY_MARGIN_MM = 6.0
 MIN_BODY_CC = 200.0
+HEAD_MM = 100.0
+"""So much of the patient below the crown shows where the middle is: in a scan of a whole head, its rigid part."""
+CROWN_CM2 = 40.0
+"""The crown is where a cross-section reaches this: far from noise, and close to where it grows fastest."""
+ABOVE_CROWN_MM = 12.0
+"""The topmost windows reach so far beyond the crown, to the end of the hair."""
 MASKED_SHARE = 0.6
 """A larger share of the air has one and the same value only where somebody has set it."""
 SLAB_VOXELS = 1 << 26
@@ -106,16 +113,37 @@ class Grid:
 
 @dataclass(frozen=True)
 class Body:
-    """The patient without couch and air: a mask on a coarse LPS grid, and its bounding box in LPS mm."""
+    """The patient without couch and air.
+
+    Attributes:
+        mask: where the patient is, on a coarse LPS grid.
+        lo_mm, hi_mm: the bounding box, LPS mm.
+        already_masked: whether somebody has set the air already; the mask is everywhere then.
+        head_mm: from where grids and windows are laid out, LPS mm: the middle of the upper `HEAD_MM` of the
+            patient, and the height of the crown.
+    """
 
     mask: sitk.Image
     lo_mm: np.ndarray
     hi_mm: np.ndarray
     already_masked: bool
+    head_mm: np.ndarray
 
     def grid(self, spacing_mm: tuple[float, float, float]) -> Grid:
-        """The working grid of that spacing over the body's bounding box."""
-        return Grid.covering(self.lo_mm, self.hi_mm, spacing_mm)
+        """The working grid of that spacing over the body's bounding box.
+
+        Its voxels lie about `head_mm`, half a voxel to either side: what is cut off elsewhere, or lies beside the
+        patient, moves none of them, and a mirrored patient gets the mirrored grid.
+        """
+        spacing = np.asarray(spacing_mm, float)
+        first = np.floor((self.lo_mm - self.head_mm) / spacing + 1e-6)
+        last = np.maximum(np.ceil((self.hi_mm - self.head_mm) / spacing - 1e-6), first + 1)
+        return Grid.of(self.head_mm + (first + 0.5) * spacing, spacing, last - first)
+
+    def middle(self, grid: Grid) -> tuple[int, int, int]:
+        """The first voxels (z, y, x) beyond `head_mm` on a grid that `grid` made, along z with `ABOVE_CROWN_MM`."""
+        z, y, x = np.rint(grid.points_to_index(self.head_mm) + 0.5).astype(int).tolist()
+        return z + round(ABOVE_CROWN_MM / grid.spacing_mm[2]), y, x
 
 
 def extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +193,8 @@ def _resample_slab(
 
 
 def find_body(image: sitk.Image) -> Body:
-    """Find the patient in a CT (HU): the largest object above -350 HU once thin bridges to the couch are cut.
+    """Find the patient in a CT (HU): the largest object above -350 HU, the couch left out (`soars.cascade.couch`) and
+    thin bridges cut.
 
     Everything is laid out from where the tissue is, not from the scan's corner: a patient who lies elsewhere in the
     field of view, or with more air around, is found as the same voxels.
@@ -183,12 +212,13 @@ def find_body(image: sitk.Image) -> Body:
     solid = hu > BODY_THRESHOLD_HU
     air = hu[~scipy.ndimage.maximum_filter(solid, 7)]  # beyond the reach of smoothing
     already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > MASKED_SHARE
-    mask = solid if already_masked else _largest_object(solid)
+    mask = solid if already_masked else patient_of(solid, hu, BODY_GRID_MM)
     if not mask.any() or mask.sum() * BODY_GRID_MM**3 / 1000 < MIN_BODY_CC:
         raise _no_patient(image)
     where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in (2, 1, 0)]
     box_lo = np.array([w[0] - 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm - BODY_MARGIN_MM
     box_hi = np.array([w[-1] + 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm + BODY_MARGIN_MM
+    head = _head_mm(hu, mask, coarse, tissue[1][2])
     if already_masked:
         mask = np.ones_like(mask)
     return Body(
@@ -196,7 +226,32 @@ def find_body(image: sitk.Image) -> Body:
         lo_mm=np.maximum(box_lo, tissue[0]),
         hi_mm=np.minimum(box_hi, tissue[1]),
         already_masked=already_masked,
+        head_mm=head,
     )
+
+
+def _head_mm(hu: np.ndarray, mask: np.ndarray, grid: Grid, end_mm: float) -> np.ndarray:
+    """`Body.head_mm`; `end_mm` is where the tissue ends, which is the crown when the scan begins below it.
+
+    Voxels count by how much tissue they hold, and the crown lies between slices, so that neither depends on where the
+    voxels happen to lie.
+    """
+    tissue = np.clip((hu - AIR_HU) / -AIR_HU, 0, 1) * mask
+    areas_cm2 = tissue.sum(axis=(1, 2)) * BODY_GRID_MM**2 / 100
+    wide = np.flatnonzero(areas_cm2 >= CROWN_CM2)
+    top = int(wide[-1]) if len(wide) else int(np.flatnonzero(areas_cm2)[-1])
+    crown = end_mm
+    if len(wide) and top + 1 < len(areas_cm2) and areas_cm2[top + 1] < CROWN_CM2:
+        beyond = (areas_cm2[top] - CROWN_CM2) / (areas_cm2[top] - areas_cm2[top + 1])
+        crown = min(grid.origin_mm[2] + (top + beyond) * BODY_GRID_MM, end_mm)
+    z = grid.origin_mm[2] + np.arange(grid.size[2]) * BODY_GRID_MM
+    # A slice counts by how much of it lies within the head.
+    share = np.clip((z - crown + HEAD_MM) / BODY_GRID_MM + 0.5, 0, 1)
+    weights = tissue * share[:, None, None]
+    along_y, along_x = weights.sum(axis=(0, 2)), weights.sum(axis=(0, 1))
+    y = np.average(grid.origin_mm[1] + np.arange(grid.size[1]) * BODY_GRID_MM, weights=along_y)
+    x = np.average(grid.origin_mm[0] + np.arange(grid.size[0]) * BODY_GRID_MM, weights=along_x)
+    return np.array([x, y, crown])
 
 
 def _no_patient(image: sitk.Image) -> InputError:
@@ -241,19 +296,6 @@ def network_input(
     for channel, (low, high) in zip(channels, windows_hu, strict=True):
         channel[...] = (np.clip(hu, low, high) - low) * np.float32(2 / (high - low)) - 1
     return channels
-
-
-def _largest_object(solid: np.ndarray) -> np.ndarray:
-    """The largest component after an opening of one voxel, grown back, closed along the surface and filled."""
-    core = scipy.ndimage.binary_opening(solid, iterations=1)
-    labels, count = scipy.ndimage.label(core)
-    if count == 0:
-        return core
-    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    grown = scipy.ndimage.binary_dilation(largest, iterations=2)  # a margin: nose tip, ears, skin
-    for z in range(grown.shape[0]):  # airways open to the outside in other planes are closed in the axial one
-        grown[z] = scipy.ndimage.binary_fill_holes(grown[z])
-    return grown
 
 
 def _cropped_to(image: sitk.Image, grid: Grid) -> sitk.Image:

@@ -99,7 +99,8 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
     """
     specs = {name: run.bundle.branches[name] for name in needed_branches(run.bundle, organs)}
     with run.stage("prepare", "finding the patient"):
-        scan = Scan(image, find_body(image), run.bundle.window_hu)
+        anchors_of = specs["anchor"].classes if "anchor" in specs else ()
+        scan = Scan(image, find_body(image), run.bundle.window_hu, anchors_of)
     # Anchors that were not requested still show where the patient's middle is.
     wanted = set(organs) | set(specs["anchor"].classes if "anchor" in specs else ())
     structures = StructureSet(scan.geometry)

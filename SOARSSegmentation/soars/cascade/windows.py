@@ -1,9 +1,8 @@
 """A network over a whole grid: overlapping windows whose probabilities are averaged by smooth weights.
 
 A network knows least at a window's rim, so a window's weight falls from its middle to its rim as a Gaussian, and the
-weights of all windows that see a voxel add up to 1: no window's border is visible in an organ. The windows are
-placed by the body, level by level, and not by the grid's corner: a wide field of view or a pair of shoulders costs
-no window at the head, and moves none.
+weights of all windows that see a voxel add up to 1: no window's border is visible in an organ. The windows are laid
+out about the patient (`soars.cascade.layout`).
 
 Probabilities are added up in 16-bit fixed point on the branch's working grid, so that 43 classes on a 1.5 mm
 head-and-neck grid take half a gigabyte instead of the nine that 43 float32 channels on the CT's own grid would.
@@ -20,15 +19,17 @@ import scipy
 import SimpleITK as sitk
 
 from soars.bundle.manifest import BranchSpec
-from soars.cascade.engine import LARGE_NETWORK, Engine, multiplications
+from soars.cascade.engine import Engine
+from soars.cascade.layout import (
+    Corner,
+    middle_of,
+    stride_for,
+    window_corners,
+    window_shape,
+    window_weights,
+)
 from soars.cascade.preprocess import Grid
 
-STRIDE = 0.5
-"""Largest step between windows as a share of the window, along each axis."""
-CLOSE_STRIDE = 0.375
-"""The same for a small network: closer windows steady its contours, and cost it seconds."""
-WEIGHT_SD = 0.125
-"""Standard deviation of a window's weights as a share of the window (nnU-Net's: Isensee et al., 2021)."""
 UNIT = 65000
 """What a probability of 1 adds up to; the rest of the 16 bits absorbs the rounding of each window's part."""
 AIR = -1.0
@@ -137,78 +138,63 @@ class Foreground:
         return self.map.values[(slice(first, None), *box)] / np.float32(self.map.unit)
 
 
-def window_shape(shape: Sequence[int], spec: BranchSpec) -> tuple[int, int, int]:
-    """The window for a grid of `shape` (z, y, x): the branch's patch, or less (a multiple of what the network
-    divides by) along an axis that is shorter."""
-    divisor = spec.architecture.divisor
-    z, y, x = (min(p, -(-n // d) * d) for n, p, d in zip(shape, spec.patch, divisor, strict=True))
-    return z, y, x
+@dataclass(frozen=True)
+class Exchange:
+    """How a branch's channels change places in a mirror image: for each input and output channel, which one it becomes.
 
-
-def window_starts(lo: int, hi: int, extent: int, window: int, stride: float) -> list[int]:
-    """First voxels of windows that cover [lo, hi) of an axis of `extent` voxels.
-
-    They are spread evenly, at most `stride` (a share of the window) apart; a single one stands in the middle. They stay
-    inside the axis where it is long enough: voxels are better than padding.
+    With it, windows on the patient's right are shown to the network as their mirror image, so that it sees every window
+    with the patient's middle on the same side: a mirrored patient gets exactly the mirrored organs.
     """
-    step = max(1, int(window * stride))
-    count = 1 + max(0, -(-(hi - lo - window) // step))
-    if count == 1:
-        return [min(max((lo + hi - window) // 2, 0), max(extent - window, 0))]
-    return [lo + round(i * (hi - lo - window) / (count - 1)) for i in range(count)]
 
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
-def stride_for(spec: BranchSpec) -> float:
-    """The stride that the branch's network can afford."""
-    return STRIDE if multiplications(spec.architecture) >= LARGE_NETWORK else CLOSE_STRIDE
-
-
-def window_corners(
-    body: np.ndarray, window: tuple[int, int, int], stride: float
-) -> list[tuple[int, int, int]]:
-    """Where the windows begin that cover the body, bool [z, y, x].
-
-    Along z they are counted from the body's top, so that nothing which is added or cut off below moves those at the
-    head. Each level is covered where it holds body: its rows of windows by its own extent along y, each row by what it
-    holds along x.
-    """
-    corners = []
-    for z in _levels(body, window[0], stride):
-        level = body[z : z + window[0]]
-        for y in _starts_over(level, 1, window[1], stride):
-            row = level[:, y : y + window[1]]
-            for x in _starts_over(row, 2, window[2], stride):
-                if row[:, :, x : x + window[2]].any():
-                    corners.append((z, y, x))
-    return corners
+    def run(self, engine: Engine, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """`Engine.run_fixed` on the mirror image, brought back."""
+        turned = np.ascontiguousarray(window[:, self.inputs, :, :, ::-1])
+        found = engine.run_fixed(turned, np.ascontiguousarray(units[:, :, ::-1]))
+        return found[list(self.outputs), :, :, ::-1]
 
 
 def slide(
-    engine: Engine, spec: BranchSpec, grid: Grid, sources: Sequence[Source], step: Step
+    engine: Engine,
+    spec: BranchSpec,
+    grid: Grid,
+    sources: Sequence[Source],
+    step: Step,
+    middle: Corner | None = None,
+    exchange: Exchange | None = None,
 ) -> ProbabilityMap:
     """Run the network over the grid; `sources` give its input channels in order, the CT first.
 
     Voxels that no window covers are background (heat map zero). So is, for a softmax branch, air far from the body: in
     a window of hardly anything but air the networks' instance norm amplifies what little there is.
+
+    Args:
+        middle: from where the windows are laid out, see `soars.cascade.layout.window_corners`.
+        exchange: show windows on the patient's right mirrored.
     """
     shape = grid.shape
     window = window_shape(shape, spec)
     ct = sources[0].window((slice(None),) * 3)[0]
-    boxes = [_box(corner, window, shape) for corner in window_corners(ct > AIR, window, stride_for(spec))]
+    body = ct > AIR
+    middle = middle_of(body) if middle is None else middle
+    corners = window_corners(body, window, stride_for(spec), middle)
     weights = window_weights(window)
     total = np.zeros(shape, np.float32)
-    for box in boxes:
-        total[box] += weights[_inside(box)]
+    for corner in corners:
+        total[_box(corner, window, shape)] += weights[_inside(corner, window, shape)]
     values = np.zeros((spec.architecture.out_channels, *shape), np.uint16)
-    for done, box in enumerate(boxes):
-        step(done, len(boxes))
-        inside = _inside(box)
+    for done, corner in enumerate(corners):
+        step(done, len(corners))
+        box, inside = _box(corner, window, shape), _inside(corner, window, shape)
         share = np.zeros(window, np.float32)
         np.divide(weights[inside] * np.float32(UNIT), total[box], out=share[inside])
-        values[(slice(None), *box)] += engine.run_fixed(_input(sources, box, window), share)[
-            (slice(None), *inside)
-        ]
-    step(len(boxes), len(boxes))
+        seen = _input(sources, box, inside, window)
+        mirrored = exchange is not None and corner[2] + window[2] // 2 < middle[2]
+        found = exchange.run(engine, seen, share) if exchange and mirrored else engine.run_fixed(seen, share)
+        values[(slice(None), *box)] += found[(slice(None), *inside)]
+    step(len(corners), len(corners))
     result = ProbabilityMap(grid, values, UNIT, spec.activation == "softmax")
     if result.background:
         far = (total == 0) | ~_near_body(ct, grid)
@@ -217,42 +203,15 @@ def slide(
     return result
 
 
-def window_weights(window: tuple[int, int, int]) -> np.ndarray:
-    """float32 [z, y, x]: a Gaussian about the window's middle, 1 there; nowhere 0."""
-    z, y, x = (
-        np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n * WEIGHT_SD)) ** 2).astype(np.float32)
-        for n in window
-    )
-    return z[:, None, None] * y[:, None] * x
-
-
-def _levels(body: np.ndarray, window: int, stride: float) -> list[int]:
-    """First slices of the levels of windows, from the top (the last slice: +z is towards the head) down."""
-    slices = np.flatnonzero(body.any(axis=(1, 2)))
-    if not len(slices):
-        return []
-    lo, hi = int(slices[0]), int(slices[-1]) + 1
-    starts = list(range(hi - window, lo, -max(1, int(window * stride))))
-    highest = max(len(body) - window, 0)
-    return sorted({min(max(start, 0), highest) for start in (*starts, lo)}, reverse=True)
-
-
-def _starts_over(body: np.ndarray, axis: int, window: int, stride: float) -> list[int]:
-    """`window_starts` along an axis of a part of the body; empty where it holds none."""
-    seen = np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis)))
-    if not len(seen):
-        return []
-    return window_starts(int(seen[0]), int(seen[-1]) + 1, body.shape[axis], window, stride)
-
-
-def _box(corner: tuple[int, int, int], window: tuple[int, int, int], shape: tuple[int, int, int]) -> Slices:
-    z, y, x = (slice(a, min(a + w, n)) for a, w, n in zip(corner, window, shape, strict=True))
+def _box(corner: Corner, window: tuple[int, int, int], shape: tuple[int, int, int]) -> Slices:
+    """The part of the grid that lies in a window."""
+    z, y, x = (slice(max(a, 0), min(a + w, n)) for a, w, n in zip(corner, window, shape, strict=True))
     return z, y, x
 
 
-def _inside(box: Slices) -> Slices:
+def _inside(corner: Corner, window: tuple[int, int, int], shape: tuple[int, int, int]) -> Slices:
     """The part of a window that lies on the grid."""
-    z, y, x = (slice(0, s.stop - s.start) for s in box)
+    z, y, x = (slice(max(-a, 0), min(w, n - a)) for a, w, n in zip(corner, window, shape, strict=True))
     return z, y, x
 
 
@@ -266,12 +225,20 @@ def _near_body(ct: np.ndarray, grid: Grid) -> np.ndarray:
     return near
 
 
-def _input(sources: Sequence[Source], box: Slices, window: tuple[int, int, int]) -> np.ndarray:
+def _input(
+    sources: Sequence[Source], box: Slices, inside: Slices, window: tuple[int, int, int]
+) -> np.ndarray:
+    """The channels in a window.
+
+    Beside the patient there is air. Beyond the ends of the scan the patient goes on as in a mirror, so that a scan that
+    ends within a window hardly changes the network's norms, and with them what it finds.
+    """
     parts = []
     for source in sources:
         part = source.window(box)
-        missing = [(0, w - n) for w, n in zip(window, part.shape[1:], strict=True)]
         if part.shape[1:] != window:
-            part = np.pad(part, [(0, 0), *missing], constant_values=source.outside)
+            ends, *beside = [(s.start, w - s.stop) for s, w in zip(inside, window, strict=True)]
+            part = np.pad(part, [(0, 0), (0, 0), *beside], constant_values=source.outside)
+            part = np.pad(part, [(0, 0), ends, (0, 0), (0, 0)], mode="reflect")
         parts.append(part)
     return np.concatenate(parts)[None]

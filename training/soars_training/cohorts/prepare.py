@@ -160,7 +160,8 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
 def whole_region(ct: sitk.Image) -> Body:
     """A body mask for a scan that lies inside the patient: nothing is cut away."""
     lo, hi = extent_mm(ct)
-    return Body(mask=sitk.Image(1, 1, 1, sitk.sitkUInt8), lo_mm=lo, hi_mm=hi, already_masked=True)
+    head = np.array([*((lo + hi) / 2)[:2], hi[2]])
+    return Body(sitk.Image(1, 1, 1, sitk.sitkUInt8), lo, hi, already_masked=True, head_mm=head)
 
 
 def mask_on_grid(

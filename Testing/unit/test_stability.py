@@ -1,0 +1,97 @@
+"""The same patient gives the same organs: elsewhere in the scan, with less around, on another grid, mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+from variations import (
+    VARIATIONS,
+    Variation,
+    agreement,
+    cropped,
+    feet_first,
+    mirrored,
+    padded,
+    resampled,
+    shifted,
+    without_couch,
+)
+
+from soars.bundle.store import load_bundle
+from soars.cascade.preprocess import find_body, network_input
+from soars.ct.images import CtScan, read_ct
+from soars.phantom import make_phantom
+from soars.run.segment import SegmentOptions, segment
+from soars.structures import StructureSet
+
+LARGE_CC, LARGE_DSC, SMALL_DSC = 5.0, 0.97, 0.93
+ANCHORS = ("Brainstem", "Eye_L", "Eye_R", "Bone_Mandible_L", "Bone_Mandible_R", "SpinalCord", "Cerebellum")
+Vary = Callable[[sitk.Image], Variation]
+
+
+def organs_of(image: sitk.Image, bundle: str, organs: tuple[str, ...] | None) -> StructureSet:
+    options = SegmentOptions(engine="onnxruntime", organs=organs)
+    return segment(CtScan(image, Path("scan"), None, []), load_bundle(bundle), options).structures
+
+
+def too_low(variation: Variation, usual: StructureSet, found: StructureSet) -> dict[str, tuple[float, float]]:
+    rows = agreement(variation, usual, found)
+    assert set(rows) >= set(usual.names)
+    return {
+        n: (dsc, cc) for n, (dsc, cc) in rows.items() if dsc < (LARGE_DSC if cc > LARGE_CC else SMALL_DSC)
+    }
+
+
+@pytest.fixture(scope="module")
+def phantom() -> sitk.Image:
+    return make_phantom(5, spacing_mm=(3.0, 3.0, 3.0)).ct
+
+
+@pytest.fixture(scope="module")
+def usual(phantom: sitk.Image) -> StructureSet:
+    return organs_of(phantom, "phantom", ANCHORS)
+
+
+@pytest.mark.parametrize("vary", [shifted, padded, feet_first])
+def test_a_scan_stored_otherwise_is_the_same_to_the_networks(phantom: sitk.Image, vary: Vary) -> None:
+    """So the organs are. The difference is 0.1 HU, but at the side of the field of view, where shoulders leave it."""
+
+    def seen(image: sitk.Image) -> sitk.Image:
+        body = find_body(image)
+        grid = body.grid((3.0, 3.0, 3.0))
+        return grid.image(network_input(image, body, grid, ((-500.0, 1000.0),))[0])
+
+    here, there = seen(phantom), seen(vary(phantom).image)
+    assert here.GetSize() == there.GetSize()
+    assert max(abs(a - b) for a, b in zip(here.GetOrigin(), there.GetOrigin(), strict=True)) < 1e-3
+    array = sitk.GetArrayViewFromImage
+    assert (abs(array(here) - array(there)) > 0.1 / 750).mean() < 2e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vary", [cropped, resampled, mirrored, without_couch])
+def test_a_phantom_scanned_otherwise_has_the_same_organs(
+    phantom: sitk.Image, usual: StructureSet, vary: Vary
+) -> None:
+    variation = vary(phantom)
+    found = organs_of(variation.image, "phantom", ANCHORS)
+    assert len(usual) == len(ANCHORS) and not too_low(variation, usual, found)
+
+
+def test_every_variation_is_tested() -> None:
+    assert set(VARIATIONS) == {shifted, padded, feet_first, cropped, resampled, mirrored, without_couch}
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_real_ct_that_ends_higher_up_has_the_same_organs(shared: Path) -> None:
+    """The one variation that all else is in: another end, another field of view, less of the couch; organs that end
+    below are not compared."""
+    image = read_ct(shared / "data" / "ct_hn").image
+    anchors = ("Brainstem", "Bone_Mandible_L", "Bone_Mandible_R", "SpinalCord")
+    variation = cropped(image)
+    usual, found = organs_of(image, "starter", anchors), organs_of(variation.image, "starter", anchors)
+    assert len(usual) == len(anchors) and not too_low(variation, usual, found)
