@@ -36,6 +36,7 @@ HEAVY = (
 ENGINE_ROOMS = (
     "soars.networks.unet",
     "soars.networks.slice_net",
+    "soars.networks.region_net",
     "soars.cascade.torch_engine",
     "soars.cascade.onnx_engine",
 )

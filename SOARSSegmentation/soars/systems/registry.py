@@ -11,8 +11,9 @@ from soars.systems.deepmind.system import DeepMindSystem
 from soars.systems.interface import System
 from soars.systems.nnunet.system import NnUnetSystem
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
+from soars.systems.uanet.system import UaNetSystem
 
-SYSTEMS = (CASCADE, "nnunet", "deepmind", "totalsegmentator", "composite")
+SYSTEMS = (CASCADE, "nnunet", "deepmind", "uanet", "totalsegmentator", "composite")
 """Names of all systems, as manifests have them."""
 
 
@@ -24,6 +25,8 @@ def system_of(bundle: Bundle) -> System:
         return NnUnetSystem(bundle)
     if bundle.system == DeepMindSystem.name:
         return DeepMindSystem(bundle)
+    if bundle.system == UaNetSystem.name:
+        return UaNetSystem(bundle)
     if bundle.system == TotalSegmentatorSystem.name:
         return TotalSegmentatorSystem(bundle)
     if bundle.system == CompositeSystem.name:

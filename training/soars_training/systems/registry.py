@@ -7,9 +7,11 @@ from collections.abc import Callable
 from soars.errors import InputError
 from soars_training.systems.deepmind.system import DeepMindTraining
 from soars_training.systems.interface import TrainingSystem
+from soars_training.systems.uanet.system import UaNetTraining
 
 SYSTEMS: dict[str, Callable[[], TrainingSystem]] = {
     "deepmind": DeepMindTraining,
+    "uanet": UaNetTraining,
 }
 """Name, as manifests have it -> what makes the system. Heavy packages are imported where a system needs them."""
 
