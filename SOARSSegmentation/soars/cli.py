@@ -21,6 +21,7 @@ from soars.commands import (
     network,
     segment,
     segment_all,
+    serve,
     study,
 )
 from soars.commands.program import program_parser, run_program
@@ -29,6 +30,7 @@ from soars.supervise import supervised
 COMMANDS: tuple[ModuleType, ...] = (
     segment,
     segment_all,
+    serve,
     demo,
     convert,
     evaluate,

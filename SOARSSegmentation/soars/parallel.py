@@ -76,10 +76,10 @@ def available_processors() -> int:
 
 def _worker() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin_unheard)
+    return ProcessPoolExecutor(1, mp_context=context, initializer=begin_unheard)
 
 
-def _begin_unheard() -> None:
+def begin_unheard() -> None:
     """As `_begin`; Ctrl-C, which reaches the whole terminal, is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _begin()

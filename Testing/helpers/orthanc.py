@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,17 @@ class Orthanc:
         request = urllib.request.Request(f"{self.url}/instances", data=file.read_bytes(), method="POST")
         urllib.request.urlopen(request, timeout=10).close()
 
+    def send(self, series: str, modality: str) -> None:
+        """Have it send a series (its own identifier) to one of the ``modalities`` that it knows, by C-STORE."""
+        url = f"{self.url}/modalities/{modality}/store"
+        request = urllib.request.Request(url, data=series.encode(), method="POST")
+        urllib.request.urlopen(request, timeout=120).close()
+
+    def of_modality(self, modality: str) -> list[dict[str, str]]:
+        """The tags of every instance of a modality that is there."""
+        found = [json.loads(self.get(f"/instances/{uid}/simplified-tags")) for uid in self.instances()]
+        return [tags for tags in found if tags["Modality"] == modality]
+
 
 def program() -> str | None:
     """Orthanc's path, None where it or its DICOMweb plug-in is not installed."""
@@ -55,14 +66,18 @@ def plugin() -> Path | None:
 
 
 @contextmanager
-def running_orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Start Orthanc, wait for it, and stop it after the block. It knows the AE title SOARS only."""
-    server = Orthanc(_free_port(), _free_port())
+def running_orthanc(
+    folder: Path, *, dicom_port: int = 0, modalities: Mapping[str, tuple[str, int]] | None = None
+) -> Iterator[Orthanc]:
+    """Start Orthanc, wait for it, and stop it after the block. It knows the AE title SOARS only, and the AE title and
+    port on this computer of the ``modalities`` that it may send to."""
+    server = Orthanc(dicom_port or free_port(), free_port())
+    known = {name: [title, "127.0.0.1", port] for name, (title, port) in (modalities or {}).items()}
     settings = {
         "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "Plugins": [str(plugin())],
         "HttpPort": server.http_port, "DicomPort": server.dicom_port, "DicomAet": AE_TITLE,
         "DicomCheckCalledAet": True, "DicomAlwaysAllowEcho": False, "DicomAlwaysAllowStore": False,
-        "DicomModalities": {"soars": ["SOARS", "127.0.0.1", 104]}, "RemoteAccessAllowed": False,
+        "DicomModalities": {"soars": ["SOARS", "127.0.0.1", 104], **known}, "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False, "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }  # fmt: skip
     configuration = folder / "orthanc.json"
@@ -94,7 +109,8 @@ def _wait_for(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> N
     raise RuntimeError(f"Orthanc did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on which nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

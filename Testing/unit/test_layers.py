@@ -24,6 +24,7 @@ LAYERS = (
     ("dose", "run"),
     ("study",),  # prepares proposals with `run`, and reports on doses
     ("service",),
+    ("node",),
     ("commands",),
     ("cli",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,17 +38,22 @@ class Sent:
     remark: str = ""
 
 
-def echo(node: Node, timeout_s: float = TIMEOUT_S) -> None:
-    """Check that a node responds and knows us (C-ECHO). `InputError` says what is wrong."""
+def echo(node: Node, timeout_s: float = TIMEOUT_S, *, tls: ssl.SSLContext | None = None) -> None:
+    """Check that a node responds and knows us (C-ECHO), over ``tls`` if given. `InputError` says what is wrong."""
     limits = _Limits(timeout_s * 3, MOST_ANSWER_BYTES)
-    with _association(node, [("1.2.840.10008.1.1", None)], timeout_s, limits) as association:
+    with _association(node, [("1.2.840.10008.1.1", None)], timeout_s, limits, tls) as association:
         _check(node, association.send_c_echo(), "answered the echo")
 
 
 def send(
-    node: Node, paths: Iterable[Path], *, report: Reporter = ignore, timeout_s: float = TIMEOUT_S
+    node: Node,
+    paths: Iterable[Path],
+    *,
+    report: Reporter = ignore,
+    timeout_s: float = TIMEOUT_S,
+    tls: ssl.SSLContext | None = None,
 ) -> list[Sent]:
-    """Store DICOM files on a node, one association for all (C-STORE).
+    """Store DICOM files on a node, one association for all (C-STORE), over ``tls`` if given.
 
     Every file is checked before the first one is sent. Raises `InputError` when a file is not DICOM, or the node
     cannot be reached, refuses us, or refuses a file; the message says how many it had accepted by then.
@@ -61,7 +67,7 @@ def send(
     sent: list[Sent] = []
     size = sum(path.stat().st_size for path, _, _ in files)
     limits = _Limits(timeout_s * 3 + size / SLOWEST_BYTES_S, MOST_ANSWER_BYTES + ANSWER_BYTES * len(files))
-    with _association(node, kinds, timeout_s, limits) as association:
+    with _association(node, kinds, timeout_s, limits, tls) as association:
         for path, _, _ in files:
             report(Progress("send", len(sent), len(files), path.name))
             try:
@@ -98,7 +104,11 @@ def _kind(path: Path) -> tuple[str, str]:
 
 @contextmanager
 def _association(
-    node: Node, kinds: Iterable[tuple[str, str | None]], timeout_s: float, limits: _Limits
+    node: Node,
+    kinds: Iterable[tuple[str, str | None]],
+    timeout_s: float,
+    limits: _Limits,
+    tls: ssl.SSLContext | None,
 ) -> Iterator[Any]:
     try:
         from pynetdicom import AE, evt
@@ -123,6 +133,7 @@ def _association(
         node.port,
         ae_title=node.ae_title,
         evt_handlers=handlers,  # type: ignore[arg-type]
+        tls_args=None if tls is None else (tls, node.host),
     )
     if not association.is_established:
         if association.is_rejected:
@@ -132,6 +143,7 @@ def _association(
             )
         raise InputError(
             f"{node.name} does not answer as a DICOM node on {node.host}:{node.port}, or takes none of these files"
+            + (", or one side does not trust the other's certificate" if tls is not None else "")
         )
     try:
         yield association

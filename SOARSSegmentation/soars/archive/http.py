@@ -1,10 +1,10 @@
-"""GET from an archive's DICOMweb, with limits on the size and speed of its answers, and without leaking secrets."""
+"""GET and POST at an archive's DICOMweb, with limits on size and speed of its answers, and without leaking secrets."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,6 +53,23 @@ def get(node: Node, path: str, accept: str, params: dict[str, str], largest: int
 
     Raises `InputError`, in one sentence, for whatever goes wrong between us and the archive.
     """
+    with _request(node, "GET", path, {"Accept": accept}, largest, params=params) as answer:
+        yield answer
+
+
+@contextmanager
+def post(
+    node: Node, path: str, headers: dict[str, str], body: Iterable[bytes], largest: int
+) -> Iterator[Answer]:
+    """The answer to one POST, whose body is sent as it comes; as `get`."""
+    with _request(node, "POST", path, headers, largest, data=body) as answer:
+        yield answer
+
+
+@contextmanager
+def _request(
+    node: Node, method: str, path: str, headers: dict[str, str], largest: int, **more: Any
+) -> Iterator[Answer]:
     if not node.web:
         raise InputError(
             f"{node.name} has no DICOMweb address: add it with soars network add --web URL --overwrite"
@@ -64,12 +81,13 @@ def get(node: Node, path: str, accept: str, params: dict[str, str], largest: int
         raise InputError("requests is missing: pip install 'soars-segmentation[network]'") from error
     with requests.Session() as session, _in_words(node):
         session.auth = lambda request: request  # never from ~/.netrc, whose secrets are meant for other hosts
-        response = session.get(
+        response = session.request(
+            method,
             f"{node.web.rstrip('/')}{path}",
-            params=params,
-            headers={"Accept": accept, **_token(node)},
+            headers={**headers, **_token(node)},
             timeout=TIMEOUT_S,
             stream=True,
+            **more,
         )
         with response:
             response.raise_for_status()

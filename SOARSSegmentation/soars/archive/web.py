@@ -48,13 +48,20 @@ class SeriesEntry:
     instances: int | None
 
 
-def find_series(node: Node, *, patient_id: str = "", study_uid: str = "") -> list[SeriesEntry]:
-    """The CT series of a patient or a study, newest first (QIDO-RS). `InputError` when the archive cannot answer."""
-    if not (patient_id or study_uid):
+def find_series(
+    node: Node, *, patient_id: str = "", study_uid: str = "", since: str = ""
+) -> list[SeriesEntry]:
+    """The CT series of a patient or a study, or of all studies ``since`` a date (YYYYMMDD), newest first (QIDO-RS).
+
+    `InputError` when the archive cannot answer.
+    """
+    if not (patient_id or study_uid or since):
         raise InputError("say whose series: give a patient ID or a study UID")
     path = f"/studies/{_uid(study_uid)}/series" if study_uid else "/series"
     params = {"Modality": "CT", "includefield": ",".join(_FIELDS)}
-    found = _list(node, path, params | ({"PatientID": patient_id} if patient_id else {}))
+    params |= {"PatientID": patient_id} if patient_id else {}
+    params |= {"StudyDate": f"{since}-"} if since else {}
+    found = _list(node, path, params)
     entries = [entry for item in found if (entry := _entry(item)) is not None and entry[0] == "CT"]
     return sorted((entry for _, entry in entries), key=lambda one: (one.date, one.series_uid), reverse=True)
 

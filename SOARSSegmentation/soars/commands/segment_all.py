@@ -66,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
     """Segment all cases; errors are `soars.errors.SoarsError`."""
     with reporting(args.progress) as report:
         from soars.run.case import check_places
-        from soars.service.batch import BatchOptions, error_of, run_batch, summary_line
+        from soars.service.batch import error_of, run_batch, summary_line
         from soars.service.cases import find_cases
+        from soars.service.segmenter import BatchOptions
         from soars.service.tables import INDEX, check_tables, write_tables
         from soars.service.where import parse_condition
 

@@ -7,28 +7,23 @@ type 1 and 2 are there, no private ones.
 from __future__ import annotations
 
 import logging
-import warnings as python_warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom import config as pydicom_config
-from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
-from pydicom.valuerep import validate_value
 
 from soars import __version__
 from soars.ct.dicom_files import CT_IMAGE
 from soars.ct.series import CtSeries
 from soars.dicom.contours import trace
+from soars.dicom.document import PATIENT, STUDY, add_patient_and_study, copied, slice_origins
 from soars.dicom.provenance import MANUFACTURER, add_models, code_item, describe_generation, dicom_text
 from soars.dicom.roi_names import site_names
 from soars.dicom.write import IMPLEMENTATION_UID
@@ -41,14 +36,9 @@ logger = logging.getLogger(__name__)
 
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 SERIES_DESCRIPTION = "SOARS auto-contours, research use only"
-DEIDENTIFICATION = "SOARS: patient and study attributes emptied, UIDs kept"
-#: A CT slice may lie this far from its place on the regular grid (see `soars.ct.stack`).
-SLICE_TOLERANCE_MM = 0.5
 Image = tuple[str, str, int | None]
 """SOP class, SOP instance and frame number of a slice."""
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
-_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-_STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID")
 
 
 def write_rtstruct(
@@ -85,7 +75,7 @@ def write_rtstruct(
     """
     check_reference(structures.geometry, reference)
     names = site_names(structures, roi_names or {})
-    origins = _slice_origins(structures.geometry, reference)
+    origins = slice_origins(structures.geometry, reference)
     images = list(_image_references(reference))
     dataset = _document(reference, images, label, pseudonym)
     dataset.ROIContourSequence = DicomSequence()
@@ -132,33 +122,6 @@ def check_reference(geometry: Geometry, reference: CtSeries) -> None:
         )
 
 
-def _slice_origins(geometry: Geometry, reference: CtSeries) -> npt.NDArray[np.float64]:
-    """LPS mm of the first pixel of every slice, shape (z, 3): as its file says, where it can be read."""
-    grid = geometry.to_physical([(z, 0, 0) for z in range(geometry.size[2])])
-    origins = grid.copy()
-    if reference.frame_numbers:
-        return grid  # the places of frames were read with them
-    for z, file in enumerate(reference.files):
-        try:
-            with python_warnings.catch_warnings():
-                python_warnings.simplefilter("ignore")
-                header = pydicom.dcmread(
-                    file, stop_before_pixels=True, force=True, specific_tags=["ImagePositionPatient"]
-                )
-            position = header.get("ImagePositionPatient")
-            origins[z] = [float(v) for v in position] if position else grid[z]
-        except OSError:  # the CT is no longer there; its grid still is
-            break
-    off = np.linalg.norm(origins - grid, axis=1)
-    if off.max(initial=0.0) > SLICE_TOLERANCE_MM:
-        z = int(off.argmax())
-        raise InputError(
-            f"the structures are not on the grid of the CT series: its slice {reference.files[z].name} lies "
-            f"{off[z]:.1f} mm from where they are; resample them to the CT first"
-        )
-    return origins
-
-
 def _document(reference: CtSeries, images: Sequence[Image], label: str, pseudonym: str | None) -> Dataset:
     """Everything but the ROIs."""
     now = datetime.now()
@@ -176,7 +139,7 @@ def _document(reference: CtSeries, images: Sequence[Image], label: str, pseudony
         dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
     dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, instance
 
-    _add_patient_and_study(dataset, reference, pseudonym)
+    add_patient_and_study(dataset, reference, pseudonym)
     dataset.Modality = "RTSTRUCT"
     dataset.SeriesInstanceUID = generate_uid(prefix=None)
     dataset.SeriesNumber = 1
@@ -187,7 +150,7 @@ def _document(reference: CtSeries, images: Sequence[Image], label: str, pseudony
     dataset.SoftwareVersions = __version__
 
     dataset.FrameOfReferenceUID = reference.frame_of_reference_uid
-    dataset.PositionReferenceIndicator = _copied(reference.header, "PositionReferenceIndicator")
+    dataset.PositionReferenceIndicator = copied(reference.header, "PositionReferenceIndicator")
 
     dataset.StructureSetLabel = dicom_text(label, 16)
     dataset.StructureSetName = SERIES_DESCRIPTION
@@ -210,40 +173,6 @@ def _document(reference: CtSeries, images: Sequence[Image], label: str, pseudony
     return dataset
 
 
-def _add_patient_and_study(dataset: Dataset, reference: CtSeries, pseudonym: str | None) -> None:
-    header = reference.header
-    for keyword in (*_PATIENT, *_STUDY):
-        setattr(dataset, keyword, _copied(header, keyword) if pseudonym is None else "")
-    dataset.StudyInstanceUID = reference.study_uid
-    if pseudonym is not None:
-        dataset.PatientName = dataset.PatientID = dicom_text(pseudonym)
-        dataset.PatientIdentityRemoved = "YES"
-        dataset.DeidentificationMethod = DEIDENTIFICATION
-        return
-    if description := _copied(header, "StudyDescription"):
-        dataset.StudyDescription = description
-    method = _copied(header, "DeidentificationMethod")
-    if _copied(header, "PatientIdentityRemoved") == "YES" and method:  # a method is required with it
-        dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "YES", method
-
-
-def _copied(header: Dataset, keyword: str) -> str:
-    """A value of the CT's header; empty when it is missing, damaged or not valid, which DICOM allows for these."""
-    try:
-        with pydicom_config.disable_value_validation():
-            value = header.get(keyword)
-        if isinstance(value, MultiValue):
-            value = value[0] if value else None
-        text = "" if value is None else str(value).strip()
-        validate_value(dictionary_VR(keyword), text, pydicom_config.RAISE)
-        if keyword == "PatientSex" and text not in ("", "M", "F", "O"):
-            raise ValueError(text)
-        return text
-    except Exception:  # pydicom raises whatever a damaged value leads to
-        logger.warning("%s of the CT is not valid; it is left empty in the RTSTRUCT", keyword)
-        return ""
-
-
 def _instances(reference: CtSeries) -> list[tuple[str, int | None]]:
     """SOP instance of every slice, and its frame there where a file holds several."""
     frames: Sequence[int | None] = reference.frame_numbers or [None] * len(reference.sop_instance_uids)
@@ -252,7 +181,7 @@ def _instances(reference: CtSeries) -> list[tuple[str, int | None]]:
 
 def _image_references(reference: CtSeries) -> Iterator[Image]:
     """SOP class, instance and frame of every slice."""
-    sop_class = _copied(reference.header, "SOPClassUID") or CT_IMAGE
+    sop_class = copied(reference.header, "SOPClassUID") or CT_IMAGE
     return ((sop_class, uid, frame) for uid, frame in _instances(reference))
 
 
@@ -294,7 +223,7 @@ def _add_roi(
 
 
 def _is_latin1(dataset: Dataset) -> bool:
-    texts = [str(dataset.get(keyword, "")) for keyword in (*_PATIENT, *_STUDY, "StudyDescription")]
+    texts = [str(dataset.get(keyword, "")) for keyword in (*PATIENT, *STUDY, "StudyDescription")]
     texts += [dataset.StructureSetLabel, str(dataset.get("DeidentificationMethod", ""))]
     for roi in dataset.StructureSetROISequence:
         texts += [roi.ROIName, roi.ROIDescription, str(roi.get("ROIGenerationDescription", ""))]

@@ -26,6 +26,17 @@ LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 OFF_PLANE = 0.05
 """Frames may lie this far, in slices, from an even spacing: positions are decimal strings."""
 
+D50 = np.array([0.96422, 1.0, 0.82521])
+"""The white point of DICOM's CIELab, in XYZ."""
+TO_RGB = np.array(
+    [
+        [3.1338561, -1.6168667, -0.4906146],
+        [-0.9787684, 1.9161415, 0.0334540],
+        [0.0719453, -0.2289914, 1.4052427],
+    ]
+)
+"""From XYZ to linear sRGB."""
+
 
 @dataclass(frozen=True)
 class _Frame:
@@ -261,15 +272,7 @@ def _colour(item: Dataset) -> Colour | None:
     lightness, a, b = lab[0] / 65535 * 100, lab[1] / 65535 * 255 - 128, lab[2] / 65535 * 255 - 128
     y = (lightness + 16) / 116
     f = np.array([y + a / 500, y, y - b / 200])
-    white = np.array([0.96422, 1.0, 0.82521])
-    xyz = white * np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
-    to_rgb = np.array(
-        [
-            [3.1338561, -1.6168667, -0.4906146],
-            [-0.9787684, 1.9161415, 0.0334540],
-            [0.0719453, -0.2289914, 1.4052427],
-        ]
-    )
-    linear = np.clip(to_rgb @ xyz, 0, 1)
+    xyz = D50 * np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+    linear = np.clip(TO_RGB @ xyz, 0, 1)
     rgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return as_colour(np.rint(255 * rgb))

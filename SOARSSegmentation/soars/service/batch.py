@@ -7,7 +7,6 @@ two CTs are in this process's memory, however long the batch is.
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,37 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from soars.bundle.manifest import Bundle
-from soars.bundle.store import load_bundle
-from soars.cascade.engine import OpenEngines
-from soars.ct.images import CtScan
 from soars.errors import BundleError, CancelledError, EngineError, InputError, SoarsError
-from soars.files import staged_folder
 from soars.parallel import one_ahead
 from soars.progress import Progress, Reporter
-from soars.run.case import AtHand, Request, check_places, is_own_result, read_case, segment_case
-from soars.run.segment import wanted_organs
 from soars.service.cases import BatchCase
-from soars.service.result import FILES, Made, is_made, key_of, write_made
-from soars.systems.registry import system_of
+from soars.service.segmenter import BatchOptions, Read, Segmenter, disk_is_full, look
 
 log = logging.getLogger(__name__)
 
 SEGMENTED, UP_TO_DATE, FAILED = "segmented", "up to date", "failed"
 """States of a case: done now; done before from the same inputs; left out."""
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How all cases are segmented; as in `soars.run.case.Request`. ``overwrite`` results of other inputs or options."""
-
-    bundle: str
-    device: str = "auto"
-    engine: str = "auto"
-    organs: tuple[str, ...] | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,15 +35,6 @@ class Outcome:
     state: str
     message: str = ""
     fault: bool = False
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What the reading process hands over: no CT when the case is up to date."""
-
-    key: str
-    ct: CtScan | None
-    seconds: float
 
 
 def run_batch(
@@ -83,47 +52,26 @@ def run_batch(
     Raises `SoarsError` for what concerns all cases: bundle, organs, an engine that cannot run even the first case, a
     full disk; `CancelledError`.
     """
-    bundle = load_bundle(options.bundle)
-    system = system_of(bundle)
-    problem = system.problem(wanted_organs(bundle, options.organs))
-    if problem is not None:
-        raise EngineError(problem)
-    batch = _Batch(output, options, bundle, OpenEngines(), report)
+    segmenter = Segmenter(options)
+    batch = _Batch(output, segmenter, report)
     for case in cases:
         if case.problem:
             batch.note(Outcome(case.name, FAILED, case.problem))
     usable = [case for case in cases if not case.problem]
     clock = _Remaining(len(cases), len(cases) - len(usable))
-    look = partial(_look, output=output, options=options, bundle_sha256=system.sha256)
-    for case, read in one_ahead(look, usable):
+    looking = partial(look, output=output, options=options, bundle_sha256=segmenter.sha256)
+    for case, read in one_ahead(looking, usable):
         batch.note(batch.settle(case, read, clock))
         after_each(batch.outcomes)
     order = {case.name: place for place, case in enumerate(cases)}
     return sorted(batch.outcomes, key=lambda outcome: order[outcome.case])
 
 
-def _request(case: BatchCase, options: BatchOptions) -> Request:
-    return Request(case.ct, options.bundle, options.device, options.engine, options.organs, case.series)
-
-
-def _look(case: BatchCase, output: Path, options: BatchOptions, bundle_sha256: str) -> _Read:
-    """Hash a case, and read its CT unless its results are there."""
-    start = time.perf_counter()
-    request = _request(case, options)
-    check_places(case.ct, output / case.name)
-    key = key_of(request, bundle_sha256)
-    ct = None if is_made(output / case.name, key) else read_case(request)
-    return _Read(key, ct, time.perf_counter() - start)
-
-
 class _Batch:
     """What the cases of one batch share."""
 
-    def __init__(
-        self, output: Path, options: BatchOptions, bundle: Bundle, engines: OpenEngines, report: Reporter
-    ) -> None:
-        self.output, self.options, self.bundle = output, options, bundle
-        self.engines, self.report = engines, report
+    def __init__(self, output: Path, segmenter: Segmenter, report: Reporter) -> None:
+        self.output, self.segmenter, self.report = output, segmenter, report
         self.outcomes: list[Outcome] = []
 
     def note(self, outcome: Outcome) -> None:
@@ -131,53 +79,44 @@ class _Batch:
         if outcome.state == FAILED:
             log.warning("%s was left out: %s", outcome.case, outcome.message)
 
-    def settle(self, case: BatchCase, future: Future[_Read], clock: _Remaining) -> Outcome:
+    def settle(self, case: BatchCase, future: Future[Read], clock: _Remaining) -> Outcome:
         """Make a case's results, or find out why that is not possible."""
         try:
             read = future.result()
             if read.ct is None:
                 clock.passed()
                 return Outcome(case.name, UP_TO_DATE)
-            self._segment(case, read, clock)
+            start = time.perf_counter()
+            self.segmenter.segment(case, self.output, read, clock.reporter(case.name, self.report))
+            clock.worked(time.perf_counter() - start)
             return Outcome(case.name, SEGMENTED)
         except CancelledError:
             raise
-        except SoarsError as error:
-            if self._concerns_all(error):
+        except Exception as error:
+            if isinstance(error, SoarsError) and self._concerns_all(error):
                 raise
-            failed = Outcome(case.name, FAILED, str(error))
-        except MemoryError:
-            failed = Outcome(case.name, FAILED, "not enough memory; close other programs or use a smaller CT")
-        except BrokenExecutor:
-            failed = Outcome(
-                case.name, FAILED, "reading it crashed or ran out of memory; it may be damaged", fault=True
-            )
-        except Exception as error:  # a fault of ours in one case must not cost the others
-            log.debug("internal error in %s", case.name, exc_info=error)
-            failed = Outcome(
-                case.name, FAILED, f"internal error: {type(error).__name__}: {error}", fault=True
-            )
+            failed = failure(case.name, error)
         clock.passed()
         return failed
 
-    def _segment(self, case: BatchCase, read: _Read, clock: _Remaining) -> None:
-        start = time.perf_counter()
-        folder = self.output / case.name
-        overwrite = self.options.overwrite
-        ready = AtHand(self.bundle, read.ct, read.seconds, self.engines)
-        with staged_folder(folder, FILES, overwrite=overwrite, ours=is_own_result) as staging:
-            report = clock.reporter(case.name, self.report)
-            done = segment_case(_request(case, self.options), staging, report, ready)
-            seconds = time.perf_counter() - start
-            write_made(staging, done, Made(case.name, read.key, round(seconds, 3)))
-        clock.worked(time.perf_counter() - start)
-
     def _concerns_all(self, error: SoarsError) -> bool:
         """Whether no other case can do better: the disk is full, or the engine has not run for any case yet."""
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
+        if disk_is_full(error):
             return True
         ran = any(outcome.state != FAILED for outcome in self.outcomes)
         return isinstance(error, BundleError | EngineError) and not ran
+
+
+def failure(case: str, error: Exception) -> Outcome:
+    """What to say of a case that an error has stopped: a sentence, and whether the fault is the program's."""
+    if isinstance(error, SoarsError):
+        return Outcome(case, FAILED, str(error))
+    if isinstance(error, MemoryError):
+        return Outcome(case, FAILED, "not enough memory; close other programs or use a smaller CT")
+    if isinstance(error, BrokenExecutor):
+        return Outcome(case, FAILED, "reading it crashed or ran out of memory; it may be damaged", fault=True)
+    log.debug("internal error in %s", case, exc_info=error)  # ours, and must not cost the other cases
+    return Outcome(case, FAILED, f"internal error: {type(error).__name__}: {error}", fault=True)
 
 
 class _Remaining:

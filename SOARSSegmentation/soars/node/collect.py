@@ -1,0 +1,166 @@
+"""From images to cases: when a series is complete, whether it is known already, and which rule is for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from soars.errors import InputError
+from soars.node.audit import Audit, Reason
+from soars.node.config import Config, Rule
+from soars.node.rules import header_of, holds, values_of
+from soars.node.spool import CT, Record, Spool, State, sha256_of, write_problem
+
+
+class Collector:
+    """Looks through the series that are being received.
+
+    ``quiet_s`` says for how long nothing has come for a series (None: its association is open), ``is_busy`` whether a
+    queued case is being segmented, ``forget`` that a series has left.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        audit: Audit,
+        quiet_s: Callable[[str], float | None],
+        forget: Callable[[str], None],
+        is_busy: Callable[[str], bool],
+    ) -> None:
+        self._config, self._spool, self._audit = config, spool, audit
+        self._quiet_s, self._forget, self._is_busy = quiet_s, forget, is_busy
+
+    def step(self) -> None:
+        """Settle every series for which it is time."""
+        for key in self._spool.cases("receiving"):
+            if not self._is_quiet(key, self._config.complete.quiet_s):
+                continue
+            if self._spool.is_released(key):
+                self._settle(key, "")
+            elif self._is_quiet(key, self._config.complete.give_up_s):
+                self._settle(key, "incomplete")
+
+    def clean(self) -> None:
+        """Forget what has been kept long enough."""
+        for state, days in (
+            ("done", self._config.keep.done_days),
+            ("refused", self._config.keep.done_days),
+            ("failed", self._config.keep.failed_days),
+        ):
+            for case in self._spool.expired(state, days):  # type: ignore[arg-type]
+                self._spool.remove(state, case)  # type: ignore[arg-type]
+                self._audit.note("removed", case, "expired", {"state": state})
+
+    def _is_quiet(self, key: str, seconds: float) -> bool:
+        quiet = self._quiet_s(key)
+        return quiet is not None and quiet >= seconds
+
+    def _settle(self, key: str, reason: Reason) -> None:
+        folder = self._spool.folder("receiving", key)
+        images = {path.name: sha256_of(path) for path in sorted((folder / CT).glob("*.dcm"))}
+        with self._spool.lock:
+            there = {path.name for path in (folder / CT).glob("*.dcm")}
+            if there != images.keys() or not self._is_quiet(key, self._config.complete.quiet_s):
+                return  # more came meanwhile
+            if not images:
+                self._spool.remove("receiving", key)
+                return
+            if not self._join_earlier(key, folder, images):
+                return
+            missing = self._missing(key, images)
+            record = Record(self._new_id(key), self._spool.origin(key), time.time(), images)
+            if reason == "incomplete":
+                message = (
+                    f"the association that sent the series did not end in order; {len(images)} images came: send "
+                    "the series again"
+                )
+            elif missing:
+                reason = "late-images"
+                message = (
+                    f"{len(images)} images came after the series had been contoured and its CT removed, without the "
+                    f"{missing} others: send the whole series again"
+                )
+            else:
+                self._apply_rules(key, folder, record)
+                return
+            self._fail(key, record, reason, message)
+
+    def _join_earlier(self, key: str, folder: Path, images: dict[str, str]) -> bool:
+        """Add what came earlier of the same series and has led to nothing yet; False when all of it is known."""
+        for state, earlier in list(self._spool.of_series(key)):
+            case = earlier.id
+            if state in ("queued", "sending", "done") and images.items() <= earlier.images.items():
+                self._spool.remove("receiving", key)
+                self._forget(key)
+                self._audit.note("duplicate", case, more={"images": len(images), "state": state})
+                return False
+        for state, earlier in list(self._spool.of_series(key)):
+            case = earlier.id
+            for name, sha256 in earlier.images.items():
+                source = self._spool.folder(state, case) / CT / name
+                if name not in images and source.is_file():
+                    os.link(source, folder / CT / name)
+                    images[name] = sha256
+            if state in ("failed", "refused") or (state == "queued" and not self._is_busy(case)):
+                self._spool.remove(state, case)
+                self._audit.note("joined", case, more={"state": state})
+        return True
+
+    def _missing(self, key: str, images: Mapping[str, str]) -> int:
+        """How many images of the series were here and are neither among these nor kept."""
+        known = {name for _, earlier in self._spool.of_series(key) for name in earlier.images}
+        return len(known - images.keys())
+
+    def _apply_rules(self, key: str, folder: Path, record: Record) -> None:
+        first = folder / CT / min(record.images)
+        keys = {name for rule in self._config.rules for name in rule.conditions}
+        try:
+            values = values_of(header_of(first, keys), keys) | asdict(record.origin)
+        except InputError as error:
+            self._fail(key, record, "unreadable", str(error))
+            return
+        except Exception as error:  # whatever the parser raises over a damaged file
+            self._fail(key, record, "unreadable", f"the header is damaged ({type(error).__name__})")
+            return
+        rule = matching(self._config.rules, values)
+        if rule is None:
+            shutil.rmtree(folder / CT, ignore_errors=True)
+            self._audit.note("refused", record.id, "no-rule", {"images": len(record.images)})
+            self._leave(key, record, "refused", reason="no-rule")
+            return
+        more: dict[str, str | int | float] = {
+            "images": len(record.images),
+            "rule": rule.name,
+            **_came(record),
+        }
+        self._audit.note("queued", record.id, more=more)
+        self._leave(key, record, "queued", rule=rule.name)
+
+    def _fail(self, key: str, record: Record, reason: Reason, message: str) -> None:
+        write_problem(self._spool.folder("receiving", key), message)
+        self._audit.note("failed", record.id, reason, {"images": len(record.images)})
+        self._leave(key, record, "failed", reason=reason)
+
+    def _leave(self, key: str, record: Record, state: State, rule: str = "", reason: Reason = "") -> None:
+        self._spool.write("receiving", replace(record, rule=rule, reason=reason), key)
+        self._spool.move(key, "receiving", state, record.id)
+        self._forget(key)
+
+    def _new_id(self, key: str) -> str:
+        taken = {earlier.id for _, earlier in self._spool.of_series(key)}
+        names = (key if number == 1 else f"{key}-{number}" for number in range(1, len(taken) + 2))
+        return next(name for name in names if name not in taken)
+
+
+def matching(rules: tuple[Rule, ...], values: Mapping[str, str]) -> Rule | None:
+    """The first rule whose conditions all hold."""
+    return next((rule for rule in rules if holds(rule.conditions, values)), None)
+
+
+def _came(record: Record) -> dict[str, str]:
+    return {name: value for name, value in asdict(record.origin).items() if value}

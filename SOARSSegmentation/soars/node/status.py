@@ -1,0 +1,129 @@
+"""The node's state for people (``/``), for a supervisor (``/health``) and for Prometheus (``/metrics``)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from soars.errors import InputError
+from soars.node.config import Status
+
+_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """``cases`` by state, ``events`` by (event, reason) since the start; ``problems`` in sentences without patients."""
+
+    cases: Mapping[str, int]
+    events: Mapping[tuple[str, str], int]
+    problems: tuple[str, ...]
+    associations: int
+    used_bytes: int
+    free_bytes: int
+    segmented: int
+    segment_seconds: float
+    uptime_s: float
+
+
+class StatusServer:
+    """Serves what ``look`` gives, until `stop`."""
+
+    def __init__(self, settings: Status, look: Callable[[], Snapshot]) -> None:
+        class Handler(_Handler):
+            snapshot = staticmethod(look)
+
+        try:
+            self._server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+        except OSError as error:
+            raise InputError(
+                f"the health page cannot be at {settings.host}:{settings.port}: {error.strerror or error}"
+            ) from error
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="soars-status", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _TIMEOUT_S
+    server_version = "soars"
+    sys_version = ""
+    snapshot: Callable[[], Snapshot]
+
+    def do_GET(self) -> None:
+        pages = {
+            "/": (page, "text/html"),
+            "/health": (health, "application/json"),
+            "/metrics": (metrics, "text/plain"),
+        }
+        make, kind = pages.get(self.path, (None, ""))
+        if make is None:
+            self.send_error(404)
+            return
+        now = type(self).snapshot()
+        body = make(now).encode()
+        self.send_response(503 if self.path == "/health" and now.problems else 200)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", "default-src 'none'")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not logged."""
+
+
+def health(now: Snapshot) -> str:
+    return json.dumps(
+        {
+            "ok": not now.problems,
+            "problems": now.problems,
+            "cases": dict(now.cases),
+            "uptime_s": round(now.uptime_s),
+        }
+    )
+
+
+def metrics(now: Snapshot) -> str:
+    """Prometheus' text format, version 0.0.4."""
+    lines = ["# TYPE soars_cases gauge"]
+    lines += [f'soars_cases{{state="{state}"}} {count}' for state, count in now.cases.items()]
+    lines.append("# TYPE soars_events_total counter")
+    for (event, reason), count in sorted(now.events.items()):
+        lines.append(f'soars_events_total{{event="{event}",reason="{reason}"}} {count}')
+    for name, kind, value in (
+        ("soars_healthy", "gauge", int(not now.problems)),
+        ("soars_associations", "gauge", now.associations),
+        ("soars_state_bytes", "gauge", now.used_bytes),
+        ("soars_disk_free_bytes", "gauge", now.free_bytes),
+        ("soars_segmented_total", "counter", now.segmented),
+        ("soars_segment_seconds_total", "counter", round(now.segment_seconds, 3)),
+        ("soars_uptime_seconds", "gauge", round(now.uptime_s, 1)),
+    ):
+        lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def page(now: Snapshot) -> str:
+    rows = "".join(f"<tr><td>{escape(state)}</td><td>{count}</td></tr>" for state, count in now.cases.items())
+    events = "".join(
+        f"<tr><td>{escape(event)}</td><td>{escape(reason)}</td><td>{count}</td></tr>"
+        for (event, reason), count in sorted(now.events.items())
+    )
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in now.problems)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>soars serve</title>'
+        f"<h1>{'There are problems' if problems else 'All is well'}</h1><ul>{problems}</ul>"
+        f"<table><caption>Cases</caption>{rows}</table>"
+        f"<table><caption>Since the start</caption>{events}</table>"
+        f"<p>{now.associations} associations open, {now.used_bytes / 1e9:.2f} GB used, "
+        f"{now.free_bytes / 1e9:.1f} GB free</p></html>"
+    )

@@ -1,0 +1,126 @@
+"""What comes by C-STORE from dcmtk becomes a case, once, and what is wrong with it is in the audit log."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pydicom
+import pytest
+from running_node import running_node
+
+# A node and a sender are started for each test; each waits until no more can come.
+pytestmark = [pytest.mark.usefixtures("storescu"), pytest.mark.slow]
+
+
+def test_everything_at_once(bundle: Path, ct, tmp_path: Path) -> None:
+    """Three patients at once, two of them interleaved in one association; a duplicate; an MR; a damaged slice; a series
+    whose sender breaks off; another body part; a stranger. One run, since a node has to bear them together."""
+    anna, berta, clara = ct("anna"), ct("berta"), ct("clara")
+    broken_off, belly = ct("dora"), ct("emil", "Abdomen")
+    mr = tmp_path / "mr.dcm"
+    ds = pydicom.dcmread(anna[0])
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+    ds.Modality = "MR"
+    ds.save_as(mr)
+    damaged = list(ct("fritz"))
+    ds = pydicom.dcmread(damaged[20])
+    ds.PixelData = ds.PixelData[:-1000]
+    damaged[20] = tmp_path / "damaged.dcm"
+    ds.save_as(damaged[20])
+
+    with running_node(tmp_path, bundle, listen={"callers": ["SCANNER", "PACS"]}) as node:
+        interleaved = [file for pair in zip(anna, reversed(berta), strict=True) for file in pair]
+        running = [
+            node.sending(interleaved),
+            node.sending(clara[::-1], calling="PACS"),
+            node.sending(damaged),
+        ]
+        assert node.send(broken_off[:20], "--abort") == 0
+        assert node.send(belly) == 0
+        assert node.send([mr]) != 0, "an MR is refused"
+        assert node.send(anna, calling="STRANGER") != 0 and node.send(anna, called="OTHER") != 0
+        assert [one.wait(120) for one in running] == [0, 0, 0]
+        node.wait_for(lambda: node.counts() == {"done": 3, "failed": 2, "refused": 1}, "all are settled")
+        assert node.send(anna) == 0, "a duplicate is taken, as its sender cannot know"
+        node.wait_for(lambda: bool(node.audit("duplicate")), "the duplicate is told")
+        assert node.counts() == {"done": 3, "failed": 2, "refused": 1}
+
+        by_reason = {(r["event"], r.get("reason", "")): r for r in node.audit()}
+        for expected in (
+            ("failed", "unreadable"),
+            ("failed", "incomplete"),
+            ("refused", "no-rule"),
+            ("image-refused", "no-ct"),
+            ("association-refused", "calling-title"),
+            ("association-refused", "called-title"),
+            ("association-broken", ""),
+        ):
+            assert expected in by_reason, expected
+        assert by_reason["association-refused", "calling-title"]["calling"] == "STRANGER"
+        assert sorted(r["images"] for r in node.audit("queued")) == [50, 50, 50, 50]
+        assert len(node.audit("segmented")) == 3
+
+        # What was contoured is the CT that was sent, with the contours on its own slices.
+        studies = set()
+        for case in node.cases()["done"]:
+            results = node.state / "done" / case / "results"
+            rtstruct = pydicom.dcmread(results / "rtstruct.dcm")
+            assert {roi.ROIName for roi in rtstruct.StructureSetROISequence} >= {"Brainstem", "SpinalCord"}
+            studies.add(str(rtstruct.StudyInstanceUID))
+            assert not (node.state / "done" / case / "ct").exists(), (
+                "the CT of a case that is done is not kept"
+            )
+        assert studies == {str(pydicom.dcmread(files[0]).StudyInstanceUID) for files in (anna, berta, clara)}
+
+        # Nobody is named: neither in the log, nor in names of files, nor on the pages.
+        said = (
+            json.dumps(node.audit()) + node.get("/") + node.get("/health") + node.get("/metrics") + node.log()
+        )
+        said += " ".join(str(path) for path in node.state.rglob("*"))
+        uids = {str(pydicom.dcmread(files[0])[k].value) for files in (anna, broken_off) for k in
+                ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}  # fmt: skip
+        for secret in ("anna", "Secret", "dora", "fritz", "Neck planning", *uids):
+            assert secret not in said, secret
+        problems = [p.read_text() for p in sorted(node.state.glob("failed/*/problem.txt"))]
+        assert any("send the series again" in text for text in problems)
+        assert 'soars_cases{state="done"} 3' in node.get("/metrics")
+        assert node.stop() == 130
+
+
+def test_the_rest_of_a_broken_series_completes_it(bundle: Path, ct, tmp_path: Path) -> None:
+    files = ct("anna")
+    with running_node(tmp_path, bundle) as node:
+        node.send(files[:30], "--abort")
+        node.wait_for(lambda: node.counts() == {"failed": 1}, "it is given up")
+        assert node.audit("failed")[0]["reason"] == "incomplete"
+        node.send(files[25:])
+        node.wait_for(lambda: node.counts() == {"done": 1}, "the parts are joined")
+        assert node.audit("queued")[0]["images"] == len(files)
+
+
+def test_a_full_disk_and_a_full_queue_are_told_to_the_sender(bundle: Path, ct, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    with running_node(tmp_path / "disk", bundle, limits={"free_gb": 0, "disk_gb": 0.0001}) as node:
+        assert node.send(ct("anna")) != 0
+        node.wait_for(lambda: bool(node.audit("image-refused")), "it is told")
+        assert {record["reason"] for record in node.audit("image-refused")} == {"disk-full"}
+    (tmp_path / "queue").mkdir()
+    slow = {"quiet_s": 600, "give_up_s": 600}
+    with running_node(tmp_path / "queue", bundle, limits={"free_gb": 0, "cases": 1}, complete=slow) as node:
+        assert node.send(ct("anna")) == 0
+        assert node.send(ct("berta")) != 0
+        assert {record["reason"] for record in node.audit("image-refused")} == {"queue-full"}
+
+
+def test_two_hundred_associations_are_taken_in_bounded_time(bundle: Path, ct, tmp_path: Path) -> None:
+    """Each an association of its own, ten at a time; the slices of four series, dealt out like cards."""
+    series = [ct(name, "Abdomen") for name in ("a", "b", "c", "d")]
+    hands = [file for slices in zip(*series, strict=True) for file in slices]
+    assert len(hands) == 200
+    with running_node(tmp_path, bundle, complete={"quiet_s": 2}) as node, ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(lambda file: node.send([file]), hands)) == [0] * 200
+        node.wait_for(lambda: node.counts() == {"refused": 4}, "all are settled", seconds=60)
+        assert [record["images"] for record in node.audit("refused")] == [50] * 4
+        assert "soars_associations 0" in node.get("/metrics")

@@ -1,0 +1,174 @@
+"""A case is in exactly one folder, whenever the node is killed: at every rename and every flush of its way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from soars.errors import InputError
+from soars.node.audit import Audit
+from soars.node.collect import Collector
+from soars.node.config import Config, read_config
+from soars.node.spool import CT, STATES, Origin, Spool
+
+
+class Killed(BaseException):
+    """As a process that is killed: no clean-up of errors runs for it."""
+
+
+def settings(folder: Path) -> Config:
+    path = folder / "node.yaml"
+    path.write_text("schema: 1\nstate: state\ncomplete: {quiet_s: 0, give_up_s: 0}\nrules: [{name: all}]\n")
+    return read_config(path)
+
+
+def receive(spool: Spool, files: list[Path]) -> str:
+    key = ""
+    for path in files:
+        ds_uid = path.stem
+        key = spool.keep_image("1.2.3", ds_uid, [path.read_bytes()], Origin("SOARS", "SCANNER"))
+    spool.release(key)
+    return key
+
+
+def collector(config: Config, spool: Spool) -> Collector:
+    audit = Audit(config.state / "audit")
+    return Collector(config, spool, audit, lambda key: 1.0, lambda key: None, lambda case: False)
+
+
+def places(spool: Spool) -> list[tuple[str, str]]:
+    return [(state, case) for state in STATES for case in spool.cases(state)]
+
+
+def let_go(spool: Spool) -> None:
+    """What the system does for a process that is gone."""
+    spool._only_one.close()
+
+
+def test_killed_at_any_step_a_series_is_queued_once(ct, tmp_path: Path, monkeypatch) -> None:
+    files = ct("anna")[:4]
+    real_rename, real_fsync = os.rename, os.fsync
+    for step in range(100):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        config = settings(folder)
+        spool = Spool(config.state)
+        acknowledged: list[Path] = []
+        left = step
+
+        def once(real, *arguments):
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise Killed
+            return real(*arguments)
+
+        monkeypatch.setattr(os, "rename", lambda *a, once=once: once(real_rename, *a))
+        monkeypatch.setattr(os, "fsync", lambda *a, once=once: once(real_fsync, *a))
+        survived = True
+        try:
+            for path in files:
+                receive(spool, [path])
+                acknowledged.append(path)
+            collector(config, spool).step()
+        except Killed:
+            survived = False
+        monkeypatch.undo()
+        let_go(spool)
+
+        again = Spool(config.state)
+        kept = {p.name for p in config.state.glob("*/*/ct/*.dcm")}
+        assert {f"{again.pseudonym(p.stem)}.dcm" for p in acknowledged} <= kept, (
+            "what was acknowledged is there"
+        )
+        receive(again, files)  # the sender repeats all of it
+        collector(config, again).step()
+        assert [state for state, _ in places(again)] == ["queued"], step
+        ((_, case),) = places(again)
+        assert len(list((again.folder("queued", case) / CT).iterdir())) == 4
+        assert list((config.state / "incoming").iterdir()) == []
+        let_go(again)
+        if survived:
+            break
+    else:
+        pytest.fail("the way has no end")
+    assert step > 15
+
+
+def test_a_full_disk_while_an_image_is_written_leaves_nothing(ct, tmp_path: Path, monkeypatch) -> None:
+    spool = Spool(tmp_path / "state")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        receive(spool, ct("anna")[:1])
+    monkeypatch.undo()
+    assert places(spool) == [] and list((spool.home / "incoming").iterdir()) == []
+
+
+def test_another_image_by_the_same_identifier_is_refused(ct, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "state")
+    first, second = (path.read_bytes() for path in ct("anna")[:2])
+    key = spool.keep_image("1.2", "1.2.1", [first], Origin())
+    spool.keep_image("1.2", "1.2.1", [first], Origin())
+    with pytest.raises(FileExistsError):
+        spool.keep_image("1.2", "1.2.1", [second], Origin())
+    (kept,) = (spool.folder("receiving", key) / CT).iterdir()
+    assert kept.read_bytes() == first
+
+
+def test_more_images_of_a_case_that_is_done_make_another_case(ct, tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    spool = Spool(config.state)
+    files = ct("anna")
+    key = receive(spool, files[:10])
+    collector(config, spool).step()
+    for state, before in (("queued", None), ("sending", "queued"), ("done", "sending")):
+        if before is not None:
+            spool.move(key, before, state)  # type: ignore[arg-type]
+        if state == "done":
+            shutil.rmtree(spool.folder("done", key) / CT)
+        receive(spool, files[:10])
+        collector(config, spool).step()
+        assert places(spool) == [(state, key)], "what is known is a duplicate in every state"
+    receive(spool, files[10:])
+    collector(config, spool).step()
+    assert places(spool) == [("done", key), ("failed", f"{key}-2")], "the earlier images are not kept"
+    receive(spool, files)
+    collector(config, spool).step()
+    assert places(spool) == [("queued", f"{key}-2"), ("done", key)], "all of them together are a new case"
+
+
+def test_one_state_folder_has_one_node(tmp_path: Path) -> None:
+    first = Spool(tmp_path / "state")
+    with pytest.raises(InputError, match="another node is running"):
+        Spool(tmp_path / "state")
+    let_go(first)
+    second = Spool(tmp_path / "state")
+    assert second.pseudonym("1.2.3") == first.pseudonym("1.2.3"), "pseudonyms survive"
+    assert (tmp_path / "state" / "secret").stat().st_mode & 0o777 == 0o600
+    other = Spool(tmp_path / "other")
+    assert other.pseudonym("1.2.3") != first.pseudonym("1.2.3")
+
+
+def test_what_was_kept_long_enough_is_forgotten(ct, tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    spool = Spool(config.state)
+    receive(spool, ct("anna")[:3])
+    look = collector(config, spool)
+    look.step()
+    ((_, case),) = places(spool)
+    spool.move(case, "queued", "done")
+    look.clean()
+    assert places(spool) == [("done", case)]
+    assert spool.expired("done", days=-1 / 86400) == [case]
+    time.sleep(0.01)
+    object.__setattr__(config.keep, "done_days", 0.0)
+    look.clean()
+    assert places(spool) == []
