@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from soars.cli import main
-from soars.dicom.seg_read import read_seg
+from soars.dicom.seg.read import read_seg
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.formats.reading import read_structures

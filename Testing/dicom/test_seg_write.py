@@ -9,8 +9,8 @@ import pydicom
 import pytest
 
 from soars.ct.series import read_series
-from soars.dicom.seg_read import read_seg
-from soars.dicom.seg_write import write_seg
+from soars.dicom.seg.read import read_seg
+from soars.dicom.seg.write import write_seg
 from soars.errors import InputError
 from soars.structures import Geometry, StructureInfo, StructureSet
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydicom.uid import RTStructureSetStorage
 
 from soars.ct.dicom_files import CT_IMAGE, MOST_FILES, is_dicom, read_dataset, read_header
-from soars.dicom.seg_read import LABEL_MAP, SEGMENTATION
+from soars.dicom.seg.read import LABEL_MAP, SEGMENTATION
 from soars.errors import InputError
 
 _STRUCTURES = (RTStructureSetStorage, SEGMENTATION, LABEL_MAP)

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from soars.dicom.rtstruct import write_rtstruct
-from soars.dicom.seg_write import write_seg
+from soars.dicom.seg.write import write_seg
 from soars.errors import BundleError, EngineError, InputError, SoarsError
 from soars.node.audit import Audit, Reason
 from soars.node.config import Config, Destination, Rule

@@ -22,7 +22,7 @@ from soars.ct.series import CtSeries
 from soars.dicom.document import add_patient_and_study, copied, slice_origins
 from soars.dicom.provenance import MANUFACTURER, MODEL_TAG, code_item, dicom_text
 from soars.dicom.rtstruct_write import SERIES_DESCRIPTION, check_reference
-from soars.dicom.seg_read import D50, SEGMENTATION, TO_RGB
+from soars.dicom.seg.read import D50, SEGMENTATION, TO_RGB
 from soars.dicom.write import IMPLEMENTATION_UID
 from soars.errors import InputError
 from soars.files import replacing_file
@@ -217,7 +217,7 @@ def _dimension(organization: str, pointer: int, group: int) -> Dataset:
 
 
 def _cielab(colour: Colour) -> list[int]:
-    """RGB (sRGB) as DICOM's 16-bit CIELab (PS3.3 C.10.7.1.1); what `soars.dicom.seg_read` undoes."""
+    """RGB (sRGB) as DICOM's 16-bit CIELab (PS3.3 C.10.7.1.1); what `soars.dicom.seg.read` undoes."""
     rgb = np.array(colour) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     t = np.linalg.solve(TO_RGB, linear) / D50
