@@ -10,7 +10,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed, wait
+from dataclasses import dataclass
 from typing import TypeVar
+
+from soars.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,6 +41,23 @@ def in_processes(
             yield futures[future], future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why an item was left out by `or_left_out`."""
+
+    why: str
+
+
+def or_left_out(work: Callable[[Item], Result], item: Item) -> Result | LeftOut:
+    """``work(item)``, or why bad input or a lack of memory prevents it: for many cases of which one may be damaged."""
+    try:
+        return work(item)
+    except InputError as error:
+        return LeftOut(str(error))
+    except MemoryError:
+        return LeftOut("not enough memory")
 
 
 def one_ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Future[Result]]]:

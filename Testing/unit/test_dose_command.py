@@ -147,6 +147,28 @@ def test_folders_of_cases(patient: Path, tmp_path: Path) -> None:
         assert main([*command, "--plot", str(tmp_path / "boxes.svg")]) == 0
 
 
+def test_one_damaged_case_of_several_can_be_left_out(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    geometry = Geometry.of(read_series(patient / "ct")[0])
+    for side in ("dose", "reference", "substitute"):
+        (tmp_path / side).mkdir()
+    for case in ("one", "two"):
+        (tmp_path / "dose" / f"{case}.dcm").write_bytes((patient / "dose.dcm").read_bytes())
+        for side in ("reference", "substitute"):
+            write_seg_nrrd(_organs(geometry), tmp_path / side / f"{case}.seg.nrrd")
+    (tmp_path / "dose" / "two.dcm").write_bytes((patient / "dose.dcm").read_bytes()[:2000])
+    command = ["dose", "--progress", "none", "--processes", "1", "--csv", str(tmp_path / "doses.csv")]
+    for side in ("dose", "reference", "substitute"):
+        command += [f"--{side}", str(tmp_path / side)]
+    assert main(command) == 2
+    assert not (tmp_path / "doses.csv").exists()
+    capsys.readouterr()
+    assert main([*command, "--leave-out"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1 of 2 cases were left out: two")
+    assert {row["case"] for row in _rows(tmp_path / "doses.csv")} == {"one"}
+
+
 def test_dvhs_are_drawn(patient: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert main(_command(patient, "--plot", str(tmp_path / "dvh.png"))) == 0

@@ -144,6 +144,23 @@ def test_several_processes_give_the_same_as_one(cohort: tuple[Path, Path], tmp_p
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_one_damaged_case_of_several_can_be_left_out(
+    cohort: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], processes: str
+) -> None:
+    predictions, references = cohort
+    (predictions / "case3.seg.nrrd").write_bytes(b"NRRD0004\n")
+    command = ["evaluate", str(predictions), str(references), "--csv", str(tmp_path / "scores.csv")]
+    assert main([*command, "--processes", processes]) == 2
+    assert not (tmp_path / "scores.csv").exists(), "without being asked, nothing is written"
+    capsys.readouterr()
+    assert main([*command, "--processes", processes, "--leave-out"]) == 2
+    said = capsys.readouterr()
+    assert "warning: left out: case case3: " in said.err and "Brainstem" in said.out
+    assert said.err.splitlines()[-1].endswith("1 of 3 cases were left out: case3")
+    assert {row["case"] for row in _rows(tmp_path / "scores.csv")} == {"case1", "case2"}
+
+
 def test_the_rule_of_han_seg_gives_a_missing_organ_a_distance(
     cohort: tuple[Path, Path], tmp_path: Path
 ) -> None:

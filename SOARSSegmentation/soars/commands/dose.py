@@ -8,12 +8,14 @@ from pathlib import Path
 
 from soars.commands.options import (
     add_empty_option,
+    add_leave_out_option,
     add_organs_option,
     add_overwrite_option,
     add_processes_option,
     add_progress_option,
     add_series_option,
     check_outputs,
+    complain_of,
     organ_names,
     processes,
 )
@@ -106,6 +108,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "interpolated between slices, as Eclipse does (default: %(default)s)",
     )
     add_empty_option(parser)
+    add_leave_out_option(parser)
     add_processes_option(parser)
     add_overwrite_option(parser, "tables and pictures of an earlier run")
     add_progress_option(parser)
@@ -150,8 +153,16 @@ def run(args: argparse.Namespace) -> int:
         args.dose, args.reference, args.substitute, args.ct, series=args.series, add=args.sum
     )
     with reporting(args.progress) as report:
-        cases = compare_cases(found, options, processes=processes(args.processes), progress=report)
+        left_out: dict[str, str] = {}
+        cases = compare_cases(
+            found,
+            options,
+            processes=processes(args.processes),
+            progress=report,
+            left_out=left_out if args.leave_out else None,
+        )
         if not any(case.differences for case in cases):
+            complain_of(left_out, len(found))
             raise InputError("none of the requested organs is in the reference")
         for case in cases:
             for warning in case.warnings:
@@ -177,4 +188,5 @@ def run(args: argparse.Namespace) -> int:
         if constraints:
             parts.append(verdicts_text(verdicts) if verdicts else "None of the organs has a constraint.")
         print("\n\n".join(parts))
+    complain_of(left_out, len(found))
     return 0

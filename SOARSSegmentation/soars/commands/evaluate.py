@@ -8,12 +8,14 @@ from pathlib import Path
 
 from soars.commands.options import (
     add_empty_option,
+    add_leave_out_option,
     add_organs_option,
     add_overwrite_option,
     add_processes_option,
     add_progress_option,
     add_series_option,
     check_outputs,
+    complain_of,
     organ_names,
     processes,
 )
@@ -76,6 +78,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "(default: %(default)s)",
     )
     add_empty_option(parser)
+    add_leave_out_option(parser)
     add_processes_option(parser)
     add_overwrite_option(parser, "tables and pictures of an earlier run")
     add_progress_option(parser)
@@ -117,8 +120,16 @@ def run(args: argparse.Namespace) -> int:
         ):
             if names:
                 log.warning("without a %s, left out: %s", side, ", ".join(names))
-        cases = evaluate_cases(pairing.pairs, options, processes=processes(args.processes), progress=report)
+        left_out: dict[str, str] = {}
+        cases = evaluate_cases(
+            pairing.pairs,
+            options,
+            processes=processes(args.processes),
+            progress=report,
+            left_out=left_out if args.leave_out else None,
+        )
         if not any(case.scores for case in cases):
+            complain_of(left_out, len(pairing.pairs))
             raise InputError("none of the requested organs is on either side")
         if args.missing == "han-seg":
             cases = han_seg_rule({"prediction": cases})["prediction"]
@@ -140,4 +151,5 @@ def run(args: argparse.Namespace) -> int:
         report(Progress("done", 1, 1))
     if args.progress != "json":
         print(summary_text(summary, args.definition))
+    complain_of(left_out, len(pairing.pairs))
     return 0

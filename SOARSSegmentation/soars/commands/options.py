@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from soars.devices import EXPECTED, is_device
@@ -102,6 +102,22 @@ def add_empty_option(parser: argparse.ArgumentParser) -> None:
         "template or a names file for a whole study; absent, the organ is known not to be there, so that "
         "a predicted one is wrong (default: %(default)s)",
     )
+
+
+def add_leave_out_option(parser: argparse.ArgumentParser) -> None:
+    """``--leave-out``: of many cases, those that cannot be used are reported, and the exit code is 2 at the end."""
+    parser.add_argument(
+        "--leave-out",
+        action="store_true",
+        help="of several cases, leave out those that cannot be read or compared instead of stopping at the first: the "
+        "others are written, those are warnings, and the exit code is 2",
+    )
+
+
+def complain_of(left_out: Mapping[str, str], of: int) -> None:
+    """Raise `InputError` when cases were left out, after everything else is written."""
+    if left_out:
+        raise InputError(f"{len(left_out)} of {of} cases were left out: {', '.join(left_out)}")
 
 
 def add_overwrite_option(parser: argparse.ArgumentParser, what: str) -> None:

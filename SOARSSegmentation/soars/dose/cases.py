@@ -15,7 +15,7 @@ from soars.dose.sampling import DEFAULT_SAMPLING
 from soars.errors import InputError
 from soars.formats.labelmap import image_stem
 from soars.metrics.cases import CasePair, find_pairs, read_pair, without_undrawn
-from soars.parallel import in_processes
+from soars.parallel import LeftOut, in_processes, or_left_out
 from soars.progress import Progress, Reporter, ignore
 
 log = logging.getLogger(__name__)
@@ -134,16 +134,23 @@ def compare_cases(
     *,
     processes: int = 1,
     progress: Reporter = ignore,
+    left_out: dict[str, str] | None = None,
 ) -> list[CaseDose]:
     """`compare_case` of every case, in their order, on ``processes`` processors; raises the first error, with the
-    case."""
+    case, or, with ``left_out``, notes there by case why it was left out."""
     results: dict[int, CaseDose] = {}
     progress(Progress("dose", 0, len(cases)))
     work = partial(_named, options=options, threads=processes if len(cases) == 1 else 1)
-    for done, (index, result) in enumerate(in_processes(work, cases, processes), start=1):
-        results[index] = result
-        progress(Progress("dose", done, len(cases), result.case))
-    return [results[index] for index in range(len(cases))]
+    tried = partial(or_left_out, work) if left_out is not None else work
+    for done, (index, result) in enumerate(in_processes(tried, cases, processes), start=1):
+        if isinstance(result, LeftOut):
+            assert left_out is not None
+            left_out[cases[index].case] = result.why
+            log.warning("left out: %s", result.why)
+        else:
+            results[index] = result
+        progress(Progress("dose", done, len(cases), cases[index].case))
+    return [results[index] for index in sorted(results)]
 
 
 def _named(case: DoseCase, options: DoseOptions, threads: int) -> CaseDose:

@@ -13,7 +13,7 @@ from soars.metrics.cases import CasePair, read_pair, without_undrawn
 from soars.metrics.distances import DEFAULT_DEFINITION
 from soars.metrics.scores import OrganScore, score_structures
 from soars.metrics.tolerances import Tolerance
-from soars.parallel import in_processes
+from soars.parallel import LeftOut, in_processes, or_left_out
 from soars.progress import Progress, Reporter, ignore
 
 log = logging.getLogger(__name__)
@@ -69,18 +69,25 @@ def evaluate_cases(
     *,
     processes: int = 1,
     progress: Reporter = ignore,
+    left_out: dict[str, str] | None = None,
 ) -> list[CaseScores]:
     """`evaluate_case` of every pair, in their order, on ``processes`` processors; raises the first error, naming
-    the case."""
+    the case, or, with ``left_out``, notes there by case why it was left out."""
     results: dict[int, CaseScores] = {}
     progress(Progress("evaluate", 0, len(pairs)))
     work = partial(_named, options=options, threads=processes if len(pairs) == 1 else 1)
-    for done, (index, result) in enumerate(in_processes(work, pairs, processes), start=1):
-        results[index] = result
-        for warning in result.warnings:
-            log.warning("%s: %s", result.case, warning)
-        progress(Progress("evaluate", done, len(pairs), result.case))
-    return [results[index] for index in range(len(pairs))]
+    tried = partial(or_left_out, work) if left_out is not None else work
+    for done, (index, result) in enumerate(in_processes(tried, pairs, processes), start=1):
+        if isinstance(result, LeftOut):
+            assert left_out is not None
+            left_out[pairs[index].case] = result.why
+            log.warning("left out: %s", result.why)
+        else:
+            results[index] = result
+            for warning in result.warnings:
+                log.warning("%s: %s", result.case, warning)
+        progress(Progress("evaluate", done, len(pairs), pairs[index].case))
+    return [results[index] for index in sorted(results)]
 
 
 def _named(pair: CasePair, options: EvaluateOptions, threads: int) -> CaseScores:
