@@ -15,6 +15,15 @@ from soars.structures import StructureSet
 
 ORGANS = ("Parotid_L", "Brainstem", "Glnd_Submand_R", "Eye_L")
 """A large and a small gland, an organ in the middle, and a ball."""
+KINDS = {
+    "hole": {"hole"},
+    "notch": {"flat_face"},
+    "missing slice": {"gap"},
+    "doubled": {"volume", "asymmetry"},
+    "swapped": {"wrong_side"},
+    "cut by edge": {"cut_off"},
+}
+"""Which findings are right for a kind of fault."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from tiny_bundle import FOUND, patient, write_tiny_bundle
 
 from soars.bundle.store import load_bundle
 from soars.errors import InputError
+from soars.findings.evidence import Evidence
 from soars.findings.review import read_review
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
@@ -40,11 +43,70 @@ def test_a_curve_never_falls_however_the_samples_lie() -> None:
         assert min(curve.low) >= 0 and max(curve.high) <= 1
 
 
+def _sample(case: int, organ: str, confidence: float, dsc: float, **more: float) -> Sample:
+    return Sample(f"p{case}", organ, Evidence(confidence, more.pop("company", 0.8), **more), dsc)
+
+
 def test_an_organ_with_few_samples_gets_no_curve() -> None:
-    rows = [Sample(f"p{i}", "Brainstem", 0.5 + i / 100, 0.6) for i in range(8)]
-    rows += [Sample(f"p{i}", "Larynx", 0.5, 0.6) for i in range(7)]
+    rows = [_sample(i, "Brainstem", 0.5 + i / 100, 0.6) for i in range(8)]
+    rows += [_sample(i, "Larynx", 0.5, 0.6) for i in range(7)]
     calibration = review.fit_calibration(rows)
     assert set(calibration.curves) == {"Brainstem"} and calibration.patients == 8
+
+
+def _cohort(patients: int, seed: int) -> list[Sample]:
+    """DSC = 0.2 + 0.6 company + 0.2 confidence - 0.05 volume, 0.1 less for the larynx; place says nothing."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for case in range(patients):
+        company = rng.uniform(0.5, 0.95)
+        for organ in ("Brainstem", "Larynx", "Parotid_L", "Parotid_R"):
+            confidence, volume, place = rng.uniform(0.5, 0.95), rng.exponential(1.0), rng.exponential(1.0)
+            dsc = 0.2 + 0.6 * company + 0.2 * confidence - 0.05 * volume - 0.1 * (organ == "Larynx")
+            noise = rng.normal(0, 0.02)
+            rows.append(
+                _sample(case, organ, confidence, dsc + noise, company=company, volume=volume, place=place)
+            )
+    return rows
+
+
+def test_a_score_finds_what_the_dsc_depends_on() -> None:
+    score = review.fit_score(_cohort(80, 1), 1.0)
+    assert score.weights["company"] == pytest.approx(0.6, abs=0.06)
+    assert score.weights["confidence"] == pytest.approx(0.2, abs=0.05)
+    assert score.weights["volume"] == pytest.approx(-0.05, abs=0.01)
+    assert abs(score.weights.get("place", 0.0)) < 0.01
+    others = np.mean([score.organs[organ] for organ in ("Brainstem", "Parotid_L", "Parotid_R")])
+    assert score.organs["Larynx"] - others == pytest.approx(-0.1, abs=0.02)
+
+
+def test_a_weight_never_has_the_wrong_sign() -> None:
+    """Twelve patients in whom, by chance or by bad references, the surest contours are the worst."""
+    rng = np.random.default_rng(3)
+    rows = [
+        _sample(case, "Brainstem", c := rng.uniform(0.5, 0.9), 1.2 - c, volume=v, place=v)
+        for case in range(12)
+        for v in [rng.uniform(0, 3)]
+    ]
+    weights = review.fit_score(rows, 1.0).weights
+    assert "confidence" not in weights and all(weights.get(k, 0) <= 0 for k in ("volume", "place"))
+
+
+def test_patients_that_the_fit_has_not_seen_come_in_the_right_order() -> None:
+    calibration = review.fit_calibration(_cohort(30, 4))
+    new = _cohort(40, 5)
+    expected = [calibration.expected(row.organ, row.evidence) for row in new]
+    values = [e.value for e in expected if e is not None]
+    assert len(values) == len(new) and spearmanr(values, [row.dsc for row in new])[0] > 0.9
+    inside = [e.low <= row.dsc <= e.high for e, row in zip(expected, new, strict=True) if e is not None]
+    assert 0.6 < np.mean(inside) < 0.97
+
+
+def test_a_reference_that_lies_elsewhere_does_not_spoil_the_score() -> None:
+    rows = _cohort(40, 6)
+    spoilt = [replace(row, dsc=0.0) if row.case == "p7" else row for row in rows]
+    good, bad = review.fit_score(rows, 3.0).weights, review.fit_score(spoilt, 3.0).weights
+    assert bad["company"] > 0.5 * good["company"] and bad["volume"] < 0.5 * good["volume"]
 
 
 def _balls(seed: int) -> StructureSet:
@@ -96,7 +158,7 @@ def test_samples_are_contours_against_the_readers(tmp_path: Path) -> None:
     bundle = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
     samples = list(review.collect_samples(bundle, _cases(1), "onnxruntime"))
     assert [s.organ for s in samples] == list(FOUND)
-    assert all(s.dsc > 0.85 and 0.3 < s.confidence <= 1 for s in samples)
+    assert all(s.dsc > 0.85 and 0.3 < s.evidence.confidence <= 1 for s in samples)
 
 
 def test_a_bundle_gets_its_tables_and_keeps_all_else(

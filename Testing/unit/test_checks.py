@@ -16,15 +16,6 @@ from soars.findings.norms import Norms, Spread
 from soars.phantom import make_phantom
 from soars.structures import Geometry, StructureSet
 
-KINDS = {
-    "hole": {"hole"},
-    "notch": {"flat_face"},
-    "missing slice": {"gap"},
-    "doubled": {"volume", "asymmetry"},
-    "swapped": {"wrong_side"},
-    "cut by edge": {"cut_off"},
-}
-
 
 @pytest.fixture(scope="module", params=[500])
 def good(request: pytest.FixtureRequest) -> tuple[StructureSet, Midline]:
@@ -52,7 +43,7 @@ def test_a_planted_fault_is_found_in_its_place(
         organ = "Lens_L"
     fault = plant(structures, organ)
     found = [f for f in planted.findings_of(fault.structures, midline) if f.organ in fault.organs]
-    right = [f for f in found if f.kind in KINDS[fault.kind]]
+    right = [f for f in found if f.kind in planted.KINDS[fault.kind]]
     assert right, f"{fault.kind} in {organ}: {[f.sentence() for f in found]}"
     assert min(planted.distance_mm(fault, f) for f in right) <= 10
 

@@ -22,6 +22,7 @@ from soars.cascade.windows import ProbabilityMap, Step
 from soars.catalogue import CATALOGUE
 from soars.errors import CancelledError
 from soars.findings.checks import check_contours, unsure_findings
+from soars.findings.evidence import evidence_of
 from soars.findings.finding import CHECK, ExpectedDsc, Finding, Locator
 from soars.findings.review import ReviewTables
 from soars.networks.names import BRANCHES, Branch
@@ -176,8 +177,9 @@ def _expect(
         name: soft_dice(structures, name, soft[name]) for name in structures.names if name in soft
     }
     if tables.calibration is not None:
-        for name, confidence in result.confidence.items():
-            expected = tables.calibration.expected(name, confidence)
+        evidence = evidence_of(structures, result.confidence, tables.norms)
+        for name, known in evidence.items():
+            expected = tables.calibration.expected(name, known)
             if expected is not None:
                 result.expected_dsc[name] = expected
     result.findings += unsure_findings(structures, result.expected_dsc, locator)

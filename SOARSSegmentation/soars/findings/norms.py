@@ -86,16 +86,41 @@ def norm_findings(structures: StructureSet, norms: Norms, locator: Locator) -> I
         yield from _place(name, centres, norms, locator)
 
 
-def _volume(structures: StructureSet, name: str, norms: Norms, locator: Locator) -> Iterator[Finding]:
+def volume_off(structures: StructureSet, name: str, norms: Norms) -> float | None:
+    """By how many standard deviations an organ is larger than in the cohort; None where there is no norm."""
     spread = norms.volume.get(name)
-    if spread is None or spread.patients < LEAST_PATIENTS:
+    if spread is None or spread.patients < LEAST_PATIENTS or name in LONG_ORGANS:
+        return None
+    volume = structures.volume_cc(name)
+    return float((np.log(volume) - spread.mean[0]) / max(spread.sd[0], LEAST_SD_LOG))
+
+
+def place_off(name: str, centres: Mapping[str, np.ndarray], norms: Norms) -> tuple[float, float]:
+    """By how many standard deviations an organ is not in its place, and by how many mm; (0, 0) without norms.
+
+    It is off when it lies far from its place to three in four of the others that it can be compared with.
+    """
+    shifts = []
+    for other, centre in centres.items():
+        spread = norms.place.get((name, other))
+        if spread is None or spread.patients < LEAST_PATIENTS:
+            continue
+        shift = centres[name] - centre - spread.mean
+        sd = np.maximum(spread.sd, LEAST_SD_MM)
+        shifts.append((float(np.abs(shift / sd).max()), shift))
+    if len(shifts) < 2:
+        return 0.0, 0.0
+    off = float(np.quantile([s for s, _ in shifts], 0.25, method="lower"))
+    return off, float(np.linalg.norm(np.median([shift for _, shift in shifts], axis=0)))
+
+
+def _volume(structures: StructureSet, name: str, norms: Norms, locator: Locator) -> Iterator[Finding]:
+    off = volume_off(structures, name, norms)
+    if off is None or abs(off) < FAR_SD:
         return
     volume = structures.volume_cc(name)
-    off = (np.log(volume) - spread.mean[0]) / max(spread.sd[0], LEAST_SD_LOG)
-    if abs(off) < FAR_SD:
-        return
     severity = SERIOUS if abs(off) >= SERIOUS_SD else CHECK
-    usual = float(np.exp(spread.mean[0]))
+    usual = float(np.exp(norms.volume[name].mean[0]))
     yield _volume_finding(
         structures,
         locator,
@@ -121,21 +146,9 @@ def _volume_finding(
 
 
 def _place(name: str, centres: Mapping[str, np.ndarray], norms: Norms, locator: Locator) -> Iterator[Finding]:
-    """The organ is off when it lies far from its place to three in four of the others that it can be compared with."""
-    shifts = []
-    for other, centre in centres.items():
-        spread = norms.place.get((name, other))
-        if spread is None or spread.patients < LEAST_PATIENTS:
-            continue
-        shift = centres[name] - centre - spread.mean
-        sd = np.maximum(spread.sd, LEAST_SD_MM)
-        shifts.append((float(np.abs(shift / sd).max()), shift))
-    if len(shifts) < 2:
-        return
-    off = float(np.quantile([s for s, _ in shifts], 0.25, method="lower"))
+    off, away = place_off(name, centres, norms)
     if off < FAR_SD:
         return
-    away = float(np.linalg.norm(np.median([shift for _, shift in shifts], axis=0)))
     yield Finding(
         name,
         "place",

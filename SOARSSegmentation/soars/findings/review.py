@@ -9,6 +9,10 @@ and says less about its contours::
                                                                "low": [0.4, 0.7], "high": [0.7, 0.9]}, ...}},
       "norms": {...}                       see `soars.findings.norms.Norms.to_dict`
     }
+
+The calibration may hold a score, whose values take the place of the confidences on the curves then::
+
+    "score": {"organs": {"Parotid_L": 0.31, ...}, "weights": {"confidence": 0.4, "volume": -0.02, ...}}
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from soars.bundle.integrity import read_checked
 from soars.bundle.manifest import Bundle
 from soars.catalogue import CATALOGUE
 from soars.errors import BundleError
+from soars.findings.evidence import KINDS, Evidence
 from soars.findings.finding import ExpectedDsc
 from soars.findings.norms import Norms
 
@@ -49,16 +54,33 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Score:
+    """Confidence that draws on all evidence: an organ's own number, and each kind of evidence times its weight."""
+
+    organs: Mapping[str, float]
+    weights: Mapping[str, float]
+
+    def of(self, organ: str, evidence: Evidence) -> float:
+        """The score of an organ that is among `organs`, 0 to 1."""
+        total = self.organs[organ] + sum(w * getattr(evidence, kind) for kind, w in self.weights.items())
+        return float(np.clip(total, 0, 1))
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """One curve per organ (TG-263 name), from ``patients`` held-out patients."""
+    """One curve per organ (TG-263 name), from ``patients`` held-out patients: of the score, or without one of the
+    soft Dice confidence."""
 
     patients: int
     curves: Mapping[str, Curve]
+    score: Score | None = None
 
-    def expected(self, organ: str, confidence: float) -> ExpectedDsc | None:
+    def expected(self, organ: str, evidence: Evidence) -> ExpectedDsc | None:
         """None for an organ without a curve."""
         curve = self.curves.get(organ)
-        return None if curve is None else curve.expected(confidence)
+        if curve is None:
+            return None
+        return curve.expected(self.score.of(organ, evidence) if self.score else evidence.confidence)
 
 
 @dataclass(frozen=True)
@@ -70,13 +92,18 @@ class ReviewTables:
 
     def to_json(self) -> str:
         """The file's text."""
-        calibration = None
+        calibration: dict[str, Any] | None = None
         if self.calibration is not None:
             curves = {
                 name: {key: [round(v, 4) for v in values] for key, values in vars(curve).items()}
                 for name, curve in self.calibration.curves.items()
             }
             calibration = {"patients": self.calibration.patients, "curves": curves}
+            if self.calibration.score is not None:
+                calibration["score"] = {
+                    part: {name: round(v, 4) for name, v in values.items()}
+                    for part, values in vars(self.calibration.score).items()
+                }
         norms = self.norms.to_dict() if self.norms is not None else None
         data = {"schema_version": SCHEMA_VERSION, "calibration": calibration, "norms": norms}
         return json.dumps(data, allow_nan=False) + "\n"
@@ -112,7 +139,21 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
     unknown = sorted(set(data["curves"]) - set(CATALOGUE))
     if unknown:
         raise ValueError(f"unknown organ {unknown[0]!r}")
-    return Calibration(int(data["patients"]), {name: _curve(row) for name, row in data["curves"].items()})
+    curves = {name: _curve(row) for name, row in data["curves"].items()}
+    score = _score(data["score"], set(curves)) if "score" in data else None
+    return Calibration(int(data["patients"]), curves, score)
+
+
+def _score(data: Mapping[str, Any], organs: set[str]) -> Score:
+    score = Score(
+        {name: float(v) for name, v in data["organs"].items()},
+        {kind: float(v) for kind, v in data["weights"].items()},
+    )
+    if set(score.organs) != organs or not set(score.weights) <= set(KINDS):
+        raise ValueError(f"a score has the curves' organs, and weights of {', '.join(KINDS)}")
+    if not np.isfinite([*score.organs.values(), *score.weights.values()]).all():
+        raise ValueError("a score's numbers are finite")
+    return score
 
 
 def _curve(row: Mapping[str, Any]) -> Curve:

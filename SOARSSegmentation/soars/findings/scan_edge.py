@@ -8,6 +8,14 @@ from soars.findings.finding import CHECK, Finding, Locator
 from soars.structures import StructureSet
 
 
+def reaches_edge(structures: StructureSet, name: str) -> bool:
+    """Whether voxels of the organ lie at the edge of the scan."""
+    mask = structures.crop(name)
+    return any(
+        a == 0 or b == n for a, b, n in zip(mask.start, mask.stop, structures.geometry.shape, strict=True)
+    )
+
+
 def cut_by_scan(structures: StructureSet, name: str, locator: Locator) -> Finding | None:
     """A finding when voxels lie at the edge of the scan, where most of them do."""
     mask, shape = structures.crop(name), structures.geometry.shape

@@ -43,6 +43,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from soars.findings.review import ReviewTables, read_review
     from soars_training.release import review
 
@@ -50,14 +52,14 @@ def run(args: argparse.Namespace) -> None:
     norms = review.fit_norms((case.structures, case.annotated) for case in _cases(args))
     calibration = read_review(bundle).calibration
     if not args.norms_only:
-        samples = list(review.collect_samples(bundle, _held_out(args), args.engine))
+        samples = list(review.collect_samples(bundle, _held_out(args), args.engine, norms))
         if not samples:
             raise InputError(
                 "no organ of the bundle is annotated in the cases: there is nothing to calibrate on"
             )
         calibration = review.fit_calibration(samples)
         if args.samples:
-            args.samples.write_text(json.dumps([vars(sample) for sample in samples], indent=1) + "\n")
+            args.samples.write_text(json.dumps([asdict(sample) for sample in samples], indent=1) + "\n")
     made = review.add_review(bundle, ReviewTables(calibration, norms), args.output)
     curves = len(calibration.curves) if calibration is not None else 0
     print(f"{made.name}: {curves} curves, norms of {len(norms.volume)} organs -> {args.output}")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+from scipy.optimize import isotonic_regression, lsq_linear
 from tqdm import tqdm
 
 from soars.bundle.manifest import MANIFEST, Bundle
 from soars.bundle.store import load_bundle, read_bundle, write_manifest
+from soars.cascade.engine import OpenEngines
 from soars.ct.images import CtScan
 from soars.errors import InputError
 from soars.files import staged_folder
+from soars.findings.evidence import KINDS, Evidence, evidence_of
 from soars.findings.norms import LEAST_PATIENTS, Norms, Spread, pairs_of
-from soars.findings.review import Calibration, Curve, ReviewTables
+from soars.findings.review import Calibration, Curve, ReviewTables, Score
 from soars.metrics import dice
 from soars.run.segment import SegmentOptions, segment
 from soars.structures import StructureSet
@@ -31,45 +34,110 @@ POINTS = 8
 """A curve has at most this many points, each from the same number of contours."""
 INTERVAL = (0.1, 0.9)
 """Quantiles of the DSC that contours reached, relative to the curve."""
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
+"""On the weights of evidence; the one that fits patients best whom the fit has not seen is taken."""
+OFFSET_PENALTY = 3.0
+"""On the organs' offsets: an organ with as many contours goes half of the way to its own mean."""
+LEAST_DSC = 0.3
+TRUSTED = ("confidence", "company")
+"""Kinds of evidence that speak for a contour; the others speak against it."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A contour's soft Dice confidence, and the DSC it reached against a reader's."""
+    """What is known of a contour, and the DSC it reached against a reader's."""
 
     case: str
     organ: str
-    confidence: float
+    evidence: Evidence
     dsc: float
 
 
-def collect_samples(bundle: Bundle, cases: Iterable[SourceCase], engine: str = "auto") -> Iterator[Sample]:
+def collect_samples(
+    bundle: Bundle, cases: Iterable[SourceCase], engine: str = "auto", norms: Norms | None = None
+) -> Iterator[Sample]:
     """Segment cases that the bundle has not learned from, and compare the organs that were annotated in them.
 
     An organ that was not found has no confidence and is left out: its absence is said in other words.
     """
+    options = SegmentOptions(engine=engine, engines=OpenEngines())
     for case in tqdm(cases, desc=f"calibrate {bundle.name}", unit="case"):
-        result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, SegmentOptions(engine=engine))
-        for organ, confidence in result.confidence.items():
+        result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, options)
+        known = evidence_of(result.structures, result.confidence, norms)
+        for organ, evidence in known.items():
             if organ in case.annotated:
                 dsc = dice(result.structures.crop(organ), case.structures.crop(organ))
-                yield Sample(case.name, organ, confidence, dsc)
+                yield Sample(case.name, organ, evidence, dsc)
 
 
 def fit_calibration(samples: Iterable[Sample]) -> Calibration:
-    """A curve for every organ with `LEAST_SAMPLES`: isotonic regression of the DSC on the confidence, by points of
-    equal numbers of contours, with quantiles of what each contour reached beside the curve of all the others."""
+    """A score of all evidence, and the DSC that contours of a score reach.
+
+    The score is a ridge regression of the DSC (`fit_score`). The curve is an isotonic regression of the DSC on the
+    score that each patient gets from the fit to all others, by points of equal numbers of contours, with quantiles of
+    what each contour reached beside the curve of the others. Organs with fewer than `LEAST_SAMPLES` contours have none.
+    """
     rows = list(samples)
-    organs = sorted({row.organ for row in rows})
-    curves = {}
-    for organ in organs:
-        mine = [row for row in rows if row.organ == organ]
-        if len(mine) >= LEAST_SAMPLES:
-            confidence, dsc = np.array([(row.confidence, row.dsc) for row in mine]).T
-            curves[organ] = fit_curve(confidence, dsc)
-    return Calibration(len({row.case for row in rows}), curves)
+    counts = Counter(row.organ for row in rows)
+    kept = [row for row in rows if counts[row.organ] >= LEAST_SAMPLES]
+    patients = len({row.case for row in rows})
+    if not kept:
+        return Calibration(patients, {})
+    penalty = min(PENALTIES, key=lambda penalty: _misfit(kept, penalty))
+    curve = fit_curve(_held_out_scores(kept, penalty), np.array([row.dsc for row in kept]))
+    score = fit_score(kept, penalty)
+    return Calibration(patients, {organ: curve for organ in score.organs}, score)
+
+
+def fit_score(samples: Sequence[Sample], penalty: float) -> Score:
+    """Ridge regression of the DSC on the evidence, with an offset for each organ.
+
+    More confidence never makes a contour worse, and nothing unusual makes it better: weights have the sign that they
+    must have, or are zero, so that few patients do not teach nonsense. A DSC below `LEAST_DSC` counts as that much: a
+    reference that lies elsewhere than its CT says nothing about the contour.
+    """
+    organs = sorted({sample.organ for sample in samples})
+    values = np.array([[getattr(sample.evidence, kind) for kind in KINDS] for sample in samples])
+    dsc = np.maximum([sample.dsc for sample in samples], LEAST_DSC)
+    middle, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-3)
+    offsets = np.array([[sample.organ == organ for organ in organs] for sample in samples], float)
+    design = np.hstack([(values - middle) / scale, offsets])
+    penalties = np.array([penalty] * len(KINDS) + [OFFSET_PENALTY] * len(organs))
+    upwards = np.array([kind in TRUSTED for kind in KINDS])
+    free = np.full(len(organs), np.inf)
+    fit = lsq_linear(
+        np.vstack([design, np.diag(np.sqrt(penalties))]),
+        np.concatenate([dsc - dsc.mean(), np.zeros(len(penalties))]),
+        (np.r_[np.where(upwards, 0, -np.inf), -free], np.r_[np.where(upwards, np.inf, 0), free]),
+        method="bvls",
+    ).x
+    weights = fit[: len(KINDS)] / scale
+    base = float(dsc.mean() - weights @ middle)
+    return Score(
+        {organ: base + float(offset) for organ, offset in zip(organs, fit[len(KINDS) :], strict=True)},
+        {kind: float(weight) for kind, weight in zip(KINDS, weights, strict=True) if abs(weight) > 1e-6},
+    )
+
+
+def _held_out_scores(samples: Sequence[Sample], penalty: float) -> np.ndarray:
+    """The score of each sample by the fit to all other patients; [n]."""
+    scores = np.empty(len(samples))
+    for case in {sample.case for sample in samples}:
+        others = [sample for sample in samples if sample.case != case] or list(samples)
+        score = fit_score(others, penalty)
+        mean = float(np.mean(list(score.organs.values())))
+        for number, sample in enumerate(samples):
+            if sample.case == case:
+                known = Score({sample.organ: score.organs.get(sample.organ, mean)}, score.weights)
+                scores[number] = known.of(sample.organ, sample.evidence)
+    return scores
+
+
+def _misfit(samples: Sequence[Sample], penalty: float) -> float:
+    dsc = np.maximum([sample.dsc for sample in samples], LEAST_DSC)
+    return float(np.mean((_held_out_scores(samples, penalty) - dsc) ** 2))
 
 
 def fit_curve(confidence: np.ndarray, dsc: np.ndarray) -> Curve:
