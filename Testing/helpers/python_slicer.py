@@ -30,8 +30,9 @@ HEAD = """
 import json, os, pathlib, shutil, signal, subprocess, sys, time
 def say(stage, done=0, of=0, message=""):
     print(json.dumps({"stage": stage, "done": done, "of": of, "message": message}), flush=True)
-ct = pathlib.Path(sys.argv[sys.argv.index("segment") + 1])
-out = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+if "segment" in sys.argv:
+    ct = pathlib.Path(sys.argv[sys.argv.index("segment") + 1])
+    out = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
 """
 
 

@@ -67,9 +67,8 @@ def test_what_is_there_and_new_enough_is_not_missing(installed: Versions) -> Non
 def test_they_are_the_packages_that_the_module_declares(root: Path) -> None:
     lines = (root / "SOARSSegmentation" / "Resources" / "requirements.txt").read_text().splitlines()
     declared = {line for line in lines if line and not line.startswith("#")}
-    asked = (*dependencies.always(), *dependencies.on_cpu(), *dependencies.on_gpu())
-    # PyYAML reads plans of studies and of composed systems, which a run on one bundle has none of.
-    assert declared == {one.specifier for one in asked} | {"PyYAML>=6.0"}
+    asked = (*dependencies.always(), *dependencies.on_cpu(), *dependencies.for_systems())
+    assert declared == {one.specifier for one in asked}
 
 
 def test_without_the_pytorch_extension_a_run_takes_the_processor_and_says_how_to_change_that(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import inspect
+import json
+import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -14,6 +18,7 @@ import requests
 import SimpleITK as sitk
 from tiny_nnunet import write_model
 
+from soars import cli
 from soars.bundle.store import load_bundle
 from soars.ct.images import CtScan, read_ct
 from soars.errors import CancelledError, EngineError
@@ -21,6 +26,7 @@ from soars.progress import Progress, ignore
 from soars.run.segment import SegmentOptions, segment
 from soars.systems.nnunet.predictor import Steps
 from soars.systems.registry import system_of
+from soars.systems.state import state_of
 from soars.systems.totalsegmentator import package
 from soars.systems.totalsegmentator.settings import Task, parse_tasks
 
@@ -161,6 +167,36 @@ def test_without_weights_one_sentence_says_what_to_do(ct: CtScan) -> None:
         segment(ct, load_bundle(BUNDLE), SegmentOptions(organs=("Parotid_L",)))
 
 
+def test_needs_tells_programs_what_is_ready_and_what_would_be_downloaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_a, **_k: pytest.fail("a server was asked"))
+    words = ["bundle", "needs", "monday", "--organs", "Parotid_L,Larynx,Eye_L"]
+    assert cli.main([*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["ready"] == ["Larynx", "Parotid_L"]  # starter has both
+    assert list(said["why_not"]) == ["Eye_L"] and "soars bundle get" in said["why_not"]["Eye_L"]
+    assert [weights["name"].split()[0] for weights in said["weights"]] == ["775", "298"]
+    assert not any(weights["present"] for weights in said["weights"]) and said["sizes"] == {}
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 3 organs can be drawn here now" in printed and "MB" not in printed
+
+
+def test_sizes_are_what_the_servers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def answer(request: urllib.request.Request, timeout: float) -> Any:
+        asked.append((request.get_method(), request.full_url))
+        return contextlib.nullcontext(SimpleNamespace(headers={"Content-Length": "234000000"}))
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    state = state_of(system_of(load_bundle(BUNDLE)), ("Eye_L", "Cerebellum"), sizes=True)
+    numbers = {name.split()[0]: size for name, size in state.sizes.items()}
+    assert numbers == {"775": 234000000, "298": 234000000}, "a licence server says nothing beforehand"
+    assert {method for method, _ in asked} == {"HEAD"} and len(asked) == 2
+
+
 def test_brain_structures_need_a_licence_number() -> None:
     needs = system_of(load_bundle(BUNDLE)).needs(("Brainstem",))
     marked = {w.name.split()[0]: w.needs_number for w in needs.weights}
@@ -178,10 +214,7 @@ def test_a_run_asks_the_package_for_the_tasks_that_are_needed(weights: None, ct:
     assert set(result.structures.names) | set(result.absent) == set(organs)
     assert result.structures.names  # the models favour these classes
     assert {source.part for source in result.sources.values()} <= {"head_glands_cavities", "total"}
-    assert {step.message for step in steps if step.stage == "totalsegmentator"} >= {
-        "head glands cavities",
-        "total",
-    }
+    assert {step.stage for step in steps} >= {"head_glands_cavities", "total"}
     # The same label map as the package gives when it is called by itself.
     from totalsegmentator.python_api import totalsegmentator
 

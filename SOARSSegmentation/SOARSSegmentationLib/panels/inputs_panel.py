@@ -9,30 +9,36 @@ import qt
 import slicer
 
 from soars.bundle.store import BundleEntry, list_bundles
+from soars.catalogue import SOARS42
 from SOARSSegmentationLib.panels.bundle_card import BundleCard, card_dialog
 from SOARSSegmentationLib.panels.organs_dialog import OrgansDialog
 from SOARSSegmentationLib.panels.parts import Notice, narrow_combo_box, node_selector, section, small_label
 from SOARSSegmentationLib.panels.progress_view import ProgressView
 from SOARSSegmentationLib.protocols import Protocols
 from SOARSSegmentationLib.run.dependencies import Gpu, device_sentence
+from SOARSSegmentationLib.run.models import State
 from SOARSSegmentationLib.translation import _
 
 
 class InputsPanel:
-    """Widgets only: ``on_put(name, value)`` is called for every choice of the user with the name of its parameter, and
-    ``on_apply()`` for the button, which is also Cancel."""
+    """Widgets only: ``on_put(name, value)`` is called for every choice of the user with the name of its parameter,
+    ``on_apply()`` for the button, which is also Cancel, and ``on_link(link)`` for a click on "get" or "scratch" in the
+    model's description."""
 
     def __init__(
         self,
         protocols: Protocols,
         on_put: Callable[[str, Any], None],
         on_apply: Callable[[], None],
+        on_link: Callable[[str], None],
     ) -> None:
         self._protocols = protocols
         self._on_put = on_put
         self._showing = False
         self._entries: list[BundleEntry] = []
         self._gpu: Gpu | None = None
+        self._on_link = on_link
+        self._state: State | None = None
         self.widget, layout = section(_("Propose contours"))
         form = qt.QFormLayout()
         layout.addLayout(form)
@@ -48,7 +54,7 @@ class InputsPanel:
         self.bundle = narrow_combo_box()
         self.bundle.toolTip = _("The trained model that proposes the contours")
         form.addRow(_("Model:"), self.bundle)
-        self.card = BundleCard(self.open_card)
+        self.card = BundleCard(self._follow)
         form.addRow(self.card.widget)
 
         self.organs = narrow_combo_box()
@@ -101,10 +107,7 @@ class InputsPanel:
             self._entries = list_bundles()
             self.bundle.clear()
             for entry in self._entries:
-                covered = len(entry.bundle.organs) if entry.bundle is not None else 0
-                self.bundle.addItem(
-                    _("{name} ({number} organs)").format(name=entry.name, number=covered), entry.name
-                )
+                self.bundle.addItem(_title(entry), entry.name)
         finally:
             self._showing = False
         self.show_choices(parameters)
@@ -122,6 +125,11 @@ class InputsPanel:
             self.device.currentIndex = max(0, self.device.findData(parameters.device))
         finally:
             self._showing = False
+        self._describe()
+
+    def show_state(self, state: State | None) -> None:
+        """What the chosen bundle lacks on this computer; None where that is not known."""
+        self._state = state
         self._describe()
 
     def show_gpu(self, gpu: Gpu | None) -> None:
@@ -158,6 +166,12 @@ class InputsPanel:
         """The organs that the chosen bundle covers."""
         return self.entry.bundle.organs if self.entry is not None and self.entry.bundle is not None else ()
 
+    def _follow(self, link: str) -> None:
+        if link == "card":
+            self.open_card()
+        else:
+            self._on_link(link)
+
     def open_card(self) -> None:
         if self.entry is not None:
             dialog = card_dialog(self.entry, slicer.util.mainWindow())
@@ -166,7 +180,7 @@ class InputsPanel:
 
     # --- inside --------------------------------------------------------------------------------------------------
     def _describe(self) -> None:
-        self.card.show(self.entry)
+        self.card.show(self.entry, self._state)
         self.device_label.text = device_sentence(str(self.device.currentData), self._gpu)
         self.remove_organs.visible = self._protocols.find(str(self.organs.currentData)).saved
 
@@ -190,6 +204,7 @@ class InputsPanel:
         self._put("volume", self.volume.currentNode())
 
     def _bundle_changed(self, *_arguments: Any) -> None:
+        self._state = None
         self._put("bundle", self.entry.name if self.entry is not None else "")
 
     def _device_changed(self, *_arguments: Any) -> None:
@@ -209,3 +224,11 @@ class InputsPanel:
         self._protocols.remove(str(self.organs.currentData))
         self._show_protocols("")
         self._put("protocol", str(self.organs.currentData))
+
+
+def _title(entry: BundleEntry) -> str:
+    """A bundle in the selector: its name, and how many of the 42 organs it covers."""
+    if entry.bundle is None:
+        return _("{name} (damaged)").format(name=entry.name)
+    covered = sum(organ in SOARS42 for organ in entry.bundle.organs)
+    return _("{name} ({covered} of {number})").format(name=entry.name, covered=covered, number=len(SOARS42))

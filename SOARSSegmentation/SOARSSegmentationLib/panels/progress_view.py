@@ -11,15 +11,17 @@ from SOARSSegmentationLib.translation import _
 
 
 def stage_title(name: str) -> str:
-    """A stage in words."""
-    return {
+    """A stage in words; that of a composite's source with the source's name before it."""
+    source, _slash, own = name.rpartition("/")
+    title = {
         READ: _("Reading the CT"),
         "anchor": _("Anchor organs"),
         "mid_level": _("Mid-level organs"),
         "detection": _("Finding the small organs"),
         "small_hard": _("Small and hard organs"),
         WRITE: _("Checking and writing"),
-    }.get(name, name)
+    }.get(own, own.replace("_", " "))
+    return f"{source}: {title}" if source else title
 
 
 class ProgressView:

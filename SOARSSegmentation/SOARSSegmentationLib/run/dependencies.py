@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,25 @@ def on_gpu() -> tuple[Requirement, ...]:
         _requirement("torch", _("runs the networks on the graphics card"), 2800),
         _requirement("safetensors", _("reads the networks' weights for PyTorch"), 1),
     )
+
+
+def for_systems() -> tuple[Requirement, ...]:
+    """What models of other systems than the cascade are run by, with the packages that these bring. torch comes first:
+    they would bring a build of their own."""
+    return (
+        *on_gpu(),
+        _requirement("PyYAML", _("reads which model gives which organ"), 1),
+        _requirement("nnunetv2", _("runs nnU-Net's models"), 150),
+        _requirement("TotalSegmentator", _("runs TotalSegmentator's models"), 200),
+    )
+
+
+def known(specifiers: Iterable[str]) -> tuple[Requirement, ...]:
+    """The packages that a model's system names ("nnunetv2>=2.5"), with PyTorch before those that need it."""
+    names = {one.partition(">=")[0] for one in specifiers}
+    if names & {"nnunetv2", "TotalSegmentator"}:
+        names |= {one.name for one in on_gpu()}
+    return tuple(one for one in for_systems() if one.name in names)
 
 
 def _requirement(name: str, why: str, size_mb: int) -> Requirement:
@@ -164,9 +183,13 @@ def can_install_torch() -> bool:
 
 
 def missing(device: str, gpu: Gpu | None = None) -> list[Requirement]:
-    """What a run on this device needs that is not installed or is too old."""
-    needed = (*always(), *(on_gpu() if wants_gpu(device, gpu) else on_cpu()))
-    return [one for one in needed if not _at_least(version_of(one.name), one.oldest)]
+    """What a run of the cascade on this device needs that is not installed or is too old."""
+    return not_there((*always(), *(on_gpu() if wants_gpu(device, gpu) else on_cpu())))
+
+
+def not_there(requirements: Iterable[Requirement]) -> list[Requirement]:
+    """Those that are not installed, or too old."""
+    return [one for one in requirements if not _at_least(version_of(one.name), one.oldest)]
 
 
 def device_sentence(device: str, gpu: Gpu | None = None) -> str:
@@ -250,7 +273,7 @@ def ask_and_install(
             "the log for what pip said"
         ) from error
     importlib.invalidate_caches()
-    still = [one.specifier for one in requirements if not _at_least(version_of(one.name), one.oldest)]
+    still = [one.specifier for one in not_there(requirements)]
     if still:
         raise InputError(
             f"still not installed: {', '.join(still)}; install by hand, or choose another device"

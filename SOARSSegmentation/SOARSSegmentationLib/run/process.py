@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import slicer
 
@@ -36,6 +38,45 @@ def child_environment() -> dict[str, str]:
     if getattr(slicer, "app", None) is None:
         return dict(os.environ)
     return dict(slicer.util.startupEnvironment())
+
+
+def launch(
+    python: str, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start Python with these arguments in a process group or tree of its own, with pipes for all that it says.
+
+    ``environment`` is `child_environment`'s when not given; UTF-8 and unbuffered output are added. Raises `OSError`.
+    """
+    options: dict[str, Any] = {"start_new_session": True}
+    if WINDOWS:
+        flags = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
+        options = {"creationflags": sum(getattr(subprocess, flag, 0) for flag in flags)}
+    return subprocess.Popen(
+        [python, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env={
+            **(child_environment() if environment is None else environment),
+            "PYTHONUTF8": "1",
+            "PYTHONUNBUFFERED": "1",
+        },
+        cwd=str(cwd),
+        **options,
+    )
+
+
+def end_tree(process: subprocess.Popen[str], grace_s: float = 0.0) -> None:
+    """End a child with all that it started; first by asking, when there is time for that. Waits for 1 s at most."""
+    if WINDOWS:
+        end_windows_tree(process)
+    else:
+        end_group(process, grace_s)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=1.0)
 
 
 def end_group(process: subprocess.Popen[str], grace_s: float) -> None:

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import slicer
 
@@ -34,7 +34,7 @@ from soars.commands.segment import DEFAULT_BUNDLE
 from soars.errors import InputError, SoarsError
 from soars.progress import Progress
 from soars.report.outputs import SEGMENTATION
-from SOARSSegmentationLib.run.process import WINDOWS, child_environment, end_group, end_windows_tree
+from SOARSSegmentationLib.run.process import end_tree, launch
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
 """Where the package `soars` lies: the child is started there, so that it finds it."""
@@ -236,31 +236,16 @@ class Runner:
         return self._folder / "output"
 
     def _launch(self) -> None:
-        environment = dict(child_environment() if self._environment is None else self._environment)
-        environment.update(PYTHONUTF8="1", PYTHONUNBUFFERED="1")
-        options: dict[str, Any] = {"start_new_session": True}
-        if WINDOWS:
-            flags = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
-            options = {"creationflags": sum(getattr(subprocess, flag, 0) for flag in flags)}
-        self._process = subprocess.Popen(
-            [self._python, *self._arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            cwd=str(self._cwd),
-            **options,
-        )
+        self._process = launch(self._python, self._arguments, self._cwd, self._environment)
         self._said = queue.SimpleQueue()
         self._tail.clear()
         self._progress = Progress("start")
         self._started_at = self._heard_at = self._polled_at = self._awake_at = time.monotonic()
         self._ended_at = None
         self._readers = [
-            threading.Thread(target=_read, args=(stream, kind, self._said), name=f"soars-{kind}", daemon=True)
+            threading.Thread(
+                target=read_lines, args=(stream, kind, self._said), name=f"soars-{kind}", daemon=True
+            )
             for kind, stream in (("out", self._process.stdout), ("err", self._process.stderr))
         ]
         for reader in self._readers:
@@ -283,19 +268,12 @@ class Runner:
 
     def _kill(self, grace_s: float = 0.0) -> None:
         """End the child with all that it started; first by asking, when there is time for that."""
-        process = self._process
-        if process is None:
-            return
-        if WINDOWS:
-            end_windows_tree(process)
-        else:
-            end_group(process, grace_s)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=1.0)
+        if self._process is not None:
+            end_tree(self._process, grace_s)
 
     def _ended(self, code: int) -> None:
         if code != 0:
-            self._fail(_message(code, list(self._tail)))
+            self._fail(end_message(code, list(self._tail)))
             return
         if not (self._output / SEGMENTATION).is_file():
             self._fail("the segmentation ended without a result: see the report")
@@ -379,14 +357,15 @@ def remove_leftovers(temporary: Path, age_s: float = LEFTOVER_AGE_S) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(stream: IO[str], kind: str, said: queue.SimpleQueue[tuple[str, str, float]]) -> None:
+def read_lines(stream: IO[str], kind: str, said: queue.SimpleQueue[tuple[str, str, float]]) -> None:
+    """Put every line of a child's stream into a queue, with its kind and its time, until the stream ends."""
     with contextlib.suppress(OSError, ValueError):  # closed meanwhile
         for line in stream:
             said.put((kind, line, time.monotonic()))
 
 
-def _message(code: int, tail: list[str]) -> str:
-    """One sentence on why the child ended with ``code``."""
+def end_message(code: int, tail: list[str], what: str = "the segmentation") -> str:
+    """One sentence on why the child that does ``what`` ended with ``code``; ``tail`` is what it said last."""
     for line in reversed(tail):
         if line.startswith("soars: error: "):
             return line.removeprefix("soars: error: ")
@@ -395,14 +374,14 @@ def _message(code: int, tail: list[str]) -> str:
     # A launcher passes the end of its Python on as 128 + signal.
     number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
     if number == signal.SIGINT or code == 130:
-        return "the segmentation was interrupted from outside"
+        return f"{what} was interrupted from outside"
     if number:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         hint = ": often the memory was full, so close other programs" if name == "SIGKILL" else ""
-        return f"the segmentation process was ended from outside ({name}){hint}"
+        return f"{what} process was ended from outside ({name}){hint}"
     if tail:
-        return f"the segmentation failed (exit code {code}): {tail[-1]}"
-    return f"the segmentation process ended without any message (exit code {code}); it may have been killed"
+        return f"{what} failed (exit code {code}): {tail[-1]}"
+    return f"{what} process ended without any message (exit code {code}); it may have been killed"
 
 
 def _without_folder(text: str, *folders: Path | None) -> str:

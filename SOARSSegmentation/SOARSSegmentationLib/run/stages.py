@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from soars.progress import Progress
 
 READ, WRITE = "read", "write"
-_IN_BETWEEN = ("load", "contours")
-"""Stages that are shown as part of the branch before or after them."""
+_IN_BETWEEN = ("start", "prepare", "load", "contours", "check")
+"""Stages that are shown as part of the one before or after them, the run's own or a source's ("starter/check")."""
 
 
 @dataclass
@@ -23,7 +23,11 @@ class Stage:
 
 
 class Stages:
-    """The stages of one run; `hear` its progress. States are "to_come", "running" and "done"; none ever goes back."""
+    """The stages of one run; `hear` its progress. States are "to_come", "running" and "done"; none ever goes back.
+
+    A cascade's branches are known before it runs. What other systems do, and each source of a composite, is added when
+    it is first heard of, before the last stage.
+    """
 
     def __init__(self, branches: Iterable[str]) -> None:
         """``branches`` are those of the bundle that will run."""
@@ -47,7 +51,7 @@ class Stages:
         if stage is None:
             return
         stage.seconds = max(0.0, elapsed_s - self._began_s)
-        if index == self._at and progress.stage not in _IN_BETWEEN:
+        if index == self._at and _own(progress.stage) not in _IN_BETWEEN:
             stage.share = progress.done / progress.of if progress.of > 0 else None
 
     def tick(self, elapsed_s: float) -> None:
@@ -61,7 +65,10 @@ class Stages:
             return names.index(name)
         if name == "check" and self._at > 0:  # there is one at the beginning and one at the end
             return len(names) - 1
-        return max(self._at, 0)
+        if _own(name) in _IN_BETWEEN or self._at >= len(names) - 1:
+            return max(self._at, 0)
+        self.all.insert(len(self.all) - 1, Stage(name))
+        return len(self.all) - 2
 
     def _go_to(self, index: int, elapsed_s: float) -> None:
         if self.current is not None:
@@ -72,3 +79,8 @@ class Stages:
                 stage.state, stage.share = "done", 1.0
             elif number == index:
                 stage.state, stage.share = "running", None
+
+
+def _own(name: str) -> str:
+    """A source's stage without the source's name."""
+    return name.rpartition("/")[2]

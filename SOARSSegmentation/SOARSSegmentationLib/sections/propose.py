@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 
+from soars.effort.records import SCRATCH
 from soars.errors import InputError
 from soars.networks.names import BRANCHES
 from SOARSSegmentationLib.desktop import waiting
@@ -18,8 +19,12 @@ from SOARSSegmentationLib.run.run_control import RunControl
 from SOARSSegmentationLib.run.runner import Failure, RunOptions
 from SOARSSegmentationLib.scene.ct import UnevenSlicesError, check_volume, evenly_spaced_copy
 from SOARSSegmentationLib.sections.desk import Change, Desk, saying
+from SOARSSegmentationLib.sections.models import ModelReadiness
 from SOARSSegmentationLib.sections.section import Section
 from SOARSSegmentationLib.translation import _
+
+if TYPE_CHECKING:
+    from soars.bundle.store import Bundle
 
 _GPU_LOOK_MS = 100
 _ALLOWED_BY = Change.SCENE | Change.ENTERED | Change.CT | Change.MODEL | Change.RUN | Change.SESSION
@@ -35,16 +40,47 @@ class ProposeSection(Section):
         self._search: dependencies.GpuSearch | None = None
         self._closed = self._starting = False
         self.run = RunControl(self._progressed, self._over, on_result, self._failed)
-        self.panel = InputsPanel(desk.protocols, desk.put, self.apply)
+        self.panel = InputsPanel(desk.protocols, desk.put, self.apply, self._follow)
         self.widget, self.notice = self.panel.widget, self.panel.notice
+        self.models = ModelReadiness(self.notice, self._model_changed)
 
     def show(self, change: Change) -> None:
         if change & (Change.SCENE | Change.ENTERED):
             self.panel.show(self._desk.parameters, self._gpu)
         elif change & (Change.CT | Change.MODEL):
             self.panel.show_choices(self._desk.parameters)
+        if change & (Change.SCENE | Change.ENTERED | Change.MODEL):
+            self._show_state()
         if change & _ALLOWED_BY:
             self.panel.allow(self._why_not())
+
+    def _show_state(self) -> None:
+        """What the chosen model lacks here; looked up when the module is in sight."""
+        bundle = self._bundle
+        if bundle is not None:
+            self.panel.show_state(self.models.state(bundle))
+            if self._search is not None:  # entered
+                self.models.look(bundle)
+
+    @property
+    def _bundle(self) -> Bundle | None:
+        return self.panel.entry.bundle if self.panel.entry is not None else None
+
+    def _model_changed(self) -> None:
+        if not self._closed and self._desk.parameters is not None:
+            self._show_state()
+            self._desk.tell(Change.RUN)
+
+    def _follow(self, link: str) -> None:
+        """A link in the model's description."""
+        if link == "get" and self._bundle is not None:
+            with saying(self.notice):
+                self.models.get(self._bundle, self._device, self._gpu)
+        elif link == "scratch":
+            self._desk.put("arm", SCRATCH)
+            self.notice.say(
+                "note", _("The task is now to draw from scratch: write the names below and start a session.")
+            )
 
     def enter(self) -> None:
         if self._search is None:
@@ -74,6 +110,7 @@ class ProposeSection(Section):
     def close(self) -> None:
         self._closed = True
         self.run.close()
+        self.models.close()
 
     def apply(self) -> None:
         """Start a run, or cancel the one that is running."""
@@ -117,18 +154,25 @@ class ProposeSection(Section):
         if self._search is not None:
             self._gpu = self._search.wait()
         protocol = self._desk.protocols.find(p.protocol)
-        # "auto" without PyTorch, and without the extension that installs it, means the processor.
-        device = "cpu" if not dependencies.wants_gpu(p.device, self._gpu) else p.device
+        device = self._device
         options = RunOptions(p.bundle, device, protocol.chosen(self.panel.covered))
         problem = options.problem()
         if problem is not None:
             raise InputError(problem)
-        dependencies.ask_and_install(dependencies.missing(device, self._gpu))
+        bundle = self._bundle
+        if bundle is not None:
+            self.models.install(bundle, device, self._gpu)
         self.panel.show(p, self._gpu)  # a different engine may run now
-        entry = self.panel.entry
-        branches = entry.bundle.branches if entry is not None and entry.bundle is not None else BRANCHES
+        self._show_state()
+        branches = bundle.branches if bundle is not None else BRANCHES
         self.run.start(p.volume, options, branches)
         self._show_running(True)
+
+    @property
+    def _device(self) -> str:
+        """The chosen one. "auto" without PyTorch, and without the extension that installs it, means the processor."""
+        chosen = str(self._desk.parameters.device)
+        return chosen if dependencies.wants_gpu(chosen, self._gpu) else "cpu"
 
     def _progressed(self) -> None:
         self.panel.progress.show(self.run.stages)
@@ -153,6 +197,8 @@ class ProposeSection(Section):
             return _("No model is installed.")
         if self.panel.entry.bundle is None:
             return sentence(self.panel.entry.problem or "")
+        if self.models.downloading:
+            return _("A download is running: wait for it, or cancel it.")
         if self._desk.running_session is not None:
             return _("A session is running: finish it first.")
         return None

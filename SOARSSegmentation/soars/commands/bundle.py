@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         "import": _import,
         "import-nnunet": bundle_models.import_nnunet,
         "get": bundle_models.get,
+        "needs": bundle_models.needs,
         "remove": _remove,
     }
     return actions[args.action](args)

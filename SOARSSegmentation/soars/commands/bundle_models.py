@@ -1,8 +1,9 @@
-"""``soars bundle import-nnunet`` and ``soars bundle get``: models published by others."""
+"""``soars bundle import-nnunet``, ``get`` and ``needs``: models published by others, and what they need."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_import(actions)
     _add_get(actions)
+    _add_needs(actions)
 
 
 def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,6 +71,19 @@ def _add_get(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_progress_option(parser)
 
 
+def _add_needs(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = actions.add_parser(
+        "needs",
+        help="show what a bundle's models need on this machine",
+        description="Show which organs of a bundle can be drawn now, and what the others lack: packages, and weights "
+        "with their licences. Contacts nobody, unless sizes are asked for.",
+    )
+    parser.add_argument("bundle", metavar="NAME|PATH", help="an installed bundle, a folder or a .zip")
+    add_organs_option(parser)
+    parser.add_argument("--sizes", action="store_true", help="ask the servers how large missing weights are")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+
 def import_nnunet(args: argparse.Namespace) -> int:
     """Import a model folder, or write its table; errors are `soars.errors.BundleError`."""
     from soars.systems.nnunet.importing import ImportOptions, import_model
@@ -94,6 +109,30 @@ def import_nnunet(args: argparse.Namespace) -> int:
     if args.progress != "json":
         print(f"imported {bundle.name} ({len(bundle.organs)} organs) into {bundle.folder}")
         print(_labels_text(proposed))
+    return 0
+
+
+def needs(args: argparse.Namespace) -> int:
+    """Show a bundle's state; errors are `soars.errors.SoarsError`."""
+    from soars.bundle.store import load_bundle
+    from soars.run.segment import wanted_organs
+    from soars.systems.registry import system_of
+    from soars.systems.state import state_of
+
+    bundle = load_bundle(args.bundle)
+    organs = wanted_organs(bundle, organ_names(args.organs))
+    state = state_of(system_of(bundle), organs, sizes=args.sizes)
+    if args.json:
+        print(json.dumps({"bundle": bundle.name, **state.to_dict()}))
+        return 0
+    print(f"{bundle.name}: {len(state.ready)} of {len(organs)} organs can be drawn here now")
+    for problem in dict.fromkeys(state.why_not.values()):
+        lacking = [organ for organ, why in state.why_not.items() if why == problem]
+        print(f"\n{', '.join(lacking)}:\n  {problem}")
+    missing = [weights for weights in state.weights if not weights.present]
+    if missing:
+        sizes = [state.sizes.get(weights.name) for weights in missing] if args.sizes else None
+        print("\n" + _weights_text(missing, sizes))
     return 0
 
 
@@ -147,12 +186,16 @@ def _labels_text(proposed: Proposed) -> str:
     return "\n".join(lines)
 
 
-def _weights_text(missing: Sequence[Weights], sizes: Sequence[int | None]) -> str:
+def _weights_text(missing: Sequence[Weights], sizes: Sequence[int | None] | None) -> str:
+    """``sizes`` in bytes, as far as they are known; None where nobody asked."""
     lines = ["to be downloaded:"]
-    for weights, size in zip(missing, sizes, strict=True):
+    for i, weights in enumerate(missing):
         mark = "*" if weights.needs_number else " "
-        shown = "size not known" if size is None else f"{size / 1e6:.0f} MB"
-        lines.append(f" {mark} {weights.name}  {shown}, {weights.licence}\n     from {weights.url}")
+        facts = [weights.licence]
+        if sizes is not None:
+            size = sizes[i]
+            facts.insert(0, "size not known" if size is None else f"{size / 1e6:.0f} MB")
+        lines.append(f" {mark} {weights.name}  {', '.join(facts)}\n     from {weights.url}")
     return "\n".join(lines)
 
 

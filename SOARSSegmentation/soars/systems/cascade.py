@@ -32,6 +32,10 @@ class CascadeSystem:
         return (Source(CASCADE, self.bundle.name, self.bundle.version, self.sha256),)
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 

@@ -151,6 +151,11 @@ class System(Protocol):
         """The models that it consists of: itself, or a composite's sources as far as they are installed."""
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        """Distributions with their floors ("nnunetv2>=2.5") that it runs by, beyond the core's and an engine of the
+        cascade's; of a composite's sources, those of all. Imports nothing and looks up nothing."""
+
+    @property
     def organs(self) -> tuple[str, ...]:
         """Catalogue names of the organs that it can give."""
 

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from soars.bundle.manifest import CASCADE, Bundle
 from soars.bundle.store import load_bundle
 from soars.errors import BundleError
 from soars.systems.cascade import CascadeSystem
+from soars.systems.composite.plan import READER
 from soars.systems.composite.system import CompositeSystem
 from soars.systems.deepmind.system import DeepMindSystem
 from soars.systems.interface import System
 from soars.systems.nnunet.system import NnUnetSystem
+from soars.systems.packages import missing_packages
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
 from soars.systems.uanet.system import UaNetSystem
 
 SYSTEMS = (CASCADE, "nnunet", "deepmind", "uanet", "totalsegmentator", "composite")
 """Names of all systems, as manifests have them."""
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Distributions, with their floors, that a bundle's system is run by beyond the core and the cascade's engine.
+
+    Without ``needed`` nothing runs; without ``optional`` some sources of a composite do not.
+    """
+
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+def requirements_of(bundle: Bundle) -> Requirements:
+    """What to install for a bundle, installed or not. Imports none of it; raises `BundleError` for wrong settings."""
+    if bundle.system != CompositeSystem.name:
+        return Requirements(system_of(bundle).requirements)
+    if missing_packages(READER):  # what the plan says is not known without it
+        return Requirements(READER)
+    system = system_of(bundle)
+    assert isinstance(system, CompositeSystem)
+    if system.plan.missing == "fail":
+        return Requirements((*READER, *system.requirements))
+    return Requirements(READER, system.requirements)
 
 
 def system_of(bundle: Bundle) -> System:

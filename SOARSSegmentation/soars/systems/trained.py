@@ -94,6 +94,10 @@ class TrainedSystem(ABC):
         return (Source(self.name, self.bundle.name, self.bundle.version, self.sha256),)
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        return REQUIREMENTS
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 

@@ -23,6 +23,8 @@ from soars.errors import BundleError
 from soars.texts import parse_yaml
 
 FILE = "composite.yaml"
+READER = ("PyYAML>=6.0",)
+"""The package that a plan is read with; Slicer does not bring it. A test compares it with pyproject.toml."""
 Missing = Literal["skip", "fail"]
 
 

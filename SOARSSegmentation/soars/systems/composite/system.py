@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from soars.bundle.integrity import read_checked
@@ -54,13 +54,19 @@ class CompositeSystem:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        found: list[Source] = []
+        return tuple(dict.fromkeys(source for system in self._installed() for source in system.sources))
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one for system in self._installed() for one in system.requirements))
+
+    def _installed(self) -> Iterator[System]:
+        """Systems of the sources whose bundles are there; why others are not, is said where their organs are wanted."""
         for short in self.plan.sources:
             try:
-                found += self.source(short).sources
-            except BundleError:  # said where its organs are wanted
+                yield self.source(short)
+            except BundleError:
                 continue
-        return tuple(dict.fromkeys(found))
 
     def source(self, short: str) -> System:
         """The system of a source; raises `BundleError` when its bundle cannot be loaded or is a composite itself."""
@@ -232,10 +238,10 @@ def _finding(settlement: Settlement) -> Finding:
 
 
 def _named(short: str, progress: Reporter) -> Reporter:
-    """The source's progress, with the source's name before each message."""
+    """The source's progress, with the source's name before each stage: "starter/anchor"."""
 
     def report(step: Progress) -> None:
-        progress(replace(step, message=f"{short}: {step.message or step.stage}"))
+        progress(replace(step, stage=f"{short}/{step.stage}"))
 
     return report
 

@@ -102,6 +102,10 @@ class NnUnetSystem:
         return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256),)
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        return REQUIREMENTS
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 

@@ -44,6 +44,10 @@ class TotalSegmentatorSystem:
         return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256),)
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        return package.REQUIREMENTS
+
+    @property
     def organs(self) -> tuple[str, ...]:
         return self.bundle.organs
 
@@ -92,7 +96,7 @@ class TotalSegmentatorSystem:
         for task in self.tasks_for(organs):
             start = time.perf_counter()
             package.check_classes(task)
-            steps = Steps(NAME, task.name.replace("_", " "), progress, options.cancel or (lambda: False))
+            steps = Steps(task.name, "", progress, options.cancel or (lambda: False))
             steps.step()
             labels = package.run_task(
                 ct.image, task, task.classes(organs), device=device, fast=fast and task.fast, steps=steps
