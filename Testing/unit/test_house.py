@@ -234,7 +234,8 @@ def test_every_folder_of_python_files_is_a_package(folder: Path) -> None:
 def test_slicer_is_asked_for_what_the_distribution_asks_for(pyproject: dict) -> None:
     project = pyproject["project"]
     extras = project["optional-dependencies"]
-    known = {*project["dependencies"], *extras["run"], *extras["torch"]}
+    ways = ("run", "torch", "nnunet", "totalsegmentator")
+    known = {*project["dependencies"], *(one for way in ways for one in extras[way])}
     lines = (MODULE / "Resources" / "requirements.txt").read_text().splitlines()
     asked = {line for line in lines if line and not line.startswith("#")}
     with_slicer = {"numpy", "scipy", "SimpleITK", "pydicom"}
