@@ -14,53 +14,20 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import numpy as np
 import slicer
-from tiny_study import tiny_patient
+from reading_study import ORGANS, finish, make_lead
 
 from soars.effort.log import read_log, session_logs
 from soars.formats import read_seg_nrrd, write_seg_nrrd
 from soars.study.ledger import CHECKSUMS, check_checksums
 from soars.study.load import collect_study, open_study
-from soars.study.plan.issue import issue
-from soars.study.plan.model import read_plan
-from soars.study.plan.prepare import prepare, read_key
-from soars.study.simulation.make import SimulationOptions
+from soars.study.plan.prepare import read_key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
-
-ORGANS = ("Brainstem", "Eye_L", "Lens_L", "Parotid_L")
-STUDY = """\
-schema: 1
-name: pilot
-seed: 3
-organs: [Brainstem, Eye_L, Lens_L, Parotid_L]
-washout_days: 14
-arms:
-  - {name: model, contours: model}
-  - {name: hand, proposal: none}
-readers:
-  - {name: R1}
-cases:
-  - {name: practice, ct: cts/practice.nrrd, phase: training}
-  - {name: case-01, ct: cts/case-01.nrrd}
-"""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import SimpleITK as sitk
-
-    folder = tmp_path_factory.mktemp("lead") / "lead"
-    for part in ("cts", "model"):
-        (folder / part).mkdir(parents=True)
-    for number, name in enumerate(("practice", "case-01"), start=1):
-        ct, structures, _ = tiny_patient(number, folder, SimulationOptions(dose=False))
-        sitk.WriteImage(ct, str(folder / "cts" / f"{name}.nrrd"), True)
-        write_seg_nrrd(structures.subset(ORGANS), folder / "model" / f"{name}.seg.nrrd")
-    (folder / "study.yaml").write_text(STUDY)
-    plan = read_plan(folder)
-    prepare(plan, folder)
-    issue(plan, folder)
-    return folder
+    return make_lead(tmp_path_factory.mktemp("lead") / "lead")
 
 
 @pytest.fixture
@@ -79,12 +46,6 @@ def section(visit: Any, lead: Path) -> Any:
 
 def scene_names(kind: str) -> list[str]:
     return [node.GetName() for node in slicer.util.getNodesByClass(kind)]
-
-
-def finish(visit: Any) -> None:
-    """As the button does; the tests' user says yes."""
-    visit.window.timing.panel.finish.click()
-    assert visit.window.desk.running_session is None
 
 
 def arm_of(lead: Path, visit: Any) -> str:

@@ -35,7 +35,6 @@ from SOARSSegmentationLib.reading.loading import load_ct
 from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation, remove_segmentation
 from SOARSSegmentationLib.scene.ct import voxel_values
 from SOARSSegmentationLib.scene.grids import grid_of
-from SOARSSegmentationLib.scene.segments import segment_ids
 from SOARSSegmentationLib.session import sessions
 
 
@@ -103,7 +102,7 @@ class ReadingDesk:
             )
         node = add_segmentation(mrml_scene, volume, path, name)
         try:
-            _only(node, self.worklist.organs)
+            sessions.only_organs(node, self.worklist.organs)
         except BaseException:
             remove_segmentation(node)
             raise
@@ -112,15 +111,9 @@ class ReadingDesk:
     def _interrupted(self, item: Item, folder: Path, mrml_scene: Any, volume: Any) -> Loaded:
         header = read_log(session_logs(folder)[-1]).header
         interrupted = sessions.Interrupted(folder, header)
-        return Loaded(item, volume, sessions.reload(interrupted, mrml_scene, volume), header, interrupted)
-
-
-def _only(segmentation_node: Any, organs: tuple[str, ...]) -> None:
-    """Remove the organs that are assigned to another reader."""
-    segmentation = segmentation_node.GetSegmentation()
-    for organ, segment_id in segment_ids(segmentation_node).items():
-        if organ not in organs:
-            segmentation.RemoveSegment(segment_id)
+        proposed = self.worklist.share / item.proposal if item.proposal is not None else None
+        node = sessions.reload(interrupted, mrml_scene, volume, proposed)
+        return Loaded(item, volume, node, header, interrupted)
 
 
 def _remove_volume(mrml_scene: Any, volume: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -189,15 +189,20 @@ def find_interrupted(root: Path, *, study: str, case: str, reader: str) -> Inter
     return None
 
 
-def reload(interrupted: Interrupted, mrml_scene: Any, volume_node: Any) -> Any:
+def reload(
+    interrupted: Interrupted, mrml_scene: Any, volume_node: Any, study_proposal: Path | None = None
+) -> Any:
     """Load the segmentation of an interrupted session as it was last saved, with its proposal.
 
+    ``study_proposal`` is the proposal in the study's folder, used when the session was killed before it saved its own.
     `InputError` when there is nothing to load or it does not fit the CT; the scene is then unchanged.
     """
     header, folder = interrupted.header, interrupted.folder
     name = f"{volume_node.GetName()} {header.case} resumed"
     tags = {BUNDLE_TAG: header.bundle or "", BUNDLE_HASH_TAG: header.bundle_sha256 or ""}
     proposed, result = folder / PROPOSAL_FILE, folder / RESULT_FILE
+    if study_proposal is not None and not proposed.is_file():
+        proposed = study_proposal
     if header.from_scratch:
         node = empty_segmentation(mrml_scene, volume_node, header.organs, name)
     elif proposed.is_file():
@@ -205,6 +210,7 @@ def reload(interrupted: Interrupted, mrml_scene: Any, volume_node: Any) -> Any:
     else:
         raise InputError(f"the folder {folder} has no {PROPOSAL_FILE}: the session cannot be resumed")
     try:
+        only_organs(node, header.organs)
         add_empty_segments(node, header.organs)
         if not header.from_scratch:
             proposal.keep_proposal(node, volume_node=volume_node)
@@ -214,6 +220,14 @@ def reload(interrupted: Interrupted, mrml_scene: Any, volume_node: Any) -> Any:
         mrml_scene.RemoveNode(node)
         raise
     return node
+
+
+def only_organs(segmentation_node: Any, organs: Collection[str]) -> None:
+    """Take away organs that are none of the session's, as those of another reader's part."""
+    segmentation = segmentation_node.GetSegmentation()
+    for organ, segment_id in segment_ids(segmentation_node).items():
+        if organ not in organs:
+            segmentation.RemoveSegment(segment_id)
 
 
 def resume(
