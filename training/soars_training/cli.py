@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import soars
 from soars.commands.program import program_parser, report_fault
 from soars_training.commands import (
+    ablate,
     calibrate,
     crossval,
     evaluate,
@@ -36,7 +37,20 @@ DESCRIPTION = """Train SOARS models. The order of work:
 """
 
 
-COMMANDS = (prepare, plan, search, fit, fit_system, crossval, guide, finetune, export, calibrate, evaluate)
+COMMANDS = (
+    prepare,
+    plan,
+    search,
+    fit,
+    fit_system,
+    crossval,
+    ablate,
+    guide,
+    finetune,
+    export,
+    calibrate,
+    evaluate,
+)
 """Each has ``add(subparsers)``, which sets ``run`` of the arguments."""
 
 

@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--folds", type=int, default=4, help="(default %(default)s, as in the paper)")
     fit.add_blocks(parser)
     arguments.add_computer(parser)
-    parser.set_defaults(run=run, held_out=0, validate_every=0)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

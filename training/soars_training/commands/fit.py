@@ -12,6 +12,8 @@ from soars_training.commands import arguments
 
 if TYPE_CHECKING:
     from soars_training.fitting.options import FitOptions
+    from soars_training.fitting.presets import Preset
+    from soars_training.windows.task import BranchTask
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -36,23 +38,28 @@ def add_blocks(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """What to train and how; shared with `soars-train search`."""
+    """What to train and how; shared with `soars-train search` and `crossval`."""
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
     parser.add_argument("--branch", required=True, choices=BRANCHES)
     parser.add_argument("--organs", help="comma-separated names; default: all of the branch's stratum")
-    parser.add_argument(
-        "--preset",
-        choices=("laptop", "gpu", "paper"),
-        default="laptop",
-        help="where the defaults below come from (default laptop)",
-    )
     parser.add_argument(
         "--guide", type=Path, help="folder written by soars-train guide (anchor probabilities as input)"
     )
     parser.add_argument("--voi", type=Path, metavar="FILE", help="JSON of VOI extents (small_hard)")
     parser.add_argument(
         "--heatmap", action="store_true", help="small_hard: also see the heat map's crop (CVPR 2020)"
+    )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """How to train, whatever it is."""
+    parser.add_argument(
+        "--preset",
+        choices=("laptop", "gpu", "paper"),
+        default="laptop",
+        help="where the defaults below come from (default laptop)",
     )
     parser.add_argument(
         "--windows", help="CT windows in HU, an input channel each, the widest first, as low:high,low:high"
@@ -89,16 +96,12 @@ def run(args: argparse.Namespace) -> None:
 def options_of(args: argparse.Namespace) -> FitOptions:
     """The run that the arguments ask for: the preset's settings, overridden by those given."""
     from soars import catalogue
-    from soars_training.cohorts.cache import CacheIndex
-    from soars_training.fitting.options import FitOptions
-    from soars_training.fitting.presets import paper_steps, preset
+    from soars_training.fitting.presets import preset
     from soars_training.release.guide import guide_anchors
-    from soars_training.search.search import read_blocks
     from soars_training.windows.task import BranchTask
 
     if args.branch == "small_hard" and not args.voi:
         raise InputError("small_hard needs --voi, the same file the cache was prepared with")
-    default = preset(args.preset, args.branch)
     organs = arguments.organs(args.organs) if args.organs else arguments.organs_of(args.branch)
     groups = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
     task = BranchTask(
@@ -106,9 +109,30 @@ def options_of(args: argparse.Namespace) -> FitOptions:
         classes=groups if args.branch == "detection" else organs,
         inputs=("ct", *(("anchor",) if args.guide else ()), *(("heatmap",) if args.heatmap else ())),
         anchors=guide_anchors(args.guide) if args.guide else (),
-        windows_hu=arguments.windows_hu(args.windows) if args.windows else default.windows_hu,
+        windows_hu=windows_of(args, preset(args.preset, args.branch)),
     )
-    split = arguments.train_split(args.cache)
+    vois = arguments.read_vois(args.voi) if args.voi else None
+    return settings_of(args, task, arguments.train_split(args.cache), vois)
+
+
+def windows_of(args: argparse.Namespace, default: Preset) -> tuple[tuple[float, float], ...]:
+    """The CT's windows that the arguments ask for."""
+    return arguments.windows_hu(args.windows) if args.windows else default.windows_hu
+
+
+def settings_of(
+    args: argparse.Namespace,
+    task: BranchTask,
+    split: str,
+    voi_mm: dict[str, arguments.Triple] | None = None,
+) -> FitOptions:
+    """How the arguments of `add_settings` want a task to be learned."""
+    from soars_training.cohorts.cache import CacheIndex
+    from soars_training.fitting.options import FitOptions
+    from soars_training.fitting.presets import paper_steps, preset
+    from soars_training.search.search import read_blocks
+
+    default = preset(args.preset, task.branch)
     features = arguments.numbers(args.features, "--features") if args.features else default.features
     blocks = getattr(args, "blocks", None)
     batch = args.batch or default.batch
@@ -120,7 +144,7 @@ def options_of(args: argparse.Namespace) -> FitOptions:
         features=features,
         blocks=read_blocks(blocks, len(features)) if blocks else None,
         patch=arguments.patch(args.patch) if args.patch else default.patch,
-        voi_mm=arguments.read_vois(args.voi) if args.voi else None,
+        voi_mm=voi_mm,
         steps=steps,
         batch=batch,
         learning_rate=args.learning_rate or default.learning_rate,
@@ -129,8 +153,8 @@ def options_of(args: argparse.Namespace) -> FitOptions:
         schedule=default.schedule,
         seed=args.seed,
         train_split=split,
-        held_out=args.held_out,
-        validate_every=args.validate_every,
+        held_out=getattr(args, "held_out", 0),
+        validate_every=getattr(args, "validate_every", 0),
         device=args.device,
         threads=args.threads,
         deterministic=args.deterministic,

@@ -13,8 +13,8 @@ import numpy as np
 
 from soars.cells import HarmlessWriter, original
 from soars.errors import InputError
-from soars_training.fitting.fit import fit
-from soars_training.fitting.options import LAST, RUN_FILE, FitOptions
+from soars_training.experiments.runs import fitted
+from soars_training.fitting.options import FitOptions
 from soars_training.fitting.state import CASES_FILE
 from soars_training.fitting.validate import CaseScore
 
@@ -36,9 +36,7 @@ def crossval(
     pooled = []
     for k in range(1, folds + 1):
         folder = output / f"fold_{k}"
-        if not (folder / RUN_FILE).exists():
-            resume = (folder / LAST).exists()
-            fit(cache, folder, replace(options, fold=(k, folds), held_out=0), guide_folder, resume=resume)
+        fitted(cache, folder, replace(options, fold=(k, folds), held_out=0), guide_folder)
         pooled += [(k, score) for score in _read(folder / CASES_FILE)]
     _write(pooled, output / POOLED_FILE)
     return pooled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point, no_numbers
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import failed
-from soars.cascade.windows import CtChannel, Source, slide
+from soars.cascade.windows import CtChannel, ProbabilityMap, Source, slide
 from soars.networks.names import Precision
 from soars.networks.unet import UNet
 from soars_training.windows.loaded import LoadedCase
@@ -83,17 +83,24 @@ def whole_patient_dice(
     For softmax branches.
     """
     found = []
+    for case, probabilities in whole_patient_maps(engine, spec, task, cases):
+        for organ, value in dice_per_class(probabilities.labels(), case.target[0], task.classes).items():
+            if organ in case.data.annotated and organ in case.data.masks:
+                found.append(CaseScore(case.data.name, organ, value))
+    return found
+
+
+def whole_patient_maps(
+    engine: LiveEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
+) -> Iterator[tuple[LoadedCase, ProbabilityMap]]:
+    """The probabilities or heat maps of whole patients on the working grid, by the windows of inference."""
     for case in cases:
         z, y, x = case.data.ct_hu.shape
         grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))
         sources: list[Source] = [CtChannel(scaled_ct(case.data.ct_hu, w)) for w in task.windows_hu]
         if "anchor" in task.inputs:
             sources.append(Channels(case.guide / np.float32(255)))
-        labels = slide(engine, spec, grid, sources, lambda _done, _of: None).labels()
-        for organ, value in dice_per_class(labels, case.target[0], task.classes).items():
-            if organ in case.data.annotated and organ in case.data.masks:
-                found.append(CaseScore(case.data.name, organ, value))
-    return found
+        yield case, slide(engine, spec, grid, sources, lambda _done, _of: None)
 
 
 def dice_per_class(labels: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> dict[str, float]:

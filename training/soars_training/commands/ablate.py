@@ -1,0 +1,121 @@
+"""`soars-train ablate`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soars.errors import InputError
+from soars_training.commands import arguments, fit
+
+if TYPE_CHECKING:
+    from soars_training.experiments.ablation import Recipe
+    from soars_training.fitting.options import FitOptions
+    from soars_training.windows.task import BranchTask
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "ablate",
+        help="the papers' ablation on a cohort: one network for all, + strata, + anchors, + search, controls",
+        description="Train and score every setting with every seed on one split, and write the tables, the papers' "
+        "beside them. The same command goes on after an interruption; more settings and seeds can be added later.",
+    )
+    parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
+    parser.add_argument("output", type=Path, help="gets the runs, scores, ablation.md, ablation.csv and .png")
+    parser.add_argument(
+        "--organs", help="comma-separated names; default: all of the papers' that the cache annotates"
+    )
+    parser.add_argument("--settings", help="comma-separated names; default: all that concern these organs")
+    parser.add_argument("--seeds", type=int, default=3, help="(default %(default)s)")
+    parser.add_argument(
+        "--test", type=int, metavar="N", help="patients held out for the scores (default: a fifth)"
+    )
+    parser.add_argument(
+        "--patients", type=int, metavar="N", help="take so many patients of the cache (default: all)"
+    )
+    parser.add_argument("--vois", type=Path, metavar="CACHE", help="cache of the small organs' VOIs")
+    parser.add_argument("--voi", type=Path, metavar="FILE", help="JSON of the VOIs' extents")
+    parser.add_argument(
+        "--search-steps", type=int, help="of one search (default: as many as a network of the setting)"
+    )
+    parser.add_argument("--alpha-rate", type=float, default=3e-4, help="(default %(default)g)")
+    fit.add_settings(parser)
+    arguments.add_computer(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from soars_training.experiments.ablation import ablate
+    from soars_training.experiments.tables import write_page
+
+    require_statistics()
+    ablate(args.cache, args.output, recipe_of(args), options_of(args))
+    page = write_page(args.output)
+    print(page.read_text(encoding="utf-8"))
+    draw_figure(args.output)
+    print(f"-> {page}")
+
+
+def require_statistics() -> None:
+    """Raise `InputError` now rather than after a night of training."""
+    if find_spec("statsmodels") is None:
+        raise InputError("the tables need statsmodels: pip install 'soars-segmentation[study]'")
+
+
+def draw_figure(folder: Path) -> None:
+    """The picture beside the tables, where matplotlib is installed."""
+    from soars_training.experiments.figure import draw
+    from soars_training.experiments.tables import read_results
+
+    if find_spec("matplotlib") is None:
+        print("no picture: matplotlib is not installed (pip install 'soars-segmentation[study]')")
+    else:
+        draw(read_results(folder), folder / "ablation.png")
+
+
+def options_of(args: argparse.Namespace) -> Callable[[BranchTask], FitOptions]:
+    """How the arguments want any task of the experiment to be learned."""
+    from soars_training.fitting.presets import preset
+
+    split = arguments.train_split(args.cache)
+
+    def options(task: BranchTask) -> FitOptions:
+        windows = fit.windows_of(args, preset(args.preset, task.branch))
+        return fit.settings_of(args, replace(task, windows_hu=windows), split)
+
+    return options
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    from soars_training.cohorts.cache import CacheIndex
+    from soars_training.experiments.ablation import Recipe, organs_to_compare
+    from soars_training.experiments.settings import chosen_settings, strata_of
+    from soars_training.windows.task import BranchTask
+
+    if (args.vois is None) != (args.voi is None):
+        raise InputError("--vois and --voi belong together: the cache and the extents that it was made with")
+    if args.seeds < 1:
+        raise InputError("--seeds must be at least 1")
+    wanted = arguments.organs(args.organs) if args.organs else None
+    organs = organs_to_compare(args.cache, wanted)
+    strata = strata_of(organs)
+    names = [name.strip() for name in args.settings.split(",")] if args.settings else None
+    patients = args.patients or len({e.patient for e in CacheIndex.load(args.cache).cases})
+    steps = options_of(args)(BranchTask("anchor", organs, ("ct",))).steps
+    return Recipe(
+        settings=chosen_settings(names, strata),
+        seeds=tuple(range(args.seed, args.seed + args.seeds)),
+        organs=organs,
+        steps=steps,
+        search_steps=args.search_steps or max(1, steps // len(strata)),
+        alpha_rate=args.alpha_rate,
+        test=args.test or max(1, round(patients / 5)),
+        patients=args.patients,
+        voi_cache=args.vois,
+        voi_mm=arguments.read_vois(args.voi) if args.voi else None,
+    )
