@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.commands.options import add_engine_options, add_organs_option, add_progress_option
+from soars.errors import InputError
 from soars.progress import Progress, reporting
 
 if TYPE_CHECKING:
@@ -59,7 +60,29 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="replace results that come from other inputs or options; without it such a case fails",
     )
+    cluster = parser.add_argument_group("on several machines or GPUs", "by Ray (the extra `ray`)")
+    cluster.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the cases over the workers of a Ray cluster, e.g. ray://head:10001, or over this machine (local); "
+        "all machines must see IN, OUT and the bundle under the same paths",
+    )
+    cluster.add_argument(
+        "--ray-workers", metavar="N", type=_count, help="at most this many (default: as many as fit)"
+    )
+    cluster.add_argument(
+        "--ray-cores",
+        metavar="N",
+        type=_count,
+        help="processors of each worker (default: 4, or fewer where there are not as many; one beside a GPU)",
+    )
     add_progress_option(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"a whole number of 1 or more is needed, not {text}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,8 +99,18 @@ def run(args: argparse.Namespace) -> int:
         check_places(args.source, args.output)
         found = find_cases(args.source, [parse_condition(text) for text in args.where])
         check_tables(args.output, [case.name for case in found.cases])
+        if args.ray is None and (args.ray_workers or args.ray_cores):
+            raise InputError("--ray-workers and --ray-cores belong to --ray")
         options = BatchOptions(args.bundle, args.device, args.engine, args.organs, args.overwrite)
-        outcomes = run_batch(found.cases, args.output, options, report, _NowAndThen(args.output))
+        now_and_then = _NowAndThen(args.output)
+        if args.ray is None:
+            outcomes = run_batch(found.cases, args.output, options, report, now_and_then)
+        else:
+            from soars.service.cluster import Cluster, run_on_ray
+
+            cluster = Cluster(args.ray, args.ray_workers, args.ray_cores)
+            found = found.resolved()
+            outcomes = run_on_ray(found.cases, args.output.resolve(), options, cluster, report, now_and_then)
         write_tables(outcomes, args.output)
         report(Progress("done", len(outcomes), len(outcomes), str(args.output)))
     if args.progress != "json":

@@ -74,13 +74,14 @@ class AtHand:
     """What a batch has ready before a case, so that it is neither loaded nor read again; None for what it has not.
 
     ``bundle`` is the request's, ``ct`` what `read_case` gave in ``read_s`` seconds, ``engines`` the networks that stay
-    open.
+    open. ``threads`` is how many to compute with, all processors if None.
     """
 
     bundle: Bundle | None = None
     ct: CtScan | None = None
     read_s: float = 0.0
     engines: OpenEngines | None = None
+    threads: int | None = None
 
 
 NOTHING = AtHand()
@@ -136,7 +137,11 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
         ct = ready.ct or read_case(request)
     clock.seconds["read"] += ready.read_s
     options = SegmentOptions(
-        device=request.device, engine=request.engine, organs=request.organs, engines=ready.engines
+        device=request.device,
+        engine=request.engine,
+        organs=request.organs,
+        engines=ready.engines,
+        threads=ready.threads,
     )
     result = segment(ct, bundle, options, report)
     clock.seconds.update({stage: s for stage, s in result.timings_s.items() if stage != "total"})

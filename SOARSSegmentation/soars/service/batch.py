@@ -58,7 +58,7 @@ def run_batch(
         if case.problem:
             batch.note(Outcome(case.name, FAILED, case.problem))
     usable = [case for case in cases if not case.problem]
-    clock = _Remaining(len(cases), len(cases) - len(usable))
+    clock = Remaining(len(cases), len(cases) - len(usable))
     looking = partial(look, output=output, options=options, bundle_sha256=segmenter.sha256)
     for case, read in one_ahead(looking, usable):
         batch.note(batch.settle(case, read, clock))
@@ -79,7 +79,7 @@ class _Batch:
         if outcome.state == FAILED:
             log.warning("%s was left out: %s", outcome.case, outcome.message)
 
-    def settle(self, case: BatchCase, future: Future[Read], clock: _Remaining) -> Outcome:
+    def settle(self, case: BatchCase, future: Future[Read], clock: Remaining) -> Outcome:
         """Make a case's results, or find out why that is not possible."""
         try:
             read = future.result()
@@ -93,18 +93,22 @@ class _Batch:
         except CancelledError:
             raise
         except Exception as error:
-            if isinstance(error, SoarsError) and self._concerns_all(error):
+            if self._concerns_all(error):
                 raise
             failed = failure(case.name, error)
         clock.passed()
         return failed
 
-    def _concerns_all(self, error: SoarsError) -> bool:
-        """Whether no other case can do better: the disk is full, or the engine has not run for any case yet."""
-        if disk_is_full(error):
-            return True
+    def _concerns_all(self, error: Exception) -> bool:
         ran = any(outcome.state != FAILED for outcome in self.outcomes)
-        return isinstance(error, BundleError | EngineError) and not ran
+        return concerns_all(error, ran)
+
+
+def concerns_all(error: Exception, ran: bool) -> bool:
+    """Whether no other case can do better: the disk is full, or the engine has not ``ran`` for any case yet."""
+    if isinstance(error, SoarsError) and disk_is_full(error):
+        return True
+    return isinstance(error, BundleError | EngineError) and not ran
 
 
 def failure(case: str, error: Exception) -> Outcome:
@@ -119,11 +123,11 @@ def failure(case: str, error: Exception) -> Outcome:
     return Outcome(case, FAILED, f"internal error: {type(error).__name__}: {error}", fault=True)
 
 
-class _Remaining:
+class Remaining:
     """How far the batch is, and how long the rest will take at the pace of the cases segmented so far."""
 
-    def __init__(self, of: int, done: int) -> None:
-        self._of, self._done = of, done
+    def __init__(self, of: int, done: int, at_once: int = 1) -> None:
+        self._of, self._done, self._at_once = of, done, at_once
         self._worked_s: list[float] = []
 
     def passed(self) -> None:
@@ -143,10 +147,15 @@ class _Remaining:
 
         return within
 
+    def show(self, case: str, report: Reporter) -> None:
+        """Show that a case has ended."""
+        report(Progress("cases", self._done, self._of, f"{self._left()}{case}"))
+
     def _left(self) -> str:
         if not self._worked_s:
             return ""
-        return f"{duration(sum(self._worked_s) / len(self._worked_s) * (self._of - self._done))} left, "
+        seconds = sum(self._worked_s) / len(self._worked_s) * (self._of - self._done) / self._at_once
+        return f"{duration(seconds)} left, "
 
 
 def duration(seconds: float) -> str:

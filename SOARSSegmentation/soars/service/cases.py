@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soars.cells import original
@@ -36,6 +36,10 @@ class CaseList:
 
     cases: tuple[BatchCase, ...]
     left_out: int
+
+    def resolved(self) -> CaseList:
+        """The same with absolute paths, for processes that run elsewhere."""
+        return CaseList(tuple(replace(case, ct=case.ct.resolve()) for case in self.cases), self.left_out)
 
 
 def find_cases(source: Path, conditions: Sequence[Condition] = ()) -> CaseList:

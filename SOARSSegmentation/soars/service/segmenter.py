@@ -61,10 +61,13 @@ def look(case: BatchCase, output: Path, options: BatchOptions, bundle_sha256: st
 
 
 class Segmenter:
-    """Segments cases in this process. Raises `SoarsError` when the bundle, its organs or the engine cannot be used."""
+    """Segments cases in this process, with all its processors or as many ``threads``.
 
-    def __init__(self, options: BatchOptions) -> None:
-        self.options = options
+    Raises `SoarsError` when the bundle, its organs or the engine cannot be used.
+    """
+
+    def __init__(self, options: BatchOptions, threads: int | None = None) -> None:
+        self.options, self._threads = options, threads
         self.bundle = load_bundle(options.bundle)
         system = system_of(self.bundle)
         problem = system.problem(wanted_organs(self.bundle, options.organs))
@@ -87,7 +90,7 @@ class Segmenter:
         """
         start = time.perf_counter()
         names = (*FILES, *(more or {}))
-        ready = AtHand(self.bundle, read.ct, read.seconds, self._engines)
+        ready = AtHand(self.bundle, read.ct, read.seconds, self._engines, self._threads)
         overwrite = self.options.overwrite
         with staged_folder(output / case.name, names, overwrite=overwrite, ours=is_own_result) as staging:
             done = segment_case(_request(case, self.options), staging, report, ready)
