@@ -1,0 +1,93 @@
+"""Tolerances from several observers: a percentile of the area, both ways, over all pairs and cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.cli import main
+from soars.errors import InputError
+from soars.metrics.tolerances import read_tolerances
+from soars.study.tolerances import observed_tolerances, reached
+
+
+def _draw(observer: Path, case: str, organs: dict[str, tuple[int, int, int]], side: int = 8) -> None:
+    """Cubes of `side` voxels of 1 x 1 x 2 mm that begin at (z, y, x)."""
+    folder = observer / case
+    folder.mkdir(parents=True, exist_ok=True)
+    for organ, (z, y, x) in organs.items():
+        array = np.zeros((30, 30, 30), np.uint8)
+        array[z : z + side, y : y + side, x : x + side] = 1
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((1.0, 1.0, 2.0))
+        sitk.WriteImage(image, str(folder / f"{organ}.nrrd"))
+
+
+@pytest.fixture
+def observers(tmp_path: Path) -> list[Path]:
+    """Three people, two cases: the second draws the parotids 2 and 3 voxels to the side, the third as the first."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    for case, shift in (("c1", 2), ("c2", 3)):
+        _draw(first, case, {"Parotid_L": (5, 5, 5), "Parotid_R": (5, 5, 17), "Brainstem": (15, 15, 15)})
+        _draw(second, case, {"Parotid_L": (5, 5, 5 + shift), "Parotid_R": (5, 5, 17 - shift)})
+        _draw(third, case, {"Parotid_L": (5, 5, 5), "Parotid_R": (5, 5, 17)})
+    return [first, second, third]
+
+
+def test_the_percentile_is_of_the_area() -> None:
+    distances, area = np.array([3.0, 0.0, 1.0, 2.0]), np.array([1.0, 6.0, 2.0, 1.0])
+    assert [reached(distances, area, p) for p in (60, 60.1, 80, 90, 95, 100)] == [0, 1, 1, 2, 3, 3]
+    assert reached(np.zeros(3), np.ones(3), 95) == 0
+
+
+def test_what_two_people_differ_by(observers: list[Path]) -> None:
+    """The farthest that two equal cubes lie from each other is their shift."""
+    rows = {r.organ: r for r in observed_tolerances(observers[:2], percent=100)}
+    assert set(rows) == {"Parotid_L", "Parotid_R"}
+    assert (rows["Parotid_L"].mm, rows["Parotid_L"].lowest_mm, rows["Parotid_L"].highest_mm) == (3, 2, 3)
+    assert (rows["Parotid_L"].cases, rows["Parotid_L"].comparisons) == (2, 4)
+    assert (rows["Parotid_L"].catalogue_mm, rows["Parotid_R"].mm) == (2.85, 3)
+    # Of a cube's 640 mm2, 288 (shifted by 2) or 240 (by 3) coincide with the other's: the faces along the shift.
+    assert observed_tolerances(observers[:2], percent=35)[0].mm == 0
+    assert observed_tolerances(observers[:2], percent=60)[0].mm > 0
+
+
+def test_the_order_of_observers_does_not_matter(observers: list[Path]) -> None:
+    forth, back = observed_tolerances(observers), observed_tolerances(observers[::-1])
+    assert forth == back
+    assert {(r.organ, r.cases, r.comparisons) for r in forth} == {("Parotid_L", 2, 12), ("Parotid_R", 2, 12)}
+    both = {r.organ: r for r in observed_tolerances([observers[0], observers[2]])}
+    assert both["Parotid_L"].mm == 0
+    only = observed_tolerances(observers, organs=("Parotid_R",))
+    assert [(r.organ, r.comparisons) for r in only] == [("Parotid_R", 6)]
+
+
+def test_the_command_writes_what_evaluate_reads(
+    observers: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "tolerances.csv"
+    command = ["observers", *map(str, observers), "--processes", "1", "--percent", "100", "--csv", str(table)]
+    assert main(command) == 0
+    assert "Parotid_L" in capsys.readouterr().out
+    found = read_tolerances(table)
+    assert {name: t.mm for name, t in found.items()} == {"Parotid_L": 3, "Parotid_R": 3}
+    assert found["Parotid_L"].source == "100th percentile of the distances between 3 observers"
+    assert main(command) == 2
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_what_cannot_be_compared_is_said(observers: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two observers or more"):
+        observed_tolerances(observers[:1])
+    with pytest.raises(InputError, match="given twice"):
+        observed_tolerances([observers[0], observers[1], observers[0] / ".." / "first"])
+    with pytest.raises(InputError, match="percentile"):
+        observed_tolerances(observers, percent=0)
+    _draw(tmp_path / "other", "c1", {"SpinalCord": (5, 5, 5)})
+    with pytest.raises(InputError, match="drawn by two observers"):
+        observed_tolerances([observers[1], tmp_path / "other"])
+    with pytest.raises(InputError, match="no file or folder"):
+        observed_tolerances([observers[0], tmp_path / "nowhere"])
