@@ -1,4 +1,4 @@
-"""``soars bundle``: list, show, verify, import and remove model bundles; `bundle_models` handles models of others."""
+"""``soars bundle``: list, show, verify, import and remove model bundles; `models` handles models of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from soars.commands import bundle_models
+from soars.commands.bundle import models
 from soars.words import plain
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add.add_argument("path", metavar="PATH", help="a folder or a .zip")
     add.add_argument("--name", help="install it under this name (default: its own name)")
     add.add_argument("--overwrite", action="store_true", help="replace an imported bundle of the same name")
-    bundle_models.add_actions(actions)
+    models.add_actions(actions)
     gone = actions.add_parser("remove", help="remove an imported bundle")
     gone.add_argument("name", metavar="NAME", help="the name under which it was imported")
 
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
         "show": _show,
         "verify": _verify,
         "import": _import,
-        "import-nnunet": bundle_models.import_nnunet,
-        "get": bundle_models.get,
-        "needs": bundle_models.needs,
+        "import-nnunet": models.import_nnunet,
+        "get": models.get,
+        "needs": models.needs,
         "remove": _remove,
     }
     return actions[args.action](args)
