@@ -151,7 +151,8 @@ class TestExitCodes:
 
     def test_every_command_module_is_registered(self) -> None:
         folder = Path(soars.cli.__file__).parent / "commands"
-        there = {path.stem for path in folder.glob("*.py") if "def add_parser(" in path.read_text("utf-8")}
+        found = [path for path in folder.rglob("*.py") if "def add_parser(" in path.read_text("utf-8")]
+        there = {path.relative_to(folder).with_suffix("").parts[0] for path in found}
         assert {module.__name__.rsplit(".", 1)[-1] for module in soars.cli.COMMANDS} == there
 
 
