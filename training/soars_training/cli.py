@@ -13,6 +13,7 @@ from soars_training.commands import (
     ablate,
     calibrate,
     crossval,
+    distil,
     evaluate,
     export,
     finetune,
@@ -25,6 +26,7 @@ from soars_training.commands import (
 )
 
 DESCRIPTION = """Train SOARS models. The order of work:
+  soars-train distil CTS work/cohort --bundle monday    (where no reference contours are at hand)
   soars-train prepare work/cache --openkbp DIR          (or --phantoms N, or --list CASES.json)
   soars-train plan work/cache                           (organs, odd cases, volumes of interest)
   soars-train fit work/cache work/anchor --branch anchor --organs Brainstem,SpinalCord
@@ -38,6 +40,7 @@ DESCRIPTION = """Train SOARS models. The order of work:
 
 
 COMMANDS = (
+    distil,
     prepare,
     plan,
     search,

@@ -47,8 +47,9 @@ LIBRARIES = (
 class OrganRecord:
     """One organ of a run. ``name`` is the TG-263 name, ``label`` the readable one, ``volume_cc`` in cm3 (0 if
     absent), ``reason`` why it is absent. ``findings`` is what the checks found, the most severe first, ``warnings`` the
-    same as sentences. ``expected_dsc`` is None where the bundle holds no calibration for the organ. ``source`` is the
-    model that drew it, ``definition`` how its extent differs from the consensus guideline's, as far as is known."""
+    same as sentences. ``expected_dsc`` is None where the bundle holds no calibration for the organ, ``confidence``
+    (soft Dice, 0 to 1) where its system gives none. ``source`` is the model that drew it, ``definition`` how its extent
+    differs from the consensus guideline's, as far as is known."""
 
     name: str
     label: str
@@ -61,6 +62,7 @@ class OrganRecord:
     warnings: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     expected_dsc: ExpectedDsc | None = None
+    confidence: float | None = None
     source: str = ""
     definition: str = ""
 

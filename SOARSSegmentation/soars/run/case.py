@@ -277,6 +277,7 @@ def _organ_record(name: str, bundle: Bundle, wanted: tuple[str, ...], result: Se
         warnings=tuple(finding.sentence() for finding in findings),
         findings=findings,
         expected_dsc=result.expected_dsc.get(name),
+        confidence=result.confidence.get(name) if present else None,
         source=result.sources[name].title if present and name in result.sources else "",
         definition=result.sources[name].definition if present and name in result.sources else "",
     )

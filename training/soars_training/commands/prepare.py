@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from soars_training.cohorts import phantoms, prepare
+    from soars_training.cohorts import distil, phantoms, prepare
     from soars_training.cohorts.reading import LeftOut
 
     spacing = arguments.spacing(args.spacing)
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
     left_out = LeftOut()
     cases = arguments.real_cases(args, "train", left_out)
     source = "OpenKBP" if args.openkbp else (args.list or args.data).stem
+    if args.data and (teacher := distil.labelled_by(args.data)):
+        source = f"{args.data.resolve().parent.name}, {teacher}"
     if args.voi:
         prepare.write_voi_cache(cases, args.cache, spacing, vois, source)
     else:
