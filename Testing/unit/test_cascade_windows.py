@@ -15,6 +15,7 @@ from soars.cascade.activations import fixed_point
 from soars.cascade.layout import (
     CLOSE_STRIDE,
     STRIDE,
+    centred,
     stride_for,
     window_corners,
     window_shape,
@@ -133,6 +134,25 @@ def test_a_shoulder_cut_off_or_a_couch_moves_no_window() -> None:
     assert set(window_corners(couch, window, 0.5, middle)) >= corners
 
 
+def test_one_window_stands_in_the_middle_where_that_takes_fewer() -> None:
+    """230 mm: two windows of 192 mm a 72 mm apart, one of 256, three (not four) of 128 that are 64 apart."""
+    assert not centred(64, 0.375, 115.0, 3.0)
+    assert centred(128, 0.5, 115.0, 2.0)
+    assert centred(128, 0.5, 115.0, 1.0)
+    corners = window_corners(np.ones((8, 230, 230), bool), (8, 128, 128), 0.5, (8, 115, 115), (True, False))
+    assert sorted({y for _, y, _ in corners}) == [-13, 51, 115]
+    assert sorted({x for _, _, x in corners}) == [-45, 19, 83, 147]
+
+
+def test_what_lies_far_to_the_side_gets_no_window() -> None:
+    """Shoulders: windows for 160 mm to either side, and background beyond what they cover."""
+    ct = np.full((8, 24, 500), 0.9, np.float32)
+    engine = Recorder()
+    result = slide(engine, spec_of(1, 1, (8, 16, 64)), grid_of(ct.shape), [CtChannel(ct)], no_step)
+    seen = result.labels()[4, 12] == 1
+    assert seen[90:410].all() and not seen[:50].any() and not seen[450:].any()
+
+
 def test_the_mirror_image_gets_the_mirrored_windows() -> None:
     window, width = (32, 64, 48), 140
     body = neck_and_shoulders()
@@ -228,7 +248,8 @@ def test_windows_without_body_are_skipped_and_are_background() -> None:
     ct[:, :, :10] = 0.3
     engine = Recorder()
     result = slide(engine, spec_of(1, 1, (16, 16, 16)), grid_of(ct.shape), [CtChannel(ct)], no_step)
-    assert len(engine.windows) == 4, "two to both sides of the middle of the body, along two axes"
+    assert len(engine.windows) == 2, "beside the middle of the body, to the left and to the right"
+    assert all((window > AIR).any() for window in engine.windows)
     assert (result.probability(0)[:, :, 20:] == 1).all() and (result.labels()[:, :, 20:] == 0).all()
 
 

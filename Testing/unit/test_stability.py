@@ -28,7 +28,7 @@ from soars.run.segment import SegmentOptions, segment
 from soars.structures import StructureSet
 
 LARGE_CC, LARGE_DSC, SMALL_DSC = 5.0, 0.97, 0.93
-ANCHORS = ("Brainstem", "Eye_L", "Eye_R", "Bone_Mandible_L", "Bone_Mandible_R", "SpinalCord", "Cerebellum")
+ANCHORS = ("Brainstem", "Cerebellum", "Eye_L", "Eye_R")
 Vary = Callable[[sitk.Image], Variation]
 
 
@@ -47,7 +47,12 @@ def too_low(variation: Variation, usual: StructureSet, found: StructureSet) -> d
 
 @pytest.fixture(scope="module")
 def phantom() -> sitk.Image:
-    return make_phantom(5, spacing_mm=(3.0, 3.0, 3.0)).ct
+    """A head, down to the jaw, on a couch."""
+    return make_phantom(5, spacing_mm=(3.0, 3.0, 3.0), field_of_view="head").ct
+
+
+def cut_below(image: sitk.Image) -> Variation:
+    return cropped(image, below_mm=30.0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_a_scan_stored_otherwise_is_the_same_to_the_networks(phantom: sitk.Image
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vary", [cropped, resampled, mirrored, without_couch])
+@pytest.mark.parametrize("vary", [cut_below, resampled, mirrored, without_couch])
 def test_a_phantom_scanned_otherwise_has_the_same_organs(
     phantom: sitk.Image, usual: StructureSet, vary: Vary
 ) -> None:

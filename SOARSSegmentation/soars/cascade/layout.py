@@ -1,12 +1,13 @@
 """Where a network's windows lie: laid out about the patient, so that the same patient gets the same windows.
 
-Windows stand on a lattice about the patient's middle, half a step to either side of it, and on levels counted from the
-crown down. More or less of the body below, wider shoulders, a couch or another field of view add or take away windows
-at the rim, and move none. The patient's mirror image gets the mirror image of the windows.
+Windows stand on a lattice about the patient's middle, and on levels counted from the crown down. More or less of the
+body below, wider shoulders, a couch or another field of view add or take away windows at the rim, and move none. The
+patient's mirror image gets the mirror image of the windows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -60,23 +61,34 @@ def middle_of(body: np.ndarray) -> Corner:
     return top, middle[0], middle[1]
 
 
+def centred(window: int, stride: float, half_mm: float, spacing_mm: float) -> bool:
+    """Whether fewer windows cover `half_mm` to both sides of the middle when one of them stands in the middle."""
+    beyond = (half_mm / spacing_mm - window / 2) / _step(window, stride)
+    return 2 * max(0, math.ceil(beyond)) + 1 < 2 * max(1, math.ceil(beyond + 0.5))
+
+
 def window_corners(
-    body: np.ndarray, window: tuple[int, int, int], stride: float, middle: Corner | None = None
+    body: np.ndarray,
+    window: tuple[int, int, int],
+    stride: float,
+    middle: Corner | None = None,
+    in_the_middle: tuple[bool, bool] = (False, False),
 ) -> list[Corner]:
     """Where the windows begin that cover the body, bool [z, y, x].
 
     Args:
         middle: the voxel just beyond the crown, and the first voxels (y, x) beyond the patient's middle;
             `middle_of` the body when left out.
+        in_the_middle: along y and x, whether a window stands in the middle, or the first ones half a step beside it.
     """
     top, y0, x0 = middle_of(body) if middle is None else middle
-    steps = [max(2, int(w * stride) // 2 * 2) for w in window]
+    steps = [_step(w, stride) for w in window]
     corners = []
     for z in _levels(body, top, window[0], steps[0]):
         level = body[max(z, 0) : z + window[0]]
-        for y in _about(level, 1, y0, window[1], steps[1]):
+        for y in _about(level, 1, y0, window[1], steps[1], in_the_middle[0]):
             row = level[:, max(y, 0) : y + window[1]]
-            for x in _about(row, 2, x0, window[2], steps[2]):
+            for x in _about(row, 2, x0, window[2], steps[2], in_the_middle[1]):
                 if row[:, :, max(x, 0) : x + window[2]].any():
                     corners.append((z, y, x))
     return corners
@@ -96,13 +108,17 @@ def _levels(body: np.ndarray, top: int, window: int, step: int) -> Iterator[int]
         start -= step
 
 
-def _about(body: np.ndarray, axis: int, middle: int, window: int, step: int) -> range:
-    """First voxels of windows along an axis that cover a part of the body: from the middle half a step to both sides,
-    then whole steps; none where there is no body."""
+def _step(window: int, stride: float) -> int:
+    return max(2, int(window * stride) // 2 * 2)
+
+
+def _about(body: np.ndarray, axis: int, middle: int, window: int, step: int, in_the_middle: bool) -> range:
+    """First voxels of windows along an axis that cover a part of the body: the one in the middle, or the two beside it,
+    and as many whole steps further as it takes; none where there is no body."""
     seen = np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis)))
     if not len(seen):
         return range(0)
-    base = middle + step // 2 - window // 2
-    first = min((int(seen[0]) - base) // step, -1)
+    base = middle - window // 2 + (0 if in_the_middle else step // 2)
+    first = min((int(seen[0]) - base) // step, 0 if in_the_middle else -1)
     last = max(-((base + window - int(seen[-1]) - 1) // step), 0)
     return range(base + first * step, base + last * step + 1, step)

@@ -10,6 +10,7 @@ head-and-neck grid take half a gigabyte instead of the nine that 43 float32 chan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.engine import Engine
 from soars.cascade.layout import (
     Corner,
+    centred,
     middle_of,
     stride_for,
     window_corners,
@@ -35,6 +37,10 @@ UNIT = 65000
 AIR = -1.0
 """The CT channel's value for air, and for everything outside the body."""
 
+REACH_MM = 160.0
+"""No organ lies farther from the patient's middle to the left or right: arms and shoulders need no window."""
+HEAD_DEPTH_MM, HEAD_WIDTH_MM = 230.0, 190.0
+"""What the windows at a head have to cover, the couch's and the middle's play included."""
 NEAR_BODY_MM = 12.0
 """Farther than this from any tissue there is no organ; a wide airway still is within it."""
 
@@ -179,7 +185,14 @@ def slide(
     ct = sources[0].window((slice(None),) * 3)[0]
     body = ct > AIR
     middle = middle_of(body) if middle is None else middle
-    corners = window_corners(body, window, stride_for(spec), middle)
+    reach = math.ceil(REACH_MM / grid.spacing_mm[0])
+    body[:, :, : max(middle[2] - reach, 0)] = body[:, :, middle[2] + reach :] = False
+    stride = stride_for(spec)
+    depth, width = (
+        centred(window[axis], stride, half_mm, grid.spacing_mm[2 - axis])
+        for axis, half_mm in ((1, HEAD_DEPTH_MM / 2), (2, HEAD_WIDTH_MM / 2))
+    )
+    corners = window_corners(body, window, stride, middle, (depth, width and exchange is None))
     weights = window_weights(window)
     total = np.zeros(shape, np.float32)
     for corner in corners:
