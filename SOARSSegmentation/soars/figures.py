@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.errors import InputError
 from soars.files import replacing_file
-from soars.places import user_cache
+from soars.places import keep_matplotlib_in_cache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +53,7 @@ def is_own_figure(path: Path) -> bool:
 
 
 def _figure_class() -> type[Figure]:
-    # Its list of fonts goes into the user's cache, and nothing into a folder of settings.
-    os.environ.setdefault("MPLCONFIGDIR", str(user_cache() / "matplotlib"))
+    keep_matplotlib_in_cache()
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -17,6 +17,12 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soars"
 
 
+def keep_matplotlib_in_cache() -> None:
+    """Let matplotlib, which our libraries import as well, keep its list of fonts there, and make no folder of settings
+    in the user's home."""
+    os.environ.setdefault("MPLCONFIGDIR", str(user_cache() / "matplotlib"))
+
+
 def user_data() -> Path:
     """The folder of this program in the system's place for application data; it may not exist yet."""
     if sys.platform == "win32":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from soars.errors import InputError, SoarsError
-from soars.places import user_data
+from soars.places import keep_matplotlib_in_cache, user_data
 from soars.staging import written
 from soars.supervise import CANCELLED, cancelled_message, interrupted_once
 from soars.words import plain, plain_output
@@ -77,6 +77,8 @@ def _run_to_the_end(
     debug = "--debug" in argv
     try:
         with interrupted_once(interrupted), _warnings_for_people(name, debug), _outliving_its_reader():
+            with suppress(RuntimeError):  # there is no home folder
+                keep_matplotlib_in_cache()
             parser = build_parser()
             _accept_debug_everywhere(parser)
             code = run(parser.parse_args(argv))
