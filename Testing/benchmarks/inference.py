@@ -121,7 +121,7 @@ def make_bundle(args: argparse.Namespace) -> None:
 
     from soars.bundle.store import CARD_SECTIONS, BranchSpec, write_manifest
     from soars.catalogue import by_stratum
-    from soars.networks.architecture import UNetArchitecture
+    from soars.networks.architecture import Architecture
     from soars.networks.unet import UNet
 
     reader = sitk.ImageFileReader()
@@ -145,7 +145,7 @@ def make_bundle(args: argparse.Namespace) -> None:
     for name, (inputs, classes, activation, spacing) in plan.items():
         channels = 1 + len(anchors) * ("anchor" in inputs)
         outputs = len(classes) + (activation == "softmax")
-        architecture = UNetArchitecture.plain(channels, outputs, features)
+        architecture = Architecture.plain(channels, outputs, features)
         network = UNet(architecture)
         save_file(network.state_dict(), folder / f"{name}.safetensors")
         files = {"safetensors": f"{name}.safetensors"}

@@ -10,7 +10,7 @@ from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import EngineInfo
 from soars.ct.images import CtScan
 from soars.findings.finding import CHECK, Finding, Where
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.progress import Reporter
 from soars.run.segment import SegmentOptions, SegmentResult, wanted_organs
 from soars.structures import Geometry, StructureSet
@@ -30,7 +30,7 @@ CARD = "# Card\n\n## Trained on\n\nTen balls.\n\n## What it cannot do\n\n- patie
 
 def a_bundle() -> Bundle:
     """A bundle of four anchors; without weights."""
-    architecture = UNetArchitecture.plain(1, len(ORGANS) + 1, (4,))
+    architecture = Architecture.plain(1, len(ORGANS) + 1, (4,))
     anchor = BranchSpec(
         "anchor", ("ct",), ORGANS, "softmax", (3, 3, 3), (8, 8, 8), architecture, {"onnx": "a.onnx"}
     )

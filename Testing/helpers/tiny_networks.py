@@ -19,7 +19,7 @@ from soars.bundle.integrity import sha256_of
 from soars.bundle.manifest import BranchSpec, Bundle, FileEntry
 from soars.catalogue import CATALOGUE
 from soars.ct.images import CtScan
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 
 WINDOW_HU = (-500.0, 1000.0)
 TISSUE_HU, AIR_HU = 0.0, -1000.0
@@ -147,7 +147,7 @@ def branch(
     else:
         band_network(folder / file, list(bands.values()), channels, background=activation == "softmax")
     outputs = len(bands) + (activation == "softmax")
-    architecture = UNetArchitecture.plain(channels, outputs, (4, 4))
+    architecture = Architecture.plain(channels, outputs, (4, 4))
     return BranchSpec(name, inputs, tuple(bands), activation, spacing_mm, patch, architecture, {"onnx": file})
 
 

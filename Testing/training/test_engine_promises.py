@@ -20,7 +20,7 @@ from soars.cascade.engine import WEIGHTS, Engine, EngineInfo, open_engine
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import CtChannel, slide
 from soars.errors import BundleError, CancelledError, EngineError, SoarsError
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.networks.unet import UNet
 from soars_training.fitting.validate import LiveEngine
 from soars_training.release.export import export_network
@@ -33,7 +33,7 @@ CLASSES = {
     "small_hard": ("Lens_L", "Lens_R", "Pituitary"),
     "detection": ("Lens_L", "Lens_R", "Pituitary"),
 }
-ARCHITECTURE = UNetArchitecture.plain(2, 3, (4, 8))
+ARCHITECTURE = Architecture.plain(2, 3, (4, 8))
 SHAPE = (16, 24, 20)
 
 Open = Callable[..., Engine]
@@ -223,7 +223,7 @@ def test_a_cancel_ends_between_two_windows(opened: Open, bundle: Bundle) -> None
 
 def _other_weights(folder: Path) -> Bundle:
     """Weights of another network: other features as safetensors, another number of channels as ONNX."""
-    save_file(UNet(UNetArchitecture.plain(2, 3, (4, 16))).state_dict(), folder / "b.safetensors")
+    save_file(UNet(Architecture.plain(2, 3, (4, 16))).state_dict(), folder / "b.safetensors")
     value = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 5, "z", "y", "x"]) for name in ("x", "y")
     ]

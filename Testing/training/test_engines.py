@@ -13,14 +13,14 @@ from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import EngineInfo, choose_engine, multiplications, open_engine
 from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
 from soars.errors import EngineError, InputError
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.networks.unet import UNet
 from soars.systems.devices import torch_device
 from soars_training.fitting.loop import training_device
 from soars_training.release.export import export_network
 
 LARGE = (32, 64, 128, 256, 320, 320)
-ARCHITECTURE = UNetArchitecture.plain(3, 5, (8, 16, 24))
+ARCHITECTURE = Architecture.plain(3, 5, (8, 16, 24))
 
 
 @pytest.fixture(scope="module", params=["softmax", "sigmoid"])
@@ -86,7 +86,7 @@ def test_a_small_network_runs_in_float32_and_a_large_one_in_what_the_processor_h
     ) and chosen.reason
     chosen = choose_engine(bundle, ["anchor"], engine="torch", device="cpu")
     assert (chosen.engine, chosen.precision) == ("torch", "fp32")
-    large = replace(bundle.branches["anchor"], architecture=UNetArchitecture.plain(3, 5, LARGE))
+    large = replace(bundle.branches["anchor"], architecture=Architecture.plain(3, 5, LARGE))
     chosen = choose_engine(replace(bundle, branches={"anchor": large}), ["anchor"], device="cpu")
     expected = ("torch", "bf16") if cpu_has_bf16() else ("onnxruntime", "fp32")
     assert (chosen.engine, chosen.precision) == expected
@@ -95,7 +95,7 @@ def test_a_small_network_runs_in_float32_and_a_large_one_in_what_the_processor_h
 def test_multiplications_are_those_of_the_convolutions() -> None:
     """Counted by hooks on the torch network, for every kernel choice."""
     kernels = ("3d_k3", "2d_k5", "p3d_k3", "p3d_k5", "2d_k3")
-    architecture = UNetArchitecture(2, 3, (4, 6, 8), ((1, 2, 2), (2, 2, 2)), kernels)
+    architecture = Architecture(2, 3, (4, 6, 8), ((1, 2, 2), (2, 2, 2)), kernels)
     total = 0
 
     def count(layer: torch.nn.Conv3d, _inputs: object, output: torch.Tensor) -> None:

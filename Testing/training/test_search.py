@@ -19,7 +19,7 @@ from soars_training.search.supernet import SearchModel
 from soars_training.windows.task import Batch, BranchTask
 
 TASK = BranchTask("anchor", ("Brainstem",), ("ct",))
-SHAPE = (8, 10, 10)
+SHAPE = (8, 12, 12)
 
 
 def _batch(signal: torch.Tensor, labels: torch.Tensor) -> Batch:
@@ -65,6 +65,14 @@ def test_the_right_kind_of_kernel_is_found_in_nine_of_ten_seeds(task: object, ki
     assert sum(kind in kinds for kind in found) >= 9, found
 
 
+@pytest.mark.parametrize("order", ["conv-norm-act", "norm-act-conv"])
+def test_a_p_hnn_is_searched_as_well(order: str) -> None:
+    options = FitOptions(TASK, network="phnn", order=order, features=(2, 4, 6))  # type: ignore[arg-type]
+    model = SearchModel(options)
+    model.loss(_across(torch.Generator().manual_seed(0), False), 0.0).backward()
+    assert len(model.choice()) == 3 and all(alpha.grad.abs().sum() > 0 for alpha in model.alphas)
+
+
 def test_the_mixture_begins_even_and_the_alphas_are_not_among_the_weights() -> None:
     model = SearchModel(FitOptions(TASK, features=(4, 8)))
     assert len(model.alphas) == 3
@@ -101,6 +109,7 @@ def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.Ca
     assert set(data["blocks"]) <= set(KERNELS) and len(data["blocks"]) == 3
     assert [len(row) for row in data["history"][-1]["shares"]] == [6, 6, 6]
     assert data["blocks"] == [KERNELS[int(np.argmax(row))] for row in data["shares"]]
+    assert (found / "search.png").read_bytes().startswith(b"\x89PNG")
     assert main(["fit", str(tmp_path), str(tmp_path / "run"), *common, "--blocks", str(found)]) == 0
     assert FittedRun.load(tmp_path / "run").architecture.blocks == tuple(data["blocks"])
 
@@ -108,6 +117,7 @@ def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.Ca
 def test_blocks_are_named_found_or_drawn() -> None:
     assert read_blocks("2d_k3,3d_k3,p3d_k5", 2) == ("2d_k3", "3d_k3", "p3d_k5")
     drawn = read_blocks("random:7", 5)
+    assert len(read_blocks("random:7", 4, "phnn")) == 4
     assert len(drawn) == 9 and drawn == read_blocks("random:7", 5) != read_blocks("random:8", 5)
     with pytest.raises(InputError, match="nor a finished search"):
         read_blocks("nowhere", 2)

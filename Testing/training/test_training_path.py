@@ -15,7 +15,7 @@ from soars.bundle.store import load_bundle
 from soars.ct.images import CtScan
 from soars.errors import InputError
 from soars.metrics import dice
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.networks.unet import UNet
 from soars.run.segment import SegmentOptions, segment
 from soars.structures import Geometry, StructureSet
@@ -198,7 +198,7 @@ def test_the_mid_level_loss_reaches_the_anchor_network() -> None:
 def test_a_network_of_other_layers_is_no_start(bundle: Path) -> None:
     mid = FittedRun.load(bundle.parent / "mid")
     with pytest.raises(InputError, match="different layers"):
-        start_from(UNet(UNetArchitecture.plain(4, 3, (8, 24))), bundle.parent / "anchor", mid.task())
+        start_from(UNet(Architecture.plain(4, 3, (8, 24))), bundle.parent / "anchor", mid.task())
 
 
 def test_export_leaves_nothing_behind_when_the_card_is_incomplete(

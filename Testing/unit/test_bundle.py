@@ -30,7 +30,7 @@ from soars.bundle.store import (
     write_manifest,
 )
 from soars.errors import BundleError, InputError
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 
 CARD = "# Tiny\n" + "".join(f"\n## {title}\nText, from `soars --version`.\n" for title in CARD_SECTIONS)
 
@@ -46,7 +46,7 @@ def branch(
         activation=activation,
         spacing_mm=(2.0, 2.0, 3.0),
         patch=(16, 32, 32),
-        architecture=UNetArchitecture.plain(channels, outputs, (4, 8)),
+        architecture=Architecture.plain(channels, outputs, (4, 8)),
         files={"safetensors": f"{name}.safetensors", "onnx": f"{name}.onnx"},
     )
 
@@ -135,6 +135,17 @@ class TestAGoodBundle:
         assert bundle.format_version == 2 and bundle.branches["anchor"].mirror
         change_manifest(bundle.folder, lambda m: m.update(format_version=1))
         refused(bundle.folder, "unknown key 'branches.anchor.mirror'")
+
+    def test_may_have_another_network_in_format_2(self, tmp_path: Path) -> None:
+        plain = BRANCHES[0].architecture
+        network = Architecture.plain(
+            plain.in_channels, plain.out_channels, plain.features, "phnn", "norm-act-conv"
+        )
+        anchor = replace(BRANCHES[0], architecture=network)
+        bundle = load_bundle(make_bundle(tmp_path / "phnn", branches={"anchor": anchor.to_dict()}, voi_mm={}))
+        assert bundle.format_version == 2 and bundle.branches["anchor"].architecture == network
+        change_manifest(bundle.folder, lambda m: m.update(format_version=1))
+        refused(bundle.folder, "phnn in the order norm-act-conv belongs to format 2, but format_version is 1")
 
     def test_says_what_it_holds(self, folder: Path) -> None:
         bundle = load_bundle(folder)

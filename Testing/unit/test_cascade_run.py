@@ -19,7 +19,7 @@ from soars.cascade.sides import Midline
 from soars.cascade.windows import ProbabilityMap
 from soars.ct.images import CtScan
 from soars.errors import CancelledError, EngineError, InputError
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.progress import Progress
 from soars.run.segment import SegmentOptions, SegmentResult, segment
 from soars.structures import Geometry, StructureSet
@@ -131,7 +131,7 @@ def test_a_centre_is_found_to_a_fraction_of_a_voxel() -> None:
     points = grid.index_to_points(np.stack(np.indices(grid.shape), -1))
     spec = BranchSpec(
         "detection", ("ct",), ("Pituitary",), "heatmap", grid.spacing_mm, (8, 8, 8),
-        UNetArchitecture.plain(1, 1, (4,)), {},
+        Architecture.plain(1, 1, (4,)), {},
     )  # fmt: skip
     midline = Midline(0.0, 0.0, 0.0, (0.0, 0.0), 5.0, "organs")
     for centre in ((0.0, 0.0, 0.0), (1.4, -0.7, 0.3), (-5.6, 2.2, 7.9)):
@@ -312,7 +312,7 @@ def test_a_scan_without_a_patient_is_refused(bundle: Bundle) -> None:
 
 
 def test_in_a_mirror_image_channels_of_left_and_right_change_places() -> None:
-    architecture = UNetArchitecture.plain(1, 1, (4,))
+    architecture = Architecture.plain(1, 1, (4,))
     mid = BranchSpec(
         "mid_level", ("ct", "anchor"), ("Larynx", "Parotid_R", "Parotid_L"), "softmax", (3, 3, 3), (8, 8, 8),
         architecture, {}, ((-500.0, 1000.0), (-160.0, 240.0)), True,

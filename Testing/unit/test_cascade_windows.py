@@ -24,14 +24,14 @@ from soars.cascade.layout import (
 from soars.cascade.placement import place_sigmoid, place_softmax
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import AIR, CtChannel, Exchange, Foreground, ProbabilityMap, slide
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.structures import Geometry
 
 
 def spec_of(
     channels: int, classes: int, patch: tuple[int, int, int], activation: str = "softmax"
 ) -> BranchSpec:
-    architecture = UNetArchitecture.plain(channels, classes + (activation == "softmax"), (4, 4, 4))
+    architecture = Architecture.plain(channels, classes + (activation == "softmax"), (4, 4, 4))
     names = tuple(f"class{i}" for i in range(classes))
     return BranchSpec("anchor", ("ct",), names, activation, (1.0, 1.0, 1.0), patch, architecture, {})
 
@@ -195,7 +195,7 @@ def test_a_windows_weight_falls_towards_its_rim_and_never_to_nothing() -> None:
 
 def test_a_small_network_gets_closer_windows() -> None:
     assert stride_for(spec_of(1, 1, (64, 64, 64))) == CLOSE_STRIDE < STRIDE
-    large = UNetArchitecture.plain(1, 43, (32, 64, 128, 256, 320, 320))
+    large = Architecture.plain(1, 43, (32, 64, 128, 256, 320, 320))
     spec = BranchSpec("anchor", ("ct",), ("a",), "softmax", (1.0, 1.0, 1.0), (64, 64, 64), large, {})
     assert stride_for(spec) == STRIDE
 

@@ -34,6 +34,9 @@ HEAVY = (
 """Never imported by importing the core: Slicer must start, and the command line answer, without them."""
 
 ENGINE_ROOMS = (
+    "soars.networks.blocks",
+    "soars.networks.build",
+    "soars.networks.phnn",
     "soars.networks.unet",
     "soars.networks.slice_net",
     "soars.networks.region_net",

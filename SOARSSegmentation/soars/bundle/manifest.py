@@ -17,7 +17,7 @@ one. Format version 1::
           "activation": "softmax",         softmax (background is channel 0), sigmoid, or heatmap
           "spacing_mm": [x, y, z],
           "patch": [z, y, x],              voxels; a multiple of what the architecture's strides divide by
-          "architecture": {...},           soars.networks.architecture.UNetArchitecture.to_dict()
+          "architecture": {...},           soars.networks.architecture.Architecture.to_dict()
           "files": {"safetensors": "anchor.safetensors", "onnx": "anchor.onnx"}      one of them or both
         }
       },
@@ -28,9 +28,10 @@ one. Format version 1::
 
 Format version 2 adds options to a branch: ``"windows_hu": [[low, high], ...]``, the CT through each of these windows,
 one channel each, instead of through window_hu; and ``"mirror": true`` for a network that has learned from mirror images
-too, which is shown windows on the patient's right as their mirror image. It also adds bundles of systems other than the
-cascade (see `soars.systems`). They have name, version, description, licence, card and files as above, and instead of
-window, branches and VOIs::
+too, which is shown windows on the patient's right as their mirror image. An architecture may be of ``"type": "phnn"``
+instead of ``"unet"``, and have ``"order": "norm-act-conv"``: batch norm and ReLU before each convolution. The format
+also adds bundles of systems other than the cascade (see `soars.systems`). They have name, version, description,
+licence, card and files as above, and instead of window, branches and VOIs::
 
       "system": "nnunet",                  which system reads the settings
       "organs": ["Brainstem", ...],        catalogue names of all organs that it can give
@@ -65,7 +66,7 @@ from soars.bundle.fields import (
     within,
 )
 from soars.errors import BundleError
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.networks.names import (
     ACTIVATIONS,
     BRANCHES,
@@ -121,7 +122,7 @@ class BranchSpec:
     activation: Activation
     spacing_mm: tuple[float, float, float]
     patch: tuple[int, int, int]
-    architecture: UNetArchitecture
+    architecture: Architecture
     files: Mapping[WeightKind, str]
     windows_hu: tuple[tuple[float, float], ...] = ()
     mirror: bool = False
@@ -227,7 +228,9 @@ BRANCH_OPTIONS = ("windows_hu", "mirror")
 
 def needed_format(fields: Mapping[str, Any]) -> int:
     """The oldest format version that can express these fields of a manifest."""
-    more = any(key in branch for branch in fields.get("branches", {}).values() for key in BRANCH_OPTIONS)
+    branches = fields.get("branches", {}).values()
+    more = any(key in branch for branch in branches for key in BRANCH_OPTIONS)
+    more = more or any(Architecture.from_dict(b["architecture"]).needs_format_2 for b in branches)
     return 2 if "system" in fields or "review" in fields or more else 1
 
 
@@ -381,9 +384,14 @@ def _branch(name: Branch, entry: Any, version: int) -> BranchSpec:
             f"{brief(patch)}"
         )
     try:
-        architecture = UNetArchitecture.from_dict(get_field(entry, "architecture", dict, where))
+        architecture = Architecture.from_dict(get_field(entry, "architecture", dict, where))
     except BundleError as error:
         raise BundleError(f"{where}: {error}") from error
+    if architecture.needs_format_2 and version < 2:
+        raise BundleError(
+            f"{where}.architecture: {architecture.network} in the order {architecture.order} belongs to format 2, but "
+            f"format_version is {version}"
+        )
     divisor = architecture.divisor
     if any(n % d for n, d in zip(patch, divisor, strict=True)):
         raise BundleError(

@@ -23,7 +23,7 @@ from soars.bundle.integrity import read_weights
 from soars.bundle.manifest import Bundle
 from soars.devices import EXPECTED, card_number, is_card, is_device
 from soars.errors import EngineError
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars.networks.names import (
     ENGINE_CHOICES,
     Branch,
@@ -152,17 +152,15 @@ class OpenEngines:
         return self._open[key]
 
 
-def multiplications(architecture: UNetArchitecture) -> float:
+def multiplications(architecture: Architecture) -> float:
     """Multiplications of a network per voxel of its window, the transposed convolutions left out."""
-    features, levels, total, share = architecture.features, len(architecture.features), 0.0, 1.0
-    for level, width in enumerate(features):
-        if level:
-            share /= float(np.prod(architecture.strides[level - 1]))
-        above = features[level - 1] if level else architecture.in_channels
-        total += share * width * (above + width) * _taps(architecture.blocks[level])
-        if level < levels - 1:
-            total += share * width * 3 * width * _taps(architecture.blocks[2 * levels - 2 - level])
-    return total
+    return sum(
+        shape.share
+        * shape.out_channels
+        * (shape.in_channels + (shape.units - 1) * shape.out_channels)
+        * _taps(block)
+        for shape, block in zip(architecture.shapes(), architecture.blocks, strict=True)
+    )
 
 
 def _taps(block: str) -> int:

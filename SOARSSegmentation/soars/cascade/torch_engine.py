@@ -13,6 +13,7 @@ from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import no_numbers
 from soars.errors import BundleError, EngineError
+from soars.networks.build import build
 from soars.networks.names import Branch, Precision
 from soars.networks.unet import UNet
 
@@ -21,11 +22,11 @@ _CHUNK = 1 << 18
 
 
 class TorchEngine:
-    """A branch's U-Net with the weights of a safetensors file.
+    """A branch's network with the weights of a safetensors file.
 
-    The last layer, a 1 x 1 x 1 convolution, is taken as a matrix product over the channels-last features, in float32
-    also where the rest runs in less: rounding the logits themselves would move contours most, and torch has no fast
-    path for such a convolution.
+    A U-Net's last layer, a 1 x 1 x 1 convolution, is taken as a matrix product over the channels-last features, in
+    float32 also where the rest runs in less: rounding the logits themselves would move contours most, and torch has no
+    fast path for such a convolution. A P-HNN adds its side outputs up in float32 itself.
 
     Raises `BundleError` when the weights are not those of the architecture, `EngineError` when the device fails.
     """
@@ -43,7 +44,7 @@ class TorchEngine:
             torch.set_num_threads(threads)
         self._spec, self._device, self._precision = spec, torch.device(device), precision
         with torch.device("meta"):
-            network = UNet(spec.architecture)
+            network = build(spec.architecture)
         try:
             network.load_state_dict(load(weights.data), assign=True)
         except SafetensorError as error:
@@ -58,12 +59,16 @@ class TorchEngine:
             network.to(self._device, self._dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         except RuntimeError as error:
             raise EngineError(f"torch cannot use the device {device}: {_brief(error)}") from error
-        self._weight = (
-            network.head.weight.reshape(spec.architecture.out_channels, -1).float().t().contiguous()
-        )
-        assert network.head.bias is not None
-        self._bias = network.head.bias.float()
-        network.head = torch.nn.Identity()  # type: ignore[assignment]
+        channels = spec.architecture.out_channels
+        if isinstance(network, UNet):
+            assert network.head.bias is not None
+            self._weight = network.head.weight.reshape(channels, -1).float().t().contiguous()
+            self._bias = network.head.bias.float()
+            network.head = torch.nn.Identity()  # type: ignore[assignment]
+        else:
+            network.sides.float()
+            self._weight = torch.eye(channels, device=self._device)
+            self._bias = torch.zeros(channels, device=self._device)
         self._network = network
 
     def run(self, window: np.ndarray) -> np.ndarray:

@@ -22,6 +22,15 @@ ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 WEIGHT_KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
 ENGINE_CHOICES: tuple[EngineChoice, ...] = get_args(EngineChoice)
 
+NetworkKind = Literal["unet", "phnn"]
+"""A U-Net with skips, or the progressive holistically nested network (SOARS, CVPR 2020), whose blocks' side outputs are
+added up."""
+LayerOrder = Literal["conv-norm-act", "norm-act-conv"]
+"""What surrounds a convolution: instance norm and LeakyReLU after it (nnU-Net), or batch norm and ReLU before it
+(SOARS, CVPR 2020, equation 6)."""
+NETWORK_KINDS: tuple[NetworkKind, ...] = get_args(NetworkKind)
+LAYER_ORDERS: tuple[LayerOrder, ...] = get_args(LayerOrder)
+
 Name = TypeVar("Name", bound=str)
 
 

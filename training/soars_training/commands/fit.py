@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.errors import InputError
-from soars.networks.names import BRANCHES
+from soars.networks.names import BRANCHES, LAYER_ORDERS, NETWORK_KINDS
 from soars_training.commands import arguments
 
 if TYPE_CHECKING:
     from soars_training.fitting.options import FitOptions
     from soars_training.fitting.presets import Preset
     from soars_training.windows.task import BranchTask
+
+
+PHNN_LEVELS = 4
+"""So many blocks has the papers' P-HNN."""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -63,6 +67,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--windows", help="CT windows in HU, an input channel each, the widest first, as low:high,low:high"
+    )
+    parser.add_argument(
+        "--network",
+        choices=NETWORK_KINDS,
+        help="unet (default), or phnn, the network of SOARS' first paper: four levels whose side outputs are added up",
+    )
+    parser.add_argument(
+        "--order",
+        choices=LAYER_ORDERS,
+        help="norm and activation after each convolution (default), or before it, with batch norm (preset paper)",
     )
     parser.add_argument("--features", help="channels per level, finest first")
     parser.add_argument("--patch", help="training and inference window z,y,x in voxels")
@@ -133,7 +147,9 @@ def settings_of(
     from soars_training.search.search import read_blocks
 
     default = preset(args.preset, task.branch)
-    features = arguments.numbers(args.features, "--features") if args.features else default.features
+    network = args.network or default.network
+    usual = default.features[:PHNN_LEVELS] if network == "phnn" else default.features
+    features = arguments.numbers(args.features, "--features") if args.features else usual
     blocks = getattr(args, "blocks", None)
     batch = args.batch or default.batch
     steps = args.steps or default.steps
@@ -141,8 +157,10 @@ def settings_of(
         steps = paper_steps(len(CacheIndex.load(args.cache).of_split(split)), len(task.classes), batch)
     return FitOptions(
         task,
+        network=network,
+        order=args.order or default.order,
         features=features,
-        blocks=read_blocks(blocks, len(features)) if blocks else None,
+        blocks=read_blocks(blocks, len(features), network) if blocks else None,
         patch=arguments.patch(args.patch) if args.patch else default.patch,
         voi_mm=voi_mm,
         steps=steps,

@@ -32,4 +32,7 @@ def run(args: argparse.Namespace) -> None:
         resume=args.resume,
         overwrite=args.overwrite,
     )
+    from soars_training.search.figure import draw_if_possible
+
+    draw_if_possible(args.output)
     print(f"{options.task.branch}: {', '.join(blocks)} -> {args.output}")

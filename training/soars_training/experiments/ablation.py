@@ -41,8 +41,8 @@ SCORES, CENTRES = "scores", "centres"
 LEARN, TEST = "train", "test"
 
 _SAME = tuple(
-    "features patch batch learning_rate optimiser weight_decay schedule strength foreground balance dice_only "
-    "supervised ema".split()
+    "network order features patch batch learning_rate optimiser weight_decay schedule strength foreground balance "
+    "dice_only supervised ema".split()
 )
 """Of `FitOptions`: what the runs of a folder have in common."""
 
@@ -224,7 +224,7 @@ class Laboratory:
             look = replace(options, steps=self.recipe.search_steps)
             options = replace(options, blocks=searched(cache, folder, look, self.recipe.alpha_rate, guide))
         elif network.kernels == "random":
-            options = replace(options, blocks=read_blocks(f"random:{seed}", len(options.features)))
+            options = replace(options, blocks=_random_blocks(options, seed))
         return fitted(cache, self._folder(network, seed), options, guide)
 
     def _guide(self, network: Network, seed: int) -> Path | None:
@@ -273,6 +273,10 @@ class Laboratory:
             "windows_hu": options["task"]["windows_hu"],
             "source": CacheIndex.load(self.cache).source,
         } | {name: options[name] for name in _SAME}
+
+
+def _random_blocks(options: FitOptions, seed: int) -> tuple[str, ...]:
+    return read_blocks(f"random:{seed}", len(options.features), options.network)
 
 
 def _view(cache: Path, folder: Path, people: Sequence[tuple[set[str], str]]) -> None:

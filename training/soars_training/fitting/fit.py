@@ -10,7 +10,7 @@ import torch
 
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
-from soars.networks.architecture import UNetArchitecture
+from soars.networks.architecture import Architecture
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.splits import split
 from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
@@ -152,7 +152,7 @@ def live_spec(task: BranchTask, options: FitOptions, spacing_mm: tuple[float, fl
 def voi_shape(
     extent_mm: tuple[float, float, float],
     spacing_mm: tuple[float, float, float],
-    architecture: UNetArchitecture,
+    architecture: Architecture,
 ) -> tuple[int, int, int]:
     """Shape (z, y, x) of a VOI, rounded up to what the network can halve; the same rule as at inference."""
     return Grid.around(np.zeros(3), extent_mm, spacing_mm, architecture.divisor).shape

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from soars.networks.unet import UNet
+from soars.networks.blocks import MakeBlock
+from soars.networks.build import build
+from soars.networks.phnn import PHnn
 from soars_training.fitting.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
 from soars_training.fitting.options import FitOptions
 from soars_training.windows.task import Batch, BranchTask
@@ -26,14 +28,24 @@ class BranchModel(Model):
     """One branch with deep supervision: coarser decoder levels answer too while it learns (as in nnU-Net).
 
     `steps` says for each output how many voxels (z, y, x) of the input one of its voxels covers, the finest first. The
-    heads of the coarser levels (`extra`) stay behind when the network is exported.
+    heads of the coarser levels (`extra`) stay behind when the network is exported. A P-HNN's progressive sums are all
+    supervised, with equal weights, and all of full size.
     """
 
-    def __init__(self, options: FitOptions, task: BranchTask | None = None) -> None:
+    def __init__(
+        self, options: FitOptions, task: BranchTask | None = None, make: MakeBlock | None = None
+    ) -> None:
+        """`make` builds the network's blocks; as the options name them when None."""
         super().__init__()
         self.task, self.dice_only = task or options.task, options.dice_only
         architecture = options.architecture_of(self.task)
-        self.network = UNet(architecture)
+        self.network = build(architecture, make)
+        if isinstance(self.network, PHnn):
+            self.extra = nn.ModuleList()
+            self.steps = [(1, 1, 1)] * len(architecture.features)
+            self.decay = 1.0
+            return
+        self.decay = 0.5
         levels = max(1, min(options.supervised, len(architecture.features) - 1))
         self.extra = nn.ModuleList(
             nn.Conv3d(width, architecture.out_channels, 1) for width in architecture.features[1:levels]
@@ -48,7 +60,9 @@ class BranchModel(Model):
         return self.loss_of(self.outputs(inputs), target, known, possible, balance)
 
     def outputs(self, inputs: Tensor) -> list[Tensor]:
-        """Logits or heat maps of the supervised levels, the finest first."""
+        """Logits or heat maps of the supervised levels, the finest (of a P-HNN the last sum) first."""
+        if isinstance(self.network, PHnn):
+            return self.network.sums(inputs)[::-1]
         features = self.network.decoded(inputs)[::-1]
         heads = [self.network.head, *self.extra]
         return [head(level) for head, level in zip(heads, features, strict=False)]
@@ -56,7 +70,7 @@ class BranchModel(Model):
     def loss_of(
         self, outputs: list[Tensor], target: Tensor, known: Tensor, possible: Tensor, balance: float
     ) -> Tensor:
-        """The mean of the outputs' losses, each coarser one counting half of the next finer."""
+        """The mean of the outputs' losses, a U-Net's coarser ones each counting half of the next finer."""
         losses = []
         for output, (z, y, x) in zip(outputs, self.steps, strict=True):
             wanted = target[..., ::z, ::y, ::x]
@@ -67,7 +81,7 @@ class BranchModel(Model):
             else:
                 where = possible[..., ::z, ::y, ::x]
                 losses.append(marginal_dice_ce(output, wanted, known, balance, where, self.dice_only))
-        weights = [0.5**i for i in range(len(losses))]
+        weights = [self.decay**i for i in range(len(losses))]
         return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)  # type: ignore[return-value]
 
 

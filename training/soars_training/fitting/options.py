@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from soars.errors import InputError
-from soars.networks.architecture import UNetArchitecture
-from soars.networks.names import Branch, Input
-from soars.networks.unet import UNet
+from soars.networks.architecture import Architecture
+from soars.networks.build import Network, build
+from soars.networks.names import Branch, Input, LayerOrder, NetworkKind
 from soars.texts import read_json
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import BranchTask
@@ -80,6 +80,7 @@ class FitOptions(RunOptions):
 
     Attributes:
         task: what to learn.
+        network, order: as `Architecture` has them.
         features, blocks: channels per level, kernel choice per block (3x3x3 everywhere when None).
         patch: window (z, y, x) in voxels; voi_mm (x, y, z) per heat-map group for small_hard.
         init: a finished run to go on from, or of which to take the layers that fit.
@@ -88,6 +89,8 @@ class FitOptions(RunOptions):
     """
 
     task: BranchTask
+    network: NetworkKind = "unet"
+    order: LayerOrder = "conv-norm-act"
     features: tuple[int, ...] = (16, 32, 64, 128, 128)
     blocks: tuple[str, ...] | None = None
     patch: tuple[int, int, int] = (64, 64, 64)
@@ -99,12 +102,14 @@ class FitOptions(RunOptions):
     dice_only: bool = False
     supervised: int = 3
 
-    def architecture(self) -> UNetArchitecture:
+    def architecture(self) -> Architecture:
         return self.architecture_of(self.task)
 
-    def architecture_of(self, task: BranchTask) -> UNetArchitecture:
+    def architecture_of(self, task: BranchTask) -> Architecture:
         """The network for a task: channels in and out are the task's, all else is as asked for."""
-        plain = UNetArchitecture.plain(task.in_channels, task.out_channels, self.features)
+        plain = Architecture.plain(
+            task.in_channels, task.out_channels, self.features, self.network, self.order
+        )
         return replace(plain, blocks=self.blocks) if self.blocks else plain
 
     def check(self) -> None:
@@ -131,7 +136,7 @@ class FittedRun:
     patch: tuple[int, int, int]
     windows_hu: tuple[tuple[float, float], ...]
     voi_mm: dict[str, tuple[float, float, float]]
-    architecture: UNetArchitecture
+    architecture: Architecture
     source: str
     cases: int
     held_out: tuple[str, ...]
@@ -152,7 +157,7 @@ class FittedRun:
             raise InputError(
                 f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
             )
-        data["architecture"] = UNetArchitecture.from_dict(data["architecture"])
+        data["architecture"] = Architecture.from_dict(data["architecture"])
         for key in ("classes", "inputs", "anchors", "spacing_mm", "patch", "held_out"):
             data[key] = tuple(data[key])
         data["windows_hu"] = tuple((float(low), float(high)) for low, high in data["windows_hu"])
@@ -168,9 +173,9 @@ class FittedRun:
     def task(self) -> BranchTask:
         return BranchTask(self.branch, self.classes, self.inputs, self.anchors, self.windows_hu)
 
-    def network(self, folder: Path, checkpoint: str = LAST) -> UNet:
+    def network(self, folder: Path, checkpoint: str = LAST) -> Network:
         """The trained network (averaged weights), in evaluation mode, on the CPU."""
-        network = UNet(self.architecture)
+        network = build(self.architecture)
         state = torch.load(folder / checkpoint, map_location="cpu", weights_only=True)["averaged"]
         network.load_state_dict(
             {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}

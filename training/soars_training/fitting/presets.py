@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from soars.networks.names import Branch
+from soars.networks.names import Branch, LayerOrder, NetworkKind
 from soars_training.windows.augment import Augmentation
 
 PAPER_EPOCHS = 50
@@ -30,6 +30,8 @@ class Preset:
     ema: float
     strength: Augmentation
     windows_hu: tuple[tuple[float, float], ...] = ((-500.0, 1000.0),)
+    network: NetworkKind = "unet"
+    order: LayerOrder = "conv-norm-act"
 
 
 LAPTOP = Preset(
@@ -69,9 +71,9 @@ PRESETS = ("laptop", "gpu", "paper")
 
 def preset(name: str, branch: Branch) -> Preset:
     """The defaults of that name for a branch. `paper`: SOARS, CVPR 2020, sections 4.1 and 4.2, on nnU-Net's U-Net as in
-    the later study: RAdam (momentum 0.9, weight decay 0.005), Dice loss, batch 12, rate 0.01 (small and hard 0.005),
-    scaling by 0.8 to 1.2 as the only augmentation, windows of 128 x 128 x 64. The decay of the rate is not given there;
-    nnU-Net's is taken."""
+    the later study, with batch norm and ReLU before each convolution: RAdam (momentum 0.9, weight decay 0.005), Dice
+    loss, batch 12, rate 0.01 (small and hard 0.005), scaling by 0.8 to 1.2 as the only augmentation, windows of
+    128 x 128 x 64. The decay of the rate is not given there; nnU-Net's is taken."""
     if name == "laptop":
         return LAPTOP
     if name == "gpu":
@@ -89,6 +91,7 @@ def preset(name: str, branch: Branch) -> Preset:
         supervised=1,
         ema=0.0,
         strength=Augmentation.scaling(0.2),
+        order="norm-act-conv",
     )
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,8 @@ class TrainingState:
                 f"{path}: damaged checkpoint ({type(error).__name__}); train again with --overwrite"
             ) from error
         mine, theirs = self.options.to_dict(), data["options"]
+        # A run that was begun by an earlier version lacks what came later, and had what is the default now.
+        theirs = {f.name: f.default for f in fields(self.options)} | theirs
         other = [k for k in mine if mine[k] != theirs.get(k) and k not in _MAY_DIFFER]
         if other:
             raise InputError(

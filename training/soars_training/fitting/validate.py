@@ -13,8 +13,8 @@ from soars.cascade.activations import fixed_point, no_numbers
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import failed
 from soars.cascade.windows import CtChannel, ProbabilityMap, Source, slide
+from soars.networks.build import Network
 from soars.networks.names import Precision
-from soars.networks.unet import UNet
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
 
@@ -40,7 +40,7 @@ def mean_per_organ(scores: Iterable[CaseScore]) -> dict[str, float]:
 class LiveEngine:
     """A network in memory, with the interface of `soars.cascade.engine.Engine`."""
 
-    network: UNet
+    network: Network
     spec: BranchSpec
     device: torch.device
     precision: torch.dtype

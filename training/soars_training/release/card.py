@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soars.catalogue import CATALOGUE
+from soars.networks.names import NetworkKind
 from soars_training.fitting.options import FittedRun
+
+NETWORK_NAMES: dict[NetworkKind, str] = {"unet": "U-Net", "phnn": "P-HNN"}
 
 
 def card_of(name: str, description: str, licence: str, runs: Sequence[FittedRun]) -> str:
@@ -46,7 +49,8 @@ def _trained_on(run: FittedRun) -> str:
     windows = " and ".join(f"{low:g} to {high:g} HU" for low, high in run.windows_hu)
     x, y, z = run.spacing_mm
     return (
-        f"- {run.branch}: {run.cases} cases of {run.source}; {organs}. A U-Net of {_channels(run)} channels at "
+        f"- {run.branch}: {run.cases} cases of {run.source}; {organs}. A {NETWORK_NAMES[run.architecture.network]} of "
+        f"{_channels(run)} channels at "
         f"{x:g} x {y:g} x {z:g} mm sees the CT through {windows}. {options['steps']} steps of {options['batch']} "
         f"windows in {run.seconds / 60:.0f} minutes, {options['optimiser']}, learning rate "
         f"{options['learning_rate']:g}, seed {options['seed']}. An organ that was not contoured in a case is "

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
 from soars.files import staged_folder
+from soars.networks.build import Network
 from soars.networks.names import BRANCHES, WeightKind
-from soars.networks.unet import UNet
 from soars_training.fitting.options import FittedRun
 from soars_training.windows.task import ACTIVATION_OF, WINDOWS_HU
 
@@ -110,7 +110,7 @@ def branch_spec(run: FittedRun, files: Mapping[WeightKind, str] | None = None) -
     )
 
 
-def export_network(network: UNet, folder: Path, safetensors_name: str, onnx_name: str) -> None:
+def export_network(network: Network, folder: Path, safetensors_name: str, onnx_name: str) -> None:
     """Write the weights in half precision and the ONNX graph that refers to them."""
     halves = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     save_file(halves, folder / safetensors_name)
@@ -130,6 +130,7 @@ def export_network(network: UNet, folder: Path, safetensors_name: str, onnx_name
             dynamic_axes={"input": axes, "output": axes},
             opset_version=OPSET,
             do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,  # evaluation, but with batch norms left as they are
             dynamo=False,
         )
     model = onnx.load_model(folder / onnx_name)

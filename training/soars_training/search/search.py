@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from soars.errors import InputError
-from soars.networks.architecture import KERNELS, UNetArchitecture
+from soars.networks.architecture import KERNELS, Architecture, block_count
+from soars.networks.names import NetworkKind
 from soars.texts import read_json
 from soars_training.cohorts.cache import CacheIndex
 from soars_training.cohorts.splits import hold_out
@@ -94,14 +95,14 @@ def alpha_step(model: SearchModel, optimiser: torch.optim.Optimizer, batch: Batc
     model.zero_grad(set_to_none=True)
 
 
-def read_blocks(text: str, levels: int) -> tuple[str, ...]:
-    """Blocks for a network of `levels` levels: their names with commas between, the folder of a search, or
-    `random:SEED` for the control of a random architecture. Raises `InputError`."""
+def read_blocks(text: str, levels: int, network: NetworkKind = "unet") -> tuple[str, ...]:
+    """Blocks for a network of that kind with `levels` levels: their names with commas between, the folder of a search,
+    or `random:SEED` for the control of a random architecture. Raises `InputError`."""
     if text.startswith("random:"):
         seed = text.removeprefix("random:")
         if not seed.isdigit():
             raise InputError(f"--blocks {text}: the seed must be a whole number")
-        drawn = np.random.default_rng(int(seed)).integers(len(KERNELS), size=2 * levels - 1)
+        drawn = np.random.default_rng(int(seed)).integers(len(KERNELS), size=block_count(levels, network))
         return tuple(KERNELS[i] for i in drawn)
     if "," in text or text in KERNELS:
         return tuple(text.split(","))
@@ -115,7 +116,7 @@ def read_blocks(text: str, levels: int) -> tuple[str, ...]:
         ) from error
 
 
-def _write(path: Path, architecture: UNetArchitecture, model: SearchModel, state: TrainingState) -> None:
+def _write(path: Path, architecture: Architecture, model: SearchModel, state: TrainingState) -> None:
     data = {
         "features": list(architecture.features),
         "kernels": list(KERNELS),

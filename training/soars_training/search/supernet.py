@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from soars.networks.architecture import KERNELS
-from soars.networks.unet import convolution
+from soars.networks.architecture import KERNELS, BlockShape
+from soars.networks.blocks import Block
+from soars.networks.names import LayerOrder
 from soars_training.fitting.models import BranchModel
 from soars_training.fitting.options import FitOptions
-
-Step = tuple[int, int, int]
 
 
 class SearchModel(BranchModel):
     """A branch whose blocks have not yet chosen their kernel: `alphas[block]` are the logits of the choice (equations 7
     and 8).
 
-    The blocks stand in the order of `UNetArchitecture.blocks`.
+    The alphas stand in the order of `Architecture.blocks`.
     """
 
     def __init__(self, options: FitOptions) -> None:
-        super().__init__(options)
-        architecture = self.network.architecture
-        features, levels = architecture.features, len(architecture.features)
-        self.alphas = nn.ParameterList(
-            nn.Parameter(1e-3 * torch.randn(len(KERNELS))) for _ in architecture.blocks
-        )
-        widths, steps = (architecture.in_channels, *features), ((1, 1, 1), *architecture.strides)
-        for i in range(levels):
-            self.network.encoder[i] = _MixedBlock(widths[i], features[i], steps[i], self.alphas[i])
-        for n, i in enumerate(range(levels - 2, -1, -1)):
-            self.network.decoder[n] = _MixedBlock(
-                2 * features[i], features[i], (1, 1, 1), self.alphas[levels + n]
-            )
+        drawn: dict[int, nn.Parameter] = {}
+
+        def make(number: int, shape: BlockShape) -> nn.Module:
+            drawn[number] = nn.Parameter(1e-3 * torch.randn(len(KERNELS)))
+            return _MixedBlock(shape, options.order, number == 0, drawn[number])
+
+        super().__init__(options, make=make)
+        self.alphas = nn.ParameterList(drawn[number] for number in sorted(drawn))
 
     def weights(self) -> list[nn.Parameter]:
         """All parameters but the alphas."""
@@ -50,27 +46,30 @@ class SearchModel(BranchModel):
 
 
 class _MixedBlock(nn.Module):
-    """Two mixed convolutions that share a block's alpha."""
+    """Mixed convolutions that share a block's alpha."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Step, alpha: nn.Parameter) -> None:
+    def __init__(self, shape: BlockShape, order: LayerOrder, first: bool, alpha: nn.Parameter) -> None:
         super().__init__()
-        self.first = _MixedConvolution(in_channels, out_channels, stride)
-        self.second = _MixedConvolution(out_channels, out_channels, (1, 1, 1))
+        whole = replace(shape, units=1)
+        later = replace(whole, in_channels=shape.out_channels, stride=(1, 1, 1))
+        self.units = nn.ModuleList(
+            _MixedConvolution(whole if n == 0 else later, order, first and n == 0) for n in range(shape.units)
+        )
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> Tensor:
         shares = torch.softmax(self.alpha, 0)
-        return self.second(self.first(x, shares), shares)
+        for unit in self.units:
+            x = unit(x, shares)
+        return x
 
 
 class _MixedConvolution(nn.Module):
     """Each kernel has its own weights and normalisation; the outputs are summed, weighted by their shares."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Step) -> None:
+    def __init__(self, shape: BlockShape, order: LayerOrder, first: bool) -> None:
         super().__init__()
-        self.kernels = nn.ModuleList(
-            nn.Sequential(*convolution(in_channels, out_channels, kernel, stride)) for kernel in KERNELS
-        )
+        self.kernels = nn.ModuleList(Block(shape, kernel, order, first) for kernel in KERNELS)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
         return torch.stack([s * kernel(x) for s, kernel in zip(shares, self.kernels, strict=True)]).sum(0)
