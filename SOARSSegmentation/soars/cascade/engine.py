@@ -115,14 +115,16 @@ def open_engine(
 ) -> Engine:
     """The branch's network on the engine; raises `EngineError` or `BundleError` when its weights cannot be used.
 
-    ``cancelled`` is checked while a window is computed, where the engine can stop in the middle of one (onnxruntime).
+    ``cancelled`` is checked also while a window is computed: at every layer (torch) or operator (onnxruntime).
     """
     spec = bundle.branches[branch]
     weights = read_weights(bundle, branch, WEIGHTS[info.engine])
     if info.engine == "torch":
         from soars.cascade.torch_engine import TorchEngine
 
-        return TorchEngine(weights, spec, device=info.device, precision=info.precision, threads=threads)
+        return TorchEngine(
+            weights, spec, device=info.device, precision=info.precision, threads=threads, cancelled=cancelled
+        )
     from soars.cascade.onnx_engine import OnnxEngine
 
     return OnnxEngine(weights, spec, device=info.device, threads=threads, cancelled=cancelled)

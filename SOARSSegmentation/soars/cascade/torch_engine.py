@@ -12,7 +12,7 @@ from safetensors.torch import load
 from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import no_numbers
-from soars.errors import BundleError, EngineError
+from soars.errors import BundleError, CancelledError, EngineError
 from soars.networks.build import build
 from soars.networks.names import Branch, Precision
 from soars.networks.unet import UNet
@@ -39,6 +39,7 @@ class TorchEngine:
         device: str = "cpu",
         precision: Precision = "fp32",
         threads: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
@@ -70,6 +71,7 @@ class TorchEngine:
             self._weight = torch.eye(channels, device=self._device)
             self._bias = torch.zeros(channels, device=self._device)
         self._network = network
+        stop_between_layers(network, cancelled)
 
     def run(self, window: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run`."""
@@ -122,6 +124,19 @@ def failed(error: RuntimeError, branch: Branch, device: str) -> EngineError:
             "close other programs that use it, or choose --device cpu"
         )
     return EngineError(f"torch failed on branch {branch} ({device}): {_brief(error)}")
+
+
+def stop_between_layers(network: torch.nn.Module, cancelled: Callable[[], bool]) -> None:
+    """Let the network ask ``cancelled`` before each of its layers, and raise `CancelledError` when it says so: a window
+    of a large network takes many seconds on a slow computer."""
+
+    def check(*_: object) -> None:
+        if cancelled():
+            raise CancelledError("cancelled; nothing was written")
+
+    for layer in network.modules():
+        if not any(layer.children()):
+            layer.register_forward_pre_hook(check)
 
 
 def cuda_problem(number: int = 0) -> str | None:

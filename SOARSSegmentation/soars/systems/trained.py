@@ -117,6 +117,8 @@ class TrainedSystem(ABC):
         problem = self.problem(organs)
         if problem is not None:
             raise EngineError(problem)
+        from soars.cascade.torch_engine import stop_between_layers
+
         device = torch_device(options.device, options.engine)
         timings: dict[str, float] = {}
 
@@ -139,6 +141,8 @@ class TrainedSystem(ABC):
         start = time.perf_counter()
         stage("load", f"loading the network of {self.title}")
         network = self.loaded(device, options.threads)
+        if options.cancel is not None:
+            stop_between_layers(network, options.cancel)
         timings["load"] = time.perf_counter() - start
 
         start = time.perf_counter()

@@ -28,10 +28,14 @@ class Steps:
 
     def step(self) -> None:
         """Before a run of the network; raises `CancelledError` when the user has cancelled."""
-        if self.cancelled():
-            raise CancelledError("cancelled; nothing was written")
+        self.check()
         self.progress(Progress(self.stage, min(self._done, self._of), self._of, self.message))
         self._done += 1
+
+    def check(self) -> None:
+        """Before a layer of the network; raises `CancelledError` when the user has cancelled."""
+        if self.cancelled():
+            raise CancelledError("cancelled; nothing was written")
 
 
 def predictor_class(steps: Steps) -> Any:
@@ -44,11 +48,15 @@ def predictor_class(steps: Steps) -> Any:
             shape = tuple(max(n, p) for n, p in zip(input_image.shape[1:], patch, strict=True))
             mirrored = 2 ** len(self.allowed_mirroring_axes or ()) if self.use_mirroring else 1
             steps.expect(len(self._internal_get_sliding_window_slicers(shape)) * mirrored)
-            hook = self.network.register_forward_pre_hook(lambda *_: steps.step())
+            hooks = [self.network.register_forward_pre_hook(lambda *_: steps.step())]
+            for layer in self.network.modules():
+                if not any(layer.children()):
+                    hooks.append(layer.register_forward_pre_hook(lambda *_: steps.check()))
             try:
                 logits: torch.Tensor = super().predict_sliding_window_return_logits(input_image)
             finally:
-                hook.remove()
+                for hook in hooks:
+                    hook.remove()
             return logits
 
     return Predictor
