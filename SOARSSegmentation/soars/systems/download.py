@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Collection
@@ -10,7 +11,7 @@ from soars.errors import EngineError
 from soars.progress import Progress, Reporter
 from soars.systems.composite.system import CompositeSystem
 from soars.systems.interface import System, Weights
-from soars.systems.totalsegmentator import package
+from soars.systems.totalsegmentator import downloads, package
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem, fast_by_default
 
 _TIMEOUT_S = 10.0
@@ -43,13 +44,36 @@ def fetch_weights(
     if not isinstance(system, TotalSegmentatorSystem):
         return
     if licence_number is not None:
-        package.enter_licence_number(licence_number)
+        downloads.enter_licence_number(licence_number)
         if not package.has_licence_number():
             raise EngineError(
                 "the licence number was refused; check it, or ask TotalSegmentator's publishers"
             )
     tasks = [t for t in system.tasks_for(organs) if not t.needs_number or package.has_licence_number()]
-    for i, task in enumerate(tasks):
-        progress(Progress("download", i, len(tasks), task.name))
-        package.fetch(task, fast=fast_by_default() and task.fast)
-    progress(Progress("download", len(tasks), len(tasks)))
+    fast = fast_by_default()
+    numbers = list(
+        dict.fromkeys(
+            number
+            for task in tasks
+            for number in package.model_numbers(task.name, fast=fast and task.fast, subset=True)
+        )
+    )
+    for i, number in enumerate(numbers):
+        progress(Progress("download", i, len(numbers), f"model {number}"))
+        downloads.fetch_model(number, _watch(progress, i, len(numbers), number))
+    progress(Progress("download", len(numbers), len(numbers)))
+
+
+def _watch(progress: Reporter, i: int, of: int, number: int) -> downloads.Watch:
+    """Reports a model's bytes, ten times a second at most."""
+    said = 0.0
+
+    def watch(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= 0.1:
+            said = now
+            size = f" of {total / 1e6:.0f}" if total else ""
+            progress(Progress("download", i, of, f"model {number}: {done / 1e6:.0f}{size} MB"))
+
+    return watch

@@ -1,4 +1,5 @@
-"""Every call into the installed TotalSegmentator package, checked against its signatures by a test.
+"""The calls into the installed TotalSegmentator package, checked against its signatures by a test; those that contact
+its publishers are in `downloads`.
 
 Run on its own, it would send anonymous statistics and fetch missing weights. Here it does neither: statistics are
 switched off for the run, and it is called only when all weights are on disk.
@@ -41,25 +42,36 @@ def installed_version() -> str | None:
 
 def weights_of(task: Task, *, fast: bool) -> tuple[Weights, ...]:
     """Everything on disk that a task reads, the models that only find its region included."""
-    from totalsegmentator.config import get_weights_dir
-    from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
-
-    home = Path(get_weights_dir())
     found = []
     for number in model_numbers(task.name, fast=fast, subset=True):
-        entry = TASK_ID_WEIGHTS_CONFIGS[number]
-        folder = home / (entry.get("rel_path") or "") / entry["foldername"]
+        folder, entry = model_folder(number)
         own = number in _own_models(task.name, fast)
         found.append(
             Weights(
                 name=f"{number} {entry['foldername']}",
-                present=folder.is_dir(),
+                present=is_model(folder),
                 licence=task.licence if own else "Apache-2.0",
                 url=_url(entry),
                 needs_number=task.needs_number and own,
             )
         )
     return tuple(found)
+
+
+def model_folder(number: int) -> tuple[Path, dict[str, Any]]:
+    """Where the package looks for a model, and its entry in the package's table."""
+    from totalsegmentator.config import get_weights_dir
+    from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
+
+    entry = TASK_ID_WEIGHTS_CONFIGS[number]
+    return Path(get_weights_dir()) / (entry.get("rel_path") or "") / entry["foldername"], entry
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a trained nnU-Net; one that was unpacked in part only does not."""
+    return any(
+        (home.parent / "plans.json").is_file() for home in folder.glob("*/fold_*") if any(home.iterdir())
+    )
 
 
 def model_numbers(task: str, *, fast: bool, subset: bool) -> tuple[int, ...]:
@@ -74,33 +86,6 @@ def model_numbers(task: str, *, fast: bool, subset: bool) -> tuple[int, ...]:
     elif crop is not None or (subset and task == "total"):
         numbers.append(ROBUST_CROP_MODEL if config.get("robust_crop") else CROP_MODEL)
     return tuple(dict.fromkeys(numbers))
-
-
-def fetch(task: Task, *, fast: bool) -> None:
-    """Download a task's missing weights by the package's own code; this contacts its publishers' servers."""
-    from totalsegmentator.config import setup_nnunet, setup_totalseg
-    from totalsegmentator.libs import download_pretrained_weights
-
-    setup_nnunet()
-    setup_totalseg()
-    try:
-        with _quiet(f"downloading {task.name}"):
-            for number in model_numbers(task.name, fast=fast, subset=True):
-                download_pretrained_weights(number)
-    except Exception as error:  # requests, zipfile, the package's own
-        raise EngineError(
-            f"TotalSegmentator could not fetch the weights of {task.name}: {type(error).__name__}: {error}; check the "
-            "network (HTTPS_PROXY is used when it is set) and try again"
-        ) from error
-
-
-def enter_licence_number(number: str) -> None:
-    """Store a licence number where the package keeps it; this asks its publishers' server whether it is valid."""
-    from totalsegmentator.config import set_license_number, setup_totalseg
-
-    setup_totalseg()
-    with _quiet("checking the licence number"):
-        set_license_number(number)
 
 
 def has_licence_number() -> bool:
@@ -135,7 +120,7 @@ def run_task(
     from totalsegmentator.python_api import totalsegmentator
 
     given = to_nifti(image)
-    with _no_statistics(), _stepping(steps), _quiet(task.name):
+    with _no_statistics(), _stepping(steps), quiet(task.name):
         try:
             result = totalsegmentator(
                 given,
@@ -218,7 +203,7 @@ def _stepping(steps: Steps) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(what: str) -> Iterator[None]:
+def quiet(what: str) -> Iterator[None]:
     """Log what the package prints, and turn what would end the program into an `EngineError`."""
     printed = io.StringIO()
     try:
