@@ -158,11 +158,11 @@ def test_a_cancel_stops_torch_in_the_middle_of_a_window() -> None:
     from soars.bundle.integrity import Weights
     from soars.bundle.manifest import BranchSpec
     from soars.cascade.torch_engine import TorchEngine
-    from soars.networks.architecture import UNetArchitecture
+    from soars.networks.architecture import Architecture
     from soars.networks.unet import UNet
 
     torch.manual_seed(0)
-    layout = UNetArchitecture.plain(1, 2, (4, 8))
+    layout = Architecture.plain(1, 2, (4, 8))
     spec = BranchSpec(
         "anchor", ("ct",), ("Brainstem",), "softmax", (3.0, 3.0, 3.0), (8, 8, 8), layout, {"safetensors": "a"}
     )
