@@ -11,7 +11,7 @@ import slicer
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError, SoarsError
 from soars.study.desk import DONE
-from soars.study.ledger import write_checksums
+from soars.study.ledger import complete_checksums, write_checksums
 from SOARSSegmentationLib.desktop import waiting
 from SOARSSegmentationLib.memory import recall, remember
 from SOARSSegmentationLib.panels.dialogs import ask_existing_file
@@ -96,6 +96,9 @@ class ReadingSection(Section):
             remember(_WORKLIST, str(path))
             self.widget.collapsed = False
             self._show_progress()
+            for state in self.reading.states():  # the program may have been killed just before
+                if state.state == DONE and state.folder is not None:
+                    complete_checksums(state.folder)
 
     def next_case(self) -> None:
         """Load the next session and begin it; what is in the scene is closed first."""

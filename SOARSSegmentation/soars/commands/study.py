@@ -169,7 +169,7 @@ def _add_collecting(actions: _Actions) -> None:
         add_processes_option(parser)
         add_progress_option(parser)
     collect.add_argument(
-        "--csv", metavar="FILE", type=Path, required=True, help="the rows, as .csv or .parquet"
+        "--csv", metavar="FILE", type=Path, required=True, help="the rows, one per session and organ"
     )
     add_overwrite_option(collect, "an earlier FILE")
     summarize.add_argument("--output", metavar="OUT", type=Path, required=True, help="folder for the results")
@@ -207,12 +207,14 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _collect(args: argparse.Namespace) -> int:
+    from soars.files import begins_with
     from soars.study.load import collect_study
     from soars.study.rows import write_rows
     from soars.study.status import problem_lines, update_ledger
 
     opened = _opened(args)
-    check_outputs([(args.csv, _is_rows)], inputs=[args.folder, *args.more], overwrite=args.overwrite)
+    ours = begins_with("study,session,")
+    check_outputs([(args.csv, ours)], inputs=[args.folder, *args.more], overwrite=args.overwrite)
     with reporting(args.progress) as report:
         collection = collect_study(opened, processes=processes(args.processes), progress=report)
         write_rows(collection.rows, args.csv, overwrite=args.overwrite)
@@ -224,12 +226,6 @@ def _collect(args: argparse.Namespace) -> int:
         print(f"{len(collection.sessions)} sessions, {len(collection.rows)} rows in {args.csv}")
         print("\n".join(problem_lines(collection)).lstrip("\n"))
     return 0
-
-
-def _is_rows(path: Path) -> bool:
-    """Whether a file is a table of ours: CSV by its first columns, Parquet by its mark."""
-    with path.open("rb") as file:
-        return file.read(14).startswith((b"study,session,", b"PAR1"))
 
 
 def _summarize(args: argparse.Namespace) -> int:

@@ -27,6 +27,12 @@ def write_checksums(folder: Path) -> None:
     write_text(folder / CHECKSUMS, "".join(lines))
 
 
+def complete_checksums(folder: Path) -> None:
+    """`write_checksums` for a finished session that was killed before it had its list."""
+    if not (folder / CHECKSUMS).exists():
+        write_checksums(folder)
+
+
 def check_checksums(folder: Path) -> list[str]:
     """What is wrong with a session's files, in words; nothing for a session without a list."""
     path = folder / CHECKSUMS

@@ -9,7 +9,6 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from soars.cells import HarmlessWriter
-from soars.errors import InputError
 from soars.files import replacing_file
 
 THRESHOLDS_S = (10.0, 20.0, 30.0, 60.0, 120.0, math.inf)
@@ -127,10 +126,7 @@ COLUMNS = tuple(field.name for field in fields(OrganRow))
 
 
 def write_rows(rows: Sequence[OrganRow], path: Path, *, overwrite: bool = True) -> None:
-    """Write the rows as .csv, or as .parquet where pandas and pyarrow are installed; all or nothing."""
-    if path.suffix.lower() == ".parquet":
-        _write_parquet(rows, path, overwrite)
-        return
+    """Write the rows as CSV, all or nothing."""
     write_table(path, COLUMNS, (astuple(row) for row in rows), overwrite=overwrite)
 
 
@@ -155,15 +151,3 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return "" if value is None else str(value)
-
-
-def _write_parquet(rows: Sequence[OrganRow], path: Path, overwrite: bool) -> None:
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "Parquet files need pandas and pyarrow, which are not installed: pip install pyarrow, or write a .csv"
-        ) from error
-    with replacing_file(path, overwrite=overwrite) as temporary:
-        pandas.DataFrame([astuple(row) for row in rows], columns=list(COLUMNS)).to_parquet(temporary)
