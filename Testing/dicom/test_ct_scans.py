@@ -111,6 +111,23 @@ def test_acquisitions_that_follow_each_other_are_one_scan(
         assert warnings == []
 
 
+@pytest.mark.parametrize(
+    ("apart_mm", "words"), [(85.0, "2 scans of different parts of the patient"), (9.0, "missing")]
+)
+def test_acquisitions_with_a_stretch_of_the_patient_between_them_are_two_scans(
+    tmp_path: Path, ct_series: Write, ramp: Ramp, apart_mm: float, words: str
+) -> None:
+    """Head and pelvis in one series; a short gap is slices that were lost."""
+    ct_series(tmp_path, prefix="a", edit=marked(AcquisitionNumber=1))
+    ct_series(tmp_path, prefix="b", edit=marked(15.0 + apart_mm, AcquisitionNumber=2))
+    with pytest.raises(InputError, match=words):
+        read_series(tmp_path)
+    if apart_mm > 30:
+        image, _, _ = read_series(tmp_path, "/2")
+        np.testing.assert_array_equal(hu_of(image), ramp())
+        assert image.GetOrigin()[2] == pytest.approx(30 + 15 + apart_mm)
+
+
 def test_numbers_written_in_two_ways_are_one_scan(tmp_path: Path, ct_series: Write, ramp: Ramp) -> None:
     ct_series(tmp_path, edit=lambda ds, k: setattr(ds, "KVP", ("120", "120.0")[k % 2]))
     np.testing.assert_array_equal(hu_of(read_series(tmp_path)[0]), ramp())

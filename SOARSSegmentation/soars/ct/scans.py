@@ -2,7 +2,7 @@
 
 Alternating slices of two kernels make a stack that is perfectly regular but meaningless. So slices are separated by the
 attributes that scanners write, before they are put in order. Acquisitions that follow each other along the patient
-(step and shoot) are one scan.
+(step and shoot) are one scan; those with a stretch of the patient between them, such as head and pelvis, are not.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ KEYS = (
 )
 
 
+#: Acquisitions this far from each other are scans of different parts of the patient; less may be slices that were lost.
+APART_MM = 30.0
+
+
+_Range = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Scan:
     """One scan of a series: its slices, and in what it differs from the others ("Convolution Kernel H30s")."""
@@ -51,12 +58,12 @@ class Scan:
 
 
 def separate(headers: Sequence[Header]) -> list[Scan]:
-    """The scans of a series, in the order of what they differ in; one when nothing interleaves."""
+    """The scans of a series, in the order of what they differ in; one when they are not distinguished."""
     for keyword in KEYS:
         groups: dict[str, list[Header]] = {}
         for header in headers:
             groups.setdefault(_shown(header, keyword), []).append(header)
-        if len(groups) > 1 and _interleave(list(groups.values())):
+        if len(groups) > 1 and _are_several(list(groups.values())):
             scans: list[Scan] = []
             for value in sorted(groups, key=_natural):
                 told = f"{readable(keyword)} {value or 'missing'}"
@@ -78,8 +85,10 @@ def chosen_scan(
         if len(scans) == 1:
             return list(headers)
         uid = headers[0].text("SeriesInstanceUID")
+        ranges = sorted(found for scan in scans if (found := _range(scan.headers)) is not None)
+        where = "at the same place" if _overlap(ranges) else "of different parts of the patient"
         raise InputError(
-            f"{folder}: the series holds {len(scans)} scans at the same place; choose one by its number "
+            f"{folder}: the series holds {len(scans)} scans {where}; choose one by its number "
             f"(--series {uid}/NUMBER): {listed}"
         )
     if not 1 <= number <= len(scans):
@@ -104,25 +113,37 @@ def split_choice(series: str | None) -> tuple[str | None, int | None]:
     return uid or None, int(number)
 
 
-def _interleave(groups: Sequence[Sequence[Header]]) -> bool:
-    """Whether each group is a stack of its own and at least two cover the same stretch of the patient."""
-    ranges = []
-    for group in groups:
-        along = _along(group)
-        if along is None:
-            return False
-        places = np.sort(along)
-        places = places[np.diff(places, prepend=-np.inf) > SAME_POSITION_MM]
-        if len(places) < LEAST_SLICES:
-            return False
-        steps = np.diff(places)
-        if steps.max() > MISSING_SLICE_FACTOR * np.median(steps):
-            return False
-        ranges.append((float(places[0]), float(places[-1]), float(np.median(steps))))
-    ranges.sort()
+def _are_several(groups: Sequence[Sequence[Header]]) -> bool:
+    """Whether each group is a stack of its own, and at least two cover the same stretch of the patient or lie apart."""
+    ranges = [_range(group) for group in groups]
+    known = sorted(found for found in ranges if found is not None)
+    if len(known) < len(groups):
+        return False
+    ends = np.maximum.accumulate([end for _, end, _ in known])
+    apart = any(start - end > APART_MM for (start, _, _), end in zip(known[1:], ends, strict=False))
+    return apart or _overlap(known)
+
+
+def _overlap(ranges: Sequence[_Range]) -> bool:
+    """Of stacks in the order of their beginnings."""
     return any(
         min(a[1], b[1]) - b[0] > 0.5 * min(a[2], b[2]) for n, a in enumerate(ranges) for b in ranges[n + 1 :]
     )
+
+
+def _range(group: Sequence[Header]) -> _Range | None:
+    """Where a stack of slices begins and ends, and their distance, mm; None when they are not one regular stack."""
+    along = _along(group)
+    if along is None:
+        return None
+    places = np.sort(along)
+    places = places[np.diff(places, prepend=-np.inf) > SAME_POSITION_MM]
+    if len(places) < LEAST_SLICES:
+        return None
+    steps = np.diff(places)
+    if steps.max() > MISSING_SLICE_FACTOR * np.median(steps):
+        return None
+    return float(places[0]), float(places[-1]), float(np.median(steps))
 
 
 def _along(headers: Sequence[Header]) -> np.ndarray | None:
