@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from soars.cli import main
 from soars.ct.series import read_series
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
+from soars.errors import InputError
+from soars.formats.maskfolder import write_mask_folder
 from soars.structures import Geometry, StructureSet
 
 Write = Callable[..., list[Path]]
@@ -61,6 +64,7 @@ def test_a_patients_name_is_the_same_in_the_rtstruct(tmp_path: Path, ct_series: 
 PATH_LIKE = (
     "../../escape", "..", ".", "/absolute", "a/b", "C:/Users/x", "con", "aux.txt", "~", "name.nii.gz", ".hidden",
     "Parotis links", "трахея", "唾液腺", "100%", "a%2Fb", "PRV+5mm", "x" * 64,
+    "COM1", "nul.txt", "Heart", "heart", "HEART", "腫瘍" * 32, "Ose\u0301fago", "a<b>|c?*", "naïve", "NAÏVE", "😀",
 )  # fmt: skip
 
 
@@ -83,3 +87,24 @@ def test_rois_whose_names_look_like_paths_come_through_a_folder_of_masks_and_bac
     assert all(found.crop(name).equals(structures.crop(name)) for name in PATH_LIKE)
     new = {path for path in set(tmp_path.parent.rglob("*")) - before if path != tmp_path / "out.dcm"}
     assert all(path == tmp_path / "masks" or path.parent == tmp_path / "masks" for path in new)
+
+
+def test_files_of_masks_can_be_copied_to_any_system(tmp_path: Path) -> None:
+    """No two that are one on Windows or macOS, no device of Windows, none of its characters, 255 bytes at most."""
+    structures = StructureSet(Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    for name in PATH_LIKE:
+        structures.add(name, np.ones((4, 4, 4), dtype=bool))
+    files = [path.name for path in write_mask_folder(structures, tmp_path / "masks")]
+    assert len({unicodedata.normalize("NFC", file).casefold() for file in files}) == len(PATH_LIKE)
+    assert all(len(file.encode()) <= 255 and not set(file) & set('<>:"/\\|?*') for file in files)
+    assert not any(file.lower().split(".")[0] in ("con", "aux", "nul", "com1") for file in files)
+    assert "唾液腺.nii.gz" in files
+
+
+def test_a_name_too_long_for_a_file_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    structures = StructureSet(Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    structures.add("Brainstem", np.ones((4, 4, 4), dtype=bool))
+    structures.add("x" * 300, np.ones((4, 4, 4), dtype=bool))
+    with pytest.raises(InputError, match="'xxxx.*too long for the name of a file"):
+        write_mask_folder(structures, tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()

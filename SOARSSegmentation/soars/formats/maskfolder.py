@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,7 +19,10 @@ from soars.formats.labelmap import image_stem, read_label_image
 from soars.structures.mask import Mask, tight_mask
 from soars.structures.model import Geometry, StructureSet
 
-_SAFE = " +-_.,()=&'"
+_UNSAFE = '%<>:"/\\|?*'
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\W|$)", re.IGNORECASE)
+_LONGEST = 255
+"""Bytes of a file's name, on all usual file systems."""
 _MOST_LABELS = 1000
 """An image with more different values is no label map either, but an image such as a CT."""
 
@@ -26,12 +32,14 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
 
     Masks of the same names are replaced, files other than images stay, and other images are refused.
 
-    Characters that a file name cannot have are written as %xx, which the reader turns back.
+    Names that files cannot have on every system (see `_file_names`) are written with some characters as %xx, which the
+    reader turns back. `InputError`, before anything is written, for a name that is too long for a file.
     """
     folder = Path(folder)
-    files = {name: f"{_file_stem(name)}{suffix}" for name in structures}
-    if len({file.lower() for file in files.values()}) < len(files):
-        raise InputError(f"cannot write {folder}: two structures differ only in upper and lower case")
+    files = _file_names(tuple(structures), suffix)
+    for name, file in files.items():
+        if len(file.encode()) > _LONGEST:
+            raise InputError(f"cannot write {folder}: {name[:40]!r}... is too long for the name of a file")
     others = [p.name for p in images_in(folder) if p.name not in files.values()] if folder.is_dir() else []
     if others:
         raise InputError(
@@ -45,10 +53,32 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     return [folder / file for file in files.values()]
 
 
-def _file_stem(name: str) -> str:
-    """The name as a file can have it: nothing that leads elsewhere, and not hidden."""
-    stem = quote(name, safe=_SAFE)
-    return f"%2E{stem[1:]}" if stem.startswith(".") else stem
+def _file_names(names: Sequence[str], suffix: str) -> dict[str, str]:
+    """Files for names: nothing that leads elsewhere, is hidden or means a device on Windows; no two that differ only in
+    case, which are one file on Windows and macOS."""
+    files: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        # macOS composes letters and their accents, so those that come apart must not reach it
+        plain = unicodedata.normalize("NFC", name) == name
+        parts = [c if _is_safe(c) and (plain or c.isascii()) else _quoted(c) for c in name]
+        if name.startswith(".") or _DEVICES.match(name):
+            parts[0] = _quoted(name[0])
+        for k, character in enumerate(name):
+            if "".join(parts).casefold() not in taken:
+                break
+            parts[k] = _quoted(character)
+        taken.add("".join(parts).casefold())
+        files[name] = "".join(parts) + suffix
+    return files
+
+
+def _is_safe(character: str) -> bool:
+    return character.isprintable() and character not in _UNSAFE
+
+
+def _quoted(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -73,7 +103,7 @@ def read_mask_folder(folder: Path | str) -> StructureSet:
         found = _read_mask(path, warnings)
         if found is None:
             continue
-        name = unquote(image_stem(path))
+        name = unquote(unicodedata.normalize("NFC", image_stem(path)))
         if name in masks:
             raise InputError(f"{folder} has two masks for {name}: {path.name} is one of them; remove one")
         masks[name] = found
