@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from chromium import start_chromium
 from report_scene import BALLS, CENTRE, COLOURS, record_of, scene
 
 from soars.findings.finding import Finding, Where
 from soars.report.page import write_report
-
-webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="selenium is not installed: pip install selenium"
-)
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="chromium and chromedriver are not installed: apt install chromium-driver",
-)
 
 WIDE, NARROW = (1500, 950), (390, 800)
 EVIL = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
@@ -59,17 +50,7 @@ class Browser:
     """Chromium on one page, with the words this test needs."""
 
     def __init__(self, size: tuple[int, int], *, scripts: bool = True) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--proxy-server=127.0.0.1:9",
-        ):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        self.driver = start_chromium()
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         if not scripts:

@@ -84,7 +84,7 @@ def record_of(structures: StructureSet, **changes: object) -> RunRecord:
             "1.2.3.4",
         ),
         bundle=BundleRecord(
-            "starter", "1.2.0", "ab" * 32, 1, "MIT", "Eight organs", {"Trained on": "170 CTs"}
+            "starter", "1.2.0", "ab" * 32, 1, "MIT", "Eight organs", notes={"Trained on": "170 CTs"}
         ),
         organs=organs,
         engine=EngineRecord("onnxruntime 1.20", "cpu", "fp32"),

@@ -93,6 +93,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="draw the DVHs of a case, or box plots of the differences of several (.png, .svg, .pdf)",
     )
     parser.add_argument(
+        "--page",
+        metavar="FILE",
+        type=Path,
+        help="write a page (.html) over the cases, to be sorted by any column",
+    )
+    parser.add_argument(
         "--ct",
         metavar="DIR",
         type=Path,
@@ -129,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from soars.figures import check_figure_path, is_own_figure
     from soars.files import begins_with, replacing_files
+    from soars.service.comparison import is_own_page, write_doses_page
 
     outputs = check_outputs(
         [
@@ -136,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             (args.dvh, begins_with("case,organ,contour,")),
             (args.verdicts, begins_with("case,organ,contour,figure,")),
             (args.plot, is_own_figure),
+            (args.page, is_own_page),
         ],
         inputs=[args.dose, args.reference, *args.substitute, *filter(None, (args.ct,))],
         overwrite=args.overwrite,
@@ -175,6 +183,8 @@ def run(args: argparse.Namespace) -> int:
                 write_dvhs(cases, files[args.dvh])
             if args.verdicts:
                 write_verdicts(verdicts, files[args.verdicts])
+            if args.page:
+                write_doses_page(cases, left_out, files[args.page])
             if args.plot:
                 from soars.dose.plots import plot_doses
 

@@ -47,6 +47,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--plot", metavar="FILE", type=Path, help="draw box plots per organ (.png, .svg, .pdf)"
     )
     parser.add_argument(
+        "--page",
+        metavar="FILE",
+        type=Path,
+        help="write a page (.html) over the cases, to be sorted by any column",
+    )
+    parser.add_argument(
         "--ct",
         metavar="DIR",
         type=Path,
@@ -94,12 +100,14 @@ def run(args: argparse.Namespace) -> int:
     from soars.metrics.summary import summarise
     from soars.metrics.tables import summary_text, write_scores, write_summary
     from soars.metrics.tolerances import one_tolerance, read_tolerances
+    from soars.service.comparison import is_own_page, write_scores_page
 
     outputs = check_outputs(
         [
             (args.csv, begins_with("case,organ,")),
             (args.summary, begins_with("group,name,")),
             (args.plot, is_own_figure),
+            (args.page, is_own_page),
         ],
         inputs=[args.prediction, args.reference, *filter(None, (args.ct, args.tolerances))],
         overwrite=args.overwrite,
@@ -139,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
                 write_scores(cases, files[args.csv])
             if args.summary:
                 write_summary(summary, files[args.summary])
+            if args.page:
+                write_scores_page(cases, left_out, args.definition, files[args.page])
             if args.plot:
                 from soars.metrics.plots import plot_scores
 

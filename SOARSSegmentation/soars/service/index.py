@@ -34,12 +34,12 @@ _ROWS = "<!-- rows -->"
 
 def start(outcomes: Sequence[Outcome]) -> str:
     """The page up to its rows."""
-    style, script = _file("batch.css"), _file("batch.js")
+    style, sorting, script = web_file("batch.css"), web_file("sorting.js"), web_file("batch.js")
     options = "".join(
         f'<option value="{name}">{escape(oar.label)}</option>' for name, oar in CATALOGUE.items()
     )
-    return Template(_file("batch.html").split(_ROWS)[0]).substitute(
-        policy=escape(content_policy(style, [script])),
+    return Template(web_file("batch.html").split(_ROWS)[0]).substitute(
+        policy=escape(content_policy(style, [sorting, script])),
         style=style,
         count=f"{len(outcomes)} case{'s' * (len(outcomes) != 1)}: {summary_line(outcomes)}",
         notice=escape(RESEARCH_NOTICE),
@@ -49,7 +49,9 @@ def start(outcomes: Sequence[Outcome]) -> str:
 
 def end() -> str:
     """The page from its rows on."""
-    return Template(_file("batch.html").split(_ROWS)[1]).substitute(script=_file("batch.js"))
+    return Template(web_file("batch.html").split(_ROWS)[1]).substitute(
+        sorting=web_file("sorting.js"), script=web_file("batch.js")
+    )
 
 
 def entry(row: Row, folder: Path) -> str:
@@ -124,5 +126,6 @@ def _details(organs: Sequence[OrganRecord]) -> str:
     )
 
 
-def _file(name: str) -> str:
+def web_file(name: str) -> str:
+    """A file of the pages' scripts, styles and templates."""
     return (resources.files("soars.service") / "web" / name).read_text(encoding="utf-8")

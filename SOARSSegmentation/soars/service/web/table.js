@@ -1,0 +1,2 @@
+"use strict";
+sortable(document.getElementById("cases"));
