@@ -10,7 +10,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TextIO
+
+from soars.files import replacing_file
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """What a cell must not begin with, also in full width; also after apostrophes, so that none is taken for ours."""
@@ -40,6 +43,19 @@ class HarmlessWriter:
     def writerows(self, rows: Iterable[Iterable[object]]) -> None:
         for row in rows:
             self.writerow(row)
+
+
+def write_table(
+    path: Path, header: Iterable[object], rows: Iterable[Iterable[object]], *, overwrite: bool = True
+) -> None:
+    """Write a CSV file, all or nothing."""
+    with (
+        replacing_file(path, overwrite=overwrite) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = HarmlessWriter(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _is_number(cell: str) -> bool:

@@ -58,6 +58,12 @@ def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterato
                     note_written(path)
         except OSError as error:
             raise _cannot_write(_meant(error, temporary), error) from error
+        except SoarsError:
+            raise
+        except Exception as error:  # torch, for one, reports a full disk as an error of its own
+            if paths and _disk_is_full(error, paths[0].parent):
+                raise _cannot_write(paths[0], OSError(errno.ENOSPC, "")) from error
+            raise
     finally:
         for file in temporary.values():
             file.unlink(missing_ok=True)
@@ -127,7 +133,8 @@ def staged_folder(
 
     Args:
         folder: where the results go; made, with its parents, if it does not exist.
-        names: files or folders that may be written. Of what ``folder`` holds already, only these are touched:
+        names: files or folders that may be written; names that only the work brings may be added to the list
+            meanwhile. Of what ``folder`` holds already, only these are touched:
             without ``overwrite`` any of them being there is refused, also when it appeared in the meantime; with it
             they are replaced all together, also those that this run did not write again (a stale RTSTRUCT is worse
             than none).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.cohorts.prepare import (
+    SourceCase,
     listed_cases,
     mask_on_grid,
     openkbp_cases,
@@ -65,7 +67,7 @@ def test_openkbp_cases_are_cached_with_their_annotations(openkbp: Path, tmp_path
     centre = grid.index_to_points(np.argwhere(case.full_mask("Brainstem")).mean(0))
     np.testing.assert_allclose(centre, [118, 120, 70], atol=1.0)
     volume_cc = case.full_mask("Brainstem").sum() * 27 / 1000
-    assert volume_cc == pytest.approx(4 / 3 * np.pi * 1.5**3, rel=0.1)  # a ball of 4 x 4 x 3 mm voxels
+    assert volume_cc == pytest.approx(4 / 3 * np.pi * 1.5**3, rel=0.04)  # a ball of 4 x 4 x 3 mm voxels
     left, right = (np.argwhere(case.full_mask(f"Bone_Mandible_{s}")).mean(0) for s in "LR")
     assert left[2] > right[2] + 15  # LPS: the patient's left is at higher x
 
@@ -140,3 +142,31 @@ def test_vois_are_cut_about_the_organ(openkbp: Path, tmp_path: Path) -> None:
     crop = read_case(cache / index.cases[0].file)
     assert crop.ct_hu.shape == (56, 56, 56)
     np.testing.assert_allclose(np.argwhere(crop.full_mask("Pituitary")).mean(0), [27.5] * 3, atol=1.0)
+
+
+@pytest.mark.parametrize("offset_mm", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_a_mask_does_not_grow_where_the_two_grids_fit_each_other(offset_mm: float) -> None:
+    """Every second point of the new grid lies exactly between two voxels of the old one, by the offset. Interpolating
+    between voxels of h mm moves the surface of a ball inwards by h^2 / 6 r."""
+    geometry = Geometry(SHAPE[::-1], SPACING, (0.0, 0.0, 0.0))
+    ball = _ball(geometry, np.array([118.0, 120.0, 70.0]), 15)
+    structures = StructureSet(geometry)
+    structures.add("Brainstem", ball)
+    corner = np.array([43.0, 23.0, 0.0]) + offset_mm
+    placed = mask_on_grid(
+        geometry, structures.crop("Brainstem"), Grid.of(corner, (3.0, 3.0, 3.0), (51, 51, 40))
+    )
+    assert placed is not None
+    inwards_mm = np.mean(np.square(SPACING)) / (6 * 15)
+    expected = ball.sum() * np.prod(SPACING) * (1 - 3 * inwards_mm / 15)
+    assert placed[1].sum() * 27 == pytest.approx(expected, rel=0.03)
+
+
+def test_a_cache_is_written_whole_or_not_at_all(openkbp: Path, tmp_path: Path) -> None:
+    def breaks() -> Iterator[SourceCase]:
+        yield from openkbp_cases(openkbp)
+        raise InputError("the second case is damaged")
+
+    with pytest.raises(InputError, match="the second case is damaged"):
+        write_volume_cache(breaks(), tmp_path / "cache", (6.0, 6.0, 6.0), "test")
+    assert list(tmp_path.iterdir()) == [openkbp]

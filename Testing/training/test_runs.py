@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 from soars.errors import CancelledError, InputError
+from soars.supervise import SIGNALS
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.experiments.crossval import crossval
@@ -109,7 +112,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
     _same_as_whole(run, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_saves_and_the_run_goes_on_later(
     cache: Path, whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -125,10 +128,27 @@ def test_a_signal_saves_and_the_run_goes_on_later(
     _same_as_whole(tmp_path, whole)
 
 
-def _kill_when(path: Path, number: int) -> None:
-    while not path.exists():
+def test_the_command_ends_in_one_line_and_code_130_with_a_checkpoint(cache: Path, tmp_path: Path) -> None:
+    argv = [
+        "fit", str(cache), str(tmp_path), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
+        "--patch", "8,8,8", "--steps", "100000", "--device", "cpu", "--threads", "1", "--checkpoint-every", "5",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "soars_training.cli", *argv]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    _kill_when(tmp_path / LAST, signal.SIGTERM, process.pid)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    last = said.rstrip().splitlines()[-1]
+    assert last.startswith("soars-train: error: stopped at step ") and "--resume goes on from there" in last
+    assert "Traceback" not in said
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".soars-")]
+
+
+def _kill_when(path: Path, number: int, process: int | None = None) -> None:
+    deadline = time.monotonic() + 100
+    while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(os.getpid(), number)
+    os.kill(process or os.getpid(), number)
 
 
 def test_a_finished_run_is_not_overwritten_unasked(cache: Path, whole: Path, tmp_path: Path) -> None:
@@ -237,3 +257,14 @@ def test_every_patient_is_held_out_once_and_an_interrupted_fold_goes_on(
 def test_more_folds_than_patients_are_refused(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fold 1 of 7: there are 6 patients"):
         crossval(cache, tmp_path, _options(), 7)
+
+
+def test_a_run_that_is_overwritten_stays_until_the_new_one_can_begin(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    with pytest.raises(InputError, match="no training cache"):
+        fit(tmp_path / "no_cache", tmp_path / "run", _options(), overwrite=True)
+    with pytest.raises(InputError, match="hold out"):
+        fit(cache, tmp_path / "run", replace(_options(), held_out=1000), overwrite=True)
+    assert FittedRun.load(tmp_path / "run") == FittedRun.load(whole) and (tmp_path / "run" / LAST).exists()

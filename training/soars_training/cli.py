@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import soars
-from soars.commands.program import program_parser, report_fault
+from soars.commands.program import program_parser, run_program
 from soars_training.commands import (
     ablate,
     calibrate,
@@ -71,18 +71,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 our fault, 2 bad input, 130 interrupted.
+    """Run one command and return its exit code, see `soars.commands.program`."""
+    return run_program("soars-train", build_parser, _run, argv, talks="soars_training", console=_AboveTheBar)
 
-    Every error ends in one line, as those of `soars` do.
-    """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        args = build_parser().parse_args(argv)
-        args.run(args)
-    except (Exception, KeyboardInterrupt) as error:
-        return report_fault("soars-train", error, "--debug" in argv)
+
+def _run(args: argparse.Namespace) -> int:
+    args.run(args)
     return 0
+
+
+class _AboveTheBar(logging.StreamHandler):
+    """Writes to standard error without landing in the middle of a progress bar, which moves down a line instead."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=self.stream)
 
 
 if __name__ == "__main__":

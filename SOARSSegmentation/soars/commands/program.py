@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
@@ -53,17 +54,21 @@ def run_program(
     argv: Sequence[str] | None = None,
     *,
     filtered: bool = False,
+    talks: str | None = None,
+    console: type[logging.StreamHandler] = logging.StreamHandler,
 ) -> int:
     """Parse ``argv`` (without the program's name; the process's own when None), run the command, and return the exit
     code. Every error ends in one line on standard error.
 
     ``filtered``: control characters, which names in untrusted files may hold, are removed from printed text; not for
-    programs whose libraries draw progress bars with them.
+    programs whose libraries draw progress bars with them. ``talks``: the package whose logs are for people from INFO
+    on, which is printed as it is. ``console``: what writes logs to standard error.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _use_utf8()
     with plain_output() if filtered else nullcontext():
-        return _run_to_the_end(name, build_parser, run, argv)
+        logs = _Logs(name, console(sys.stderr), "--debug" in argv, talks)
+        return _run_to_the_end(name, build_parser, run, argv, logs)
 
 
 def _run_to_the_end(
@@ -71,12 +76,12 @@ def _run_to_the_end(
     build_parser: Callable[[], argparse.ArgumentParser],
     run: Callable[[argparse.Namespace], int],
     argv: Sequence[str],
+    logs: _Logs,
 ) -> int:
     interrupted: list[int] = []
     written.clear()
-    debug = "--debug" in argv
     try:
-        with interrupted_once(interrupted), _warnings_for_people(name, debug), _outliving_its_reader():
+        with interrupted_once(interrupted), _warnings_for_people(logs), _outliving_its_reader():
             with suppress(RuntimeError):  # there is no home folder
                 keep_matplotlib_in_cache()
             parser = build_parser()
@@ -88,7 +93,7 @@ def _run_to_the_end(
         return end.code if isinstance(end.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # every fault ends in one line and an exit code
         # An import or native code may turn an interruption into an error of its own.
-        return report_fault(name, KeyboardInterrupt() if interrupted else error, debug)
+        return report_fault(name, KeyboardInterrupt() if interrupted else error, logs.debug)
     finally:
         _flush_stdout()
 
@@ -217,22 +222,37 @@ def _flush_stdout() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@dataclass(frozen=True)
+class _Logs:
+    """Whose logs are shown, and by what; see `run_program`."""
+
+    program: str
+    handler: logging.Handler
+    debug: bool
+    talks: str | None
+
+    def shows(self, record: logging.LogRecord) -> bool:
+        talks = self.talks is not None and record.name.partition(".")[0] == self.talks
+        return self.debug or record.levelno >= (logging.INFO if talks else logging.WARNING)
+
+
 @contextmanager
-def _warnings_for_people(name: str, debug: bool) -> Iterator[None]:
+def _warnings_for_people(logs: _Logs) -> Iterator[None]:
     """Logs go to standard error as ``NAME: warning: ...``; libraries' Python warnings only with --debug.
 
     pydicom repeats a warning for every slice: each is shown once, with its count, when the block ends.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(name))
-    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    handler, debug = logs.handler, logs.debug
+    handler.setFormatter(_Formatter(logs.program, plainly=not debug))
+    handler.addFilter(logs.shows)
     root, own = logging.getLogger(), logging.getLogger("soars")
-    level = own.level
+    loggers = [own, *([logging.getLogger(logs.talks)] if logs.talks else [])]
+    levels = [logger.level for logger in loggers]
     root.addHandler(handler)
     pydicom, gathered = logging.getLogger("pydicom"), _Gathered()
-    if debug:
-        own.setLevel(logging.DEBUG)
-    else:
+    for logger in loggers if debug else loggers[1:]:
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
         pydicom.addHandler(gathered)
         pydicom.propagate = False
     try:
@@ -246,7 +266,8 @@ def _warnings_for_people(name: str, debug: bool) -> Iterator[None]:
         for message, count in gathered.counts.items():
             own.warning("%s%s", message, f" ({count} times)" if count > 1 else "")
         root.removeHandler(handler)
-        own.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class _Gathered(logging.Handler):
@@ -261,9 +282,13 @@ class _Gathered(logging.Handler):
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, program: str) -> None:
+    """``NAME: warning: ...``; INFO, ``plainly``, as it is."""
+
+    def __init__(self, program: str, *, plainly: bool) -> None:
         super().__init__()
-        self._program = program
+        self._program, self._plainly = program, plainly
 
     def format(self, record: logging.LogRecord) -> str:
+        if self._plainly and record.levelno == logging.INFO:
+            return super().format(record)
         return f"{self._program}: {record.levelname.lower()}: {super().format(record)}"

@@ -7,17 +7,18 @@ hundred head-and-neck cases at 3 mm take a few tens of megabytes.
 
 from __future__ import annotations
 
-import json
-import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from soars import catalogue
-from soars.errors import InputError
+from soars.errors import BundleError, InputError
+from soars.files import replacing_file, write_json
+from soars.texts import read_json
 
 INDEX_FILE = "index.json"
 INDEX_FORMAT = 1
@@ -104,25 +105,35 @@ class CacheIndex:
             "spacing_mm": list(self.spacing_mm),
             "cases": [vars(c) | {"annotated": list(c.annotated)} for c in self.cases],
         }
-        temporary = folder / (INDEX_FILE + ".part")
-        temporary.write_text(json.dumps(data, indent=1))
-        os.replace(temporary, folder / INDEX_FILE)
+        write_json(folder / INDEX_FILE, data)
 
     @staticmethod
     def load(folder: Path) -> CacheIndex:
         """Raises `InputError` when the folder holds no cache or one of another format."""
         try:
-            data = json.loads((folder / INDEX_FILE).read_text())
+            data = read_json(folder / INDEX_FILE)
         except FileNotFoundError:
             raise InputError(
                 f"no training cache in {folder}: {INDEX_FILE} is missing; run soars-train prepare"
             ) from None
-        if data.get("format") != INDEX_FORMAT:
-            raise InputError(
-                f"{folder / INDEX_FILE}: format {data.get('format')!r}, this version reads {INDEX_FORMAT}"
-            )
-        cases = [IndexEntry(**(c | {"annotated": tuple(c["annotated"])})) for c in data["cases"]]
-        return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder / INDEX_FILE}: damaged ({error}); prepare the cache again") from error
+        with as_written(folder / INDEX_FILE, "prepare the cache again"):
+            if data["format"] != INDEX_FORMAT:
+                raise InputError(
+                    f"{folder / INDEX_FILE}: format {data['format']!r}, this version reads {INDEX_FORMAT}"
+                )
+            cases = [IndexEntry(**(c | {"annotated": tuple(c["annotated"])})) for c in data["cases"]]
+            return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
+
+
+@contextmanager
+def as_written(path: Path, remedy: str) -> Iterator[None]:
+    """Around the reading of a JSON file of ours: one of another shape is an `InputError` that says what to do."""
+    try:
+        yield
+    except (AttributeError, BundleError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not as this version writes it ({error}); {remedy}") from error
 
 
 def group_members(group: str) -> tuple[str, ...]:
@@ -144,9 +155,8 @@ def write_case(path: Path, case: CachedCase) -> None:
         arrays[f"bits/{organ}"] = np.packbits(crop)
     for organ, labelled in case.slices.items():
         arrays[f"slices/{organ}"] = np.asarray(labelled, bool)
-    temporary = path.with_suffix(".part.npz")
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    with replacing_file(path) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def read_case(path: Path) -> CachedCase:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
+from soars.files import write_json
 from soars_training.cohorts.cache import CachedCase, CacheIndex, group_members, read_case
 
 PLAN_FILE, VOI_FILE = "plan.json", "voi.json"
@@ -154,6 +153,4 @@ def _whole(values: Iterable[float]) -> tuple[int, int, int]:
 
 
 def _write(path: Path, data: object) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(data, indent=1))
-    os.replace(temporary, path)
+    write_json(path, data)

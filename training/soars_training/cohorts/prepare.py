@@ -20,9 +20,17 @@ from soars import catalogue
 from soars.cascade.preprocess import AIR_HU, Body, Grid, extent_mm, find_body, resample
 from soars.ct.images import read_ct
 from soars.errors import InputError
+from soars.files import staged_folder
 from soars.formats.reading import read_structures
 from soars.structures import Geometry, Mask, StructureSet
-from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, group_members, write_case
+from soars_training.cohorts.cache import (
+    INDEX_FILE,
+    CachedCase,
+    CacheIndex,
+    IndexEntry,
+    group_members,
+    write_case,
+)
 from soars_training.cohorts.leaks import without_leaking_slices
 from soars_training.cohorts.listing import ListedCase, read_listing, teachable
 
@@ -193,7 +201,11 @@ def mask_on_grid(
     if np.any(hi <= lo):
         return None
     part = Grid.of(grid.index_to_points(lo), grid.spacing_mm, (hi - lo)[::-1])
-    inside = resample(image, part, outside=0.0, smooth=False) >= 0.5
+    values = resample(image, part, outside=0.0, smooth=False)
+    # Exactly between two voxels the nearer one decides: were a tie always inside, grids that fit each other (2 mm and
+    # 3 mm, 3 mm and 4 mm) would make organs up to a tenth larger.
+    ties = np.abs(values - 0.5) < 1e-4
+    inside = np.where(ties, resample(image, part, outside=0.0, nearest=True) > 0, values > 0.5)
     if not inside.any():
         return None
     first = np.array(
@@ -279,15 +291,15 @@ def _write_cache(
     total: int | None,
     cut: _Cutter,
 ) -> CacheIndex:
-    folder.mkdir(parents=True, exist_ok=True)
-    index = CacheIndex(spacing_mm, source)
-    for case in tqdm(cases, total=total, desc=f"prepare {source}", unit="case"):
-        body = find_body(case.ct)
-        for group, cached in cut(case, body, spacing_mm):
-            file = f"{cached.name}.npz"
-            write_case(folder / file, cached)
-            index.cases.append(
-                IndexEntry(cached.name, file, case.split, tuple(sorted(cached.annotated)), group)
-            )
-    index.save(folder)
+    index, names = CacheIndex(spacing_mm, source), [INDEX_FILE]
+    with staged_folder(folder, names, overwrite=True) as staging:
+        for case in tqdm(cases, total=total, desc=f"prepare {source}", unit="case"):
+            body = find_body(case.ct)
+            for group, cached in cut(case, body, spacing_mm):
+                names.append(f"{cached.name}.npz")
+                write_case(staging / names[-1], cached)
+                index.cases.append(
+                    IndexEntry(cached.name, names[-1], case.split, tuple(sorted(cached.annotated)), group)
+                )
+        index.save(staging)
     return index

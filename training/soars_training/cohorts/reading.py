@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from soars import catalogue
-from soars.cells import HarmlessWriter
+from soars.cells import write_table
 from soars.ct.images import read_ct
 from soars.errors import SoarsError, UnknownOrganError
 from soars.formats.reading import read_structures
@@ -36,10 +35,7 @@ class LeftOut:
 
     def write(self, path: Path) -> None:
         """Write the list as a CSV, even when nothing was left out."""
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("w", newline="") as stream:
-            HarmlessWriter(stream).writerows([("case", "organ", "why"), *self.rows])
-        os.replace(temporary, path)
+        write_table(path, ("case", "organ", "why"), self.rows)
 
 
 def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[SourceCase]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars.errors import InputError
+from soars.files import write_json
 from soars.networks.names import ENGINE_CHOICES
 from soars_training.commands import arguments
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             )
         calibration = review.fit_calibration(samples)
         if args.samples:
-            args.samples.write_text(json.dumps([asdict(sample) for sample in samples], indent=1) + "\n")
+            write_json(args.samples, [asdict(sample) for sample in samples])
     made = review.add_review(bundle, ReviewTables(calibration, norms), args.output)
     curves = len(calibration.curves) if calibration is not None else 0
     print(f"{made.name}: {curves} curves, norms of {len(norms.volume)} organs -> {args.output}")

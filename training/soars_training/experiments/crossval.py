@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from soars.cells import HarmlessWriter, original
+from soars.cells import original, write_table
 from soars.errors import InputError
 from soars_training.experiments.runs import fitted
 from soars_training.fitting.options import FitOptions
@@ -62,9 +61,5 @@ def _read(path: Path) -> list[CaseScore]:
 
 
 def _write(pooled: Iterable[tuple[int, CaseScore]], path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as stream:
-        writer = HarmlessWriter(stream)
-        writer.writerow(("fold", "case", "organ", "dsc"))
-        writer.writerows((fold, s.case, s.organ, f"{s.dsc:.6g}") for fold, s in pooled)
-    os.replace(temporary, path)
+    rows = ((fold, s.case, s.organ, f"{s.dsc:.6g}") for fold, s in pooled)
+    write_table(path, ("fold", "case", "organ", "dsc"), rows)

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import CtChannel, Foreground, Source, slide
 from soars.errors import InputError
 from soars.networks.names import Branch
 from soars_training.cohorts.cache import CacheIndex
-from soars_training.cohorts.splits import split
+from soars_training.fitting.begin import begin
 from soars_training.fitting.fit import describe, held_out_cases, live_spec, window_data
-from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
@@ -47,15 +45,9 @@ def finetune(
     two runs do not fit together, and as `soars_training.fitting.fit.fit` does.
     """
     options, tasks = _joined(options, FittedRun.load(anchor_run), FittedRun.load(mid_run), anchors, organs)
-    options.check()
-    device = training_device(options.device)
-    claim(output, resume, overwrite)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    index = CacheIndex.load(cache)
-    learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
-    data = window_data(cache, index, options, learn)
+    start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+    device, index, held = start.device, start.index, start.held
+    data = window_data(cache, index, options, start.learn)
     held_cases = held_out_cases(cache, held, data, None)
     models = {name: BranchModel(options, tasks[name]) for name in JOINED}
     if not resume:

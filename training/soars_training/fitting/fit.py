@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
 from soars.networks.architecture import Architecture
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
-from soars_training.cohorts.splits import split
-from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.begin import begin
+from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import BranchModel
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
@@ -39,15 +38,9 @@ def fit(
     class, the guide is missing, a GPU was asked for and is not there, or `output` holds a run already and neither
     `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
     """
-    options.check()
-    device = training_device(options.device)
-    claim(output, resume, overwrite)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    index = CacheIndex.load(cache)
-    learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
-    data = window_data(cache, index, options, learn, guide_folder)
+    start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+    device, index, held = start.device, start.index, start.held
+    data = window_data(cache, index, options, start.learn, guide_folder)
     held_cases = held_out_cases(cache, held, data, guide_folder)
     model = BranchModel(options)
     if options.init is not None and not resume:

@@ -7,8 +7,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
 from soars.devices import card_number, is_card
 from soars.errors import CancelledError, InputError
+from soars.supervise import SIGNALS
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
 from soars_training.fitting.validate import CaseScore, mean_per_organ
@@ -43,13 +44,17 @@ def train(
     """Run to the last step, from wherever the state stands.
 
     `validate` gives the DSC of the held-out patients' organs, or nothing; it is called every `validate_every`
-    steps and at the end. `after_step` is called after every step. Raises `CancelledError` after SIGTERM or SIGINT, with
-    a checkpoint written, and `InputError` when the loss is no longer a number.
+    steps and at the end. `after_step` is called after every step. Raises `CancelledError` on a request to end (SIGTERM,
+    SIGINT, a closed terminal), with a checkpoint written, and `InputError` when the loss is no longer a number.
     """
     options = state.options
     precision = training_precision(device)
-    with _signals() as stop:
-        for batches in _batches(data, state):
+    output.mkdir(parents=True, exist_ok=True)
+    if state.step == 0:  # a run that is overwritten stays until the new one can begin
+        for name in (RUN_FILE, LAST, BEST):
+            (output / name).unlink(missing_ok=True)
+    with _signals() as stop, closing(_batches(data, state)) as every_batch:
+        for batches in every_batch:
             started = time.monotonic()
             _one_step(state, batches, device, precision)
             after_step()
@@ -80,20 +85,6 @@ def training_device(name: str) -> torch.device:
 def training_precision(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor or GPU computes in it."""
     return torch.bfloat16 if device.type == "cuda" or cpu_has_bf16() else torch.float32
-
-
-def claim(output: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder; refuse one that holds a run, unless it is to be resumed or overwritten."""
-    if resume and (output / RUN_FILE).exists():
-        raise InputError(f"{output}: this run is finished; to train on from it use another folder and --init")
-    if not resume and ((output / LAST).exists() or (output / RUN_FILE).exists()):
-        if not overwrite:
-            raise InputError(
-                f"{output} holds a run already; --resume goes on with it, --overwrite starts it anew"
-            )
-        for name in (RUN_FILE, LAST, BEST):
-            (output / name).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -152,7 +143,7 @@ def _one_step(
         state.pending.clear()
 
 
-def _batches(data: TrainingData, state: TrainingState) -> Iterator[list[Batch]]:
+def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch], None, None]:
     """For each step still to do its micro-batches, windows drawn in a second process.
 
     Samples that differ in shape (VOIs, say) are seen one at a time, and the gradients of a batch added up.
@@ -182,7 +173,7 @@ def _batches(data: TrainingData, state: TrainingState) -> Iterator[list[Batch]]:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending the process at once (in the main thread only)."""
+    """An event that a request to end (`SIGNALS`) sets, instead of ending the process (in the main thread only)."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -191,7 +182,8 @@ def _signals() -> Iterator[threading.Event]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import torch
 
 from soars.errors import InputError
+from soars.files import write_json
 from soars.networks.architecture import Architecture
 from soars.networks.build import Network, build
-from soars.networks.names import Branch, Input, LayerOrder, NetworkKind
+from soars.networks.names import BRANCHES, INPUTS, Branch, Input, LayerOrder, NetworkKind
 from soars.texts import read_json
+from soars_training.cohorts.cache import as_written
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import BranchTask
 
@@ -150,34 +151,49 @@ class FittedRun:
             data = read_json(folder / RUN_FILE)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: not a finished training run ({error})") from error
-        if "system" in data:
-            raise InputError(f"{folder}: is a run of {data['system']}, not of a branch of the cascade")
-        missing = sorted({f.name for f in fields(FittedRun)} - set(data))
-        if missing:
-            raise InputError(
-                f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
-            )
-        data["architecture"] = Architecture.from_dict(data["architecture"])
-        for key in ("classes", "inputs", "anchors", "spacing_mm", "patch", "held_out"):
-            data[key] = tuple(data[key])
-        data["windows_hu"] = tuple((float(low), float(high)) for low, high in data["windows_hu"])
-        data["voi_mm"] = {k: tuple(v) for k, v in data["voi_mm"].items()}
-        return FittedRun(**data)
+        with as_written(folder / RUN_FILE, "train it again"):
+            if "system" in data:
+                raise InputError(f"{folder}: is a run of {data['system']}, not of a branch of the cascade")
+            missing = sorted({f.name for f in fields(FittedRun)} - set(data))
+            if missing:
+                raise InputError(
+                    f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
+                )
+            if data["branch"] not in BRANCHES or not set(data["inputs"]) <= set(INPUTS):
+                raise ValueError(f"branch {data['branch']!r} with inputs {data['inputs']}")
+            data["architecture"] = Architecture.from_dict(data["architecture"])
+            for key in ("classes", "inputs", "anchors", "spacing_mm", "patch", "held_out"):
+                data[key] = tuple(data[key])
+            data["windows_hu"] = tuple((float(low), float(high)) for low, high in data["windows_hu"])
+            data["voi_mm"] = {k: tuple(v) for k, v in data["voi_mm"].items()}
+            return FittedRun(**data)
 
     def save(self, folder: Path) -> None:
-        data = asdict(self) | {"architecture": self.architecture.to_dict()}
-        temporary = folder / (RUN_FILE + ".part")
-        temporary.write_text(json.dumps(data, indent=1))
-        os.replace(temporary, folder / RUN_FILE)
+        write_json(folder / RUN_FILE, asdict(self) | {"architecture": self.architecture.to_dict()})
 
     def task(self) -> BranchTask:
         return BranchTask(self.branch, self.classes, self.inputs, self.anchors, self.windows_hu)
 
-    def network(self, folder: Path, checkpoint: str = LAST) -> Network:
-        """The trained network (averaged weights), in evaluation mode, on the CPU."""
+    def network(self, folder: Path) -> Network:
+        """The trained network (averaged weights), in evaluation mode, on the CPU. Raises `InputError`."""
         network = build(self.architecture)
-        state = torch.load(folder / checkpoint, map_location="cpu", weights_only=True)["averaged"]
-        network.load_state_dict(
-            {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-        )
+        try:
+            network.load_state_dict(averaged_weights(folder, "network."))
+        except RuntimeError as error:
+            raise InputError(
+                f"{folder / LAST}: not the weights of this run's network; train it again"
+            ) from error
         return network.eval()
+
+
+def averaged_weights(folder: Path, prefix: str, *, best: bool = False) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run's checkpoint whose names begin with ``prefix``, without it.
+
+    Raises `InputError` for a checkpoint that is missing or damaged.
+    """
+    path = folder / (BEST if best else LAST)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    except Exception as error:  # torch raises what pickle and zipfile happen to raise
+        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from soars.networks.names import Branch, LayerOrder, NetworkKind
 from soars_training.windows.augment import Augmentation
+from soars_training.windows.task import WINDOWS_HU
 
 PAPER_EPOCHS = 50
 RANDOM_WINDOWS = 15
@@ -29,7 +30,7 @@ class Preset:
     supervised: int
     ema: float
     strength: Augmentation
-    windows_hu: tuple[tuple[float, float], ...] = ((-500.0, 1000.0),)
+    windows_hu: tuple[tuple[float, float], ...]
     network: NetworkKind = "unet"
     order: LayerOrder = "conv-norm-act"
 
@@ -47,26 +48,20 @@ LAPTOP = Preset(
     supervised=3,
     ema=0.999,
     strength=Augmentation(),
-    windows_hu=((-500.0, 1000.0), (-160.0, 240.0)),
+    windows_hu=(*WINDOWS_HU, (-160.0, 240.0)),
 )
-
-GPU = Preset(
+GPU = replace(
+    LAPTOP,
     features=(32, 64, 128, 256, 320, 320),
     patch=(64, 128, 128),
     steps=100_000,
     batch=4,
     learning_rate=1e-3,
-    optimiser="adamw",
-    weight_decay=1e-2,
-    schedule="cosine",
-    dice_only=False,
     supervised=4,
     ema=0.9995,
-    strength=Augmentation(),
-    windows_hu=((-500.0, 1000.0), (-160.0, 240.0)),
 )
 
-PRESETS = ("laptop", "gpu", "paper")
+_NAMED = {"laptop": LAPTOP, "gpu": GPU}
 
 
 def preset(name: str, branch: Branch) -> Preset:
@@ -74,13 +69,10 @@ def preset(name: str, branch: Branch) -> Preset:
     the later study, with batch norm and ReLU before each convolution: RAdam (momentum 0.9, weight decay 0.005), Dice
     loss, batch 12, rate 0.01 (small and hard 0.005), scaling by 0.8 to 1.2 as the only augmentation, windows of
     128 x 128 x 64. The decay of the rate is not given there; nnU-Net's is taken."""
-    if name == "laptop":
-        return LAPTOP
-    if name == "gpu":
-        return GPU
-    return Preset(
-        features=(32, 64, 128, 256, 320, 320),
-        patch=(64, 128, 128),
+    if name in _NAMED:
+        return _NAMED[name]
+    return replace(
+        GPU,
         steps=None,
         batch=12,
         learning_rate=0.005 if branch == "small_hard" else 0.01,
@@ -92,6 +84,7 @@ def preset(name: str, branch: Branch) -> Preset:
         ema=0.0,
         strength=Augmentation.scaling(0.2),
         order="norm-act-conv",
+        windows_hu=WINDOWS_HU,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 import torch
 
-from soars.cells import HarmlessWriter
+from soars.cells import write_table
 from soars.errors import InputError
+from soars.files import replacing_file
 from soars.networks.names import Branch
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import BEST, LAST, RunOptions
@@ -169,15 +169,9 @@ def balance(options: RunOptions, step: int) -> float:
 
 
 def _write(data: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    torch.save(data, temporary)
-    os.replace(temporary, path)
+    with replacing_file(path) as temporary:
+        torch.save(data, temporary)
 
 
 def _table(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as stream:
-        writer = HarmlessWriter(stream)
-        writer.writerow(header)
-        writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
-    os.replace(temporary, path)
+    write_table(path, header, ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows))

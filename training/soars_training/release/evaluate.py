@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from soars.bundle.store import load_bundle
 from soars.catalogue import CATALOGUE
-from soars.cells import HarmlessWriter
+from soars.cells import write_table
 from soars.ct.images import CtScan
 from soars.metrics import dice
 from soars.run.segment import SegmentOptions, SegmentResult, segment
@@ -70,16 +69,16 @@ def evaluate_bundle(
 
 
 def write_csv(scores: Iterable[Score], path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as stream:
-        writer = HarmlessWriter(stream)
-        writer.writerow(COLUMNS)
-        for s in scores:
-            writer.writerow(
-                (s.case, s.organ, f"{s.dsc:.4f}", f"{s.centre_error_mm:.2f}", f"{s.dsc_clean:.4f}")
-                + (f"{s.volume_cc:.3f}", f"{s.reference_volume_cc:.3f}")
-            )
-    os.replace(temporary, path)
+    """One row per case and organ, all or nothing."""
+    write_table(
+        path,
+        COLUMNS,
+        (
+            (s.case, s.organ, f"{s.dsc:.4f}", f"{s.centre_error_mm:.2f}", f"{s.dsc_clean:.4f}")
+            + (f"{s.volume_cc:.3f}", f"{s.reference_volume_cc:.3f}")
+            for s in scores
+        ),
+    )
 
 
 def summary_table(scores: Iterable[Score]) -> str:

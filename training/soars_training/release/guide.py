@@ -6,7 +6,6 @@ once, by the engine and the windows of inference, instead of in every training s
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import CtChannel, Foreground, slide
 from soars.devices import is_card
 from soars.errors import InputError
+from soars.files import replacing_file
 from soars.networks.names import Precision
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.fitting.options import FittedRun
@@ -65,10 +65,9 @@ def guide_anchors(folder: Path) -> tuple[str, ...]:
 
 
 def _write(path: Path, anchors: tuple[str, ...], probabilities: np.ndarray) -> None:
-    temporary = path.with_suffix(".part.npz")
-    np.savez_compressed(
-        temporary,
-        anchors=np.asarray(anchors, dtype=np.str_),
-        probabilities=np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8),
-    )
-    os.replace(temporary, path)
+    with replacing_file(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            anchors=np.asarray(anchors, dtype=np.str_),
+            probabilities=np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8),
+        )

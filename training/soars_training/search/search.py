@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +9,14 @@ import numpy as np
 import torch
 
 from soars.errors import InputError
+from soars.files import write_json
 from soars.networks.architecture import KERNELS, Architecture, block_count
 from soars.networks.names import NetworkKind
 from soars.texts import read_json
 from soars_training.cohorts.cache import CacheIndex
-from soars_training.cohorts.splits import hold_out
+from soars_training.fitting.begin import begin
 from soars_training.fitting.fit import window_data
-from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.options import FitOptions
 from soars_training.fitting.state import TrainingState
 from soars_training.search.supernet import SearchModel
@@ -50,15 +49,9 @@ def search(
     if patients < 3:
         raise InputError(f"{cache}: a search needs three patients or more, and there are {patients}")
     options = replace(options, blocks=None, fold=None, held_out=round(patients * HELD_OUT))
-    options.check()
-    device = training_device(options.device)
-    claim(output, resume, overwrite)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    index = CacheIndex.load(cache)
-    learn, held = hold_out(index.of_split(options.train_split), options.held_out)
-    data = window_data(cache, index, options, learn, guide_folder)
+    start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+    device, index, held = start.device, start.index, start.held
+    data = window_data(cache, index, options, start.learn, guide_folder)
     unseen = window_data(cache, index, replace(options, seed=options.seed + 1), held, guide_folder)
     model = SearchModel(options).to(device)
     state = TrainingState.new(options, model, model.weights())
@@ -125,6 +118,4 @@ def _write(path: Path, architecture: Architecture, model: SearchModel, state: Tr
         "history": state.notes,
         "options": state.options.to_dict(),
     }
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(data, indent=1))
-    os.replace(temporary, path)
+    write_json(path, data)

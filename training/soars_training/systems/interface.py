@@ -6,14 +6,14 @@ the bundle is run. `soars-train fit-system`, `soars-train export` and the compar
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from soars.errors import InputError
+from soars.files import write_json
 from soars.texts import read_json
+from soars_training.cohorts.cache import as_written
 from soars_training.fitting.options import RUN_FILE, RunOptions
 
 
@@ -66,19 +66,18 @@ class SystemRun:
             data = read_json(folder / RUN_FILE)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: not a finished training run ({error})") from error
-        missing = sorted({f.name for f in fields(SystemRun)} - set(data))
-        if missing:
-            raise InputError(
-                f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
-            )
-        for key in ("organs", "spacing_mm", "held_out"):
-            data[key] = tuple(data[key])
-        return SystemRun(**data)
+        with as_written(folder / RUN_FILE, "train it again"):
+            missing = sorted({f.name for f in fields(SystemRun)} - set(data))
+            if missing:
+                raise InputError(
+                    f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
+                )
+            for key in ("organs", "spacing_mm", "held_out"):
+                data[key] = tuple(data[key])
+            return SystemRun(**data)
 
     def save(self, folder: Path) -> None:
-        temporary = folder / (RUN_FILE + ".part")
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        os.replace(temporary, folder / RUN_FILE)
+        write_json(folder / RUN_FILE, asdict(self))
 
 
 def system_of_run(folder: Path) -> str | None:

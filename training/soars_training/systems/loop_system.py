@@ -14,11 +14,11 @@ from torch import nn
 
 from soars.errors import InputError
 from soars.systems.trained import Found
-from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
-from soars_training.cohorts.splits import split
-from soars_training.fitting.loop import claim, deterministic, train, training_device, training_precision
+from soars_training.cohorts.cache import CachedCase, IndexEntry, read_case
+from soars_training.fitting.begin import begin
+from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import Model
-from soars_training.fitting.options import BEST, LAST
+from soars_training.fitting.options import averaged_weights
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore
 from soars_training.systems.interface import SystemOptions, SystemRun
@@ -80,15 +80,9 @@ class LoopSystem(ABC, Generic[Options]):
         self, cache: Path, output: Path, options: Options, *, resume: bool = False, overwrite: bool = False
     ) -> SystemRun:
         """See `TrainingSystem.fit`."""
-        options.check()
-        device = training_device(options.device)
-        claim(output, resume, overwrite)
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        torch.manual_seed(options.seed)
-        index = CacheIndex.load(cache)
-        learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
-        data = self.data(options, _cases(cache, learn, options.organs), index.spacing_mm)
+        start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+        device, index, held = start.device, start.index, start.held
+        data = self.data(options, _cases(cache, start.learn, options.organs), index.spacing_mm)
         held_cases = _cases(cache, held, options.organs) if held else []
         state = TrainingState.new(options, self.model(options, data).to(device))
         if resume:
@@ -130,19 +124,6 @@ def score_case(case: CachedCase, found: Mapping[str, np.ndarray], organs: Sequen
             total = int(truth.sum()) + (0 if mine is None else int(mine.sum()))
             scores.append(CaseScore(case.name, organ, 2 * both / total))
     return scores
-
-
-def averaged_weights(folder: Path, prefix: str, *, best: bool = False) -> dict[str, torch.Tensor]:
-    """The averaged weights of a run's checkpoint whose names begin with ``prefix``, without it.
-
-    Raises `InputError` for a checkpoint that is missing or damaged.
-    """
-    path = folder / (BEST if best else LAST)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
-    except Exception as error:  # torch raises what pickle and zipfile happen to raise
-        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def save_weights(folder: Path, prefix: str, path: Path) -> None:

@@ -1,0 +1,51 @@
+"""How every run begins: its folder, device, seed, and which patients it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from soars.errors import InputError
+from soars_training.cohorts.cache import CacheIndex, IndexEntry
+from soars_training.cohorts.splits import split
+from soars_training.fitting.loop import training_device
+from soars_training.fitting.options import LAST, RUN_FILE, RunOptions
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run has before its model: the cases to learn from, and those of the patients held out."""
+
+    device: torch.device
+    index: CacheIndex
+    learn: Sequence[IndexEntry]
+    held: Sequence[IndexEntry]
+
+
+def begin(cache: Path, output: Path, options: RunOptions, *, resume: bool, overwrite: bool) -> Beginning:
+    """Check what was asked for, and set threads and seed; changes nothing on the disk.
+
+    Raises `InputError` for options that make no sense, a device or cache that is not there, too few patients, and a
+    folder that holds a run, unless it is to be resumed or overwritten.
+    """
+    options.check()
+    device = training_device(options.device)
+    _refuse_a_run(output, resume, overwrite)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    index = CacheIndex.load(cache)
+    learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)
+    return Beginning(device, index, learn, held)
+
+
+def _refuse_a_run(output: Path, resume: bool, overwrite: bool) -> None:
+    if resume and (output / RUN_FILE).exists():
+        raise InputError(f"{output}: this run is finished; to train on from it use another folder and --init")
+    if not (resume or overwrite) and ((output / LAST).exists() or (output / RUN_FILE).exists()):
+        raise InputError(
+            f"{output} holds a run already; --resume goes on with it, --overwrite starts it anew"
+        )
