@@ -115,6 +115,37 @@ def test_the_bundle_agrees_with_the_published_table(shared: Path) -> None:
     assert ours == listed
 
 
+def test_what_is_said_of_definitions_is_true_of_the_packages_classes() -> None:
+    from totalsegmentator.map_to_binary import class_map
+
+    names = {name: set(classes.values()) for name, classes in class_map.items()}
+    # One class where the catalogue has two halves, or less than a whole; what is drawn without stands beside it.
+    assert {"thyroid_gland", "esophagus", "spinal_cord"} <= names["total"]
+    assert not any(one.startswith(("thyroid_gland_", "esophagus_")) for one in names["total"])
+    assert {"mandible", "teeth_lower"} <= names["craniofacial_structures"]
+    assert {"eye_left", "eye_lens_left"} <= names["head_glands_cavities"]
+    assert {"caudate_nucleus", "lentiform_nucleus", "temporal_lobe"} <= names["brain_structures"]
+    halves = {one for one in names["brain_structures"] if one.endswith(("_left", "_right"))}
+    assert not halves
+    bundle = load_bundle(BUNDLE)
+    said = {organ for one in parse_tasks(bundle) for organ in one.definitions}
+    cut = {
+        organ for one in parse_tasks(bundle) for rule in one.rules for organ in rule.organs if rule.organs[1:]
+    }
+    assert cut <= said, "each half says that it was cut"
+    for word in (
+        "eyes",
+        "spinal cord",
+        "oesophagus",
+        "thyroid",
+        "mandible",
+        "constrictors",
+        "basal ganglia",
+        "temporal",
+    ):
+        assert word in bundle.card
+
+
 def test_another_numbering_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from totalsegmentator import map_to_binary
 

@@ -99,7 +99,8 @@ class NnUnetSystem:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256),)
+        definition = "as in the data set that the model was trained on"
+        return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256, definition=definition),)
 
     @property
     def requirements(self) -> tuple[str, ...]:
