@@ -15,15 +15,15 @@ SPACING_MM = (4.0, 4.0, 4.0)
 
 
 def box_case(seed: int, *, annotated: tuple[str, ...] = ORGANS) -> SourceCase:
-    """Left is at larger x; the brainstem is bright and in the middle, the parotid dark and on the left."""
+    """Left is at larger x; the brainstem is bright and on the right, the parotid dark and on the left."""
     rng = np.random.default_rng(seed)
     z, y, x = np.indices((28, 32, 32))
     column = ((x - 15.5) / 14) ** 2 + ((y - 15.5) / 14) ** 2 < 1
     hu = np.where(column, 40 + rng.normal(0, 10, z.shape), -1000.0)
     masks = {}
-    for organ, (start, value) in {"Brainstem": ((9, 13, 12), 500), "Parotid_L": ((14, 14, 21), -250)}.items():
+    for organ, (start, value) in {"Brainstem": ((8, 12, 6), 500), "Parotid_L": ((12, 12, 18), -250)}.items():
         first = np.array(start) + rng.integers(-2, 3, 3)
-        masks[organ] = np.all([(i >= s) & (i < s + 6) for i, s in zip((z, y, x), first, strict=True)], axis=0)
+        masks[organ] = np.all([(i >= s) & (i < s + 8) for i, s in zip((z, y, x), first, strict=True)], axis=0)
         hu[masks[organ]] = value
     image = sitk.GetImageFromArray(hu.astype(np.int16))
     image.SetSpacing(SPACING_MM)

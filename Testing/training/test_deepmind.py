@@ -251,5 +251,10 @@ def test_it_learns_a_case_and_draws_it_through_the_same_door(tmp_path: Path) -> 
     bundle = load_bundle(tmp_path / "mine")
     result = segment(CtScan(case.ct, Path("ct")), bundle, SegmentOptions(device="cpu", threads=1))
     assert result.engine.engine == "torch" and {s.system for s in result.sources.values()} == {"deepmind"}
+    other = segment(
+        CtScan(case.ct, Path("ct")), bundle, SegmentOptions(device="cpu", engine="onnxruntime", threads=1)
+    )
+    assert other.engine.engine == "onnxruntime"
     for organ in ORGANS:
+        assert dice(other.structures.crop(organ), result.structures.crop(organ)) > 0.999
         assert dice(result.structures.crop(organ), case.structures.crop(organ)) > 0.8

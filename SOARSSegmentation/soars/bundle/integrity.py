@@ -38,8 +38,13 @@ def read_weights(bundle: Bundle, branch: Branch, kind: WeightKind) -> Weights:
     Raises `BundleError` when the bundle has none of that kind, when a file differs from the manifest, or when the graph
     refers to a file that the manifest does not list.
     """
-    path = bundle.weights(branch, kind)
-    data = read_checked(bundle, path.name)
+    return read_network(bundle, bundle.weights(branch, kind).name, kind)
+
+
+def read_network(bundle: Bundle, name: str, kind: WeightKind) -> Weights:
+    """A file of weights by its name, as `read_weights`."""
+    path = bundle.folder / name
+    data = read_checked(bundle, name)
     names = _external_names(bundle, path, data) if kind == "onnx" else ()
     return Weights(path, data, {name: read_checked(bundle, name) for name in names})
 
@@ -51,10 +56,11 @@ def verify_files(bundle: Bundle) -> None:
     """
     for name, entry in bundle.files.items():
         check_file(bundle.folder / name, entry, f"bundle {bundle.folder}")
-    for branch in bundle.branches.values():
-        if "onnx" in branch.files:
-            path = bundle.folder / branch.files["onnx"]
-            _external_names(bundle, path, path.read_bytes())
+    graphs = {branch.files["onnx"] for branch in bundle.branches.values() if "onnx" in branch.files}
+    graphs.update(name for name in bundle.files if name.endswith(".onnx"))
+    for name in sorted(graphs):
+        path = bundle.folder / name
+        _external_names(bundle, path, path.read_bytes())
 
 
 def check_file(path: Path, entry: FileEntry, where: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from soars.errors import EngineError
-from soars.networks.names import Activation, Branch, Precision
+from soars.networks.names import Activation, Precision
 
 
-def no_numbers(branch: Branch, device: str, precision: Precision) -> EngineError:
+def no_numbers(network: str, device: str, precision: Precision) -> EngineError:
     """The error for a network that gives NaN or infinity: taken as probabilities they would mean "no organ here"."""
     advice = (
         "the weights are damaged"
@@ -16,7 +16,7 @@ def no_numbers(branch: Branch, device: str, precision: Precision) -> EngineError
         else "the weights are damaged, or overflow; choose --device cpu"
     )
     return EngineError(
-        f"the {branch} network gave values that are NaN or infinite on {device} in {precision}: {advice}"
+        f"the {network} network gave values that are NaN or infinite on {device} in {precision}: {advice}"
     )
 
 

@@ -24,16 +24,18 @@ POLL_S = 0.1
 """How often a running network checks whether it was cancelled."""
 
 
-class OnnxEngine:
-    """A branch's ONNX file in an onnxruntime session.
+class OnnxSession:
+    """A network in an onnxruntime session: float32 [batch, channel, z, y, x] in, the same out.
 
-    Raises `BundleError` when the file is not a network of the branch's channels, `EngineError` when the device fails.
+    Raises `BundleError` when the file is not such a network with this many input channels, `EngineError` when the
+    device fails. ``title`` names the network in messages: "branch anchor".
     """
 
     def __init__(
         self,
         weights: Weights,
-        spec: BranchSpec,
+        channels: int,
+        title: str,
         *,
         device: str = "cpu",
         threads: int | None = None,
@@ -64,32 +66,30 @@ class OnnxEngine:
         tensors = all(one.type.startswith("tensor(") for one in (*inputs, *outputs))
         if len(inputs) != 1 or len(outputs) != 1 or not tensors or len(inputs[0].shape) != 5:
             raise BundleError(f"{path}: expected one input [batch, channel, z, y, x] and one output")
-        channels = inputs[0].shape[1]
-        if isinstance(channels, int) and channels != spec.architecture.in_channels:
-            raise BundleError(
-                f"{path}: takes {channels} channels, but branch {spec.name} has {spec.architecture.in_channels}"
-            )
-        self._spec, self._path, self._device = spec, path, device
+        there = inputs[0].shape[1]
+        if isinstance(there, int) and there != channels:
+            raise BundleError(f"{path}: takes {there} channels, but {title} has {channels}")
+        self.path, self._title, self._device = path, title, device
         self._input = inputs[0].name
         self._cancelled = cancelled
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="soars-onnx")
 
-    def run(self, window: np.ndarray) -> np.ndarray:
-        """See `soars.cascade.engine.Engine.run`."""
+    def run(self, window: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
+        """The output for a window; raises `BundleError` for one of another shape, `EngineError` when the network fails
+        or gives values that are NaN or infinite, `CancelledError`."""
         try:
             output = self._run_stoppable({self._input: np.ascontiguousarray(window, dtype=np.float32)})
         except CancelledError:
             raise
         except Exception as error:
             raise EngineError(
-                f"onnxruntime failed on branch {self._spec.name} ({self._device}): {_first_line(error)}"
+                f"onnxruntime failed on {self._title} ({self._device}): {_first_line(error)}"
             ) from error
-        expected = (1, self._spec.architecture.out_channels, *window.shape[2:])
         if output.shape != expected:
-            raise BundleError(f"{self._path}: gave an output of shape {output.shape}, expected {expected}")
-        result = np.asarray(output[0], dtype=np.float32)
+            raise BundleError(f"{self.path}: gave an output of shape {output.shape}, expected {expected}")
+        result = np.asarray(output, dtype=np.float32)
         if not np.isfinite(result.sum(dtype=np.float64)):
-            raise no_numbers(self._spec.name, self._device, "fp32")
+            raise no_numbers(self._title.removeprefix("branch "), self._device, "fp32")
         return result
 
     def _run_stoppable(self, inputs: Mapping[str, np.ndarray]) -> Any:
@@ -108,6 +108,36 @@ class OnnxEngine:
         except BaseException:
             options.terminate = True
             raise
+
+
+class OnnxEngine:
+    """A branch's ONNX file in an onnxruntime session.
+
+    Raises `BundleError` when the file is not a network of the branch's channels, `EngineError` when the device fails.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        spec: BranchSpec,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._spec = spec
+        self._session = OnnxSession(
+            weights,
+            spec.architecture.in_channels,
+            f"branch {spec.name}",
+            device=device,
+            threads=threads,
+            cancelled=cancelled,
+        )
+
+    def run(self, window: np.ndarray) -> np.ndarray:
+        """See `soars.cascade.engine.Engine.run`."""
+        return self._session.run(window, (1, self._spec.architecture.out_channels, *window.shape[2:]))[0]
 
     def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
         """See `soars.cascade.engine.Engine.run_fixed`."""

@@ -35,6 +35,9 @@ REQUIREMENTS = ("torch>=2.4", "safetensors>=0.4")
 Corner = tuple[int, int, int]
 Step = Callable[[int, int], None]
 """Called with (parts done, parts in all); raises to stop."""
+Finder = Callable[[np.ndarray, Collection[str], Step], "Found"]
+"""Takes the CT, float32 [z, y, x], HU through the window, scaled to [-1, 1], air outside the body; and the organs that
+are wanted. Gives those that the network finds."""
 Found = Mapping[str, tuple[Corner, np.ndarray]]
 """Organ -> (start (z, y, x) on the working grid, probabilities float32 [z, y, x]); 0 beyond them."""
 
@@ -76,13 +79,10 @@ class TrainedSystem(ABC):
         """The network without weights."""
 
     @abstractmethod
-    def find(self, network: torch.nn.Module, ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
-        """The organs that the network finds.
+    def open(self, options: SegmentOptions) -> tuple[EngineInfo, Finder]:
+        """Load the network on the engine and device that are asked for; see `Finder` for what it then does.
 
-        Args:
-            network: in evaluation mode, with weights.
-            ct: float32 [z, y, x], HU through the window, scaled to [-1, 1]; air outside the body.
-            organs: those that are wanted.
+        Raises `EngineError` for an engine or device that cannot be used, `BundleError` for weights that do not fit.
         """
 
     @property
@@ -117,9 +117,6 @@ class TrainedSystem(ABC):
         problem = self.problem(organs)
         if problem is not None:
             raise EngineError(problem)
-        from soars.cascade.torch_engine import stop_between_layers
-
-        device = torch_device(options.device, options.engine)
         timings: dict[str, float] = {}
 
         def stage(name: str, message: str) -> Step:
@@ -140,13 +137,11 @@ class TrainedSystem(ABC):
 
         start = time.perf_counter()
         stage("load", f"loading the network of {self.title}")
-        network = self.loaded(device, options.threads)
-        if options.cancel is not None:
-            stop_between_layers(network, options.cancel)
+        engine, find = self.open(options)
         timings["load"] = time.perf_counter() - start
 
         start = time.perf_counter()
-        found = self.find(network, array, organs, stage(self.name, self.title))
+        found = find(array, organs, stage(self.name, self.title))
         timings[self.name] = time.perf_counter() - start
 
         start = time.perf_counter()
@@ -165,22 +160,22 @@ class TrainedSystem(ABC):
             body,
             organs,
             sources={organ: source for organ in organs},
-            engine=EngineInfo("torch", device.type, "fp32", f"{self.title} runs in torch"),
+            engine=engine,
             timings_s=timings,
             progress=progress,
         )
 
-    def loaded(self, device: torch.device, threads: int | None = None) -> torch.nn.Module:
-        """The network with the bundle's weights, in evaluation mode on the device.
-
-        Raises `BundleError` when they are not the network's.
-        """
+    def in_torch(self, options: SegmentOptions) -> tuple[EngineInfo, torch.nn.Module]:
+        """The network with the bundle's weights, in evaluation mode on the device; raises as `open` does."""
         import torch
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        if threads:
-            torch.set_num_threads(threads)
+        from soars.cascade.torch_engine import stop_between_layers
+
+        device = torch_device(options.device, options.engine)
+        if options.threads:
+            torch.set_num_threads(options.threads)
         try:
             weights = load(read_checked(self.bundle, self.weights))
         except SafetensorError as error:
@@ -195,7 +190,11 @@ class TrainedSystem(ABC):
             raise BundleError(
                 f"{self.bundle.name}: {self.weights}: these are not weights of its network: {brief}"
             ) from error
-        return network.eval().requires_grad_(False).to(device)
+        info = EngineInfo("torch", device.type, "fp32", f"{self.title} runs in torch")
+        network.eval().requires_grad_(False).to(device)
+        if options.cancel is not None:
+            stop_between_layers(network, options.cancel)
+        return info, network
 
 
 def _maps(found: Found, grid: Grid) -> Iterator[tuple[str, ProbabilityMap]]:

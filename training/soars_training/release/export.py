@@ -19,6 +19,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
+from torch import nn
 
 from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
 from soars.errors import InputError
@@ -117,28 +118,44 @@ def export_network(network: Network, folder: Path, safetensors_name: str, onnx_n
     network.load_state_dict({name: tensor.float() for name, tensor in halves.items()})
     network.eval()
     architecture = network.architecture
-    example = torch.zeros(1, architecture.in_channels, *(2 * d for d in architecture.divisor))
-    axes = {2: "z", 3: "y", 4: "x"}
+    shape = (1, architecture.in_channels, *(2 * d for d in architecture.divisor))
+    write_graph(network, shape, folder / onnx_name, safetensors_name, {2: "z", 3: "y", 4: "x"})
+
+
+def write_graph(
+    network: nn.Module,
+    shape: Sequence[int],
+    path: Path,
+    safetensors_name: str,
+    axes: Mapping[int, str] | None = None,
+) -> None:
+    """Write a network's ONNX graph, whose weights are those of the safetensors file beside it.
+
+    Args:
+        network: in evaluation mode, with one input and one output.
+        shape: of the input. axes: its axes, and the output's, that may have any size.
+    """
+    any_size = {"input": axes, "output": axes} if axes else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (example,),
-            str(folder / onnx_name),
+            (torch.zeros(*shape),),
+            str(path),
             input_names=["input"],
             output_names=["output"],
-            dynamic_axes={"input": axes, "output": axes},
+            dynamic_axes=any_size,
             opset_version=OPSET,
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,  # evaluation, but with batch norms left as they are
             dynamo=False,
         )
-    model = onnx.load_model(folder / onnx_name)
-    _refer_to_safetensors(model, folder / safetensors_name, set(halves))
-    (folder / onnx_name).write_bytes(model.SerializeToString())
+    model = onnx.load_model(path)
+    refer_to_safetensors(model, path.with_name(safetensors_name), set(network.state_dict()))
+    path.write_bytes(model.SerializeToString())
 
 
-def _refer_to_safetensors(model: onnx.ModelProto, path: Path, names: set[str]) -> None:
+def refer_to_safetensors(model: onnx.ModelProto, path: Path, names: set[str]) -> None:
     """Replace each weight by a reference into the .safetensors file, followed by a cast to float32.
 
     File layout: 8 bytes little-endian header length, the JSON header, then the data its offsets count from

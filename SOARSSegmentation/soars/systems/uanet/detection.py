@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from soars.cascade.activations import no_numbers
 from soars.networks.regions import DIVISOR, STRIDE, RegionArchitecture
 from soars.systems.trained import Found, Step
 from soars.systems.uanet.boxes import clip, decode, make_anchors, on_map, suppress
@@ -55,6 +56,8 @@ def detect(network: RegionNet, features: Features, architecture: RegionArchitect
     """Class (counted from 0) -> its best box in the image."""
     shape, map_shape = features.image.shape[2:], features.shared.shape[2:]
     logits, codes = (t.cpu().numpy() for t in network.propose(features.shared))
+    if not (np.isfinite(logits.sum()) and np.isfinite(codes.sum())):
+        raise no_numbers("UaNet", features.image.device.type, "fp32")
     anchors = make_anchors(map_shape, architecture.bases, architecture.shapes)
     boxes = proposals(logits, codes, anchors, shape)
     if not len(boxes):

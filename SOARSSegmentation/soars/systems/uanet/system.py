@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soars.bundle.fields import get_field
+from soars.cascade.engine import EngineInfo
 from soars.errors import BundleError
 from soars.networks.regions import RegionArchitecture
-from soars.systems.trained import Found, Step, TrainedSystem
+from soars.systems.interface import SegmentOptions
+from soars.systems.trained import Finder, Found, Step, TrainedSystem
 from soars.systems.uanet.detection import find_organs
 
 if TYPE_CHECKING:
@@ -38,8 +40,13 @@ class UaNetSystem(TrainedSystem):
 
         return RegionNet(self.architecture)
 
-    def find(self, network: torch.nn.Module, ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
+    def open(self, options: SegmentOptions) -> tuple[EngineInfo, Finder]:
         from soars.networks.region_net import RegionNet
 
+        info, network = self.in_torch(options)
         assert isinstance(network, RegionNet)
-        return find_organs(network, self.architecture, self.bundle.organs, ct, organs, step)
+
+        def find(ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
+            return find_organs(network, self.architecture, self.bundle.organs, ct, organs, step)
+
+        return info, find

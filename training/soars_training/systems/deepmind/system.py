@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from soars.errors import BundleError, InputError
 from soars.networks.slice_net import SliceNet
-from soars.networks.slices import SliceArchitecture
-from soars.systems.deepmind.system import NAME, find_organs
+from soars.networks.slices import CONTEXT, SliceArchitecture
+from soars.systems.deepmind.system import NAME, SLAB, find_organs, torch_runner
 from soars_training.cohorts.cache import CachedCase
 from soars_training.fitting.models import Model
+from soars_training.release.export import write_graph
 from soars_training.systems.deepmind.data import SlabDataset
 from soars_training.systems.deepmind.loss import top_k_loss
 from soars_training.systems.deepmind.warp import PlaneAugmentation
@@ -24,7 +26,7 @@ from soars_training.systems.interface import SystemOptions, SystemRun
 from soars_training.systems.loop_system import LoopSystem, Predict, save_weights, whole_masks
 from soars_training.windows.task import Batch, TrainingData, scaled_ct
 
-WEIGHTS = f"{NAME}.safetensors"
+WEIGHTS, GRAPH = f"{NAME}.safetensors", f"{NAME}.onnx"
 PAPER_STAIRS = ((0.2, 1 / 2), (0.5, 1 / 8), (0.9, 1 / 64), (0.95, 1 / 256))
 """Of 120,000 steps: at 24,000, 60,000, 108,000 and 114,000."""
 RARE = -4.0
@@ -151,7 +153,12 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
             ct = scaled_ct(case.ct_hu, options.window_hu)
             with torch.autocast(device.type, precision, precision != torch.float32):
                 found = find_organs(
-                    network, options.architecture(), options.organs, ct, options.organs, lambda _d, _o: None
+                    torch_runner(network),
+                    options.architecture(),
+                    options.organs,
+                    ct,
+                    options.organs,
+                    lambda _d, _o: None,
                 )
             return whole_masks(found, ct.shape)
 
@@ -162,6 +169,7 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
             "window_hu": list(options.window_hu),
             "spacing_mm": list(spacing_mm),
             "weights": WEIGHTS,
+            "onnx": GRAPH,
             "network": options.architecture().to_dict(),
         }
 
@@ -174,3 +182,11 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
 
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         save_weights(folder, "net.", bundle / WEIGHTS)
+        architecture = SliceArchitecture.from_dict(run.settings["network"])
+        network = SliceNet(architecture).eval()
+        network.load_state_dict(
+            {name: tensor.float() for name, tensor in load_file(bundle / WEIGHTS).items()}
+        )
+        write_graph(
+            network, (1, 1, SLAB + CONTEXT - 1, architecture.size, architecture.size), bundle / GRAPH, WEIGHTS
+        )
