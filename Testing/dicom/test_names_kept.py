@@ -13,8 +13,8 @@ import pytest
 from soars.cli import main
 from soars.ct.series import read_series
 from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
-from soars.errors import InputError
 from soars.formats.maskfolder import write_mask_folder
+from soars.formats.reading import read_structures
 from soars.structures import Geometry, StructureSet
 
 Write = Callable[..., list[Path]]
@@ -101,10 +101,12 @@ def test_files_of_masks_can_be_copied_to_any_system(tmp_path: Path) -> None:
     assert "唾液腺.nii.gz" in files
 
 
-def test_a_name_too_long_for_a_file_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_name_too_long_for_a_file_is_cut_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     structures = StructureSet(Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
-    structures.add("Brainstem", np.ones((4, 4, 4), dtype=bool))
-    structures.add("x" * 300, np.ones((4, 4, 4), dtype=bool))
-    with pytest.raises(InputError, match="'xxxx.*too long for the name of a file"):
-        write_mask_folder(structures, tmp_path / "masks")
-    assert not (tmp_path / "masks").exists()
+    for name in ("Brainstem", "x" * 300, "x" * 301, "腫" * 100):
+        structures.add(name, np.ones((4, 4, 4), dtype=bool))
+    files = [path.name for path in write_mask_folder(structures, tmp_path / "masks")]
+    assert len(set(files)) == 4 and [len(file.encode()) for file in files[1:]] == [255, 255, 253]
+    assert files[3].startswith("腫" * 79 + "~") and caplog.text.count("too long for a file") == 3
+    read = read_structures(tmp_path / "masks")
+    assert len(read) == 4 and read.names[0] == "Brainstem"

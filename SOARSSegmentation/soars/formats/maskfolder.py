@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from soars.formats.labelmap import image_stem, read_label_image
 from soars.structures.mask import Mask, tight_mask
 from soars.structures.model import Geometry, StructureSet
 
+log = logging.getLogger(__name__)
+
 _UNSAFE = '%<>:"/\\|?*'
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\W|$)", re.IGNORECASE)
 _LONGEST = 255
@@ -33,13 +37,10 @@ def write_mask_folder(structures: StructureSet, folder: Path | str, *, suffix: s
     Masks of the same names are replaced, files other than images stay, and other images are refused.
 
     Names that files cannot have on every system (see `_file_names`) are written with some characters as %xx, which the
-    reader turns back. `InputError`, before anything is written, for a name that is too long for a file.
+    reader turns back. A name too long for a file is cut, with a warning.
     """
     folder = Path(folder)
     files = _file_names(tuple(structures), suffix)
-    for name, file in files.items():
-        if len(file.encode()) > _LONGEST:
-            raise InputError(f"cannot write {folder}: {name[:40]!r}... is too long for the name of a file")
     others = [p.name for p in images_in(folder) if p.name not in files.values()] if folder.is_dir() else []
     if others:
         raise InputError(
@@ -70,7 +71,17 @@ def _file_names(names: Sequence[str], suffix: str) -> dict[str, str]:
             parts[k] = _quoted(character)
         taken.add("".join(parts).casefold())
         files[name] = "".join(parts) + suffix
+        if len(files[name].encode()) > _LONGEST:
+            files[name] = _cut(parts, name, suffix)
+            log.warning("%s ...: the name is too long for a file, which is called %s", name[:30], files[name])
     return files
+
+
+def _cut(parts: Sequence[str], name: str, suffix: str) -> str:
+    """As many of a name's parts as a file can have, and the beginning of its hash, which keeps it unique."""
+    end = f"~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}{suffix}"
+    lengths = np.cumsum([len(part.encode()) for part in parts])
+    return "".join(parts[: int(np.searchsorted(lengths, _LONGEST - len(end.encode()), "right"))]) + end
 
 
 def _is_safe(character: str) -> bool:
