@@ -16,6 +16,7 @@ from soars.dicom.rtstruct import write_rtstruct
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
+from soars_training.cohorts.listing import read_listing
 from soars_training.cohorts.prepare import listed_cases, write_volume_cache
 
 GRID = Geometry((40, 36, 20), (3.0, 3.0, 3.0), (-60.0, -54.0, 0.0))
@@ -150,6 +151,22 @@ def test_the_list_is_checked_whole_before_the_work(ct: Path, tmp_path: Path, ent
     structures(ct, tmp_path / "organs.dcm", "Brainstem")
     with pytest.raises(InputError, match=reason):
         listed_cases(listing(tmp_path, case(), entry))
+
+
+def test_a_ct_in_two_splits_is_refused(ct: Path, tmp_path: Path) -> None:
+    """Under another name and another path; two observers of one CT in one split are fine."""
+    structures(ct, tmp_path / "organs.dcm", "Brainstem")
+    (tmp_path / "same").symlink_to(ct)
+    for split in ("train", "validation"):
+        entries = (case(name="a"), case(name="b", ct="same", split=split))
+        path = listing(tmp_path, *entries)
+        if split == "train":
+            assert len(read_listing(path)) == 2
+            continue
+        with pytest.raises(
+            InputError, match=r"entry 2 \(b\): its CT is that of entry 1 \(a\).*another split"
+        ):
+            read_listing(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cases": {}}', '{"cases": []}', "[" * 100_000])

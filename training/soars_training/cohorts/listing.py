@@ -38,7 +38,7 @@ class ListedCase:
 
 def read_listing(listing: Path) -> list[ListedCase]:
     """The cases of a list. Raises `InputError`, with the entry's place, for anything wrong with it: missing or unknown
-    keys, names that cannot be file names or occur twice, files that do not exist."""
+    keys, names that cannot be file names or occur twice, files that do not exist, a CT in two splits."""
     try:
         content = read_json(listing)
     except OSError as error:
@@ -60,6 +60,14 @@ def read_listing(listing: Path) -> list[ListedCase]:
             raise InputError(
                 f"{case.place}: the name {case.name!r} is that of {other.place.rpartition(', ')[2]} as well; each case "
                 "needs its own, in whichever split it is"
+            )
+    scanned: dict[Path, ListedCase] = {}
+    for case in cases:
+        first = scanned.setdefault(case.ct.resolve(), case)
+        if first.split != case.split:
+            raise InputError(
+                f"{case.place} ({case.name}): its CT is that of {first.place.rpartition(', ')[2]} ({first.name}), "
+                f"which is in another split ({first.split}, not {case.split}); a patient belongs to one"
             )
     return cases
 
