@@ -67,7 +67,7 @@ def test_the_written_table_says_the_same_and_can_be_corrected(model: Path, tmp_p
         ("label,organ\nBrainstem,Eye_R+Eye_L\nmandible,\nparotid_left,\ntumour,\n", "left and a right half"),
         (
             "label,organ\nBrainstem,\nBrainstem,\nmandible,\nparotid_left,\ntumour,\n",
-            "line 3: 'Brainstem' is there",
+            "line 3: 'Brainstem' occurs",
         ),
         ("label,organ\nBrainstem,Eye_L\nmandible,Eye_L\nparotid_left,\ntumour,\n", "both mean Eye_L"),
         ("label,organ\nBrainstem,\nmandible,\nparotid_left,\ntumour,\n", "no label is an organ"),

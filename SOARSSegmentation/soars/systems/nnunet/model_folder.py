@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soars.errors import BundleError
+from soars.systems.nnunet.plans import check_plans
 from soars.texts import read_json
 
 PLANS, DATASET = "plans.json", "dataset.json"
@@ -21,7 +22,6 @@ READERS: Mapping[str, str] = {
 }
 """nnU-Net's readers of volumes, and the orientation of the array [z, y, x] that a model trained with them expects. The
 two without reorientation take a file as it is; head-and-neck CTs are LPS in nearly all of them."""
-_LARGEST_JSON = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def read_model_folder(folder: Path, folds: Sequence[str] | None = None) -> Model
     plans, dataset = _json(home / PLANS), _json(home / DATASET)
     _check_dataset(dataset, home / DATASET)
     model = ModelFolder(home, plans, dataset, _checkpoints(home, folds))
-    if not isinstance(plans.get("configurations"), dict) or "image_reader_writer" not in plans:
-        raise BundleError(f"{home / PLANS}: not the plans of an nnU-Net v2 (no configurations)")
+    check_plans(plans, str(home / PLANS))
+    if "image_reader_writer" not in plans:
+        raise BundleError(f"{home / PLANS}: does not say how the images were read (image_reader_writer)")
     if model.reader not in READERS:
         raise BundleError(
             f"{home / PLANS}: the model's images were read by {model.reader}, which is not for CT volumes; "

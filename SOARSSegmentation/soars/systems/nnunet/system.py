@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
 from soars.systems.labels import LabelRule, parse_rules
 from soars.systems.nnunet.checkpoint import with_shared_names
 from soars.systems.nnunet.model_folder import DATASET, PLANS
+from soars.systems.nnunet.plans import check_plans, check_trainer
 from soars.systems.nnunet.predictor import Steps, predictor_class
 from soars.systems.packages import missing_packages
+from soars.texts import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,7 @@ def parse_settings(bundle: Bundle) -> Settings:
         raise BundleError(f"{where}.mirroring_axes: expected axes 0, 1, 2")
     if given["orientation"] not in ("LPS", "RAS"):
         raise BundleError(f"{where}.orientation: expected LPS or RAS")
+    check_trainer(given["trainer"], f"{where}.trainer")
     rules = parse_rules(given["labels"], f"{where}.labels")
     named = {organ for rule in rules for organ in rule.organs}
     if named != set(bundle.organs):
@@ -92,6 +94,7 @@ class NnUnetSystem:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.settings = parse_settings(bundle)
+        _read_plans(bundle)
 
     @property
     def sha256(self) -> str:
@@ -170,6 +173,19 @@ def predict_labels(
     return sitk.GetArrayFromImage(sitk.DICOMOrient(labels, own))
 
 
+def _read_plans(bundle: Bundle) -> Any:
+    plans = _read_json(bundle, PLANS)
+    check_plans(plans, f"bundle {bundle.name}: {PLANS}")
+    return plans
+
+
+def _read_json(bundle: Bundle, name: str) -> Any:
+    try:
+        return parse_json(read_checked(bundle, name))
+    except ValueError as error:
+        raise BundleError(f"bundle {bundle.name}: {name} is not valid JSON ({error})") from error
+
+
 def _predictor(
     bundle: Bundle, settings: Settings, device: torch.device, options: SegmentOptions, steps: Steps
 ) -> Any:
@@ -180,8 +196,8 @@ def _predictor(
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    plans = PlansManager(json.loads(read_checked(bundle, PLANS)))
-    dataset = json.loads(read_checked(bundle, DATASET))
+    plans = PlansManager(_read_plans(bundle))
+    dataset = _read_json(bundle, DATASET)
     network = _network(plans, dataset, settings, bundle.name)
     parameters = [
         with_shared_names(load(read_checked(bundle, file)), network, f"bundle {bundle.name}, {file}")
@@ -222,7 +238,12 @@ def _network(plans: Any, dataset: dict[str, Any], settings: Settings, name: str)
         ) from error
     inputs = determine_num_input_channels(plans, configuration, dataset)
     outputs = plans.get_label_manager(dataset).num_segmentation_heads
-    network: torch.nn.Module = trainer.build_network_architecture(
-        plans, configuration, inputs, outputs, enable_deep_supervision=False
-    )
+    try:
+        network: torch.nn.Module = trainer.build_network_architecture(
+            plans, configuration, inputs, outputs, enable_deep_supervision=False
+        )
+    except (AttributeError, ImportError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"bundle {name}: nnU-Net cannot build the network of its plans ({type(error).__name__}: {error})"
+        ) from error
     return network
