@@ -62,7 +62,10 @@ def patient_of(solid: np.ndarray, hu: np.ndarray, spacing_mm: float) -> np.ndarr
 def couch_of(solid: np.ndarray, hu: np.ndarray, spacing_mm: float) -> np.ndarray:
     """Which voxels are of a rigid couch, bool [z, y, x]; arguments as of `patient_of`."""
     opened = scipy.ndimage.binary_opening(solid)
-    thick = _opened(_filled(opened, hu, spacing_mm), THIN_MM / 2 / spacing_mm)
+    # In a short scan a part of the patient on its own may be everywhere, as a couch is; in a long one it is not.
+    short = len(solid) * spacing_mm < LONG_MM
+    least = round(BULK_CC * 1000 / spacing_mm**3) if short else None
+    thick = _opened(_filled(opened, hu, spacing_mm), THIN_MM / 2 / spacing_mm, least)
     # One voxel is left to the patient: balls of voxels do not fit a smooth surface everywhere.
     thin = opened & ~scipy.ndimage.binary_dilation(thick)
     length = min(round(LONG_MM / spacing_mm), len(solid))
