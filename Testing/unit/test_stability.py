@@ -48,7 +48,7 @@ def too_low(variation: Variation, usual: StructureSet, found: StructureSet) -> d
 @pytest.fixture(scope="module")
 def phantom() -> sitk.Image:
     """A head, down to the jaw, on a couch."""
-    return make_phantom(5, spacing_mm=(3.0, 3.0, 3.0), field_of_view="head").ct
+    return make_phantom(5, spacing_mm=(2.0, 2.0, 2.0), field_of_view="head").ct
 
 
 def cut_below(image: sitk.Image) -> Variation:

@@ -212,13 +212,15 @@ def find_body(image: sitk.Image) -> Body:
     solid = hu > BODY_THRESHOLD_HU
     air = hu[~scipy.ndimage.maximum_filter(solid, 7)]  # beyond the reach of smoothing
     already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > MASKED_SHARE
-    mask = solid if already_masked else patient_of(solid, hu, BODY_GRID_MM)
+    patient = patient_of(solid, hu, BODY_GRID_MM)
+    mask = solid if already_masked else patient
     if not mask.any() or mask.sum() * BODY_GRID_MM**3 / 1000 < MIN_BODY_CC:
         raise _no_patient(image)
     where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in (2, 1, 0)]
     box_lo = np.array([w[0] - 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm - BODY_MARGIN_MM
     box_hi = np.array([w[-1] + 0.5 for w in where]) * BODY_GRID_MM + coarse.origin_mm + BODY_MARGIN_MM
-    head = _head_mm(hu, mask, coarse, tissue[1][2])
+    # By the same rule whether or not somebody has taken the couch away; of organs that stand alone, by all.
+    head = _head_mm(hu, patient if patient.any() else mask, coarse, tissue[1][2])
     if already_masked:
         mask = np.ones_like(mask)
     return Body(
