@@ -45,14 +45,19 @@ class Poller:
         since = (date.today() - timedelta(days=self._settings.days)).strftime("%Y%m%d")
         try:
             listed = find_series(self._node, since=since)
-            for entry in listed:
-                self._consider(entry)
-            self._forget_others({self._spool.pseudonym(entry.series_uid) for entry in listed})
-            self.problem = ""
+            problem = ""
         except InputError as error:
-            if not self.problem:
-                self._audit.note("not-polled", reason="archive", more={"archive": self.name})
-            self.problem = str(error)
+            listed, problem = [], str(error)
+        for entry in listed:
+            try:
+                self._consider(entry)
+            except InputError as error:  # one series that cannot be fetched must not keep the others
+                problem = str(error)
+        if problem and not self.problem:
+            self._audit.note("not-polled", reason="archive", more={"archive": self.name})
+        elif not problem:
+            self._forget_others({self._spool.pseudonym(entry.series_uid) for entry in listed})
+        self.problem = problem
 
     def _consider(self, entry: SeriesEntry) -> None:
         key = self._spool.pseudonym(entry.series_uid)

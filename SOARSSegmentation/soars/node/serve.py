@@ -105,14 +105,13 @@ class Node:
             problems.append("the disk is full; cases wait")
         elif self.work.problem:
             problems.append("the bundle or the engine of a rule cannot be used; its cases wait")
-        problems += [
-            f"destination {one.name} does not take results" for one in self._deliverers if one.problem
-        ]
-        problems += [f"archive {one.name} cannot be asked" for one in self._pollers if one.problem]
+        peers = [f"destination {one.name} does not take results" for one in self._deliverers if one.problem]
+        peers += [f"archive {one.name} does not give its CTs" for one in self._pollers if one.problem]
         return Snapshot(
             cases={state: len(self.spool.cases(state)) for state in STATES},
             events=dict(self.audit.counts),
             problems=tuple(problems),
+            waits_for=tuple(peers),
             associations=self.receiver.associations,
             used_bytes=self._used,
             free_bytes=self.spool.free_bytes(),

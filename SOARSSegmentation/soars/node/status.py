@@ -17,11 +17,13 @@ _TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``cases`` by state, ``events`` by (event, reason) since the start; ``problems`` in sentences without patients."""
+    """``cases`` by state, ``events`` by (event, reason) since the start; ``problems`` of the node itself and peers that
+    it ``waits_for``, in sentences without patients."""
 
     cases: Mapping[str, int]
     events: Mapping[tuple[str, str], int]
     problems: tuple[str, ...]
+    waits_for: tuple[str, ...]
     associations: int
     used_bytes: int
     free_bytes: int
@@ -86,6 +88,7 @@ def health(now: Snapshot) -> str:
         {
             "ok": not now.problems,
             "problems": now.problems,
+            "waits_for": now.waits_for,
             "cases": dict(now.cases),
             "uptime_s": round(now.uptime_s),
         }
@@ -101,6 +104,7 @@ def metrics(now: Snapshot) -> str:
         lines.append(f'soars_events_total{{event="{event}",reason="{reason}"}} {count}')
     for name, kind, value in (
         ("soars_healthy", "gauge", int(not now.problems)),
+        ("soars_waits_for_peers", "gauge", len(now.waits_for)),
         ("soars_associations", "gauge", now.associations),
         ("soars_state_bytes", "gauge", now.used_bytes),
         ("soars_disk_free_bytes", "gauge", now.free_bytes),
@@ -118,7 +122,7 @@ def page(now: Snapshot) -> str:
         f"<tr><td>{escape(event)}</td><td>{escape(reason)}</td><td>{count}</td></tr>"
         for (event, reason), count in sorted(now.events.items())
     )
-    problems = "".join(f"<li>{escape(problem)}</li>" for problem in now.problems)
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in (*now.problems, *now.waits_for))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>soars serve</title>'
         f"<h1>{'There are problems' if problems else 'All is well'}</h1><ul>{problems}</ul>"
