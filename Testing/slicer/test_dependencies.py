@@ -17,6 +17,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 
 from soars.errors import InputError
+from soars.systems.packages import REQUIREMENTS
 from SOARSSegmentationLib.run import dependencies
 from SOARSSegmentationLib.run.dependencies import Gpu, ask_and_install, device_sentence, missing
 
@@ -65,7 +66,7 @@ def test_what_is_there_and_new_enough_is_not_missing(installed: Versions) -> Non
 
 
 def test_they_are_the_packages_that_the_module_declares(root: Path) -> None:
-    lines = (root / "SOARSSegmentation" / "Resources" / "requirements.txt").read_text().splitlines()
+    lines = REQUIREMENTS.read_text().splitlines()
     declared = {line for line in lines if line and not line.startswith("#")}
     asked = (*dependencies.always(), *dependencies.on_cpu(), *dependencies.for_systems())
     assert declared == {one.specifier for one in asked}

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from soars.systems.packages import REQUIREMENTS
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "SOARSSegmentation"
 CORE = MODULE / "soars"
@@ -239,7 +241,7 @@ def test_slicer_is_asked_for_what_the_distribution_asks_for(pyproject: dict) -> 
     extras = project["optional-dependencies"]
     ways = ("run", "torch", "nnunet", "totalsegmentator")
     known = {*project["dependencies"], *(one for way in ways for one in extras[way])}
-    lines = (MODULE / "Resources" / "requirements.txt").read_text().splitlines()
+    lines = REQUIREMENTS.read_text().splitlines()
     asked = {line for line in lines if line and not line.startswith("#")}
     with_slicer = {"numpy", "scipy", "SimpleITK", "pydicom"}
     assert asked == {

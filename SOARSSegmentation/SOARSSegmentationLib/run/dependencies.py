@@ -18,17 +18,15 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import slicer
 
 from soars.errors import InputError
+from soars.systems.packages import oldest_versions
 from SOARSSegmentationLib.translation import _
 
 REQUESTER = "SOARS Segmentation"
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
-"""The oldest version of each package that will do; what `pip install soars-segmentation` asks for as well."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +88,7 @@ def known(specifiers: Iterable[str]) -> tuple[Requirement, ...]:
 
 
 def _requirement(name: str, why: str, size_mb: int) -> Requirement:
-    return Requirement(name, _oldest_versions()[name], why, size_mb)
-
-
-@functools.cache
-def _oldest_versions() -> dict[str, str]:
-    """Of each package in `REQUIREMENTS`, whose lines are comments or ``name>=version``."""
-    lines = (line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines())
-    return {name: version for name, _sign, version in (line.partition(">=") for line in lines if line)}
+    return Requirement(name, oldest_versions()[name], why, size_mb)
 
 
 # --- what is there -----------------------------------------------------------------------------------------------

@@ -99,9 +99,7 @@ def _segmentation_of(structures: StructureSet, tags: Mapping[str, str]) -> Any:
             layer_of[name] = (image, label)
             mask = structures.crop(name)
             if voxels is not None and not mask.is_empty:
-                low = [a - b for a, b in zip(mask.start, union.start, strict=True)]
-                box = tuple(slice(a, a + n) for a, n in zip(low, mask.shape, strict=True))
-                voxels[box][mask.array] = label
+                voxels[mask.bounds.slices_in(union.bounds)][mask.array] = label
     for name in structures:
         segment = slicer.vtkSegment()
         image, label = layer_of[name]

@@ -50,14 +50,15 @@ class Layer:
 
 def paste(slab: npt.NDArray[Any], origin: tuple[int, int, int], mask: Mask, label: int) -> bool:
     """Write a label into the voxels of a mask; False when some of them had one already."""
+    from soars.structures.box import Box
+
     if mask.is_empty:
         return True
-    low = [max(a, b) for a, b in zip(mask.start, origin, strict=True)]
-    high = [min(a, b + n) for a, b, n in zip(mask.stop, origin, slab.shape, strict=True)]
-    if any(a >= b for a, b in zip(low, high, strict=True)):
+    whole = Box.at(origin, slab.shape)
+    common = mask.bounds & whole
+    if common.is_empty:
         return True
-    into = slab[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True))]
-    voxels = mask.array[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, mask.start, strict=True))]
+    into, voxels = slab[common.slices_in(whole)], mask.array[common.slices_in(mask.bounds)]
     free = not into[voxels].any()
     into[voxels] = label
     return free

@@ -8,7 +8,6 @@ organ is most probable are visited, slab by slab, so memory does not grow with t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import scipy
@@ -17,6 +16,7 @@ import SimpleITK as sitk
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import ProbabilityMap, Slices, Step
 from soars.structures import Geometry
+from soars.structures.box import Box
 
 SLAB_VOXELS = 1 << 22
 """Voxels of the CT that are looked at together."""
@@ -24,34 +24,6 @@ SLAB_VOXELS = 1 << 22
 
 def _no_step(done: int, of: int) -> None:
     pass
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box of voxels: `lo` (z, y, x) is inside, `hi` just beyond."""
-
-    lo: tuple[int, int, int]
-    hi: tuple[int, int, int]
-
-    @property
-    def empty(self) -> bool:
-        return any(a >= b for a, b in zip(self.lo, self.hi, strict=True))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = (b - a for a, b in zip(self.lo, self.hi, strict=True))
-        return z, y, x
-
-    def within(self, outer: Box) -> Slices:
-        """The box as slices of an array that covers `outer`."""
-        z, y, x = (slice(a - o, b - o) for a, b, o in zip(self.lo, self.hi, outer.lo, strict=True))
-        return z, y, x
-
-    def intersection(self, other: Box) -> Box:
-        return Box(
-            tuple(max(a, b) for a, b in zip(self.lo, other.lo, strict=True)),  # type: ignore[arg-type]
-            tuple(min(a, b) for a, b in zip(self.hi, other.hi, strict=True)),  # type: ignore[arg-type]
-        )
 
 
 Placed = dict[str, tuple[tuple[int, int, int], np.ndarray]]
@@ -73,25 +45,25 @@ def place_softmax(
     boxes = {
         k: box
         for k, slices in enumerate(found, start=1)
-        if slices is not None and not (box := _on_ct(map.grid, slices, geometry)).empty
+        if slices is not None and not (box := _on_ct(map.grid, slices, geometry)).is_empty
     }
     aims = {k: box for k, box in boxes.items() if classes[k - 1] in wanted}
     masks = {k: np.zeros(box.shape, bool) for k, box in aims.items()}
     slabs = list(_slabs(list(aims.values())))
     for done, slab in enumerate(slabs):
         step(done, len(slabs))
-        here = {k: part for k, box in boxes.items() if not (part := box.intersection(slab)).empty}
+        here = {k: part for k, box in boxes.items() if not (part := box & slab).is_empty}
         best = _probability_on(map, 0, geometry, slab, outside=1.0)
         labels = np.zeros(slab.shape, np.uint8)
         for k, part in here.items():
             value = _probability_on(map, k, geometry, part)
-            at = part.within(slab)
+            at = part.slices_in(slab)
             larger = value > best[at]
             labels[at][larger] = k
             np.copyto(best[at], value, where=larger)
         for k in masks.keys() & here.keys():
-            masks[k][here[k].within(boxes[k])] = labels[here[k].within(slab)] == k
-    return {classes[k - 1]: (boxes[k].lo, mask) for k, mask in masks.items() if mask.any()}
+            masks[k][here[k].slices_in(boxes[k])] = labels[here[k].slices_in(slab)] == k
+    return {classes[k - 1]: (boxes[k].start, mask) for k, mask in masks.items() if mask.any()}
 
 
 def place_sigmoid(
@@ -103,10 +75,10 @@ def place_sigmoid(
         return None
     slices = scipy.ndimage.find_objects(inside.astype(np.uint8))[0]
     box = _on_ct(map.grid, slices, geometry)
-    if box.empty:
+    if box.is_empty:
         return None
     mask = _probability_on(map, channel, geometry, box) > 0.5
-    return (box.lo, mask) if mask.any() else None
+    return (box.start, mask) if mask.any() else None
 
 
 def _on_ct(grid: Grid, slices: Slices, geometry: Geometry) -> Box:
@@ -116,40 +88,34 @@ def _on_ct(grid: Grid, slices: Slices, geometry: Geometry) -> Box:
     index = geometry.to_index(grid.index_to_points(corners))
     lo = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
     hi = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, geometry.shape)
-    return Box(tuple(lo.tolist()), tuple(hi.tolist()))
+    return Box.between(lo, hi)
 
 
 def _slabs(boxes: Sequence[Box]) -> Iterator[Box]:
     """The boxes' common box cut along the CT's slices; a slab is trimmed to the boxes that reach into it."""
-    if not boxes:
+    whole = Box.around(boxes)
+    if whole.is_empty:
         return
-    lo = [min(b.lo[a] for b in boxes) for a in range(3)]
-    hi = [max(b.hi[a] for b in boxes) for a in range(3)]
-    depth = max(1, SLAB_VOXELS // ((hi[1] - lo[1]) * (hi[2] - lo[2])))
-    for z in range(lo[0], hi[0], depth):
-        parts = [
-            p
-            for b in boxes
-            if not (p := b.intersection(Box((z, lo[1], lo[2]), (z + depth, hi[1], hi[2])))).empty
-        ]
-        if parts:
-            yield Box(
-                tuple(min(p.lo[a] for p in parts) for a in range(3)),  # type: ignore[arg-type]
-                tuple(max(p.hi[a] for p in parts) for a in range(3)),  # type: ignore[arg-type]
-            )
+    (first, low_y, low_x), (last, high_y, high_x) = whole.start, whole.stop
+    depth = max(1, SLAB_VOXELS // ((high_y - low_y) * (high_x - low_x)))
+    for z in range(first, last, depth):
+        slab = Box((z, low_y, low_x), (z + depth, high_y, high_x))
+        trimmed = Box.around(box & slab for box in boxes)
+        if not trimmed.is_empty:
+            yield trimmed
 
 
 def _probability_on(
     map: ProbabilityMap, channel: int, geometry: Geometry, box: Box, outside: float = 0.0
 ) -> np.ndarray:
     """A channel interpolated at the CT's voxels of a box: float32 [z, y, x]; `outside` where the map does not reach."""
-    target = geometry.cropped(box.lo, box.shape)
+    target = geometry.cropped(box.start, box.shape)
     index = map.grid.points_to_index(target.corners())
     size = np.asarray(map.grid.shape)
     lo = np.clip(np.floor(index.min(axis=0)).astype(int) - 2, 0, size - 1)
     hi = np.clip(np.ceil(index.max(axis=0)).astype(int) + 3, lo + 1, size)
-    z, y, x = (slice(int(a), int(b)) for a, b in zip(lo, hi, strict=True))
-    image = sitk.GetImageFromArray(_sharpened(map.probability(channel, (z, y, x))))
+    values = map.probability(channel, Box.between(lo, hi).slices)
+    image = sitk.GetImageFromArray(_sharpened(values))
     image.SetOrigin(map.grid.index_to_points(lo).tolist())
     image.SetSpacing(map.grid.spacing_mm)
     result = sitk.Resample(

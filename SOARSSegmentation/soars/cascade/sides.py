@@ -186,13 +186,10 @@ def _settle(
     structures.add_crop(name, mask.start, mask.array & ~wrong, structures.info.get(name))
     if joins.any():
         there = structures.crop(other)
-        lo = np.minimum(there.start, mask.start)
-        hi = np.maximum(there.stop, mask.stop)
-        joined = there.box(lo.tolist(), (hi - lo).tolist())
-        joined[
-            tuple(slice(s - a, s - a + n) for s, a, n in zip(mask.start, lo, mask.shape, strict=True))
-        ] |= joins
-        structures.add_crop(other, tuple(lo.tolist()), joined, structures.info.get(other))
+        box = there.bounds | mask.bounds
+        joined = there.within(box)
+        joined[mask.bounds.slices_in(box)] |= joins
+        structures.add_crop(other, box.start, joined, structures.info.get(other))
     if share <= WRONG_SIDE_NOTED:
         return []
     all_join = bool(joins.any()) and not (wrong & ~joins).any()

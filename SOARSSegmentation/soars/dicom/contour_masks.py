@@ -24,7 +24,7 @@ from pydicom.tag import Tag
 
 from soars.dicom.contour_overlap import area_of_overlapping
 from soars.dicom.contours import Contour, fill
-from soars.structures.mask import EMPTY_MASK
+from soars.structures.mask import EMPTY_MASK, union
 from soars.structures.model import Geometry, Mask, tight_mask
 
 BoolArray = npt.NDArray[np.bool_]
@@ -226,13 +226,4 @@ def _lines(contours: Sequence[Contour], geometry: Geometry) -> list[tuple[tuple[
 
 def _joined(patches: Sequence[tuple[tuple[int, int, int], BoolArray]]) -> Mask:
     """Boxes of one grid as one mask."""
-    masks = [mask for mask in (tight_mask(box, start) for start, box in patches) if not mask.is_empty]
-    if len(masks) < 2:
-        return masks[0] if masks else EMPTY_MASK
-    low = np.min([mask.start for mask in masks], axis=0)
-    high = np.max([mask.stop for mask in masks], axis=0)
-    together = np.zeros(tuple(high - low), dtype=bool)
-    for mask in masks:
-        z, y, x = (slice(a - o, b - o) for a, b, o in zip(mask.start, mask.stop, low, strict=True))
-        together[z, y, x] |= mask.array
-    return tight_mask(together, [int(v) for v in low])
+    return union(tight_mask(box, start) for start, box in patches)

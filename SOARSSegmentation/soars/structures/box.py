@@ -32,6 +32,11 @@ class Box:
         return cls(first, _index(a + n for a, n in zip(first, shape, strict=True)))
 
     @classmethod
+    def between(cls, start: Iterable[int], stop: Iterable[int]) -> Box:
+        """From one voxel up to another, of whatever kind of whole numbers."""
+        return cls(_index(start), _index(stop))
+
+    @classmethod
     def of(cls, shape: Sequence[int]) -> Box:
         """All of an array of this shape."""
         return cls.at((0, 0, 0), shape)

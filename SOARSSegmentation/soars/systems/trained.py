@@ -23,13 +23,13 @@ from soars.structures import Geometry, StructureSet
 from soars.systems.devices import torch_device
 from soars.systems.finish import finish_structures
 from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
-from soars.systems.packages import missing_packages
+from soars.systems.packages import missing_packages, requirements
 
 if TYPE_CHECKING:
     import torch
 
 EXTRA = "torch"
-REQUIREMENTS = ("torch>=2.4", "safetensors>=0.4")
+REQUIREMENTS = requirements("torch", "safetensors")
 """The packages of the extra; a test compares them with pyproject.toml."""
 
 Corner = tuple[int, int, int]

@@ -18,6 +18,7 @@ import numpy as np
 from soars import catalogue
 from soars.errors import BundleError, InputError
 from soars.files import replacing_file, write_json
+from soars.structures.box import Box
 from soars.texts import read_json
 
 INDEX_FILE = "index.json"
@@ -58,7 +59,7 @@ class CachedCase:
         full = np.zeros(self.ct_hu.shape, bool)
         if organ in self.masks:
             start, crop = self.masks[organ]
-            full[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))] = crop
+            full[Box.at(start, crop.shape).slices] = crop
         return full
 
     def label_map(self, classes: Iterable[str]) -> np.ndarray:
@@ -67,7 +68,7 @@ class CachedCase:
         for value, organ in enumerate(classes, start=1):
             if organ in self.masks:
                 start, crop = self.masks[organ]
-                labels[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))][crop] = value
+                labels[Box.at(start, crop.shape).slices][crop] = value
         return labels
 
 

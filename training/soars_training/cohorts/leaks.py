@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from soars.structures.box import Box
 from soars_training.cohorts.cache import CachedCase
 
 TISSUE_HU = -500
@@ -63,5 +64,5 @@ def without_leaking_slices(case: CachedCase) -> CachedCase:
 def _drawn(case: CachedCase) -> np.ndarray:
     organs = np.zeros(case.ct_hu.shape, bool)
     for start, crop in case.masks.values():
-        organs[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))] |= crop
+        organs[Box.at(start, crop.shape).slices] |= crop
     return organs

@@ -11,6 +11,7 @@ import numpy as np
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.files import write_json
+from soars.structures.box import Box
 from soars_training.cohorts.cache import CachedCase, CacheIndex, group_members, read_case
 
 PLAN_FILE, VOI_FILE = "plan.json", "voi.json"
@@ -113,7 +114,7 @@ class _Seen:
 def _look(case: CachedCase, organ: str) -> _Seen:
     start, crop = case.masks[organ]
     x, y, z = (float(n * s) for n, s in zip(crop.shape[::-1], case.spacing_mm, strict=True))
-    box = case.ct_hu[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))]
+    box = case.ct_hu[Box.at(start, crop.shape).slices]
     return _Seen(case.name, crop.sum() * float(np.prod(case.spacing_mm)) / 1000, (x, y, z), box[crop])
 
 

@@ -22,7 +22,7 @@ from soars.ct.images import read_ct
 from soars.errors import InputError
 from soars.files import staged_folder
 from soars.formats.reading import read_structures
-from soars.structures import Geometry, Mask, StructureSet
+from soars.structures import Geometry, Mask, StructureSet, tight_mask
 from soars_training.cohorts.cache import (
     INDEX_FILE,
     CachedCase,
@@ -208,15 +208,8 @@ def mask_on_grid(
     inside = np.where(ties, resample(image, part, outside=0.0, nearest=True) > 0, values > 0.5)
     if not inside.any():
         return None
-    first = np.array(
-        [np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[0] for a in range(3)]
-    )
-    last = np.array(
-        [np.flatnonzero(inside.any(axis=tuple(b for b in range(3) if b != a)))[-1] for a in range(3)]
-    )
-    crop = inside[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
-    z, y, x = (int(v) for v in lo + first)
-    return (z, y, x), crop
+    found = tight_mask(inside, [int(v) for v in lo])
+    return found.start, found.array
 
 
 def write_volume_cache(

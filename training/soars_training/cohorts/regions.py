@@ -19,7 +19,7 @@ MARGIN_MM = 25.0
 FEWEST_CASES = 5
 """Both organs must be present in this many cases before their offset is used."""
 
-Box = tuple[np.ndarray, np.ndarray]
+Region = tuple[np.ndarray, np.ndarray]
 """Lowest and highest corner, (z, y, x)."""
 
 
@@ -27,7 +27,7 @@ Box = tuple[np.ndarray, np.ndarray]
 class UsualRegions:
     """(reference organ, organ) -> box in mm that the organ lies in, seen from the reference's centre."""
 
-    offsets_mm: Mapping[tuple[str, str], Box]
+    offsets_mm: Mapping[tuple[str, str], Region]
 
     @staticmethod
     def learn(cases: Iterable[CachedCase]) -> UsualRegions:
@@ -46,7 +46,7 @@ class UsualRegions:
                 offsets[pair] = (low[0] - MARGIN_MM, high[1] + MARGIN_MM)
         return UsualRegions(offsets)
 
-    def box(self, case: CachedCase, organ: str) -> Box | None:
+    def box(self, case: CachedCase, organ: str) -> Region | None:
         """Voxel indices of the region of an organ in a case; None when nothing is known: it may be anywhere."""
         spacing = np.asarray(case.spacing_mm[::-1])
         low, high = np.full(3, -np.inf), np.full(3, np.inf)

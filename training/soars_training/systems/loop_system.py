@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from soars.errors import InputError
+from soars.structures.box import Box
 from soars.systems.trained import Found
 from soars_training.cohorts.cache import CachedCase, IndexEntry, read_case
 from soars_training.fitting.begin import begin
@@ -137,11 +138,10 @@ def whole_masks(found: Found, shape: Sequence[int]) -> dict[str, np.ndarray]:
     """Where the probabilities pass one half, as masks of the whole grid [z, y, x]."""
     masks = {}
     for organ, (start, values) in found.items():
-        low = [max(s, 0) for s in start]
-        high = [min(s + n, size) for s, n, size in zip(start, values.shape, shape, strict=True)]
-        mask = np.zeros(tuple(shape), bool)
-        inner = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = values[inner] > 0.5
+        mask, box = np.zeros(tuple(shape), bool), Box.at(start, values.shape)
+        common = box & Box.of(shape)
+        if not common.is_empty:
+            mask[common.slices] = values[common.slices_in(box)] > 0.5
         masks[organ] = mask
     return masks
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from soars.errors import InputError
 from soars_training.cohorts.cache import CachedCase, IndexEntry, group_members
-from soars_training.cohorts.regions import Box, UsualRegions
+from soars_training.cohorts.regions import Region, UsualRegions
 from soars_training.windows.task import BranchTask
 
 GUIDE_SUFFIX = ".guide.npz"
@@ -43,7 +43,7 @@ class LoadedCase:
     body: np.ndarray
     middle_yx: np.ndarray
     back: float
-    regions: list[Box | None]
+    regions: list[Region | None]
 
 
 def load(

@@ -91,20 +91,16 @@ def result_of(
 
     if category == "none" and before is not None:
         return before
-    start, stop = wanted.start, wanted.stop
-    if before is not None and not before.is_empty:
-        start = tuple(min(a, b) for a, b in zip(start, before.start, strict=True))  # type: ignore[assignment]
-        stop = tuple(max(a, b) for a, b in zip(stop, before.stop, strict=True))  # type: ignore[assignment]
-    shape = [b - a for a, b in zip(start, stop, strict=True)]
-    right = wanted.box(start, shape)
-    given = right if before is None else before.box(start, shape)
+    box = wanted.bounds if before is None else wanted.bounds | before.bounds
+    right = wanted.within(box)
+    given = right if before is None else before.within(box)
     taken = rng.random(len(right)) < skill
     out = np.where(taken[:, None, None], right, given if before is not None else _shifted(right))
     if before is not None and np.array_equal(out, given):
         out = right.copy()
         if np.array_equal(out, given):  # the proposal was right: one voxel of it goes
             out[tuple(np.argwhere(out)[0])] = False
-    return tight_mask(out, start)
+    return tight_mask(out, box.start)
 
 
 def _shifted(array: np.ndarray) -> np.ndarray:

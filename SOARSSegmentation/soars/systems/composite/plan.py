@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 from soars.catalogue import CATALOGUE
 from soars.errors import BundleError
+from soars.systems.packages import requirements
 from soars.texts import parse_yaml
 
 FILE = "composite.yaml"
-READER = ("PyYAML>=6.0",)
-"""The package that a plan is read with; Slicer does not bring it. A test compares it with pyproject.toml."""
+READER = requirements("PyYAML")
+"""The package that a plan is read with; Slicer does not bring it."""
 Missing = Literal["skip", "fail"]
 
 

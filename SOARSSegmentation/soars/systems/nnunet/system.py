@@ -25,14 +25,14 @@ from soars.systems.nnunet.checkpoint import with_shared_names
 from soars.systems.nnunet.model_folder import DATASET, PLANS
 from soars.systems.nnunet.plans import check_plans, check_trainer
 from soars.systems.nnunet.predictor import Steps, predictor_class
-from soars.systems.packages import missing_packages
+from soars.systems.packages import missing_packages, requirements
 from soars.texts import parse_json
 
 if TYPE_CHECKING:
     import torch
 
 EXTRA = "nnunet"
-REQUIREMENTS = ("nnunetv2>=2.5",)
+REQUIREMENTS = requirements("nnunetv2")
 """The packages of the extra; a test compares them with pyproject.toml."""
 NAME = "nnunet"
 

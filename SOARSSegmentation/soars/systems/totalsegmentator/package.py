@@ -22,11 +22,12 @@ import SimpleITK as sitk
 from soars.errors import EngineError
 from soars.systems.interface import Weights
 from soars.systems.nnunet.predictor import Steps, predictor_class
+from soars.systems.packages import requirements
 from soars.systems.totalsegmentator.settings import Task
 
 log = logging.getLogger(__name__)
 
-REQUIREMENTS = ("TotalSegmentator>=2.18",)
+REQUIREMENTS = requirements("TotalSegmentator")
 """The packages of the extra; a test compares them with pyproject.toml."""
 CROP_MODEL, ROBUST_CROP_MODEL, BODY_CROP_MODEL = 298, 297, 300
 """Models of "total" and "body" that the package runs first to find the region of other tasks."""
