@@ -196,7 +196,7 @@ def test_slices_without_a_label_are_unknown(tmp_path: Path) -> None:
     mask = ((1, 0, 0), np.ones((2, 2, 2), bool))
     case = CachedCase(
         "c", np.zeros((5, 8, 8), np.int16), (0, 0, 0), (3, 3, 3), {"Brainstem": mask, "SpinalCord": mask},
-        frozenset({"Brainstem", "SpinalCord"}), {"Brainstem": np.array([False, True, True, False, False])},
+        frozenset({"SpinalCord"}), {"Brainstem": np.array([False, True, True, False, False])},
     )  # fmt: skip
     write_case(tmp_path / "c.npz", case)
     organs = ("Brainstem", "SpinalCord", "Parotid_L")

@@ -16,6 +16,7 @@ from soars.dicom.rtstruct import write_rtstruct
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
+from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.cohorts.listing import read_listing
 from soars_training.cohorts.prepare import listed_cases, write_volume_cache
 
@@ -144,6 +145,8 @@ def test_targets_and_helpers_are_left_out_with_one_line(
         (case(name="b", anotated=["Brainstem"]), "has anotated, which is not known"),
         (case(name="b", annotated=["Brainstemm"]), "entry 2: annotated: unknown organ"),
         (case(name="b", annotated="Brainstem"), "annotated is not a list"),
+        (case(name="b", sparse={"Brainstem": 1}), "sparse is not a list"),
+        (case(name="b", sparse=["Brainstemm"]), "entry 2: sparse: unknown organ"),
         ("ct", "entry 2: is no case"),
     ],
 )
@@ -183,3 +186,30 @@ def test_good_cases_are_cached_and_usable_though_another_is_bad(ct: Path, tmp_pa
     index = write_volume_cache(cases, tmp_path / "cache", (6.0, 6.0, 6.0), "list")
     assert [entry.name for entry in index.cases] == ["a", "王"]
     assert all((tmp_path / "cache" / entry.file).is_file() for entry in index.cases)
+
+
+def test_contours_on_some_slices_are_known_there_alone(tmp_path: Path) -> None:
+    """Slices 6 and 9 of 20 (3 mm) of an organ on a grid of 3 mm: these two are known, and only they have its voxels."""
+    hu = np.full(GRID.shape, -1000, np.int16)
+    hu[:, 4:32, 4:36] = 40
+    sitk.WriteImage(GRID.place(sitk.GetImageFromArray(hu)), str(tmp_path / "ct.nrrd"))
+    folder = tmp_path / "organs"
+    folder.mkdir()
+    for name, slices in (("Brainstem", [6, 9]), ("SpinalCord", range(4, 15))):
+        mask = np.zeros(GRID.shape, np.uint8)
+        mask[list(slices), 10:16, 10:16] = 1
+        sitk.WriteImage(GRID.place(sitk.GetImageFromArray(mask)), str(folder / f"{name}.nrrd"))
+    entry = case(ct="ct.nrrd", structures="organs", sparse=["Brainstem"])
+    index = write_volume_cache(
+        listed_cases(listing(tmp_path, entry)), tmp_path / "cache", (3.0, 3.0, 3.0), "list"
+    )
+    assert (index.cases[0].annotated, index.cases[0].sparse) == (("SpinalCord",), ("Brainstem",))
+    assert CacheIndex.load(tmp_path / "cache").cases == index.cases
+    cached = read_case(tmp_path / "cache" / "a.npz")
+    # The grid's slices lie between those of the CT or on them: each takes the nearest.
+    z_mm = cached.origin_mm[2] + 3.0 * np.arange(cached.ct_hu.shape[0])
+    nearest = np.rint(z_mm / 3.0).astype(int)
+    assert cached.labelled("Brainstem").tolist() == np.isin(nearest, (6, 9)).tolist()
+    assert cached.labelled("Brainstem").sum() == 2 and cached.labelled("SpinalCord").all()
+    assert (cached.full_mask("Brainstem").any((1, 2)) == cached.labelled("Brainstem")).all()
+    assert not cached.labelled("Parotid_L").any()

@@ -234,6 +234,20 @@ def test_an_organ_that_is_missed_scores_nothing_and_an_unknown_one_is_left_out()
     assert [[(r.organ, r.dsc) for r in row] for row in rows] == [[(ORGAN, 0.0)], [(ORGAN, 2 * 4 / 12)]]
 
 
+def test_a_sparse_organ_is_scored_on_its_slices() -> None:
+    """2 sum |A B L| / sum (|A L| + |B L|): slices that nobody contoured count neither for nor against."""
+    mask = ((1, 0, 0), np.ones((2, 2, 2), bool))
+    case = CachedCase(
+        "c", np.zeros((5, 4, 4), np.int16), (0, 0, 0), (1, 1, 1), {ORGAN: mask}, frozenset(),
+        {ORGAN: np.array([False, True, True, False, False])},
+    )  # fmt: skip
+    found = np.zeros((5, 4, 4), bool)
+    found[1:, :2, :2] = True
+    assert [r.dsc for r in score_case(case, {ORGAN: found}, (ORGAN,))] == [1.0]
+    found[2, :, :] = True
+    assert [r.dsc for r in score_case(case, {ORGAN: found}, (ORGAN,))] == [2 * 8 / (8 + 4 + 16)]
+
+
 def test_stairs_step_down_where_they_say() -> None:
     stairs = ((0.2, 1 / 2), (0.5, 1 / 8), (0.9, 1 / 64), (0.95, 1 / 256))
     options = ThresholdOptions(

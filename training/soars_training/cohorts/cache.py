@@ -36,8 +36,8 @@ class CachedCase:
         masks: organ -> (start (z, y, x), bool crop [z, y, x]); an organ annotated but outside the field has no entry.
         annotated: organs that somebody contoured or confirmed absent. An organ that is not listed is unknown, and
             must not be taught as background.
-        slices: organ -> bool [z], the slices in which it was contoured or confirmed absent, for an organ that was drawn
-            on some slices only; an annotated organ that has no entry was drawn on all.
+        slices: organ -> bool [z], the slices in which an organ was contoured that was drawn on some slices only. Such
+            an organ is not among the annotated ones; in the other slices it is unknown.
     """
 
     name: str
@@ -50,9 +50,9 @@ class CachedCase:
 
     def labelled(self, organ: str) -> np.ndarray:
         """bool [z]: the slices in which it is known what belongs to the organ."""
-        if organ not in self.annotated:
-            return np.zeros(self.ct_hu.shape[0], bool)
-        return self.slices.get(organ, np.ones(self.ct_hu.shape[0], bool))
+        if organ in self.slices:
+            return self.slices[organ]
+        return np.full(self.ct_hu.shape[0], organ in self.annotated)
 
     def full_mask(self, organ: str) -> np.ndarray:
         """bool [z, y, x] of the CT's shape; all False for an organ without voxels."""
@@ -74,13 +74,15 @@ class CachedCase:
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What the index says of a case without opening it; `group` names the VOI for crops of small organs."""
+    """What the index says of a case without opening it; `group` names the VOI for crops of small organs, `sparse` the
+    organs that were drawn on some slices only."""
 
     name: str
     file: str
     split: str
     annotated: tuple[str, ...]
     group: str | None = None
+    sparse: tuple[str, ...] = ()
 
     @property
     def patient(self) -> str:
@@ -104,7 +106,9 @@ class CacheIndex:
             "format": INDEX_FORMAT,
             "source": self.source,
             "spacing_mm": list(self.spacing_mm),
-            "cases": [vars(c) | {"annotated": list(c.annotated)} for c in self.cases],
+            "cases": [
+                vars(c) | {"annotated": list(c.annotated), "sparse": list(c.sparse)} for c in self.cases
+            ],
         }
         write_json(folder / INDEX_FILE, data)
 
@@ -124,7 +128,8 @@ class CacheIndex:
                 raise InputError(
                     f"{folder / INDEX_FILE}: format {data['format']!r}, this version reads {INDEX_FORMAT}"
                 )
-            cases = [IndexEntry(**(c | {"annotated": tuple(c["annotated"])})) for c in data["cases"]]
+            names = ("annotated", "sparse")
+            cases = [IndexEntry(**(c | {k: tuple(c.get(k, ())) for k in names})) for c in data["cases"]]
             return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
 
 
@@ -135,6 +140,13 @@ def as_written(path: Path, remedy: str) -> Iterator[None]:
         yield
     except (AttributeError, BundleError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not as this version writes it ({error}); {remedy}") from error
+
+
+def entry_of(case: CachedCase, file: str, split: str, group: str | None = None) -> IndexEntry:
+    """The index's entry of a case."""
+    return IndexEntry(
+        case.name, file, split, tuple(sorted(case.annotated)), group, tuple(sorted(case.slices))
+    )
 
 
 def group_members(group: str) -> tuple[str, ...]:

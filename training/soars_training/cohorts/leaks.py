@@ -58,7 +58,8 @@ def without_leaking_slices(case: CachedCase) -> CachedCase:
             masks[organ] = ((max(z, first) - first, y, x), part)
     x0, y0, z0 = case.origin_mm
     origin = (x0, y0, z0 + first * case.spacing_mm[2])
-    return replace(case, ct_hu=case.ct_hu[first:last], origin_mm=origin, masks=masks)
+    slices = {organ: labelled[first:last] for organ, labelled in case.slices.items()}
+    return replace(case, ct_hu=case.ct_hu[first:last], origin_mm=origin, masks=masks, slices=slices)
 
 
 def _drawn(case: CachedCase) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The user's own list of cases (JSON), checked whole before any long work, and the organs that its cases can teach.
 
 ``{"cases": [{"name": "a", "ct": "ct/a", "structures": "a.dcm", "annotated": ["Brainstem"], "split": "train"}]}``;
-paths are relative to the list, ``annotated`` and ``split`` may be left out.
+paths are relative to the list, ``annotated`` and ``split`` may be left out. ``sparse``, as an option, lists organs that
+were contoured on some slices only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from soars.structures import StructureSet
 from soars.texts import read_json
 
 _NEEDED = {"name", "ct", "structures"}
-_KNOWN = {*_NEEDED, "annotated", "split"}
+_KNOWN = {*_NEEDED, "annotated", "sparse", "split"}
 _MOST_NAME_BYTES = 120
 _FORBIDDEN = '/\\:*?"<>|'
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
@@ -26,7 +27,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 @dataclass(frozen=True)
 class ListedCase:
     """One entry. ``annotated`` are catalogue names, None when the entry leaves them to the structures; ``place`` says
-    which entry it is, for messages."""
+    which entry it is, for messages; ``sparse`` are organs that were contoured on some slices only."""
 
     name: str
     ct: Path
@@ -34,6 +35,7 @@ class ListedCase:
     annotated: frozenset[str] | None
     split: str
     place: str
+    sparse: frozenset[str] = frozenset()
 
 
 def read_listing(listing: Path) -> list[ListedCase]:
@@ -140,7 +142,13 @@ def _entry(entry: Any, listing: Path, place: str) -> ListedCase:
         if not path.exists():
             raise InputError(f"{place} ({name}): {key}: there is no file or folder {path}")
     return ListedCase(
-        name, paths["ct"], paths["structures"], _annotated(entry, place), entry.get("split", "train"), place
+        name,
+        paths["ct"],
+        paths["structures"],
+        _organs(entry, "annotated", place),
+        entry.get("split", "train"),
+        place,
+        _organs(entry, "sparse", place) or frozenset(),
     )
 
 
@@ -157,17 +165,17 @@ def _check_name(name: str, place: str) -> None:
         raise InputError(f"{place}: the name is longer than {_MOST_NAME_BYTES} bytes; choose a shorter one")
 
 
-def _annotated(entry: dict[str, Any], place: str) -> frozenset[str] | None:
-    listed = entry.get("annotated")
+def _organs(entry: dict[str, Any], key: str, place: str) -> frozenset[str] | None:
+    listed = entry.get(key)
     if listed is None:
         return None
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise InputError(f"{place}: annotated is not a list of organs")
-    return frozenset(_resolved(listed, place))
+        raise InputError(f"{place}: {key} is not a list of organs")
+    return frozenset(_resolved(listed, key, place))
 
 
-def _resolved(names: Iterable[str], place: str) -> list[str]:
+def _resolved(names: Iterable[str], key: str, place: str) -> list[str]:
     try:
         return [catalogue.resolve(name).name for name in names]
     except UnknownOrganError as error:
-        raise InputError(f"{place}: annotated: {error}") from error
+        raise InputError(f"{place}: {key}: {error}") from error

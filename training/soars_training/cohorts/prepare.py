@@ -27,7 +27,7 @@ from soars_training.cohorts.cache import (
     INDEX_FILE,
     CachedCase,
     CacheIndex,
-    IndexEntry,
+    entry_of,
     group_members,
     write_case,
 )
@@ -44,13 +44,15 @@ VOI_MARGIN_MM = 16.0
 
 @dataclass(frozen=True)
 class SourceCase:
-    """A case before preprocessing; `annotated` are catalogue names (see `CachedCase`)."""
+    """A case before preprocessing; `annotated` are catalogue names (see `CachedCase`), and so are `sparse`, organs that
+    were contoured on some slices only: on those where they have voxels."""
 
     name: str
     split: str
     ct: sitk.Image
     structures: StructureSet
     annotated: frozenset[str]
+    sparse: frozenset[str] = frozenset()
 
 
 def openkbp_cases(
@@ -109,7 +111,8 @@ def _read_listed(listing: Path, cases: Sequence[ListedCase]) -> Iterator[SourceC
         for note in notes:
             log.warning("%s: %s", case.name, note)
         read += 1
-        yield SourceCase(case.name, case.split, ct.image, structures, annotated)
+        sparse = case.sparse & set(structures.names)
+        yield SourceCase(case.name, case.split, ct.image, structures, annotated, sparse)
     if not read:
         raise InputError(f"{listing}: none of its cases can be used; the warnings say why")
     if read < len(cases):
@@ -146,22 +149,28 @@ def split_mandible(organ: str, mask: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCase:
-    """Put the CT and every mask of a case on a grid (masks: linear interpolation, threshold one half)."""
+    """Put the CT and every mask of a case on a grid (masks: linear interpolation, threshold one half; those that were
+    contoured on some slices only: the nearest voxel, since nothing is known between the slices)."""
     hu = resample(case.ct, grid, outside=AIR_HU)
     if not body.already_masked:
         hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
-    masks = {}
+    masks, slices = {}, {}
+    geometry = case.structures.geometry
     for organ in case.structures.names:
-        placed = mask_on_grid(case.structures.geometry, case.structures.crop(organ), grid)
+        mask = case.structures.crop(organ)
+        placed = mask_on_grid(geometry, mask, grid, nearest=organ in case.sparse)
         if placed is not None:
             masks[organ] = placed
+        if organ in case.sparse:
+            slices[organ] = contoured_slices(geometry, mask, grid)
     return CachedCase(
         name=name,
         ct_hu=np.clip(np.rint(hu), -1024, 3071).astype(np.int16),
         origin_mm=grid.origin_mm,
         spacing_mm=grid.spacing_mm,
         masks=masks,
-        annotated=case.annotated,
+        annotated=case.annotated - case.sparse,
+        slices=slices,
     )
 
 
@@ -172,8 +181,24 @@ def whole_region(ct: sitk.Image) -> Body:
     return Body(sitk.Image(1, 1, 1, sitk.sitkUInt8), lo, hi, already_masked=True, head_mm=head)
 
 
+def contoured_slices(geometry: Geometry, mask: Mask, grid: Grid) -> np.ndarray:
+    """bool [z]: the grid's slices whose nearest slice of the CT has voxels of the mask.
+
+    Raises `InputError` for a CT that is not axial: a slice of the grid is none of its slices then.
+    """
+    direction = np.asarray(geometry.direction, float).reshape(3, 3)
+    if not np.allclose(np.abs(direction[:, 2]), (0, 0, 1), atol=1e-3):
+        raise InputError("contours on some slices only need a CT of axial slices")
+    middle = (np.asarray(grid.shape[1:]) - 1) / 2
+    points = grid.index_to_points(np.array([(z, *middle) for z in range(grid.shape[0])]))
+    nearest = np.rint(geometry.to_index(points)[:, 0]).astype(int) - mask.start[0]
+    drawn = np.asarray(mask.array.any(axis=(1, 2)))
+    inside = (nearest >= 0) & (nearest < len(drawn))
+    return inside & drawn[np.clip(nearest, 0, len(drawn) - 1)]
+
+
 def mask_on_grid(
-    geometry: Geometry, mask: Mask, grid: Grid
+    geometry: Geometry, mask: Mask, grid: Grid, *, nearest: bool = False
 ) -> tuple[tuple[int, int, int], np.ndarray] | None:
     """A cropped mask on another grid as (start (z, y, x), crop); None when no voxel of the grid is inside it."""
     if mask.array.size == 0 or not mask.array.any():
@@ -201,11 +226,12 @@ def mask_on_grid(
     if np.any(hi <= lo):
         return None
     part = Grid.of(grid.index_to_points(lo), grid.spacing_mm, (hi - lo)[::-1])
+    closest = resample(image, part, outside=0.0, nearest=True) > 0
     values = resample(image, part, outside=0.0, smooth=False)
     # Exactly between two voxels the nearer one decides: were a tie always inside, grids that fit each other (2 mm and
     # 3 mm, 3 mm and 4 mm) would make organs up to a tenth larger.
     ties = np.abs(values - 0.5) < 1e-4
-    inside = np.where(ties, resample(image, part, outside=0.0, nearest=True) > 0, values > 0.5)
+    inside = closest if nearest else np.where(ties, closest, values > 0.5)
     if not inside.any():
         return None
     found = tight_mask(inside, [int(v) for v in lo])
@@ -291,8 +317,6 @@ def _write_cache(
             for group, cached in cut(case, body, spacing_mm):
                 names.append(f"{cached.name}.npz")
                 write_case(staging / names[-1], cached)
-                index.cases.append(
-                    IndexEntry(cached.name, names[-1], case.split, tuple(sorted(cached.annotated)), group)
-                )
+                index.cases.append(entry_of(cached, names[-1], case.split, group))
         index.save(staging)
     return index

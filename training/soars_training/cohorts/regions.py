@@ -35,7 +35,9 @@ class UsualRegions:
         corners: dict[tuple[str, str], list[np.ndarray]] = {}
         for case in cases:
             spacing = np.asarray(case.spacing_mm[::-1])
-            boxes = {organ: _extent(case, organ) * spacing for organ in case.masks}
+            boxes = {
+                organ: _extent(case, organ) * spacing for organ in case.masks if organ not in case.slices
+            }
             for reference, around in boxes.items():
                 for organ, box in boxes.items():
                     corners.setdefault((reference, organ), []).append(box - around.mean(0))
@@ -50,7 +52,7 @@ class UsualRegions:
         """Voxel indices of the region of an organ in a case; None when nothing is known: it may be anywhere."""
         spacing = np.asarray(case.spacing_mm[::-1])
         low, high = np.full(3, -np.inf), np.full(3, np.inf)
-        for reference in case.masks:
+        for reference in case.masks.keys() - case.slices.keys():
             if (reference, organ) in self.offsets_mm:
                 centre = _extent(case, reference).mean(0)
                 below, above = self.offsets_mm[reference, organ]

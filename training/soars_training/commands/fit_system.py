@@ -85,7 +85,7 @@ def _annotated(cache: Path) -> tuple[str, ...]:
     """The organs that any case of the cache annotates, in the catalogue's order."""
     from soars_training.cohorts.cache import CacheIndex
 
-    there = {organ for case in CacheIndex.load(cache).cases for organ in case.annotated}
+    there = {organ for case in CacheIndex.load(cache).cases for organ in (*case.annotated, *case.sparse)}
     return tuple(name for name in CATALOGUE if name in there)
 
 

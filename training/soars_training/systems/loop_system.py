@@ -115,14 +115,18 @@ class LoopSystem(ABC, Generic[Options]):
 
 
 def score_case(case: CachedCase, found: Mapping[str, np.ndarray], organs: Sequence[str]) -> list[CaseScore]:
-    """The DSC of every organ that the case has, 0 for one that was not found."""
+    """The DSC of every organ that the case has, 0 for one that was not found.
+
+    Of an organ that was drawn on some slices only, these slices alone count (the estimate of Nikolov et al. 2021 for
+    sparse reference contours).
+    """
     scores = []
     for organ in organs:
-        if organ in case.annotated and organ in case.masks:
-            truth = case.full_mask(organ)
-            mine = found.get(organ)
-            both = 0 if mine is None else int((mine & truth).sum())
-            total = int(truth.sum()) + (0 if mine is None else int(mine.sum()))
+        labelled = case.labelled(organ)
+        truth = case.full_mask(organ)[labelled]
+        if truth.any():
+            mine = found[organ][labelled] if organ in found else np.zeros_like(truth)
+            both, total = int((mine & truth).sum()), int(mine.sum()) + int(truth.sum())
             scores.append(CaseScore(case.name, organ, 2 * both / total))
     return scores
 
@@ -147,8 +151,8 @@ def whole_masks(found: Found, shape: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def _cases(cache: Path, entries: Sequence[IndexEntry], organs: Sequence[str]) -> list[CachedCase]:
-    """The whole scans that annotate any of the organs; raises `InputError` when none does."""
-    usable = [e for e in entries if e.group is None and set(organs) & set(e.annotated)]
+    """The whole scans that annotate any of the organs, at least on some slices; raises `InputError` when none does."""
+    usable = [e for e in entries if e.group is None and set(organs) & {*e.annotated, *e.sparse}]
     if not usable:
         raise InputError(f"{cache}: none of {len(entries)} cases annotates any of {', '.join(organs)}")
     return [read_case(cache / e.file) for e in usable]

@@ -79,7 +79,9 @@ class CropDataset(Dataset[CropSample]):
             self.strength = Augmentation(**(vars(strength) | {"mirror": 0.0}))
         self.anchors = make_anchors([n // STRIDE for n in crop], architecture.bases, architecture.shapes)
         self.regions = UsualRegions.learn(self.cases)
-        self.with_organ = {o: [c for c in self.cases if o in c.masks] for o in self.organs}
+        self.with_organ = {
+            o: [c for c in self.cases if o in c.masks and o in c.annotated] for o in self.organs
+        }
         self.drawable = [o for o in self.organs if self.with_organ[o]]
 
     def __getitem__(self, n: int) -> CropSample:
@@ -141,8 +143,9 @@ class CropDataset(Dataset[CropSample]):
 
 
 def _crop_of(case: CachedCase, organ: str, window: Window) -> Tensor | None:
-    """An organ's mask in a window, bool [z, y, x]; None when it is not in the case."""
-    if organ not in case.masks:
+    """An organ's mask in a window, bool [z, y, x]; None when it is not in the case, or was drawn on some slices only,
+    which makes no box."""
+    if organ not in case.masks or organ not in case.annotated:
         return None
     start, mask = case.masks[organ]
     moved = Window(window.shape, window.centre_zyx - np.asarray(start), window.matrix, window.mirrored)
