@@ -1,4 +1,4 @@
-"""`soars-train ablate`."""
+"""`soars-train ablate`, and what goes into the same folder: `baseline`, `compare`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction) -> None:
+    _add_ablate(commands)
+    _add_baseline(commands)
+    parser = commands.add_parser(
+        "compare", help="write an ablation's tables of what it has scored so far, nnU-Net beside it"
+    )
+    parser.add_argument("output", type=Path, help="folder of soars-train ablate")
+    parser.set_defaults(run=write_tables)
+
+
+def _add_ablate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "ablate",
         help="the papers' ablation on a cohort: one network for all, + strata, + anchors, + search, controls",
@@ -49,12 +59,54 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_baseline(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "baseline",
+        help="nnU-Net, by its own commands, on an ablation's patients and budget; its row joins the tables",
+        description="Plan, preprocess, train and predict with nnU-Net's own commands (nnUNetv2_...), on the patients "
+        "that an ablation learns from, for as many steps as a setting has; score it on the same held-out patients and "
+        "write the tables with its row. The same command goes on after an interruption.",
+    )
+    parser.add_argument("output", type=Path, help="folder of soars-train ablate")
+    parser.add_argument("--seeds", type=int, default=3, help="(default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="the first one (default 1)")
+    parser.add_argument(
+        "--memory-gb", type=float, help="GPU memory that nnU-Net's planner may count on (default: its own)"
+    )
+    parser.add_argument("--bundle", metavar="NAME", help="also install the first seed's model as a bundle")
+    parser.add_argument("--licence", default="not stated", help="of that bundle's weights")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.set_defaults(run=run_baseline)
+
+
 def run(args: argparse.Namespace) -> None:
     from soars_training.experiments.ablation import ablate
-    from soars_training.experiments.tables import write_page
 
     require_statistics()
     ablate(args.cache, args.output, recipe_of(args), options_of(args))
+    write_tables(args)
+
+
+def run_baseline(args: argparse.Namespace) -> None:
+    from soars_training.experiments.nnunet.baseline import Baseline
+    from soars_training.fitting.loop import training_device
+
+    if args.seeds < 1:
+        raise InputError("--seeds must be at least 1")
+    require_statistics()
+    device = training_device(args.device).type
+    baseline = Baseline(args.output, device, args.memory_gb)
+    baseline.run(range(args.seed, args.seed + args.seeds))
+    if args.bundle:
+        bundle = baseline.bundle(args.bundle, args.seed, args.licence)
+        print(f"installed {bundle.name} ({len(bundle.organs)} organs) into {bundle.folder}")
+    write_tables(args)
+
+
+def write_tables(args: argparse.Namespace) -> None:
+    from soars_training.experiments.tables import write_page
+
+    require_statistics()
     page = write_page(args.output)
     print(page.read_text(encoding="utf-8"))
     draw_figure(args.output)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from soars.errors import InputError
 from soars.files import write_text
 from soars_training.experiments.ablation import CENTRES, RECIPE_FILE, SCORES
 from soars_training.experiments.published import (
@@ -68,6 +69,8 @@ class Results:
 
 def read_results(folder: Path) -> Results:
     """The scores of an ablation's folder."""
+    if not (folder / RECIPE_FILE).exists() or not list((folder / SCORES).glob("*.csv")):
+        raise InputError(f"{folder}: no ablation has scored anything here yet; run soars-train ablate")
     recipe = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     rows = [r for path in sorted((folder / SCORES).glob("*.csv")) for r in read_rows(path, OrganRow)]
     centres = [r for path in sorted((folder / CENTRES).glob("*.csv")) for r in read_rows(path, CentreRow)]

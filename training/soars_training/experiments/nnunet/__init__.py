@@ -1,0 +1,1 @@
+"""nnU-Net on an ablation's patients: its own commands plan, train and predict."""

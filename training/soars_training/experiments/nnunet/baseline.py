@@ -1,0 +1,174 @@
+"""nnU-Net trained on the patients of an ablation, with its budget, and scored on the same held-out ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from soars.bundle.manifest import Bundle
+from soars.cascade.preprocess import Grid
+from soars.errors import InputError
+from soars.files import write_json
+from soars.systems.nnunet.importing import ImportOptions, import_model
+from soars.systems.nnunet.labels import by_name
+from soars.systems.nnunet.model_folder import read_model_folder
+from soars.texts import read_json
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
+from soars_training.cohorts.regions import UsualRegions
+from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
+from soars_training.experiments.nnunet.commands import NnUNet, command_path
+from soars_training.experiments.scores import OrganRow, organ_row, read_vois, voi_organs, write_rows
+from soars_training.experiments.settings import strata_of
+
+SETTING = "nnunet"
+ENDING = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An ablation's folder, and nnU-Net's beside it."""
+
+    folder: Path
+    device: str
+    memory_gb: float | None = None
+
+    @property
+    def tool(self) -> NnUNet:
+        return NnUNet(self.folder / "nnunet", 1, "Cohort", self.device, self.memory_gb)
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        return tuple(self._recipe["organs"])
+
+    @property
+    def _recipe(self) -> dict:
+        path = self.folder / RECIPE_FILE
+        if not path.exists():
+            raise InputError(f"{self.folder}: no ablation was begun here; run soars-train ablate first")
+        return read_json(path)
+
+    def run(self, seeds: Sequence[int]) -> None:
+        """Train and score with every seed; the same call goes on after an interruption.
+
+        Writes `scores/nnunet.SEED.csv` into the ablation's folder. Raises `InputError` where no ablation was begun or
+        nnU-Net is not installed, `EngineError` when one of its commands fails.
+        """
+        recipe, tool = self._recipe, self.tool
+        for command in ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict"):
+            command_path(command)
+        index = CacheIndex.load(self.folder / "cache")
+        write_raw(tool.raw, index.of_split(LEARN), index.of_split(TEST), self.organs, recipe["source"])
+        tool.plan()
+        for seed in seeds:
+            path = self.folder / SCORES / f"{SETTING}.{seed}.csv"
+            if path.exists():
+                continue
+            tool.train(recipe["steps"], seed)
+            tool.predict(tool.raw / "imagesTs", seed)
+            rows = [replace(r, setting=SETTING, seed=seed) for r in self._score(index.of_split(TEST), seed)]
+            write_rows(rows, OrganRow, path)
+
+    def bundle(self, name: str, seed: int, licence: str) -> Bundle:
+        """The trained model as an installed bundle of that name, with nnU-Net's label names as organs."""
+        model = read_model_folder(self.tool.model(seed), ["all"])
+        return import_model(model, by_name(model.labels), ImportOptions(name, licence=licence))
+
+    def _score(self, entries: Iterable[IndexEntry], seed: int) -> list[OrganRow]:
+        rows: list[OrganRow] = []
+        whole = [
+            o for names in list(strata_of(self.organs).items()) for o in names[1] if names[0] != "small_hard"
+        ]
+        vois = self.folder / "voi_cache"
+        index = CacheIndex.load(vois) if vois.is_dir() else None
+        for entry in entries:
+            case = read_case(Path(entry.file))
+            found = sitk.ReadImage(str(self.tool.predictions(seed) / f"{entry.name}{ENDING}"))
+            labels = sitk.GetArrayFromImage(found)
+            if labels.shape != case.ct_hu.shape:
+                raise InputError(f"{entry.name}: nnU-Net's prediction is not on the CT's grid")
+            for organ in whole:
+                if organ in case.annotated and organ in case.masks:
+                    rows.append(organ_row(case, organ, labels == 1 + self.organs.index(organ)))
+            for voi_entry, voi in read_vois(vois, entry.patient, index) if index is not None else ():
+                if set(case.masks) & set(voi.masks):
+                    rows += self._voi_rows(found, voi_entry, voi)
+        return rows
+
+    def _voi_rows(self, labels: sitk.Image, entry: IndexEntry, voi: CachedCase) -> list[OrganRow]:
+        """The small organs on the fine grid of their VOI, where each covers more than half of a voxel."""
+        rows = []
+        for organ in voi_organs(entry, voi):
+            if organ in self.organs:
+                mask = sitk.Cast(labels == 1 + self.organs.index(organ), sitk.sitkFloat32)
+                grid = Grid.of(voi.origin_mm, voi.spacing_mm, voi.ct_hu.shape[::-1])
+                fine = sitk.Resample(
+                    mask, grid.size, sitk.Transform(), sitk.sitkLinear, grid.origin_mm, grid.spacing_mm
+                )
+                rows.append(organ_row(voi, organ, sitk.GetArrayFromImage(fine) > 0.5, entry.patient))
+        return rows
+
+
+def write_raw(
+    folder: Path,
+    learn: Sequence[IndexEntry],
+    test: Sequence[IndexEntry],
+    organs: Sequence[str],
+    source: str,
+) -> None:
+    """The cases in nnU-Net's layout; what is there already is kept.
+
+    Where a training case does not annotate an organ, the organ's usual region (all of the scan, where none is known)
+    becomes nnU-Net's ignored label, so that it is not taught as background either.
+    """
+    if (folder / "dataset.json").exists():
+        return
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    read = {entry.name: read_case(Path(entry.file)) for entry in learn}
+    regions = UsualRegions.learn(read.values())
+    ignored = False
+    for entry in learn:
+        case = read[entry.name]
+        labels = training_labels(case, organs, regions)
+        ignored = ignored or bool((labels == len(organs) + 1).any())
+        _write(case, case.ct_hu, folder / "imagesTr" / f"{entry.name}_0000{ENDING}")
+        _write(case, labels, folder / "labelsTr" / f"{entry.name}{ENDING}")
+    for entry in test:
+        case = read_case(Path(entry.file))
+        _write(case, case.ct_hu, folder / "imagesTs" / f"{entry.name}_0000{ENDING}")
+    names = {"background": 0, **{organ: 1 + k for k, organ in enumerate(organs)}}
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": names | ({"ignore": len(organs) + 1} if ignored else {}),
+        "numTraining": len(learn),
+        "file_ending": ENDING,
+        "description": source,
+    }
+    write_json(folder / "dataset.json", json.loads(json.dumps(description)))
+
+
+def training_labels(case: CachedCase, organs: Sequence[str], regions: UsualRegions) -> np.ndarray:
+    """uint8 [z, y, x]: 1 + the organ's position, and one more than the last where an organ that nobody drew may be."""
+    labels = case.label_map(organs)
+    unknown = np.zeros(labels.shape, bool)
+    for organ in organs:
+        if organ not in case.annotated:
+            box = regions.box(case, organ)
+            if box is None:
+                unknown[:] = True
+            else:
+                low = np.clip(np.floor(box[0]).astype(int), 0, labels.shape)
+                high = np.clip(np.ceil(box[1]).astype(int), 0, labels.shape)
+                unknown[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    labels[unknown & (labels == 0)] = len(organs) + 1
+    return labels
+
+
+def _write(case: CachedCase, values: np.ndarray, path: Path) -> None:
+    grid = Grid.of(case.origin_mm, case.spacing_mm, case.ct_hu.shape[::-1])
+    sitk.WriteImage(grid.image(values), str(path), useCompression=True)

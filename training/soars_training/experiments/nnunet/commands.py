@@ -1,0 +1,135 @@
+"""nnU-Net's commands as child processes: plan and preprocess, train, predict. Finished steps are not repeated."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from soars.errors import EngineError, InputError
+
+log = logging.getLogger(__name__)
+
+CONFIGURATION, PLANS, TRAINER = "3d_fullres", "nnUNetPlans", "BudgetTrainer"
+TRAINERS = Path(__file__).parent / "trainers"
+LOG_LINES = 15
+"""So many last lines of a command that failed are shown."""
+
+
+@dataclass(frozen=True)
+class NnUNet:
+    """nnU-Net's three folders within one.
+
+    Attributes:
+        home: holds nnUNet_raw, nnUNet_preprocessed and, a folder a seed, nnUNet_results.
+        number, name: of the data set: "Dataset001_Name" in its folders.
+        device: cpu or cuda. memory_gb: what its planner may count on, nnU-Net's own default when None.
+    """
+
+    home: Path
+    number: int
+    name: str
+    device: str
+    memory_gb: float | None = None
+
+    @property
+    def dataset(self) -> str:
+        return f"Dataset{self.number:03d}_{self.name}"
+
+    @property
+    def raw(self) -> Path:
+        return self.home / "nnUNet_raw" / self.dataset
+
+    def model(self, seed: int) -> Path:
+        """The folder that training leaves."""
+        return self._results(seed) / self.dataset / f"{TRAINER}__{PLANS}__{CONFIGURATION}"
+
+    def predictions(self, seed: int) -> Path:
+        return self.home / f"predictions_{seed}"
+
+    def plan(self) -> None:
+        """Fingerprint, plans and preprocessing."""
+        done = self.home / "preprocessed.done"
+        if not done.exists():
+            memory = ["-gpu_memory_target", f"{self.memory_gb:g}"] if self.memory_gb else []
+            self._run(
+                "nnUNetv2_plan_and_preprocess", ["-d", str(self.number), "-c", CONFIGURATION, "-np", "1", "-npfp", "1"]
+                + memory,
+            )  # fmt: skip
+            done.touch()
+
+    def train(self, steps: int, seed: int) -> None:
+        """All cases in one fold; one that was interrupted goes on from its last epoch."""
+        fold = self.model(seed) / "fold_all"
+        if not (fold / "checkpoint_final.pth").exists():
+            words = [str(self.number), CONFIGURATION, "all", "-tr", TRAINER, "-device", self.device]
+            resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
+            self._run("nnUNetv2_train", words + resume, seed, steps)
+
+    def predict(self, images: Path, seed: int) -> None:
+        """A label map for every image of a folder."""
+        done = self.home / f"predictions_{seed}.done"
+        if not done.exists():
+            self._run(
+                "nnUNetv2_predict",
+                ["-i", str(images), "-o", str(self.predictions(seed)), "-d", str(self.number), "-c", CONFIGURATION]
+                + ["-f", "all", "-tr", TRAINER, "-device", self.device, "-npp", "1", "-nps", "1"],
+                seed,
+            )  # fmt: skip
+            done.touch()
+
+    def _results(self, seed: int) -> Path:
+        return self.home / f"nnUNet_results_{seed}"
+
+    def _run(self, command: str, words: list[str], seed: int = 0, steps: int = 1) -> None:
+        """Raises `EngineError` with the last lines of what the command said when it fails."""
+        program = command_path(command)
+        self.home.mkdir(parents=True, exist_ok=True)
+        output = self.home / f"{command}.log"
+        log.info("%s %s (its words: %s)", command, " ".join(words), output)
+        # Windows that its own worker processes augment would differ from run to run.
+        environment = {
+            "nnUNet_raw": str(self.home / "nnUNet_raw"),
+            "nnUNet_preprocessed": str(self.home / "nnUNet_preprocessed"),
+            "nnUNet_results": str(self._results(seed)),
+            "nnUNet_extTrainer": str(TRAINERS),
+            "nnUNet_n_proc_DA": "0" if command == "nnUNetv2_train" else "1",
+            "nnUNet_def_n_proc": "1",
+            "SOARS_NNUNET_STEPS": str(steps),
+            "SOARS_NNUNET_SEED": str(seed),
+        }
+        with output.open("w", encoding="utf-8") as stream:
+            child = subprocess.Popen(
+                [str(program), *words],
+                env=os.environ | environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                code = child.wait()
+            except BaseException:
+                child.terminate()
+                child.wait()
+                raise
+        if code:
+            lines = [
+                line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines()
+            ]
+            said = " / ".join([line for line in lines if line][-LOG_LINES:])
+            raise EngineError(
+                f"{command} failed (exit code {code}); all it said is in {output}, at last: {said}"
+            )
+
+
+def command_path(command: str) -> Path:
+    """The installed command. Raises `InputError` when nnU-Net is not installed."""
+    folder = Path(sys.executable).parent
+    for name in (command, f"{command}.exe"):
+        if (folder / name).exists():
+            return folder / name
+    raise InputError(
+        f"nnU-Net is not installed here ({command} is missing): pip install 'soars-segmentation[nnunet]'"
+    )

@@ -1,0 +1,1 @@
+"""What nnU-Net's commands find through ``nnUNet_extTrainer``; imported by nobody else."""
