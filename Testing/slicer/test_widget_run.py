@@ -175,6 +175,10 @@ def test_organs_that_the_model_does_not_cover_are_rows_without_a_segment(visit: 
     assert len(visit.window.review.panel.table.rows) == 42
     row = visit.row("Cochlea_L")
     assert (row.segment_id, row.state) == (None, "absent")
+    from SOARSSegmentationLib.panels.review_table import STATE
+
+    assert visit.tip("Cochlea_L", STATE) == "not in the model: to be drawn from scratch"
+    assert visit.tip("Eye_L", STATE) == "not reviewed"
 
 
 def test_only_the_organs_of_the_protocol_are_asked_for_and_shown(visit: Any) -> None:

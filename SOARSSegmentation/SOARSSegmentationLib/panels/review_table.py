@@ -16,6 +16,7 @@ from SOARSSegmentationLib.panels.review_words import (
     finding_sign,
     finding_words,
     state_title,
+    state_words,
     stratum_title,
 )
 from SOARSSegmentationLib.review.rows import Row, change_text, clock_text, volume_text
@@ -244,8 +245,8 @@ class ReviewTable:
         if row.segment_id is not None:
             item.setCheckState(ORGAN, qt.Qt.Checked if row.visible else qt.Qt.Unchecked)
         item.setText(STATE, STATE_SIGNS[row.state])
-        item.setToolTip(STATE, state_title(row.state))
-        item.setData(STATE, qt.Qt.AccessibleTextRole, state_title(row.state))
+        item.setToolTip(STATE, state_words(row))
+        item.setData(STATE, qt.Qt.AccessibleTextRole, state_words(row))
         item.setText(VOLUME, volume_text(row.volume_cc) if row.volume_cc else "")
         item.setText(CHANGE, change_text(row))
         item.setText(TIME, clock_text(row.active_s) if row.active_s >= 1 else "")

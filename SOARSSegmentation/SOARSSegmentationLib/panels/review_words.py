@@ -40,6 +40,11 @@ def state_title(state: str) -> str:
     }[state]
 
 
+def state_words(row: Row) -> str:
+    """An organ's state; of one that the model does not draw, what is left to do."""
+    return state_title(row.state) if row.covered else _("not in the model: to be drawn from scratch")
+
+
 def severity_title(severity: str) -> str:
     return {SERIOUS: _("probably wrong"), CHECK: _("to be checked"), NOTE: _("worth knowing")}[severity]
 
@@ -71,6 +76,8 @@ def described(row: Row, finding: Finding | None) -> str:
             f'<br><span style="color: {SEVERITY_COLOURS[shown.severity]}">{_SIGNS[shown.severity]} '
             f"{escaped(sentence(shown.sentence()))}</span> {escaped(shown.advice)}"
         )
+    elif not row.covered:
+        text += f"<br>{escaped(sentence(state_words(row)))}"
     elif row.warning:
         text += f"<br>{escaped(sentence(row.warning))}"
     return text

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Row:
     """One organ. ``colour`` is 0 to 255; ``added_cc`` and ``removed_cc`` are against the proposal, None where nothing
     was compared; ``warning`` is a sentence, "" where nothing is odd. ``findings`` are the most severe first,
-    ``need`` is the organ's place in the order in which to look at them, ``visible`` whether the views show it."""
+    ``need`` is the organ's place in the order in which to look at them, ``visible`` whether the views show it,
+    ``covered`` whether the segmentation has a segment for it: a model's has none for an organ that it does not draw."""
 
     organ: str
     label: str
@@ -42,6 +43,7 @@ class Row:
     expected: ExpectedDsc | None = None
     need: int = 0
     visible: bool = True
+    covered: bool = True
 
     @property
     def severity(self) -> str | None:
@@ -103,6 +105,7 @@ def rows_of(
                 findings=found[oar.name][0] if oar.name in found else (),
                 expected=found[oar.name][1] if oar.name in found else None,
                 need=order.index(oar.name),
+                covered=segmentation_node is None or segment_id is not None,
                 visible=segment_id is not None and is_visible(segmentation_node, segment_id),
             )
         )
