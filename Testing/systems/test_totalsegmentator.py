@@ -22,6 +22,7 @@ from soars import cli
 from soars.bundle.store import load_bundle
 from soars.ct.images import CtScan, read_ct
 from soars.errors import CancelledError, EngineError
+from soars.formats import read_seg_nrrd
 from soars.progress import Progress, ignore
 from soars.run.segment import SegmentOptions, segment
 from soars.systems.nnunet.predictor import Steps
@@ -255,6 +256,43 @@ def test_a_run_asks_the_package_for_the_tasks_that_are_needed(weights: None, ct:
     )  # fmt: skip
     ours = package.run_task(ct.image, task("head_glands_cavities"), [], device="cpu", fast=False, steps=QUIET)
     assert np.array_equal(ours, np.asarray(theirs.dataobj).transpose(2, 1, 0)) and len(np.unique(ours)) > 1
+
+
+@pytest.mark.slow  # three networks of three systems, from the CT to the report
+def test_monday_runs_from_the_ct_to_the_report_without_a_network(
+    weights: None, ct_image: sitk.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sitk.WriteImage(ct_image, str(tmp_path / "ct.nrrd"))
+    organs = "Parotid_L,Parotid_R,Glnd_Thyroid_L,Glnd_Thyroid_R,Musc_Constrict_S,Larynx"
+    words = [
+        "segment",
+        str(tmp_path / "ct.nrrd"),
+        "--bundle",
+        "monday",
+        "--organs",
+        organs,
+        "--device",
+        "cpu",
+    ]
+    assert cli.main([*words, "--output", str(tmp_path / "out"), "--progress", "json"]) == 0
+    stages = {json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines() if line[:1] == "{"}
+    assert {"totalsegmentator/head_glands_cavities", "totalsegmentator/total", "starter/mid_level"} <= stages
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    found = {organ["name"]: organ for organ in record["organs"] if organ["state"] == "present"}
+    assert {"Glnd_Thyroid_L", "Glnd_Thyroid_R"} <= set(found) and "Parotid_L" in found
+    assert found["Parotid_L"]["source"] == "totalsegmentator 2.18 (head_glands_cavities)"
+    assert found["Glnd_Thyroid_L"]["source"] == "totalsegmentator 2.18 (total)"
+    assert "cut at the patient's middle" in found["Glnd_Thyroid_L"]["definition"]
+    drawn = read_seg_nrrd(tmp_path / "out" / "segmentation.seg.nrrd")
+    left, right = (drawn.centre_of_mass(f"Glnd_Thyroid_{side}") for side in "LR")
+    assert left[0] > right[0], "x grows to the patient's left"
+    # The weights of this task are not there: a sentence, and the rest is drawn.
+    absent = {organ["name"]: organ["reason"] for organ in record["organs"] if organ["state"] == "absent"}
+    assert "soars bundle get totalsegmentator" in absent["Musc_Constrict_S"]
+    assert sum("soars bundle get" in warning for warning in record["warnings"]) == 1
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Drawn by totalsegmentator 2.18 (total)." in report and "cut at the patient" in report
+    assert [model["bundle"] for model in record["bundle"]["models"]] == ["totalsegmentator", "starter"]
 
 
 def test_a_cancel_stops_the_package(weights: None, ct: CtScan) -> None:
