@@ -54,11 +54,17 @@ class Archive:
         self.instances: Any = listed()
         self.parts = [instance(n) for n in (1, 2, 3)]
         self.body: Callable[[Any], None] | None = None
+        self.moved_to = ""
         self.asked: list[tuple[str, dict[str, str]]] = []
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append((request.path, dict(request.headers)))
         path, _, query = request.path.partition("?")
+        if self.moved_to:
+            request.send_response(302)
+            request.send_header("Location", self.moved_to + path)
+            request.end_headers()
+            return
         if path.endswith("/instances"):
             later = "offset=0" not in query
             self.send(request, "application/dicom+json", json.dumps([] if later else self.instances).encode())

@@ -347,3 +347,19 @@ def test_a_command_to_be_pasted_is_quoted(
     capsys.readouterr()
     assert main(["network", "fetch", "pacs", "--study", STUDY, "--series", SERIES, "--output", str(out)]) == 0
     assert f"soars segment '{out}' --output DIR" in capsys.readouterr().out
+
+
+def test_an_archive_cannot_send_us_to_another_host(
+    archive: tuple[Archive, Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where patients' identifiers, and perhaps a token, would go to an address that nobody named."""
+    state, node = archive
+    monkeypatch.setenv(http.TOKEN, "secret")
+    other = Archive()
+    with serving(other) as address:
+        state.moved_to = address
+        with pytest.raises(InputError, match="refers to another address"):
+            find_series(node, patient_id="P")
+        with pytest.raises(InputError, match="refers to another address"):
+            fetch_series(node, STUDY, SERIES, tmp_path / "ct")
+    assert other.asked == [] and not (tmp_path / "ct").exists()

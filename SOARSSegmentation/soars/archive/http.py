@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from soars.archive.nodes import Node, is_this_computer
 from soars.errors import InputError
+from soars.words import plain
 
 TOKEN = "SOARS_DICOMWEB_TOKEN"
 """Environment variable with the bearer token of an archive that wants one."""
@@ -87,9 +88,15 @@ def _request(
             headers={**headers, **_token(node)},
             timeout=TIMEOUT_S,
             stream=True,
+            allow_redirects=False,
             **more,
         )
         with response:
+            if response.is_redirect:
+                raise InputError(
+                    f"{node.name} refers to another address ({plain(response.headers['Location'])}), which is not "
+                    "asked: if it is right, add the archive with it (soars network add --overwrite)"
+                )
             response.raise_for_status()
             try:
                 yield Answer(node, response, largest)

@@ -1,7 +1,7 @@
 """The catalogue of organs at risk: `table` (what is known about each), `spelling` (which organ a name means) and
 `slicer_terms` (Slicer's terminology and colour table, generated from it)."""
 
-from soars.catalogue.spelling import resolve
+from soars.catalogue.spelling import find, resolve
 from soars.catalogue.table import (
     CATALOGUE,
     LATERALITY,
@@ -27,6 +27,7 @@ __all__ = [
     "Oar",
     "Stratum",
     "by_stratum",
+    "find",
     "label_map",
     "label_values",
     "partner",

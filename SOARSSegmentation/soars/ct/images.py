@@ -54,6 +54,8 @@ def read_ct(path: Path | str, series_uid: str | None = None) -> CtScan:
         raise InputError(f"{path}: there is no such file or folder")
     if path.is_dir():
         return _read_dicom(path, path, series_uid)
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no ordinary file")
     if is_image_name(path):
         if series_uid is not None:
             raise InputError(f"{path}: a series UID can be chosen in a DICOM folder only")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from soars import catalogue
 from soars.cells import original
-from soars.errors import InputError, UnknownOrganError
+from soars.errors import InputError
 from soars.texts import read_text
 
 #: DICOM's limit of ROI Name (LO, PS3.5 table 6.2-1).
@@ -86,7 +86,5 @@ def site_names(structures: Iterable[str], names: Mapping[str, str]) -> dict[str,
 
 
 def _catalogue_name(text: str) -> str:
-    try:
-        return catalogue.resolve(text).name
-    except UnknownOrganError:
-        return text
+    oar = catalogue.find(text)
+    return text if oar is None else oar.name

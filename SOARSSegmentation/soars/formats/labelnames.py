@@ -23,10 +23,13 @@ from typing import Any
 
 from soars.cells import original
 from soars.errors import InputError
+from soars.structures.model import MOST_STRUCTURES
 from soars.texts import read_json, read_table
 
 DATASET = "dataset.json"
 _MOST_BYTES = 20_000_000
+_MOST_VALUES = 10_000
+"""Where structures overlap, each combination has a value of its own."""
 _SNAP_ENDINGS = (".txt", ".label")
 _SNAP_LINE = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
 """Value; red, green, blue, opacity, whether it is visible, whether its mesh is; name."""
@@ -133,6 +136,10 @@ def _snap_labels(path: Path) -> Values:
 def _checked(names: LabelNames) -> LabelNames:
     if not names.values:
         raise ValueError("it names no value")
+    if len(names.values) > _MOST_VALUES:
+        raise ValueError(f"it names more than {_MOST_VALUES} values")
+    if len({name for found in names.values.values() for name in found}) > MOST_STRUCTURES:
+        raise ValueError(f"it names more than {MOST_STRUCTURES} structures")
     for value, found in names.values.items():
         if not found or not all(isinstance(name, str) and name.strip() for name in found):
             raise ValueError(f"value {value} has a name that is not text")

@@ -227,21 +227,29 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
         structures.add_mask(name, EMPTY_MASK, info)
 
     pieces: dict[tuple[int, int], list[Mask]] = {}
+    nobodys: dict[tuple[int, int], None] = {}
     for z, slab in _voxel_slabs(path, header, offset, (size[2], size[1], size[0], count)):
         for layer in range(count):
-            for value, mask in label_masks(slab[..., layer], (z, 0, 0)).items():
+            listed = {value for at, value in names if at == layer}
+            found, others = label_masks(slab[..., layer], listed, (z, 0, 0))
+            for value, mask in found.items():
                 pieces.setdefault((layer, value), []).append(mask)
+            nobodys.update(dict.fromkeys((layer, value) for value in others))
     for key in list(pieces):
-        parts = pieces.pop(key)
-        if key in names:
-            structures.add_mask(names[key], union(parts), structures.info[names[key]])
-        else:
-            structures.warnings.append(
-                f"{path.name}: voxels with label {key[1]} of layer {key[0]} belong to no segment"
-            )
+        structures.add_mask(names[key], union(pieces.pop(key)), structures.info[names[key]])
+    for layer, value in list(nobodys)[:_MOST_NAMED]:
+        structures.warnings.append(
+            f"{path.name}: voxels with label {value} of layer {layer} belong to no segment"
+        )
+    if len(nobodys) > _MOST_NAMED:
+        structures.warnings.append(
+            f"{path.name}: and so do those with {len(nobodys) - _MOST_NAMED} further labels"
+        )
     return structures
 
 
+_MOST_NAMED = 10
+"""Labels that warnings name one by one."""
 _Segment = tuple[tuple[int, int], str, StructureInfo]
 """(layer, label), name, and what is known besides."""
 

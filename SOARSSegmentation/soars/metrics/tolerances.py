@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from soars.catalogue import CATALOGUE, resolve
-from soars.errors import InputError, UnknownOrganError
+from soars.catalogue import CATALOGUE, find
+from soars.errors import InputError
 from soars.texts import read_table
 
 ANY = "*"
@@ -86,7 +86,5 @@ def checked(mm: float, what: str) -> float:
 
 
 def _name(text: str) -> str:
-    try:
-        return resolve(text).name
-    except UnknownOrganError:
-        return text
+    oar = find(text)
+    return text if oar is None else oar.name

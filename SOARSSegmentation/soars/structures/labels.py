@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -58,37 +58,44 @@ def from_label_map(image: sitk.Image, values: Mapping[int, tuple[str, ...]]) -> 
     without a voxel is kept, empty.
     """
     out = StructureSet(Geometry.of(image))
-    found = label_masks(sitk.GetArrayViewFromImage(image))
     members = {value: names for value, names in values.items() if value != 0}
+    found, unknown = label_masks(sitk.GetArrayViewFromImage(image), members)
     for name in dict.fromkeys(name for names in members.values() for name in names):
         out.add_mask(name, union(found[v] for v, names in members.items() if name in names and v in found))
-    unknown = [value for value in found if value not in members]
     if unknown:
         listed = ", ".join(map(str, unknown[:10])) + (" ..." if len(unknown) > 10 else "")
         out.warnings.append(f"label values without a name were left out: {listed}")
     return out
 
 
-def label_masks(labels: npt.NDArray[np.integer], start: Sequence[int] = (0, 0, 0)) -> dict[int, Mask]:
-    """The mask of every value but 0 in an array [z, y, x] whose first voxel is ``start``; by value.
+def label_masks(
+    labels: npt.NDArray[np.integer], listed: Container[int], start: Sequence[int] = (0, 0, 0)
+) -> tuple[dict[int, Mask], list[int]]:
+    """The masks of the listed values in an array [z, y, x] whose first voxel is ``start``, by value; and the other
+    values that occur. 0 is in neither.
 
-    Values may be negative or of any size: memory and time depend on how many there are, not on how large they are.
+    Values may be negative or of any size: memory and time depend on how many are listed, not on how large they are.
     """
     from scipy.ndimage import find_objects
 
     around = tight_mask(labels)
     if around.is_empty:
-        return {}
+        return {}, []
     part = np.ascontiguousarray(labels[around.slices])
     present, compact = _compact(part)
     origin = Box.at(start, around.shape).relative_to([-s for s in around.start]).start
-    masks = {}
+    masks: dict[int, Mask] = {}
+    others = []
     for index, found in enumerate(find_objects(compact), start=1):
         if found is None:  # pragma: no cover - every index occurs
             continue
+        value = int(present[index - 1])
+        if value not in listed:
+            others.append(value)
+            continue
         first = [o + s.start for o, s in zip(origin, found, strict=True)]
-        masks[int(present[index - 1])] = tight_mask(compact[found] == index, first)
-    return masks
+        masks[value] = tight_mask(compact[found] == index, first)
+    return masks, others
 
 
 def _compact(labels: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.int32]]:

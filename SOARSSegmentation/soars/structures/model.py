@@ -24,6 +24,8 @@ __all__ = ["BoolArray", "Geometry", "Mask", "StructureInfo", "StructureSet", "ti
 
 LONGEST_NAME = 500
 """Characters of a structure's name; DICOM's have 64."""
+MOST_STRUCTURES = 2000
+"""In a set; atlases of the brain have some hundreds."""
 Colour = tuple[int, int, int]
 
 
@@ -121,9 +123,12 @@ class StructureSet:
     def add_mask(self, name: str, mask: Mask, info: StructureInfo | None = None) -> None:
         """Add (or replace) an organ; masks are read-only, so two sets may share one.
 
-        Raises `InputError` for a name longer than `LONGEST_NAME`, which only a damaged or made-up file has.
+        Raises `InputError` for a name longer than `LONGEST_NAME` and for more than `MOST_STRUCTURES`, which only a
+        damaged or made-up file has.
         """
         _check_name(name)
+        if len(self._masks) >= MOST_STRUCTURES and name not in self._masks:
+            raise InputError(f"there are more than {MOST_STRUCTURES} structures, more than in any patient")
         if not self.geometry.box.contains(mask.bounds):
             raise ValueError(f"{name} reaches from {mask.start} to {mask.stop}, beyond {self.geometry.shape}")
         self._masks[name] = mask

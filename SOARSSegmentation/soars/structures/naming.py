@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from soars import catalogue
 from soars.catalogue.slicer_terms import terminology_entry
-from soars.errors import UnknownOrganError
 from soars.structures.model import StructureInfo, StructureSet
 
 FALLBACK_COLOUR = (128, 174, 128)
@@ -36,11 +35,11 @@ def use_catalogue_names(structures: StructureSet) -> None:
     """
     unknown: list[str] = []
     for name in structures.names:
-        try:
-            target = catalogue.resolve(name).name
-        except UnknownOrganError:
+        oar = catalogue.find(name)
+        if oar is None:
             unknown.append(name)
             continue
+        target = oar.name
         if target == name:
             continue
         if target in structures:

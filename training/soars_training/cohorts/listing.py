@@ -115,10 +115,11 @@ def _by_organ(found: StructureSet) -> tuple[dict[str, list[str]], list[str]]:
     by_organ: dict[str, list[str]] = {}
     unknown = []
     for name in found:
-        try:
-            by_organ.setdefault(catalogue.resolve(name).name, []).append(name)
-        except UnknownOrganError:
+        oar = catalogue.find(name)
+        if oar is None:
             unknown.append(name)
+        else:
+            by_organ.setdefault(oar.name, []).append(name)
     return by_organ, unknown
 
 
