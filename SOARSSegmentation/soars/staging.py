@@ -30,7 +30,10 @@ STAGING, WRITTEN = b"s", b"w"
 written: list[Path] = []
 """What this process's command has written so far."""
 _announce_to: int | None = None
+_keeps_account = True
 _swept: set[Path] = set()
+_MOST_SWEPT = 10_000
+"""Folders that are remembered; in one that is forgotten, leftovers are looked for once more."""
 
 
 def staging_file(path: Path) -> Path:
@@ -99,10 +102,16 @@ def announce_to(descriptor: int) -> None:
     _announce_to = descriptor
 
 
+def keep_no_account() -> None:
+    """Of a process that runs for months, nobody asks what it has written, and a list of that would grow for ever."""
+    global _keeps_account
+    _keeps_account = False
+
+
 def note_written(path: Path) -> None:
     """Results have taken this name: a command that is cancelled later says so. What is still in a staging folder does
     not count."""
-    if any(_NAME.fullmatch(part) for part in path.parts):
+    if not _keeps_account or any(_NAME.fullmatch(part) for part in path.parts):
         return
     written.append(path)
     _announce(WRITTEN, path)
@@ -112,8 +121,11 @@ def _begin_in(folder: Path) -> None:
     folder = folder.resolve()
     if folder in _swept:
         return
+    if len(_swept) >= _MOST_SWEPT:
+        _swept.clear()
     _swept.add(folder)
-    _announce(STAGING, folder)
+    if _keeps_account:
+        _announce(STAGING, folder)
     sweep(folder)
 
 

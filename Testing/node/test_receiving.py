@@ -87,6 +87,7 @@ def test_everything_at_once(bundle: Path, ct, tmp_path: Path) -> None:
         assert any("send the series again" in text for text in problems)
         assert 'soars_cases{state="done"} 3' in node.get("/metrics")
         assert node.stop() == 130
+        assert "were written" not in node.log(), "of a node, nobody asks what it has written"
 
 
 def test_the_rest_of_a_broken_series_completes_it(bundle: Path, ct, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from soars.node.receive import Receiver
 from soars.node.spool import STATES, Spool
 from soars.node.status import Snapshot, StatusServer
 from soars.node.work import Work
+from soars.staging import keep_no_account
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,15 @@ class Node:
     def stop(self) -> None:
         """Take no more and end; what was begun goes on at the next start."""
         self._stop.set()
-        self.receiver.stop()
-        self.work.close()
-        if self._status is not None:
-            self._status.stop()
         self.audit.note("stopped")
+        self.work.close()
+        stopping = [threading.Thread(target=self.receiver.stop)]
+        if self._status is not None:
+            stopping.append(threading.Thread(target=self._status.stop))
+        for each in stopping:  # each waits up to half a second
+            each.start()
+        for each in stopping:
+            each.join()
 
     def room(self, key: str, size: int) -> Reason:
         """Why a series cannot have an image of this size, or ""; one that has begun is not stopped by the queue."""
@@ -162,6 +167,7 @@ class _Part(threading.Thread):
 
 def serve(config: Config, started: Callable[[Node], None] = lambda node: None) -> None:
     """Run a node until this thread is interrupted. Raises `InputError` when it cannot start."""
+    keep_no_account()
     node = Node(config)
     try:
         started(node)
