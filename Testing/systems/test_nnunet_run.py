@@ -22,7 +22,7 @@ from soars.systems.nnunet.importing import ImportOptions, import_model
 from soars.systems.nnunet.labels import by_name
 from soars.systems.nnunet.model_folder import read_model_folder
 from soars.systems.nnunet.predictor import Steps
-from soars.systems.nnunet.system import NnUnetSystem, predict_labels
+from soars.systems.nnunet.system import NnUnetSystem, parse_settings, predict_labels
 
 CPU = torch.device("cpu")
 QUIET = Steps("nnunet", "", ignore, lambda: False)
@@ -53,16 +53,18 @@ def test_the_label_map_is_that_of_nnunets_own_command(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz")))
-    ours = predict_labels(bundle, ct_image, CPU, SegmentOptions(threads=1), QUIET)
+    ours = predict_labels(bundle, parse_settings(bundle), ct_image, CPU, SegmentOptions(threads=1), QUIET)
     assert len(np.unique(theirs)) > 2  # there is something to compare
     assert np.array_equal(ours, theirs)
 
 
 def test_orientation_of_the_file_does_not_matter(bundle: Bundle, ct_image: sitk.Image) -> None:
     options = SegmentOptions(fast=True, threads=1)
-    straight = predict_labels(bundle, ct_image, CPU, options, QUIET)
+    straight = predict_labels(bundle, parse_settings(bundle), ct_image, CPU, options, QUIET)
     turned = sitk.DICOMOrient(ct_image, "SRA")
-    labels = sitk.GetImageFromArray(predict_labels(bundle, turned, CPU, options, QUIET))
+    labels = sitk.GetImageFromArray(
+        predict_labels(bundle, parse_settings(bundle), turned, CPU, options, QUIET)
+    )
     labels.CopyInformation(turned)
     assert np.array_equal(sitk.GetArrayFromImage(sitk.DICOMOrient(labels, "LPS")), straight)
 
@@ -79,8 +81,8 @@ def test_models_read_by_nibabel_see_the_scan_as_they_were_trained(
     flipped = sitk.GetImageFromArray(sitk.GetArrayFromImage(ct_image)[:, ::-1, ::-1])
     flipped.SetSpacing(ct_image.GetSpacing())
     options = SegmentOptions(threads=1)
-    nibabels = predict_labels(bundles[0], ct_image, CPU, options, QUIET)
-    twins = predict_labels(bundles[1], flipped, CPU, options, QUIET)
+    nibabels = predict_labels(bundles[0], parse_settings(bundles[0]), ct_image, CPU, options, QUIET)
+    twins = predict_labels(bundles[1], parse_settings(bundles[1]), flipped, CPU, options, QUIET)
     assert np.array_equal(nibabels, twins[:, ::-1, ::-1]) and len(np.unique(nibabels)) > 1
 
 
@@ -90,7 +92,7 @@ def test_regions_are_unions_of_values(ct: CtScan, tmp_path: Path) -> None:
     home = write_model(tmp_path / "model", labels, dataset=order, favour=(0, 1))
     folder = read_model_folder(home)
     bundle = import_model(folder, by_name(folder.labels), ImportOptions("regions"))
-    array = predict_labels(bundle, ct.image, CPU, SegmentOptions(threads=1), QUIET)
+    array = predict_labels(bundle, parse_settings(bundle), ct.image, CPU, SegmentOptions(threads=1), QUIET)
     assert (array == 2).all()  # both regions everywhere: the later one's value stands for both
     assert {rule.label: rule.values for rule in by_name(folder.labels).rules} == {
         "Brain": (1, 2),

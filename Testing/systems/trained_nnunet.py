@@ -38,7 +38,7 @@ from soars.formats import read_seg_nrrd
 from soars.progress import ignore
 from soars.run.segment import SegmentOptions
 from soars.systems.nnunet.predictor import Steps
-from soars.systems.nnunet.system import predict_labels
+from soars.systems.nnunet.system import parse_settings, predict_labels
 
 NECK, EYES = "Dataset701_Neck", "Dataset702_Eyes"
 LABELS = {
@@ -151,7 +151,9 @@ def compare(place: Workplace, name: str, dataset: str, configuration: str, folds
     )
     bundle = load_bundle(str(place.home / "bundles" / name))
     steps = Steps("nnunet", "", ignore, lambda: False)
-    ours = predict_labels(bundle, ct, torch.device("cpu"), SegmentOptions(threads=1), steps)
+    ours = predict_labels(
+        bundle, parse_settings(bundle), ct, torch.device("cpu"), SegmentOptions(threads=1), steps
+    )
     assert np.array_equal(ours, theirs), f"{name}: {np.sum(ours != theirs)} voxels differ"
     assert len(np.unique(theirs)) > 2, "the model found too little to compare"
     print(f"{name}: {ours.size} voxels, {np.sum(ours > 0)} of them in organs, all as nnUNetv2_predict gives")

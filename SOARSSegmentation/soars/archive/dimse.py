@@ -34,7 +34,6 @@ class Sent:
     """A file that the node accepted; ``remark`` is any warning it gave ("" for a plain success)."""
 
     path: Path
-    sop_instance_uid: str
     remark: str = ""
 
 
@@ -80,7 +79,7 @@ def send(
                     f"the connection to {node.name} was lost at {path}{_so_far(sent)}"
                 ) from error
             remark = _check(node, status, f"took {path}", _so_far(sent))
-            sent.append(Sent(path, str(dataset.SOPInstanceUID), remark))
+            sent.append(Sent(path, remark))
     report(Progress("send", len(sent), len(files)))
     return sent
 

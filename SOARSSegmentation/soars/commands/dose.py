@@ -18,6 +18,7 @@ from soars.commands.options import (
     complain_of,
     organ_names,
     processes,
+    write_outputs,
 )
 from soars.errors import InputError
 from soars.progress import Progress, reporting
@@ -134,10 +135,10 @@ def run(args: argparse.Namespace) -> int:
         write_verdicts,
     )
     from soars.figures import check_figure_path, is_own_figure
-    from soars.files import begins_with, replacing_files
+    from soars.files import begins_with
     from soars.service.comparison import is_own_page, write_doses_page
 
-    outputs = check_outputs(
+    check_outputs(
         [
             (args.csv, begins_with("case,organ,")),
             (args.dvh, begins_with("case,organ,contour,")),
@@ -176,20 +177,23 @@ def run(args: argparse.Namespace) -> int:
             for warning in case.warnings:
                 log.warning("%s: %s", case.case, warning)
         verdicts = judge(cases, constraints)
-        with replacing_files(outputs, overwrite=args.overwrite) as files:
-            if args.csv:
-                write_differences(cases, files[args.csv], figures)
-            if args.dvh:
-                write_dvhs(cases, files[args.dvh])
-            if args.verdicts:
-                write_verdicts(verdicts, files[args.verdicts])
-            if args.page:
-                write_doses_page(cases, left_out, files[args.page])
-            if args.plot:
-                from soars.dose.plots import plot_doses
 
-                report(Progress("plot", 0, 1, args.plot.name))
-                plot_doses(cases, files[args.plot], args.volume_axis)
+        def plot(path: Path) -> None:
+            from soars.dose.plots import plot_doses
+
+            report(Progress("plot", 0, 1, args.plot.name))
+            plot_doses(cases, path, args.volume_axis)
+
+        write_outputs(
+            [
+                (args.csv, lambda path: write_differences(cases, path, figures)),
+                (args.dvh, lambda path: write_dvhs(cases, path)),
+                (args.verdicts, lambda path: write_verdicts(verdicts, path)),
+                (args.page, lambda path: write_doses_page(cases, left_out, path)),
+                (args.plot, plot),
+            ],
+            overwrite=args.overwrite,
+        )
         report(Progress("done", 1, 1))
     if args.progress != "json":
         parts = [differences_text(cases)]

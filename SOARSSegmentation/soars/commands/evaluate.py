@@ -18,6 +18,7 @@ from soars.commands.options import (
     complain_of,
     organ_names,
     processes,
+    write_outputs,
 )
 from soars.errors import InputError
 from soars.progress import Progress, reporting
@@ -93,7 +94,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
     from soars.figures import check_figure_path, is_own_figure
-    from soars.files import begins_with, replacing_files
+    from soars.files import begins_with
     from soars.metrics.cases import find_pairs
     from soars.metrics.evaluate import EvaluateOptions, evaluate_cases
     from soars.metrics.rules import han_seg_rule
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from soars.metrics.tolerances import one_tolerance, read_tolerances
     from soars.service.comparison import is_own_page, write_scores_page
 
-    outputs = check_outputs(
+    check_outputs(
         [
             (args.csv, begins_with("case,organ,")),
             (args.summary, begins_with("group,name,")),
@@ -142,18 +143,22 @@ def run(args: argparse.Namespace) -> int:
         if args.missing == "han-seg":
             cases = han_seg_rule({"prediction": cases})["prediction"]
         summary = summarise(cases)
-        with replacing_files(outputs, overwrite=args.overwrite) as files:
-            if args.csv:
-                write_scores(cases, files[args.csv])
-            if args.summary:
-                write_summary(summary, files[args.summary])
-            if args.page:
-                write_scores_page(cases, left_out, args.definition, files[args.page])
-            if args.plot:
-                from soars.metrics.plots import plot_scores
 
-                report(Progress("plot", 0, 1, args.plot.name))
-                plot_scores(cases, files[args.plot], args.definition)
+        def plot(path: Path) -> None:
+            from soars.metrics.plots import plot_scores
+
+            report(Progress("plot", 0, 1, args.plot.name))
+            plot_scores(cases, path, args.definition)
+
+        write_outputs(
+            [
+                (args.csv, lambda path: write_scores(cases, path)),
+                (args.summary, lambda path: write_summary(summary, path)),
+                (args.page, lambda path: write_scores_page(cases, left_out, args.definition, path)),
+                (args.plot, plot),
+            ],
+            overwrite=args.overwrite,
+        )
         for case in cases:
             for score in case.scores:
                 if score.other_side:

@@ -13,6 +13,7 @@ from soars.commands.options import (
     check_outputs,
     organ_names,
     processes,
+    write_outputs,
 )
 from soars.progress import Progress, reporting
 
@@ -44,10 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
-    from soars.files import begins_with, replacing_files
+    from soars.files import begins_with
     from soars.study.tolerances import COLUMNS, observed_tolerances, tolerances_text, write_tolerances
 
-    outputs = check_outputs(
+    check_outputs(
         [(args.csv, begins_with(",".join(COLUMNS[:4])))], inputs=args.observers, overwrite=args.overwrite
     )
     with reporting(args.progress) as report:
@@ -58,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
             processes=processes(args.processes),
             progress=report,
         )
-        with replacing_files(outputs, overwrite=args.overwrite) as files:
-            if args.csv:
-                write_tolerances(rows, files[args.csv], len(args.observers), args.percent)
+        write_outputs(
+            [(args.csv, lambda path: write_tolerances(rows, path, len(args.observers), args.percent))],
+            overwrite=args.overwrite,
+        )
         report(Progress("done", 1, 1))
     if args.progress != "json":
         print(tolerances_text(rows))

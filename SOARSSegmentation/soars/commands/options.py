@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from soars.devices import EXPECTED, is_device
 from soars.errors import InputError
-from soars.files import Ours, check_output_file, refuse_inputs
+from soars.files import Ours, check_output_file, refuse_inputs, replacing_files
 from soars.networks.names import ENGINE_CHOICES
 from soars.progress import MODES
 
@@ -127,7 +127,7 @@ def add_overwrite_option(parser: argparse.ArgumentParser, what: str) -> None:
 
 def check_outputs(
     outputs: Sequence[tuple[Path | None, Ours]], *, inputs: Sequence[Path], overwrite: bool
-) -> list[Path]:
+) -> None:
     """The requested output files, each given with what recognises one that this program wrote.
 
     Raises `InputError` before the work when one cannot be written, is an input, is there already without
@@ -140,13 +140,22 @@ def check_outputs(
     named = sum(path is not None for path, _ in outputs)
     if len({os.path.realpath(path) for path in given}) < named:
         raise InputError("two outputs have the same name")
-    return list(given)
 
 
 def _device(text: str) -> str:
     if not is_device(text):
         raise argparse.ArgumentTypeError(f"unknown device {text!r}; choose {EXPECTED}")
     return text
+
+
+def write_outputs(
+    writers: Sequence[tuple[Path | None, Callable[[Path], object]]], *, overwrite: bool
+) -> None:
+    """Write the requested output files, each by its function, all of them or none."""
+    given = [(path, write) for path, write in writers if path is not None]
+    with replacing_files([path for path, _ in given], overwrite=overwrite) as files:
+        for path, write in given:
+            write(files[path])
 
 
 def _names(text: str) -> tuple[str, ...]:

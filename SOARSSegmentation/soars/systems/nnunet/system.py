@@ -133,7 +133,7 @@ class NnUnetSystem:
         progress(Progress("load", message=f"loading {len(self.settings.folds)} nnU-Net networks"))
         device = torch_device(options.device, options.engine)
         steps = Steps(NAME, "nnU-Net", progress, options.cancel or (lambda: False))
-        labels = predict_labels(self.bundle, ct.image, device, options, steps)
+        labels = predict_labels(self.bundle, self.settings, ct.image, device, options, steps)
         seconds = time.perf_counter() - start
         (source,) = self.sources
         return finish(
@@ -148,13 +148,17 @@ class NnUnetSystem:
 
 
 def predict_labels(
-    bundle: Bundle, image: sitk.Image, device: torch.device, options: SegmentOptions, steps: Steps
+    bundle: Bundle,
+    settings: Settings,
+    image: sitk.Image,
+    device: torch.device,
+    options: SegmentOptions,
+    steps: Steps,
 ) -> npt.NDArray[np.integer[Any]]:
     """The model's label map [z, y, x] on the CT's own grid: what ``nnUNetv2_predict`` writes for the CT as a file.
 
     The CT is turned to the orientation that the model expects, and the labels back; nothing is resampled.
     """
-    settings = parse_settings(bundle)
     predictor = _predictor(bundle, settings, device, options, steps)
     turned = sitk.DICOMOrient(image, settings.orientation)
     array = sitk.GetArrayFromImage(turned).astype(np.float32)[None]
