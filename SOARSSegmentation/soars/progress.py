@@ -117,7 +117,7 @@ def _for_people(stream: TextIO) -> Iterator[Reporter]:
     written_at = 0.0
     width = 0
 
-    def clear(record: logging.LogRecord | None = None) -> bool:
+    def clear(_record: logging.LogRecord | None = None) -> bool:
         """Empty the line; as a logging filter, so that a warning does not land in the middle of it."""
         nonlocal width
         if width:

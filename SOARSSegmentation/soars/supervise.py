@@ -130,7 +130,7 @@ def interrupted_once(interrupted: list[int]) -> Iterator[None]:
     and ignores them."""
     before: dict[int, Any] = {}
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
         interrupted.append(number)
@@ -172,7 +172,7 @@ def _requests() -> Iterator[list[int]]:
     """Signals that arrive meanwhile, in a list, instead of what they would do."""
     requests: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         requests.append(number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}

@@ -104,7 +104,7 @@ class SceneWatch:
 
 
 def _with_node(callback: Callable[[Any], None]) -> Callable[..., None]:
-    def observer(caller: Any, event: str, node: Any = None) -> None:
+    def observer(_caller: Any, _event: str, node: Any = None) -> None:
         callback(node)
 
     observer.CallDataType = vtk.VTK_OBJECT  # type: ignore[attr-defined]

@@ -104,7 +104,7 @@ class SegmentEvents:
 
 
 def _with_segment_id(callback: Callable[[str | None], None]) -> Callable[..., None]:
-    def observer(caller: Any, event: str, segment_id: str | None = None) -> None:
+    def observer(_caller: Any, _event: str, segment_id: str | None = None) -> None:
         callback(segment_id)
 
     observer.CallDataType = vtk.VTK_STRING  # type: ignore[attr-defined]

@@ -73,7 +73,7 @@ def _add(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list(args: argparse.Namespace) -> int:
+def _list(_args: argparse.Namespace) -> int:
     from soars.archive.nodes import nodes_file, read_nodes
 
     nodes = read_nodes()

@@ -89,7 +89,7 @@ def make_phantom(
     axes = tuple(origin[a] + np.arange(size[a]) * spacing[a] for a in (2, 1, 0))
 
     canvas = Canvas.empty(axes)
-    scan.paint_couch(canvas, variation, warp)
+    scan.paint_couch(canvas, warp)
     paint(canvas, scan.mask_parts(variation) + parts, warp)
     pixels = scan.finish(canvas, variation, warp, noise=noise, artefact=artefact)
     ct = sitk.GetImageFromArray(pixels)

@@ -22,7 +22,7 @@ def mask_parts(v: Variation) -> list[Part]:
     return [Part(sheet, -60.0), Part(gap, -990.0)] if v.chance("mask", 0.8) else []
 
 
-def paint_couch(canvas: Canvas, v: Variation, warp: Warp) -> None:
+def paint_couch(canvas: Canvas, warp: Warp) -> None:
     """Carbon couch (thin skin, foam inside) and a foam head rest, in patient coordinates under head and shoulders."""
     z, y, x = (a.astype(np.float32) for a in canvas.axes_mm)
     support = warp.to_patient(np.array(couch_support()))

@@ -62,7 +62,7 @@ def skin_and_fat(v: Variation) -> list[Part]:
     skin_mm = 2.0 + v.uniform("skin", 0, 0.8)
     fat_hu = -98 + v.normal("fat hu", 5)
 
-    def hu(d: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def hu(d: np.ndarray, _x: np.ndarray, _y: np.ndarray, _z: np.ndarray) -> np.ndarray:
         return 30 + (fat_hu - 30) * np.clip(-d - skin_mm + 0.5, 0, 1)
 
     return [Part(body(v), hu, tissue="Body")]

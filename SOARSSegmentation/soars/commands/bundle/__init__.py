@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return actions[args.action](args)
 
 
-def _list(args: argparse.Namespace) -> int:
+def _list(_args: argparse.Namespace) -> int:
     from soars.bundle.store import list_bundles, user_folder
 
     rows = []

@@ -53,7 +53,7 @@ class SimulationOptions:
 Patient = Callable[[int, Path, SimulationOptions], "tuple[Any, StructureSet, Any]"]
 
 
-def phantom_case(number: int, folder: Path, options: SimulationOptions) -> tuple[Any, StructureSet, Any]:
+def phantom_case(number: int, _folder: Path, options: SimulationOptions) -> tuple[Any, StructureSet, Any]:
     """CT, reference contours and dose (None where none is wanted) of one patient: a phantom of its own."""
     from soars.phantom import make_phantom
 
