@@ -177,3 +177,27 @@ def test_the_planner_gets_the_memory_that_was_named(tmp_path: Path, monkeypatch:
     tool.plan()
     tool.plan()
     assert [words[-2:] for words in said] == [["-gpu_memory_target", "0.5"]]
+
+
+def test_options_of_one_system_are_refused_for_another(
+    ablation: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, reason in (
+        (["--system", "uanet", "--bundle", "mine"], "--bundle and --memory-gb are nnU-Net's"),
+        (["--preset", "paper"], "--preset is for UaNet"),
+    ):
+        assert main(["baseline", str(ablation), "--device", "cpu", *words]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_uanet_stands_in_the_tables(ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["baseline", str(ablation), "--system", "uanet", "--seeds", "1", "--device", "cpu"]
+    recipe = json.loads((ablation / "ablation.json").read_text())
+    (ablation / "ablation.json").write_text(json.dumps(recipe | {"steps": 2}))
+    assert main(command) == 0
+    rows = read_rows(ablation / "scores" / "uanet.1.csv", OrganRow)
+    assert [(r.setting, r.case, r.organ) for r in rows] == [
+        ("uanet", case, organ) for case in ("p4", "p5") for organ in ORGANS
+    ]
+    text = capsys.readouterr().out
+    assert "`uanet`" in text and "| uanet | 2 |" in text

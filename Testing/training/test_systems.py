@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from soars.bundle.store import load_bundle
+from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.experiments.scores import OrganRow, read_rows
+from soars_training.experiments.systems import masks_rows, score_system
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import FittedRun
 from soars_training.fitting.state import learning_rate
-from soars_training.systems.interface import SystemOptions, SystemRun, system_of_run
-from soars_training.systems.loop_system import LoopSystem, Predict, averaged_weights, score_case
+from soars_training.systems.interface import Predict, SystemOptions, SystemRun, system_of_run
+from soars_training.systems.loop_system import LoopSystem, averaged_weights, score_case
 from soars_training.systems.registry import SYSTEMS, training_system
 from soars_training.windows.task import Batch
 
@@ -101,7 +105,7 @@ class Threshold(LoopSystem[ThresholdOptions]):
     ) -> ThresholdData:
         return ThresholdData(cases, options.scale_hu)
 
-    def model(self, options: ThresholdOptions, data: object) -> Model:
+    def model(self, options: ThresholdOptions) -> Model:
         Threshold.last = ThresholdModel()
         return Threshold.last
 
@@ -183,7 +187,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(cache: Path, tmp_path: Pa
 
     system = Threshold()
     options = system.options("laptop", (ORGAN,))
-    system.model = lambda options, data: Dying()  # type: ignore[method-assign]
+    system.model = lambda options: Dying()  # type: ignore[method-assign]
     with pytest.raises(Killed):
         system.fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True))
     Threshold().fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True), resume=True)
@@ -246,6 +250,60 @@ def test_a_sparse_organ_is_scored_on_its_slices() -> None:
     assert [r.dsc for r in score_case(case, {ORGAN: found}, (ORGAN,))] == [1.0]
     found[2, :, :] = True
     assert [r.dsc for r in score_case(case, {ORGAN: found}, (ORGAN,))] == [2 * 8 / (8 + 4 + 16)]
+
+
+def test_a_system_is_scored_on_an_ablations_patients(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The split, the organs and the steps are the ablation's; what is scored already is not trained again."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "scores").mkdir()
+    index = CacheIndex.load(cache)
+    cases = [
+        replace(e, split="test" if e.name == "c3" else "train", file=str(cache / e.file)) for e in index.cases
+    ]
+    CacheIndex(index.spacing_mm, "boxes", cases).save(tmp_path / "cache")
+    with pytest.raises(InputError, match="no ablation was begun"):
+        score_system(tmp_path, "threshold", "laptop", [1], "cpu")
+    (tmp_path / "ablation.json").write_text(json.dumps({"organs": [ORGAN], "steps": 55}))
+    with pytest.raises(InputError, match="threshold has laptop"):
+        score_system(tmp_path, "threshold", "paper", [1], "cpu")
+    score_system(tmp_path, "threshold", "laptop", [1, 2], "cpu")
+    rows = [r for seed in (1, 2) for r in read_rows(tmp_path / "scores" / f"threshold.{seed}.csv", OrganRow)]
+    assert [(r.setting, r.seed, r.stratum, r.case, r.organ) for r in rows] == [
+        ("threshold", seed, "anchor", "c3", ORGAN) for seed in (1, 2)
+    ]
+    assert all(r.dsc > 0.95 and r.hd_mm < 4 for r in rows)
+    run = SystemRun.load(tmp_path / "seed_2" / "threshold")
+    assert (run.cases, run.options["steps"], run.options["seed"]) == (3, 55, 2)
+    monkeypatch.setattr(Threshold, "fit", None)
+    score_system(tmp_path, "threshold", "laptop", [1, 2], "cpu")
+
+
+def test_a_small_organ_counts_on_the_fine_grid(tmp_path: Path) -> None:
+    """A mask on 3 mm voxels covers 27 voxels of 1 mm each, but for corners that interpolation takes off; one that is
+    missing has DSC 0 there, too."""
+    lens = "Lens_L"
+    coarse = CachedCase(
+        "p", np.zeros((8, 8, 8), np.int16), (0, 0, 0), (3, 3, 3), {lens: ((3, 3, 3), np.ones((2, 2, 2), bool))},
+        frozenset({lens}),
+    )  # fmt: skip
+    fine = CachedCase(
+        "p.Lens_L", np.zeros((12, 12, 12), np.int16), (6, 6, 6), (1, 1, 1),
+        {lens: ((2, 2, 2), np.ones((6, 6, 6), bool))}, frozenset({lens}),
+    )  # fmt: skip
+    for name, case, group in (("cache", coarse, None), ("voi_cache", fine, "Lens_L")):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / f"{case.name}.npz"
+        write_case(path, case)
+        entry = IndexEntry(case.name, str(path), "test", (lens,), group)
+        CacheIndex(case.spacing_mm, "made", [entry]).save(tmp_path / name)
+    if CATALOGUE[lens].detection_group != "Lens_L":
+        pytest.fail("the lens has another group now")
+    (row,) = masks_rows(tmp_path, (lens,), lambda _entry, case: {lens: case.full_mask(lens)})
+    assert (row.case, row.organ, row.stratum) == ("p", lens, "small_hard") and row.dsc > 0.8
+    (missed,) = masks_rows(tmp_path, (lens,), lambda _entry, _case: {})
+    assert missed.dsc == 0 and np.isinf(missed.hd_mm)
 
 
 def test_stairs_step_down_where_they_say() -> None:

@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     _add_ablate(commands)
     _add_baseline(commands)
     parser = commands.add_parser(
-        "compare", help="write an ablation's tables of what it has scored so far, nnU-Net beside it"
+        "compare", help="write an ablation's tables of what it has scored so far, baselines beside it"
     )
     parser.add_argument("output", type=Path, help="folder of soars-train ablate")
     parser.set_defaults(run=write_tables)
@@ -62,12 +62,16 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
 def _add_baseline(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "baseline",
-        help="nnU-Net, by its own commands, on an ablation's patients and budget; its row joins the tables",
-        description="Plan, preprocess, train and predict with nnU-Net's own commands (nnUNetv2_...), on the patients "
-        "that an ablation learns from, for as many steps as a setting has; score it on the same held-out patients and "
-        "write the tables with its row. The same command goes on after an interruption.",
+        help="nnU-Net, UaNet or DeepMind's U-Net on an ablation's patients and budget; its row joins the tables",
+        description="Train a system on the patients that an ablation learns from, for as many steps as a setting has; "
+        "score it on the same held-out patients and write the tables with its row. nnU-Net plans, preprocesses, trains "
+        "and predicts by its own commands (nnUNetv2_...). The same command goes on after an interruption.",
     )
     parser.add_argument("output", type=Path, help="folder of soars-train ablate")
+    parser.add_argument("--system", choices=("nnunet", "uanet", "deepmind"), default="nnunet")
+    parser.add_argument(
+        "--preset", choices=("laptop", "paper"), help="of UaNet or DeepMind's U-Net (default laptop)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="(default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="the first one (default 1)")
     parser.add_argument(
@@ -89,14 +93,26 @@ def run(args: argparse.Namespace) -> None:
 
 def run_baseline(args: argparse.Namespace) -> None:
     from soars_training.experiments.nnunet.baseline import Baseline
+    from soars_training.experiments.systems import score_system
     from soars_training.fitting.loop import training_device
 
     if args.seeds < 1:
         raise InputError("--seeds must be at least 1")
     require_statistics()
     device = training_device(args.device).type
+    seeds = range(args.seed, args.seed + args.seeds)
+    if args.system != "nnunet":
+        if args.bundle or args.memory_gb:
+            raise InputError(
+                "--bundle and --memory-gb are nnU-Net's; a bundle of another system is made by soars-train export"
+            )
+        score_system(args.output, args.system, args.preset or "laptop", seeds, device)
+        write_tables(args)
+        return
+    if args.preset:
+        raise InputError("--preset is for UaNet or DeepMind's U-Net; nnU-Net plans by itself")
     baseline = Baseline(args.output, device, args.memory_gb)
-    baseline.run(range(args.seed, args.seed + args.seeds))
+    baseline.run(seeds)
     if args.bundle:
         bundle = baseline.bundle(args.bundle, args.seed, args.licence)
         print(f"installed {bundle.name} ({len(bundle.organs)} organs) into {bundle.folder}")

@@ -22,10 +22,13 @@ SETTINGS = {
     "search": "as `anchors`, with searched kernels",
     "random": "as `anchors`, with kernels drawn at random: the search's control",
     "nnunet": "nnU-Net by its own commands, one network for all organs",
+    "uanet": "UaNet for all organs, with crops of its own",
+    "deepmind": "DeepMind's U-Net for all organs, with slices of its own",
 }
-"""In the order of the tables. The last one is added by `soars-train baseline`."""
+"""In the order of the tables. The `BASELINES` are added by `soars-train baseline`."""
 
-ABLATED = tuple(name for name in SETTINGS if name != "nnunet")
+BASELINES = ("nnunet", "uanet", "deepmind")
+ABLATED = tuple(name for name in SETTINGS if name not in BASELINES)
 
 COMPARISONS = (
     ("stratification", "all_in_one"),
@@ -38,6 +41,8 @@ COMPARISONS = (
     ("random", "anchors"),
     ("anchors", "nnunet"),
     ("all_in_one", "nnunet"),
+    ("anchors", "uanet"),
+    ("anchors", "deepmind"),
 )
 """(first, second): each is tested, paired by patient."""
 

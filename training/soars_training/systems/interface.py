@@ -6,15 +6,22 @@ the bundle is run. `soars-train fit-system`, `soars-train export` and the compar
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
+
 from soars.errors import InputError
 from soars.files import write_json
 from soars.texts import read_json
-from soars_training.cohorts.cache import as_written
+from soars_training.cohorts.cache import CachedCase, as_written
 from soars_training.fitting.options import RUN_FILE, RunOptions
+
+Predict = Callable[[CachedCase], Mapping[str, np.ndarray]]
+"""Organ -> bool mask [z, y, x] on the case's own grid; organs that were not found are left out."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,9 @@ class TrainingSystem(Protocol):
         Raises `InputError` for settings or a cache that do not fit, or when `output` holds a run already and neither
         `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
         """
+
+    def finished(self, folder: Path, options: Any, device: torch.device) -> Predict:
+        """What a finished run of these options learned, as a function that draws the organs of a whole patient."""
 
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """Put what the bundle needs beside manifest and card from a finished run's folder into the bundle's folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,12 +22,10 @@ from soars_training.fitting.models import Model
 from soars_training.fitting.options import averaged_weights
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore
-from soars_training.systems.interface import SystemOptions, SystemRun
+from soars_training.systems.interface import Predict, SystemOptions, SystemRun
 from soars_training.windows.task import TrainingData
 
 Options = TypeVar("Options", bound=SystemOptions)
-Predict = Callable[[CachedCase], Mapping[str, np.ndarray]]
-"""Organ -> bool mask [z, y, x] on the case's own grid; organs that were not found are left out."""
 
 
 class LoopSystem(ABC, Generic[Options]):
@@ -52,7 +50,7 @@ class LoopSystem(ABC, Generic[Options]):
         """The training samples of these cases; spacing is (x, y, z)."""
 
     @abstractmethod
-    def model(self, options: Options, data: TrainingData) -> Model:
+    def model(self, options: Options) -> Model:
         """The network with its loss, at random weights."""
 
     @abstractmethod
@@ -77,6 +75,13 @@ class LoopSystem(ABC, Generic[Options]):
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """See `TrainingSystem.write_weights`."""
 
+    def finished(self, folder: Path, options: Options, device: torch.device) -> Predict:
+        """See `TrainingSystem.finished`."""
+        model = self.model(options)
+        model.load_state_dict(averaged_weights(folder, ""))
+        model.eval().to(device)
+        return self.predict(model, options, device, training_precision(device))
+
     def fit(
         self, cache: Path, output: Path, options: Options, *, resume: bool = False, overwrite: bool = False
     ) -> SystemRun:
@@ -85,7 +90,7 @@ class LoopSystem(ABC, Generic[Options]):
         device, index, held = start.device, start.index, start.held
         data = self.data(options, _cases(cache, start.learn, options.organs), index.spacing_mm)
         held_cases = _cases(cache, held, options.organs) if held else []
-        state = TrainingState.new(options, self.model(options, data).to(device))
+        state = TrainingState.new(options, self.model(options).to(device))
         if resume:
             state.resume(output)
         precision = training_precision(device)

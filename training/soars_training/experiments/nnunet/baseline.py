@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, rea
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
 from soars_training.experiments.nnunet.commands import NnUNet, command_path
-from soars_training.experiments.scores import OrganRow, organ_row, read_vois, voi_organs, write_rows
-from soars_training.experiments.settings import strata_of
+from soars_training.experiments.scores import OrganRow, write_rows
+from soars_training.experiments.systems import masks_rows
 
 SETTING = "nnunet"
 ENDING = ".nii.gz"
@@ -70,7 +70,7 @@ class Baseline:
                 continue
             tool.train(recipe["steps"], seed)
             tool.predict(tool.raw / "imagesTs", seed)
-            rows = [replace(r, setting=SETTING, seed=seed) for r in self._score(index.of_split(TEST), seed)]
+            rows = [replace(r, setting=SETTING, seed=seed) for r in self._score(seed)]
             write_rows(rows, OrganRow, path)
 
     def bundle(self, name: str, seed: int, licence: str) -> Bundle:
@@ -78,39 +78,16 @@ class Baseline:
         model = read_model_folder(self.tool.model(seed), ["all"])
         return import_model(model, by_name(model.labels), ImportOptions(name, licence=licence))
 
-    def _score(self, entries: Iterable[IndexEntry], seed: int) -> list[OrganRow]:
-        rows: list[OrganRow] = []
-        whole = [
-            o for names in list(strata_of(self.organs).items()) for o in names[1] if names[0] != "small_hard"
-        ]
-        vois = self.folder / "voi_cache"
-        index = CacheIndex.load(vois) if vois.is_dir() else None
-        for entry in entries:
-            case = read_case(Path(entry.file))
-            found = sitk.ReadImage(str(self.tool.predictions(seed) / f"{entry.name}{ENDING}"))
-            labels = sitk.GetArrayFromImage(found)
+    def _score(self, seed: int) -> Iterator[OrganRow]:
+        def draw(entry: IndexEntry, case: CachedCase) -> dict[str, np.ndarray]:
+            labels = sitk.GetArrayFromImage(
+                sitk.ReadImage(str(self.tool.predictions(seed) / f"{entry.name}{ENDING}"))
+            )
             if labels.shape != case.ct_hu.shape:
                 raise InputError(f"{entry.name}: nnU-Net's prediction is not on the CT's grid")
-            for organ in whole:
-                if organ in case.annotated and organ in case.masks:
-                    rows.append(organ_row(case, organ, labels == 1 + self.organs.index(organ)))
-            for voi_entry, voi in read_vois(vois, entry.patient, index) if index is not None else ():
-                if set(case.masks) & set(voi.masks):
-                    rows += self._voi_rows(found, voi_entry, voi)
-        return rows
+            return {organ: labels == 1 + k for k, organ in enumerate(self.organs)}
 
-    def _voi_rows(self, labels: sitk.Image, entry: IndexEntry, voi: CachedCase) -> list[OrganRow]:
-        """The small organs on the fine grid of their VOI, where each covers more than half of a voxel."""
-        rows = []
-        for organ in voi_organs(entry, voi):
-            if organ in self.organs:
-                mask = sitk.Cast(labels == 1 + self.organs.index(organ), sitk.sitkFloat32)
-                grid = Grid.of(voi.origin_mm, voi.spacing_mm, voi.ct_hu.shape[::-1])
-                fine = sitk.Resample(
-                    mask, grid.size, sitk.Transform(), sitk.sitkLinear, grid.origin_mm, grid.spacing_mm
-                )
-                rows.append(organ_row(voi, organ, sitk.GetArrayFromImage(fine) > 0.5, entry.patient))
-        return rows
+        return masks_rows(self.folder, self.organs, draw)
 
 
 def write_raw(

@@ -22,8 +22,8 @@ from soars_training.release.export import write_graph
 from soars_training.systems.deepmind.data import SlabDataset
 from soars_training.systems.deepmind.loss import top_k_loss
 from soars_training.systems.deepmind.warp import PlaneAugmentation
-from soars_training.systems.interface import SystemOptions, SystemRun
-from soars_training.systems.loop_system import LoopSystem, Predict, save_weights, whole_masks
+from soars_training.systems.interface import Predict, SystemOptions, SystemRun
+from soars_training.systems.loop_system import LoopSystem, save_weights, whole_masks
 from soars_training.windows.task import Batch, TrainingData, scaled_ct
 
 WEIGHTS, GRAPH = f"{NAME}.safetensors", f"{NAME}.onnx"
@@ -137,7 +137,7 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
             seed=options.seed,
         )
 
-    def model(self, options: DeepMindOptions, data: TrainingData) -> Model:
+    def model(self, options: DeepMindOptions) -> Model:
         return SliceModel(options)
 
     def network(self, model: Model) -> nn.Module:

@@ -17,8 +17,8 @@ from soars.systems.uanet.detection import find_organs
 from soars.systems.uanet.system import NAME
 from soars_training.cohorts.cache import CachedCase
 from soars_training.fitting.models import Model
-from soars_training.systems.interface import SystemOptions, SystemRun
-from soars_training.systems.loop_system import LoopSystem, Predict, save_weights, whole_masks
+from soars_training.systems.interface import Predict, SystemOptions, SystemRun
+from soars_training.systems.loop_system import LoopSystem, save_weights, whole_masks
 from soars_training.systems.uanet.data import CropDataset
 from soars_training.systems.uanet.model import UaNetModel
 from soars_training.windows.augment import Augmentation
@@ -144,7 +144,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             seed=options.seed,
         )
 
-    def model(self, options: UaNetOptions, data: TrainingData) -> Model:
+    def model(self, options: UaNetOptions) -> Model:
         return UaNetModel(
             options.architecture(),
             boxes_from=options.boxes_from,
