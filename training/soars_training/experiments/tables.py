@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from soars.errors import InputError
 from soars.files import write_text
+from soars.networks.build import build
 from soars_training.experiments.ablation import CENTRES, RECIPE_FILE, SCORES
 from soars_training.experiments.published import (
     ABLATION,
@@ -29,7 +31,7 @@ from soars_training.experiments.statistics import (
     of_stratum,
     write_summary,
 )
-from soars_training.fitting.options import RUN_FILE
+from soars_training.fitting.options import RUN_FILE, FittedRun
 
 PAGE, SUMMARY_FILE = "ablation.md", "ablation.csv"
 LABELS = STRATUM_LABELS | {ALL: "all"}
@@ -45,6 +47,7 @@ class Cost:
     network: str
     steps: int
     seconds: float
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -229,16 +232,27 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _costs(folder: Path) -> list[Cost]:
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[tuple[int, float, int]]] = {}
     for path in sorted(folder.glob(f"seed_*/*/{RUN_FILE}")):
         run = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(path.parent.name, []).append((run["options"]["steps"], run["seconds"]))
-    return [Cost(name, runs[0][0], float(np.mean([s for _, s in runs]))) for name, runs in found.items()]
+        size = run["parameters"] if "system" in run else _parameters(path.parent)
+        found.setdefault(path.parent.name, []).append((run["options"]["steps"], run["seconds"], size))
+    return [
+        Cost(name, runs[0][0], float(np.mean([s for _, s, _ in runs])), runs[0][2])
+        for name, runs in found.items()
+    ]
+
+
+def _parameters(run: Path) -> int:
+    """Of a branch's network, counted without making it."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(FittedRun.load(run).architecture).parameters())
 
 
 def _cost_table(costs: Sequence[Cost]) -> str:
-    lines = ["| network | steps | minutes |", "|---|---|---|"]
-    return "\n".join(lines + [_row([c.network, str(c.steps), f"{c.seconds / 60:.1f}"]) for c in costs])
+    lines = ["| network | parameters | steps | minutes |", "|---|---|---|---|"]
+    cells = [[c.network, f"{c.parameters:,}", str(c.steps), f"{c.seconds / 60:.1f}"] for c in costs]
+    return "\n".join(lines + [_row(row) for row in cells])
 
 
 def _row(cells: Sequence[str]) -> str:
