@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,6 +100,33 @@ def test_the_rest_of_a_broken_series_completes_it(bundle: Path, ct, tmp_path: Pa
         node.send(files[25:])
         node.wait_for(lambda: node.counts() == {"done": 1}, "the parts are joined")
         assert node.audit("queued")[0]["images"] == len(files)
+
+
+def test_of_two_associations_at_once_one_that_breaks_keeps_the_series_incomplete(
+    bundle: Path, ct, tmp_path: Path
+) -> None:
+    """A sender may deal a series out to several associations; when one breaks, images are missing although the others
+    end in order, whichever ends first."""
+    from pynetdicom import AE
+    from pynetdicom.sop_class import CTImageStorage
+
+    files = [pydicom.dcmread(path) for path in ct("anna")]
+    entity = AE("SCANNER")
+    entity.add_requested_context(CTImageStorage, pydicom.uid.ExplicitVRLittleEndian)
+    with running_node(tmp_path, bundle, complete={"quiet_s": 0.5, "give_up_s": 600}) as node:
+        for first_to_end in (0, 1):
+            pair = [entity.associate("127.0.0.1", node.port, ae_title="SOARS") for _ in range(2)]
+            for part, association in enumerate(pair):
+                for image in files[part * 25 : part * 25 + 20]:
+                    assert association.send_c_store(image).Status == 0
+            ends = [pair[0].abort, pair[1].release]
+            ends[first_to_end]()
+            time.sleep(0.3)
+            ends[1 - first_to_end]()
+            time.sleep(2)
+            assert node.counts() == {"receiving": 1}, "it waits for the rest"
+        assert node.send(ct("anna")) == 0
+        node.wait_for(lambda: node.counts() == {"done": 1}, "sent again, it is complete")
 
 
 def test_a_full_disk_and_a_full_queue_are_told_to_the_sender(bundle: Path, ct, tmp_path: Path) -> None:

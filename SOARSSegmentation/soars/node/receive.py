@@ -52,7 +52,9 @@ class Receiver:
         self._room, self._largest = room, largest_image
         self._lock = threading.Lock()
         self._open: dict[Any, set[str]] = {}
+        self._asked_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._touched: dict[str, float] = {}
+        self._broken: dict[str, float] = {}
         self._told: WeakKeyDictionary[Any, set[tuple[str, str, str]]] = WeakKeyDictionary()
         self._began = time.monotonic()
         self._server: Any = None
@@ -113,8 +115,10 @@ class Receiver:
     def quiet_s(self, key: str) -> float | None:
         """Seconds since the last image of a series came or its association ended; None while one is open."""
         with self._lock:
-            for association in [each for each in self._open if not each.is_alive()]:
-                self._end(association, in_order=False)  # its thread died
+            dead = [association for association in self._open if not association.is_alive()]
+        for association in dead:
+            self._ended(association, in_order=False)
+        with self._lock:
             if any(key in keys for keys in self._open.values()):
                 return None
             return time.monotonic() - self._touched.get(key, self._began)
@@ -123,6 +127,7 @@ class Receiver:
         """A series is received no more."""
         with self._lock:
             self._touched.pop(key, None)
+            self._broken.pop(key, None)
 
     # --- an association ----------------------------------------------------------------------------------------------
 
@@ -131,6 +136,8 @@ class Receiver:
         connection.socket = _Metered(connection.socket, self._largest, event.assoc)
 
     def _requested(self, event: Any) -> None:
+        with self._lock:
+            self._asked_at[event.assoc] = time.monotonic()
         asked = event.assoc.requestor.primitive
         called, calling = str(asked.called_ae_title).strip(), str(asked.calling_ae_title).strip()
         reason: Reason = ""
@@ -149,17 +156,24 @@ class Receiver:
         self._audit.note("association-refused", reason="too-many-associations", more=_titles(event.assoc))
 
     def _ended(self, association: Any, *, in_order: bool) -> None:
+        """An association is over. One that broke may have left images out; only one that was asked for after that, by a
+        sender who knows of it, completes a series."""
+        now = time.monotonic()
         with self._lock:
-            self._end(association, in_order)
-
-    def _end(self, association: Any, in_order: bool) -> None:
-        self._told.pop(association, None)
-        for key in self._open.pop(association, ()):
-            self._touched[key] = time.monotonic()
-            if in_order:
-                self._spool.release(key)
-            else:
+            keys = self._open.pop(association, set())
+            for key in keys:
+                self._touched[key] = now
+                if not in_order:
+                    self._broken[key] = now
+            asked = self._asked_at.get(association, now)
+            completed = [key for key in keys if asked >= self._broken.get(key, -1.0)]
+        # not with the lock held: the collector asks us while it holds the spool's
+        for key in keys:
+            if not in_order:
+                self._spool.release(key, False)
                 self._audit.note("association-broken", key, more=_titles(association))
+            elif key in completed:
+                self._spool.release(key)
 
     # --- an image ----------------------------------------------------------------------------------------------------
 

@@ -206,10 +206,14 @@ class Spool:
             _remove(made)
         return key
 
-    def release(self, key: str) -> None:
-        """Note that the association that brought the last images of a series has ended in order."""
+    def release(self, key: str, in_order: bool = True) -> None:
+        """Note whether the association that brought the last images of a series has ended in order."""
+        mark = self.folder("receiving", key) / _RELEASED
         with self.lock, suppress(FileNotFoundError):
-            (self.folder("receiving", key) / _RELEASED).touch()
+            if in_order:
+                mark.touch()
+            else:
+                mark.unlink()
 
     def is_released(self, key: str) -> bool:
         return (self.folder("receiving", key) / _RELEASED).exists()
