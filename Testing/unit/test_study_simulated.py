@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_study import tiny_study
+from tiny_study import shared_out_study, tiny_study
 
 from soars.cli import main
 from soars.errors import InputError
@@ -19,6 +19,7 @@ from soars.study.results.arms import compare_arms
 from soars.study.results.effort import category_table, main_rows
 from soars.study.results.minutes import minutes_table, patient_minutes, threshold_table
 from soars.study.results.readers import reader_tables, repeat_table
+from soars.study.results.summary import analyse_study
 from soars.study.rows import OrganRow
 from soars.study.simulation.power import PowerOptions, power_of
 from soars.study.simulation.truth import Truth, draw_revising, reader_speeds
@@ -94,6 +95,27 @@ def test_readers_who_share_out_the_organs_add_up(rows: list[OrganRow]) -> None:
     assert patient_minutes(divided)["revise"][case] == pytest.approx(by_hand)
     both = sum(row.active_s for row in revise if row.case == case) / 60 / 2
     assert patient_minutes(revise)["revise"][case] == pytest.approx(both)
+
+
+def test_an_organ_of_another_readers_part_is_not_missing(tmp_path: Path) -> None:
+    """Readers who share out the organs: each is judged in their own, in agreement, doses and time."""
+    parts = {"R1": ("Brainstem", "Eye_L"), "R2": ("Parotid_L", "Lens_L", "Larynx")}
+    shared_out_study(tmp_path / "s", parts)
+    analysis = analyse_study(open_study(tmp_path / "s"), processes=1)
+    assert not analysis.collection.left_out and len(analysis.collection.rows) == 5 * (3 + 1)
+    for name, column in (("agreement", 2), ("dose", 1)):
+        table = analysis.table(name)
+        missing = table.columns.index("missing")
+        for reader, part in parts.items():
+            rows = [row for row in table.rows if row[0] == f"revise, {reader}"]
+            assert {str(row[column]) for row in rows if row[column] in sum(parts.values(), ())} == set(part)
+            assert [row[missing] for row in rows] == [0] * len(rows)
+        proposed = [row for row in table.rows if row[0] == "revise, proposed" and row[column] != "all"]
+        assert {row[column] for row in proposed} >= set(sum(parts.values(), ()))
+    assert "pairwise" not in {table.name for table in analysis.tables}  # no organ that both drew
+    minutes = {row[:2]: row[3] for row in analysis.table("minutes").rows}
+    together = minutes[("revise", "R1")] + minutes[("revise", "R2")]  # type: ignore[operator]
+    assert minutes[("revise", "all")] == pytest.approx(together)
 
 
 def test_a_planted_difference_of_readers_is_found(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def score_against_reference(
 ) -> list[Scored]:
     """Every set against the reference contours; empty if the study has none."""
     known = references(opened)
-    work = [(one.name, REFERENCE, pairs_of(one, known, cts(opened))) for one in sets]
+    work = [((one,), REFERENCE, pairs_of(one, known, cts(opened))) for one in sets]
     return _evaluated(opened, work, processes, progress)
 
 
@@ -65,25 +65,27 @@ def score_pairwise(
     opened: Opened, sets: Sequence[ContourSet], *, processes: int = 1, progress: Reporter = ignore
 ) -> list[Scored]:
     """Every two people's contours of the same case, the later in the study file as the reference."""
-    work = [(a.name, b.name, pairs_of(a, b.paths, cts(opened))) for a, b in human_pairs(sets)]
+    work = [((a, b), b.name, pairs_of(a, b.paths, cts(opened))) for a, b in human_pairs(sets)]
     return _evaluated(opened, work, processes, progress)
 
 
 def _evaluated(
     opened: Opened,
-    work: Sequence[tuple[str, str, list[CasePair]]],
+    work: Sequence[tuple[tuple[ContourSet, ...], str, list[CasePair]]],
     processes: int,
     progress: Reporter,
 ) -> list[Scored]:
+    """Of every piece of work the first set against the second, or the reference; in organs that each was asked for."""
     organs = opened.plan.organs if opened.plan is not None else None
-    flat = [(first, second, pair) for first, second, pairs in work for pair in pairs]
+    flat = [(people, second, pair) for people, second, pairs in work for pair in pairs]
     found = evaluate_cases(
         [pair for _, _, pair in flat], EvaluateOptions(organs=organs), processes=processes, progress=progress
     )
     return [
-        Scored(case.case, first, second, score)
-        for (first, second, _), case in zip(flat, found, strict=True)
+        Scored(case.case, people[0].name, second, score)
+        for (people, second, _), case in zip(flat, found, strict=True)
         for score in case.scores
+        if all(one.asked_for(score.organ) for one in people)
     ]
 
 

@@ -16,6 +16,7 @@ from soars.study.results.table import in_catalogue_order, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 BAND = 0.05
@@ -104,7 +105,7 @@ def dose_scatter(cases: Sequence[CaseDose]) -> Figure:
             axis.axvline(limit, color="black", linewidth=0.6, linestyle=":")
         axis.set_xlabel(title, fontsize=SMALL + 1)
         axis.set_xscale("symlog", linthresh=1)
-        plain_numbers(axis.xaxis)
+        _percent_ticks(axis.xaxis)
         axis.set_xlim(left=0)
         quiet(axis)
     axes[0].set_yticks(range(len(organs)), organs, fontsize=SMALL)
@@ -145,7 +146,7 @@ def accuracy_against_dose(scored: Sequence[Scored], cases: Sequence[CaseDose]) -
                     alpha=0.7,
                 )
             axis.set_yscale("symlog", linthresh=1)
-            plain_numbers(axis.yaxis)
+            _percent_ticks(axis.yaxis)
             axis.set_ylim(bottom=0)
             if row:
                 axis.set_xlabel(title, fontsize=SMALL + 1)
@@ -154,6 +155,14 @@ def accuracy_against_dose(scored: Sequence[Scored], cases: Sequence[CaseDose]) -
             quiet(axis)
     _legend(figure, axes[0, 0], sets)
     return figure
+
+
+def _percent_ticks(axis: Axis) -> None:
+    """Of a scale that is linear up to 1: decades alone would leave most axes with a single number."""
+    from matplotlib.ticker import FixedLocator
+
+    axis.set_major_locator(FixedLocator([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]))
+    plain_numbers(axis)
 
 
 def _legend(figure: Figure, axis: Axes, names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from soars.dose.cases import CaseDose, DoseCase, DoseOptions, compare_cases
@@ -38,7 +39,15 @@ def compare_doses(
             work.append(DoseCase(case.name, case.dose, pairs))
     if not work or plan is None:
         return []
-    return compare_cases(work, DoseOptions(plan.organs), processes=processes, progress=progress)
+    by_name = {one.name: one for one in sets}
+    found = compare_cases(work, DoseOptions(plan.organs), processes=processes, progress=progress)
+    return [
+        replace(
+            case,
+            differences=tuple(d for d in case.differences if by_name[d.substitute].asked_for(d.organ)),
+        )
+        for case in found
+    ]
 
 
 def dose_table(cases: Sequence[CaseDose]) -> Table:

@@ -23,13 +23,18 @@ PROPOSAL, RESULT, OBSERVER = "proposal", "result", "observer"
 @dataclass(frozen=True)
 class ContourSet:
     """Contours of one origin: ``name`` for people, ``kind`` one of `PROPOSAL`, `RESULT`, `OBSERVER`; ``arm`` and
-    ``reader`` "" where there is none; case -> file or folder."""
+    ``reader`` "" where there is none; case -> file or folder. ``organs`` are those that were to be drawn, None for all:
+    where readers share out the organs, another's are not missing from their contours."""
 
     name: str
     kind: str
     arm: str
     reader: str
     paths: Mapping[str, Path]
+    organs: tuple[str, ...] | None = None
+
+    def asked_for(self, organ: str) -> bool:
+        return self.organs is None or organ in self.organs
 
 
 def contour_sets(opened: Opened, collection: Collection) -> list[ContourSet]:
@@ -49,7 +54,8 @@ def contour_sets(opened: Opened, collection: Collection) -> list[ContourSet]:
         for reader in plan.readers:
             results = _results(collection, arm.name, reader.name)
             if results:
-                sets.append(ContourSet(f"{arm.name}, {reader.name}", RESULT, arm.name, reader.name, results))
+                name = f"{arm.name}, {reader.name}"
+                sets.append(ContourSet(name, RESULT, arm.name, reader.name, results, reader.organs))
     for observer in plan.observers:
         drawn = {}
         for case in sorted(main):
