@@ -132,16 +132,25 @@ VARIATIONS: tuple[Callable[[sitk.Image], Variation], ...] = (
 )
 
 
+LEAST_SEEN = 0.5
+"""An organ of which the variation shows less has been cut off, and is another organ to the networks."""
+
+
 def agreement(
     variation: Variation, usual: StructureSet, found: StructureSet
 ) -> dict[str, tuple[float, float]]:
-    """For each organ of either: (DSC, the usual volume in cc), both in the part of the patient that both scans show."""
+    """For each organ of either: (DSC, the usual volume in cc), both in the part of the patient that both scans show.
+
+    Organs that the variation cuts off (`LEAST_SEEN`) are left out.
+    """
     seen = variation.seen()
-    names = [*usual.names, *(n for n in found.names if variation.organ(n) not in usual)]
+    names = [*usual.names, *(n for n in map(variation.organ, found.names) if n not in usual)]
     result = {}
-    for name in dict.fromkeys(names):
-        here = usual.full(name) & seen if name in usual else np.zeros_like(seen)
-        there = variation.back(found, name) & seen
+    for name in names:
+        whole = usual.full(name) if name in usual else np.zeros_like(seen)
+        here, there = whole & seen, variation.back(found, name) & seen
+        if here.sum() < LEAST_SEEN * whole.sum():
+            continue
         total = int(here.sum()) + int(there.sum())
         if total:
             dsc = 2 * int((here & there).sum()) / total
