@@ -13,6 +13,8 @@ from soars.catalogue import partner
 from soars.structures import Geometry, StructureSet
 
 AIR_HU = -1000.0
+SOFT_VOXELS = 0.5
+"""Standard deviation by which a mask's surface is smoothed before it is brought from one grid to another."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,21 @@ class Variation:
         called = self.organ(name)
         if called not in found:
             return np.zeros(self.original.shape, bool)
-        mask = sitk.GetImageFromArray(found.full(called).astype(np.float32))
-        mask.CopyInformation(self.image)
-        return self._resampled(mask) > 0.5
+        return self._resampled(_soft(found.full(called)), 0.0) > 0.5
 
     def seen(self) -> np.ndarray:
         """Which voxels of the original this scan shows, bool [z, y, x]."""
-        inside = sitk.Image(self.image.GetSize(), sitk.sitkFloat32) + 1
-        inside.CopyInformation(self.image)
-        return self._resampled(inside) > 0.5
+        return self._resampled(np.ones(self.image.GetSize()[::-1]), 0.0) > 0.5
 
-    def _resampled(self, image: sitk.Image) -> np.ndarray:
+    def _resampled(self, array: np.ndarray, outside: float) -> np.ndarray:
+        image = sitk.GetImageFromArray(array.astype(np.float32))
+        image.CopyInformation(self.image)
         g = self.original
         there = sitk.Resample(
-            image, g.size, sitk.Transform(), sitk.sitkLinear, g.origin, g.spacing, g.direction, 0.0
+            image, g.size, sitk.Transform(), sitk.sitkLinear, g.origin, g.spacing, g.direction, outside
         )
-        array = sitk.GetArrayFromImage(there)
-        return array[:, :, ::-1] if self.mirrored else array
+        found = sitk.GetArrayFromImage(there)
+        return found[:, :, ::-1] if self.mirrored else found
 
 
 def shifted(image: sitk.Image, voxels: tuple[int, int, int] = (7, 11, 3)) -> Variation:
@@ -156,6 +156,17 @@ def agreement(
             dsc = 2 * int((here & there).sum()) / total
             result[name] = (dsc, float(here.sum()) * usual.geometry.voxel_cc)
     return result
+
+
+def _soft(mask: np.ndarray) -> np.ndarray:
+    """Above one half inside the mask, by how deep a voxel lies.
+
+    To bring a ball of 7 cc from one grid to another costs its DSC 0.05 at 3 mm and 0.025 at 2 mm even so, since both
+    grids round it: use small voxels.
+    """
+    depth = scipy.ndimage.distance_transform_edt(mask) - scipy.ndimage.distance_transform_edt(~mask)
+    smooth: np.ndarray = scipy.ndimage.gaussian_filter(depth.astype(np.float32), SOFT_VOXELS)
+    return 0.5 + 0.1 * smooth
 
 
 def _opened(plane: np.ndarray, voxels: float) -> np.ndarray:
