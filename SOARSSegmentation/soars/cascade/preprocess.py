@@ -121,6 +121,7 @@ class Body:
         already_masked: whether somebody has set the air already; the mask is everywhere then.
         head_mm: from where grids and windows are laid out, LPS mm: the middle of the upper `HEAD_MM` of the
             patient, and the height of the crown.
+        box: of the scan's voxels, first one and size (x, y, z) of what holds tissue; all of them when None.
     """
 
     mask: sitk.Image
@@ -128,6 +129,11 @@ class Body:
     hi_mm: np.ndarray
     already_masked: bool
     head_mm: np.ndarray
+    box: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+
+    def tissue(self, image: sitk.Image) -> sitk.Image:
+        """The scan without the slices of air around it, which would blur into the ends of the patient."""
+        return image if self.box is None else sitk.RegionOfInterest(image, self.box[1], self.box[0])
 
     def grid(self, spacing_mm: tuple[float, float, float]) -> Grid:
         """The working grid of that spacing over the body's bounding box.
@@ -204,11 +210,13 @@ def find_body(image: sitk.Image) -> Body:
 
     Raises `InputError` when nothing the size of a head is found.
     """
-    tissue = _tissue_extent_mm(image)
-    if tissue is None:
+    box = _tissue_box(image)
+    if box is None:
         raise _no_patient(image)
+    scan = sitk.RegionOfInterest(image, box[1], box[0])
+    tissue = extent_mm(scan)
     coarse = Grid.covering(tissue[0] - BODY_GRID_MM, tissue[1] + BODY_GRID_MM, (BODY_GRID_MM,) * 3)
-    hu = resample(image, coarse, outside=AIR_HU)
+    hu = resample(scan, coarse, outside=AIR_HU)
     solid = hu > BODY_THRESHOLD_HU
     air = hu[~scipy.ndimage.maximum_filter(solid, 7)]  # beyond the reach of smoothing
     already_masked = air.size > 0 and float(np.mean(air <= air.min() + 1.0)) > MASKED_SHARE
@@ -229,6 +237,7 @@ def find_body(image: sitk.Image) -> Body:
         hi_mm=np.minimum(box_hi, tissue[1]),
         already_masked=already_masked,
         head_mm=head,
+        box=box,
     )
 
 
@@ -268,8 +277,8 @@ def _no_patient(image: sitk.Image) -> InputError:
     )
 
 
-def _tissue_extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray] | None:
-    """The box, in LPS mm, of all voxels above -350 HU, the couch's too; None when there are none."""
+def _tissue_box(image: sitk.Image) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
+    """First voxel and size (x, y, z) of the box of all voxels above -350 HU, the couch's too; None without any."""
     array = sitk.GetArrayViewFromImage(image)
     seen = [np.zeros(n, bool) for n in array.shape]
     for z, plane in enumerate(array):
@@ -280,10 +289,8 @@ def _tissue_extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray] | None
             seen[2] |= tissue.any(axis=0)
     if not seen[0].any():
         return None
-    ends = [(int(at[0]), int(at[-1])) for at in (np.flatnonzero(s) for s in seen)]
-    index = np.array([[ends[a][c[a]] + (c[a] - 0.5) for a in range(3)] for c in np.ndindex(2, 2, 2)])
-    corners = [image.TransformContinuousIndexToPhysicalPoint([float(v) for v in row[::-1]]) for row in index]
-    return np.min(corners, axis=0), np.max(corners, axis=0)
+    (z0, z1), (y0, y1), (x0, x1) = ((int(at[0]), int(at[-1]) + 1) for at in map(np.flatnonzero, seen))
+    return (x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0)
 
 
 def network_input(
@@ -291,7 +298,7 @@ def network_input(
 ) -> np.ndarray:
     """The CT's channels on the grid, float32 [window, z, y, x]: air outside the body, clipped to each window and scaled
     to [-1, 1]."""
-    hu = resample(image, grid, outside=AIR_HU)
+    hu = resample(body.tissue(image), grid, outside=AIR_HU)
     if not body.already_masked:
         hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
     channels = np.empty((len(windows_hu), *hu.shape), np.float32)
