@@ -26,6 +26,7 @@ from soars.systems.uanet.detection import padded, proposals
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.uanet.data import CropDataset
+from soars_training.systems.uanet.elastic import Bend
 from soars_training.systems.uanet.losses import (
     anchor_weights,
     class_loss,
@@ -261,6 +262,27 @@ def test_a_mirrored_crop_names_the_other_side() -> None:
     sample = data.cut(case, window, np.random.default_rng(0))
     assert sample.organs.tolist() == [1]
     assert bool(sample.masks[0, 4:8, 4:8, 2:6].all()) and int(sample.masks.sum()) == 64
+
+
+def test_bending_moves_ct_and_mask_alike_and_by_a_few_voxels() -> None:
+    """Uniform numbers (sd 3^-0.5) under a Gaussian of 30 voxels: sd 1000 / (3^0.5 x 2 pi^0.5 x 30) = 5.4 voxels."""
+    moved = []
+    y, x = torch.meshgrid(torch.arange(160) - 80, torch.arange(160) - 80, indexing="ij")
+    ball = (y**2 + x**2 < 900).expand(1, 40, 160, 160)
+    rows = y.float().expand(1, 40, 160, 160)
+    for seed in range(10):
+        bend = Bend(np.random.default_rng(seed), (40, 160, 160))
+        moved.append(float(bend.apply(rows, outside=-1000, nearest=False)[0, 20, 80, 80]))
+        sharp = bend.apply(ball, outside=0, nearest=True) > 0.5
+        soft = bend.apply(ball, outside=0, nearest=False) > 0.5
+        assert 0 < int((sharp ^ soft).sum()) < 0.1 * int(sharp.sum())
+    assert 2 < float(np.std(moved)) < 10
+    still = Bend(np.random.default_rng(0), (4, 8, 8))
+    again = Bend(np.random.default_rng(0), (4, 8, 8))
+    volume = torch.rand(1, 4, 8, 8)
+    assert torch.equal(
+        still.apply(volume, outside=0, nearest=False), again.apply(volume, outside=0, nearest=False)
+    )
 
 
 def _dataset(

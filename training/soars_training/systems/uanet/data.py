@@ -14,6 +14,7 @@ from soars.networks.regions import STRIDE, RegionArchitecture
 from soars.systems.uanet.boxes import box_of_mask, make_anchors
 from soars_training.cohorts.cache import CachedCase
 from soars_training.cohorts.regions import UsualRegions
+from soars_training.systems.uanet.elastic import Bend
 from soars_training.systems.uanet.targets import UnknownRegions, anchor_targets
 from soars_training.windows.augment import (
     AIR_HU,
@@ -70,9 +71,11 @@ class CropDataset(Dataset[CropSample]):
         margin: Sequence[float],
         window_hu: tuple[float, float],
         strength: Augmentation,
+        elastic: float = 0.0,
         seed: int,
     ) -> None:
         self.cases, self.organs, self.seed = list(cases), tuple(organs), seed
+        self.elastic = elastic
         self.crop, self.margin, self.window_hu, self.strength = crop, margin, window_hu, strength
         self.swap = mirrored_channels(self.organs)
         if any(self.swap[i] == i and o.endswith(("_L", "_R")) for i, o in enumerate(self.organs)):
@@ -105,11 +108,16 @@ class CropDataset(Dataset[CropSample]):
 
     def cut(self, case: CachedCase, window: Window, rng: np.random.Generator) -> CropSample:
         """The crop at a window of a case."""
+        bend = Bend(rng, self.crop) if rng.random() < self.elastic else None
         hu = sample(case.ct_hu[None], window, outside=AIR_HU, nearest=False)
+        if bend is not None:
+            hu = bend.apply(hu, outside=AIR_HU, nearest=False)
         hu = augment_hu(rng, hu, self.strength)
         boxes, classes, masks = [], [], []
         for k, organ in enumerate(self.organs):
             mask = _crop_of(case, organ, window)
+            if mask is not None and bend is not None:
+                mask = bend.apply(mask[None], outside=0.0, nearest=True)[0] > 0.5
             if mask is None or int(mask.sum()) < FEWEST_VOXELS:
                 continue
             box = box_of_mask(mask.numpy(), self.margin)

@@ -42,7 +42,8 @@ class UaNetOptions(SystemOptions):
         sampled: boxes of an image that the box head learns from.
         drawn: organs of an image that the mask head learns from, 0 for all that were detected.
         window_hu: the CT is clipped to it and scaled linearly to [-1, 1].
-        strength: of the augmentation.
+        strength: of the cascade's augmentation.
+        elastic: share of the crops that are bent as the authors' are (`soars_training.systems.uanet.elastic`).
     """
 
     crop: tuple[int, int, int] = (160, 240, 240)
@@ -61,6 +62,7 @@ class UaNetOptions(SystemOptions):
     drawn: int = 0
     window_hu: tuple[float, float] = (-1024.0, 3076.0)
     strength: Augmentation = field(default_factory=Augmentation.none)
+    elastic: float = 0.5
 
     def architecture(self) -> RegionArchitecture:
         return RegionArchitecture(
@@ -128,6 +130,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             drawn=6,
             window_hu=(-500.0, 1000.0),
             strength=Augmentation(),
+            elastic=0.0,
         )
 
     def data(
@@ -141,6 +144,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             margin=options.margin,
             window_hu=options.window_hu,
             strength=options.strength,
+            elastic=options.elastic,
             seed=options.seed,
         )
 
