@@ -36,6 +36,8 @@ _SUCCESS, _OUT_OF_RESOURCES, _OTHER_CONTENT, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0
 _NOT_SUPPORTED = 0x0122
 _REJECTED, _BY_USER, _CALLING_UNKNOWN, _CALLED_UNKNOWN = 0x01, 0x01, 0x03, 0x07
 """PS3.8 9.3.4: permanently, by the service user, and why."""
+_REQUEST_S = 10.0
+"""For a connection to ask for an association; until then it counts as one."""
 _LAST_IDENTIFIER = Tag("SeriesInstanceUID")
 _START = 1 << 16
 """Bytes of a data set in which its identifiers are looked for; they stand near its beginning."""
@@ -71,7 +73,8 @@ class Receiver:
             log.setLevel(logging.CRITICAL)
         entity = AE(ae_title=self._settings.ae_titles[0])
         entity.maximum_associations = self._settings.most_associations
-        entity.network_timeout = entity.acse_timeout = entity.dimse_timeout = self._settings.idle_s
+        entity.network_timeout = entity.dimse_timeout = self._settings.idle_s
+        entity.acse_timeout = min(_REQUEST_S, self._settings.idle_s)
         for kind in CT_CLASSES:
             entity.add_supported_context(kind, sorted(LOSSLESS_SYNTAXES | LOSSY_SYNTAXES))
         for context in AllStoragePresentationContexts:  # taken to be refused by name, and noted
@@ -101,7 +104,8 @@ class Receiver:
         if self._server is not None:
             self._server.shutdown()
             for association in self._server.active_associations:
-                association.abort(block=False)
+                if association.is_established:
+                    association.abort(block=False)
 
     @property
     def port(self) -> int:
