@@ -78,6 +78,17 @@ def test_a_ct_that_is_not_known_is_told(tree: Path, tmp_path: Path, capsys) -> N
     assert "there is no CT in it" in capsys.readouterr().out
 
 
+def test_voxels_with_a_grid_of_their_own_need_no_ct(tree: Path, tmp_path: Path, capsys) -> None:
+    """But as contours they do."""
+    assert main(["convert", str(tree), str(tmp_path / "seg"), "--each", "seg.nrrd"]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "seg"), str(tmp_path / "out"), "--each", "nii.gz"]) == 0
+    assert "0 failed" in capsys.readouterr().out
+    assert (tmp_path / "out" / "A" / "rtstruct.nii.gz").is_file()
+    assert main(["convert", str(tmp_path / "seg"), str(tmp_path / "rt"), "--each", "dcm"]) == 2
+    assert "there is no CT in it" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -166,11 +166,15 @@ def _run_each(args: argparse.Namespace) -> int:
 def _convert_beside(
     patient: PatientFolder, source: Path, target: Path, args: argparse.Namespace
 ) -> StructureSet:
-    """One of a patient's, with the CT beside it."""
-    from soars.formats.table import format_to_write
+    """One of a patient's, with the CT beside it; without one where voxels have a grid of their own and need no CT."""
+    from soars.formats.table import format_of, format_to_write
 
-    kind = format_to_write(target)
-    folder, series_uid = patient.ct_of(source)
+    kind, found = format_to_write(target), format_of(source)
+    folder: Path | None
+    series_uid: str | None
+    folder = series_uid = None
+    if patient.series or kind.needs_series or found is None or not found.has_grid:
+        folder, series_uid = patient.ct_of(source)
     made = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
