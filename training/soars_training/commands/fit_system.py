@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("fit-system", help="train a system other than the cascade")
-    parser.add_argument("system", help="its name; an unknown one lists those there are")
+    parser.add_argument("system", help="uanet or deepmind")
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
     parser.add_argument("--organs", help="comma-separated names; default: all that the cache annotates")
