@@ -34,9 +34,10 @@ class Deliverer:
         self.problem = ""
 
     def step(self) -> None:
-        """Send the cases that wait, in the order in which they came. After a failure that case waits, longer each time,
-        and all others for the shortest pause."""
-        for record in self._spool.records("sending"):
+        """Send the cases that wait, those first that have failed least, in the order in which they came. After a
+        failure that case waits, longer each time, and all others for the shortest pause."""
+        records = self._spool.records("sending")
+        for record in sorted(records, key=lambda one: self._failures.get(one.id, 0)):
             rule = self._config.rule(record.rule)
             if rule is None or self.name not in rule.send or self.name in record.settled:
                 continue
