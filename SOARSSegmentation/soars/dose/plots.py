@@ -66,7 +66,7 @@ def plot_dvhs(case: CaseDose, path: Path, volume: str = "percent") -> None:
     figure.legend(handles, ["reference", *substitutes], loc="outside upper center", ncols=4, fontsize=8)
     figure.supxlabel("dose (Gy)", fontsize=9)
     unit = "%" if volume == "percent" else "cc"
-    figure.supylabel(f"volume that receives at least the dose ({unit})", fontsize=9)
+    figure.supylabel(f"volume at or above the dose ({unit})", fontsize=9)
     save_figure(figure, path)
 
 
