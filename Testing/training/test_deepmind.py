@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from boxes_ct import ORGANS, box_cache, box_case
+from torch.nn import functional
 
 from soars.bundle.store import load_bundle
 from soars.ct.images import CtScan
 from soars.errors import BundleError
 from soars.metrics import dice
+from soars.networks.pointwise import Pointwise
 from soars.networks.slice_net import SliceNet
 from soars.networks.slices import CONTEXT, SliceArchitecture
 from soars.run.segment import SegmentOptions, segment
@@ -62,6 +64,16 @@ def test_slices_drawn_together_are_those_drawn_one_by_one(network: SliceNet) -> 
         together = network(ct)
         single = torch.cat([network(ct[:, :, z : z + CONTEXT]) for z in range(4)], 2)
     torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pointwise_convolution_is_float32_on_a_processor_and_the_usual_one() -> None:
+    torch.manual_seed(0)
+    ours = Pointwise(3, 5, (1, 2, 2))
+    x = torch.randn(1, 3, 2, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ours(x.bfloat16())
+    usual = functional.conv3d(x.bfloat16().float(), ours.weight, ours.bias, (1, 2, 2))
+    assert found.dtype == torch.float32 and torch.equal(found, usual)
 
 
 def test_the_papers_network_has_seven_blocks_and_a_fully_connected_bottom() -> None:

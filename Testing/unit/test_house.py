@@ -41,6 +41,7 @@ ENGINE_ROOMS = (
     "soars.networks.phnn",
     "soars.networks.unet",
     "soars.networks.slice_net",
+    "soars.networks.pointwise",
     "soars.networks.region_net",
     "soars.cascade.torch_engine",
     "soars.cascade.onnx_engine",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soars.networks.pointwise import Pointwise
 from soars.networks.regions import RegionArchitecture
 
 Slices = tuple[slice, slice, slice]
@@ -42,9 +43,9 @@ class RegionNet(nn.Module):
             nn.ConvTranspose3d(sixteenth, eighth, 2, 2), nn.BatchNorm3d(eighth), nn.ReLU(inplace=True)
         )
         self.fuse = nn.Sequential(*_chain(2 * eighth, a.fused))
-        self.proposal = nn.Conv3d(a.fused, a.hidden, 1)
-        self.objectness = nn.Conv3d(a.hidden, a.anchors, 1)
-        self.anchor_deltas = nn.Conv3d(a.hidden, 6 * a.anchors, 1)
+        self.proposal = Pointwise(a.fused, a.hidden)
+        self.objectness = Pointwise(a.hidden, a.anchors)
+        self.anchor_deltas = Pointwise(a.hidden, 6 * a.anchors)
         self.dense = nn.Sequential(
             nn.Linear(a.fused * a.pooled**3, a.dense[0]),
             nn.ReLU(inplace=True),
@@ -64,7 +65,7 @@ class RegionNet(nn.Module):
                 _local(m + 1, m),
             ]
         )
-        self.mask_class = nn.Conv3d(m, a.classes, 1)
+        self.mask_class = Pointwise(m, a.classes)
 
     def encode(self, image: Tensor) -> Features:
         """Features of an image [1, 1, z, y, x]."""
@@ -123,7 +124,7 @@ class _Residual(nn.Module):
         self.shortcut = (
             nn.Identity()
             if inputs == outputs
-            else nn.Sequential(nn.Conv3d(inputs, outputs, 1), nn.BatchNorm3d(outputs))
+            else nn.Sequential(Pointwise(inputs, outputs), nn.BatchNorm3d(outputs))
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soars.networks.pointwise import Pointwise
 from soars.networks.slices import CONTEXT, SliceArchitecture
 
 
@@ -26,7 +27,7 @@ class SliceNet(nn.Module):
         self.down = nn.ModuleList(_Down(before[i], a.channels[i], a.lost[i]) for i in levels)
         self.bottom = _Bottom(a.bottom, a.hidden)
         self.up = nn.ModuleList(_Up(a.channels[i], before[i], after[i]) for i in reversed(levels))
-        self.head = nn.Conv3d(a.channels[0], a.classes, 1)
+        self.head = Pointwise(a.channels[0], a.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         slices = x.shape[2] - (CONTEXT - 1)
@@ -37,8 +38,7 @@ class SliceNet(nn.Module):
         x = self.bottom(x)
         for up in self.up:
             x = up(x, skips.pop())
-        # In float32 also where the rest is not: rounding logits moves contours, and torch's bfloat16 kernel for this
-        # shape crashes on processors with AMX (torch 2.13).
+        # In float32 also where the rest is not: rounding logits moves contours.
         with torch.autocast(x.device.type, enabled=False):
             return self.head(x.float())
 
@@ -51,7 +51,7 @@ class _Down(nn.Module):
         first, second = (3 if lost >= 2 else 1), (3 if lost == 4 else 1)
         self.first = nn.Conv3d(inputs, outputs, (first, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
         self.second = nn.Conv3d(outputs, outputs, (second, 3, 3), 1, (0, 1, 1), bias=False)
-        self.shortcut = nn.Conv3d(inputs, outputs, 1, (1, 2, 2), bias=False)
+        self.shortcut = Pointwise(inputs, outputs, (1, 2, 2), bias=False)
         self.norms = nn.ModuleList(_SliceNorm(outputs) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class _Up(nn.Module):
         joined = outputs + skip
         self.first = nn.Conv3d(joined, outputs, (1, 3, 3), 1, (0, 1, 1), bias=False)
         self.second = nn.Conv3d(outputs, outputs, (1, 3, 3), 1, (0, 1, 1), bias=False)
-        self.shortcut = nn.Conv3d(joined, outputs, 1, bias=False)
+        self.shortcut = Pointwise(joined, outputs, bias=False)
         self.norms = nn.ModuleList(_SliceNorm(outputs) for _ in range(3))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
