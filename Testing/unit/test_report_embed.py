@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import time
 import zlib
@@ -13,7 +14,7 @@ import SimpleITK as sitk
 from report_scene import BALLS, CENTRE, record_of, scene
 
 from soars.report.embed import LEVELS_HU, embed, middle_voxel, pack, script_json
-from soars.report.upright import AxialSlices, upright
+from soars.report.upright import AxialSlices, _turned, upright
 from soars.report.words import duration, length_mm, listed, place, place_on_axis, volume_cc
 from soars.structures import Geometry, StructureSet, tight_mask
 
@@ -184,3 +185,30 @@ def test_places_and_numbers_are_written_as_in_a_clinic():
         "2 min 00 s",
     ]
     assert listed(["Left eye", "Right eye", "TMJ"]) == "Left eye, right eye, TMJ"
+
+
+def test_turning_gives_what_simpleitk_gives_for_every_orientation() -> None:
+    """All 48 ways in which axes can lie along the patient's; `DICOMOrient` is the independent program."""
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            direction = np.zeros((3, 3))
+            direction[axes, (0, 1, 2)] = signs
+            image = sitk.GetImageFromArray(values)
+            image.SetSpacing((1.0, 2.0, 3.0))
+            image.SetOrigin((5.0, 6.0, 7.0))
+            image.SetDirection(direction.ravel().tolist())
+            ours, theirs = _turned(image), sitk.DICOMOrient(image, "LPS")
+            assert np.array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
+            assert ours.GetSpacing() == theirs.GetSpacing() and ours.GetDirection() == theirs.GetDirection()
+            assert ours.GetOrigin() == pytest.approx(theirs.GetOrigin())
+
+
+def test_turning_leaves_the_image_as_it_was() -> None:
+    """An image that lies upright already is not copied, and must not be changed either."""
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16))
+    tilt = np.deg2rad(0.01)
+    image.SetDirection([np.cos(tilt), -np.sin(tilt), 0, np.sin(tilt), np.cos(tilt), 0, 0, 0, 1])
+    before = image.GetDirection()
+    turned, _, _ = upright(image, StructureSet(Geometry.of(image)))
+    assert turned.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1) and image.GetDirection() == before

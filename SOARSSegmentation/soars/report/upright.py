@@ -50,7 +50,7 @@ def upright(image: sitk.Image, structures: StructureSet) -> tuple[sitk.Image, St
     An image whose axes are the patient's in another order or sense is turned, voxel for voxel; the slices keep the
     numbers that they have in the CT. A tilted one is resampled linearly onto an upright grid of its own spacing.
     """
-    turned = sitk.DICOMOrient(image, "LPS")
+    turned = _turned(image)
     if _tilt_deg(turned) > _TILTED_DEG:
         grid = _upright_grid(turned)
         resampled = sitk.Resample(
@@ -65,8 +65,24 @@ def upright(image: sitk.Image, structures: StructureSet) -> tuple[sitk.Image, St
         )
         return resampled, structures.resample(grid), AxialSlices.of(resampled)
     organs = structures.resample(Geometry.of(turned), nearest=True)
-    turned.SetDirection(np.eye(3).ravel().tolist())
+    upright_exactly = tuple(np.eye(3).ravel().tolist())
+    if turned.GetDirection() != upright_exactly:
+        turned.SetDirection(upright_exactly)
     return turned, organs.on(Geometry.of(turned)), AxialSlices.of(image)
+
+
+def _turned(image: sitk.Image) -> sitk.Image:
+    """The image with its axes in the order and sense nearest to LPS, as `sitk.DICOMOrient` gives it, which copies an
+    image twice also when there is nothing to turn: too much for a CT of some gigabytes."""
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    wanted = sitk.DICOMOrientImageFilter()
+    wanted.SetDesiredCoordinateOrientation("LPS")
+    corner = sitk.Image(2, 2, 2, sitk.sitkUInt8)
+    corner.SetDirection(direction.ravel().tolist())
+    wanted.Execute(corner)
+    order, flips = wanted.GetPermuteOrder(), wanted.GetFlipAxes()
+    turned = image if tuple(order) == (0, 1, 2) else sitk.PermuteAxes(image, order)
+    return sitk.Flip(turned, flips) if any(flips) else sitk.Image(turned)
 
 
 def _tilt_deg(image: sitk.Image) -> float:
