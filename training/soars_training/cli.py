@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import soars
 from soars.commands.program import program_parser, run_program
@@ -70,13 +72,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Of several processes that torchrun has started, the first one alone speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    logging.getLogger().setLevel(logging.ERROR)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code, see `soars.commands.program`."""
     return run_program("soars-train", build_parser, _run, argv, talks="soars_training", console=_AboveTheBar)
 
 
 def _run(args: argparse.Namespace) -> int:
-    args.run(args)
+    with _quiet_unless_first():
+        args.run(args)
     return 0
 
 

@@ -11,6 +11,7 @@ import torch
 from soars.errors import InputError
 from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.cohorts.splits import split
+from soars_training.fitting import processes
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import LAST, RUN_FILE, RunOptions
 
@@ -32,7 +33,7 @@ def begin(cache: Path, output: Path, options: RunOptions, *, resume: bool, overw
     folder that holds a run, unless it is to be resumed or overwritten.
     """
     options.check()
-    device = training_device(options.device)
+    device = processes.join(training_device(options.device))
     _refuse_a_run(output, resume, overwrite)
     if options.threads:
         torch.set_num_threads(options.threads)

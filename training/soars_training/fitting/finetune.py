@@ -11,6 +11,7 @@ from soars.cascade.windows import CtChannel, Foreground, Source, slide
 from soars.errors import InputError
 from soars.networks.names import Branch
 from soars_training.cohorts.cache import CacheIndex
+from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.fit import describe, held_out_cases, live_spec, window_data
 from soars_training.fitting.loop import deterministic, train, training_precision
@@ -96,7 +97,15 @@ def _joined(
     whole = BranchTask("anchor", first + second, ("ct",), (), anchor.windows_hu)
     old = anchor.architecture
     return (
-        replace(options, task=whole, features=old.features, blocks=old.blocks, patch=anchor.patch),
+        replace(
+            options,
+            task=whole,
+            network=old.network,
+            order=old.order,
+            features=old.features,
+            blocks=old.blocks,
+            patch=anchor.patch,
+        ),
         tasks,
     )
 
@@ -136,11 +145,12 @@ def _split(
     """A finished run of each branch, from the trained whole."""
     runs: dict[str, FittedRun] = {}
     for name in JOINED:
-        folder = output / name
-        folder.mkdir(exist_ok=True)
-        state.save_branch(folder, name)
         runs[name] = describe(tasks[name], options, index, state, cases, held)  # type: ignore[arg-type]
-        runs[name].save(folder)
+        if processes.is_first():
+            folder = output / name
+            folder.mkdir(exist_ok=True)
+            state.save_branch(folder, name)
+            runs[name].save(folder)
     return runs
 
 

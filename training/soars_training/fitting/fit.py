@@ -11,6 +11,7 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
 from soars.networks.architecture import Architecture
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
+from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import BranchModel
@@ -61,7 +62,8 @@ def fit(
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
     run = describe(options.task, options, index, state, len(data.cases), held)
-    run.save(output)
+    if processes.is_first():
+        run.save(output)
     return run
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
 from soars.devices import card_number, is_card
 from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS
+from soars_training.fitting import processes
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
 from soars_training.fitting.validate import CaseScore, mean_per_organ
@@ -50,22 +52,25 @@ def train(
     options = state.options
     precision = training_precision(device)
     output.mkdir(parents=True, exist_ok=True)
-    if state.step == 0:  # a run that is overwritten stays until the new one can begin
+    loss = processes.loss_of(state.model)
+    if (
+        state.step == 0 and processes.is_first()
+    ):  # a run that is overwritten stays until the new one can begin
         for name in (RUN_FILE, LAST, BEST):
             (output / name).unlink(missing_ok=True)
     with _signals() as stop, closing(_batches(data, state)) as every_batch:
         for batches in every_batch:
             started = time.monotonic()
-            _one_step(state, batches, device, precision)
+            stopping = _one_step(state, batches, device, precision, loss, stop.is_set())
             after_step()
             state.seconds += time.monotonic() - started
             last = state.step == options.steps
-            if last or (options.validate_every and state.step % options.validate_every == 0):
-                _score(state, output, validate())
-            if last or state.step % options.checkpoint_every == 0:
-                state.save(output)
-            if stop.is_set() and not last:
-                state.save(output)
+            if processes.is_first():
+                if last or (options.validate_every and state.step % options.validate_every == 0):
+                    _score(state, output, validate())
+                if last or stopping or state.step % options.checkpoint_every == 0:
+                    state.save(output)
+            if stopping and not last:
                 raise CancelledError(
                     f"stopped at step {state.step} of {options.steps}; {output / LAST} is written: "
                     "the same command with --resume goes on from there"
@@ -112,9 +117,15 @@ def _score(state: TrainingState, output: Path, scores: list[CaseScore]) -> None:
 
 
 def _one_step(
-    state: TrainingState, batches: Sequence[Batch], device: torch.device, precision: torch.dtype
-) -> None:
-    """One optimiser step over the micro-batches of a step."""
+    state: TrainingState,
+    batches: Sequence[Batch],
+    device: torch.device,
+    precision: torch.dtype,
+    loss_of: tuple[processes.Loss, Callable[[bool], Any]],
+    stop: bool,
+) -> bool:
+    """One optimiser step over the micro-batches of a step; returns whether this process, or another one that trains
+    with it, was asked to stop."""
     options = state.options
     rate, power = learning_rate(options, state.step), balance(options, state.step)
     for group in state.optimiser.param_groups:
@@ -123,12 +134,15 @@ def _one_step(
     state.optimiser.zero_grad(set_to_none=True)
     total = 0.0
     state.model.begin(state.step, options.steps)
-    for batch in batches:
+    compute, adding_up = loss_of
+    for number, batch in enumerate(batches, start=1):
         there = tuple(part.to(device) for part in batch)
-        with torch.autocast(device.type, precision, precision != torch.float32):
-            loss = state.model.loss(there, power) / len(batches)
-        loss.backward()
+        with adding_up(number < len(batches)):
+            with torch.autocast(device.type, precision, precision != torch.float32):
+                loss = compute(there, power) / len(batches)
+            loss.backward()
         total += float(loss.detach())
+    total, stop = processes.agree(total, stop, device)
     if not math.isfinite(total):
         raise InputError(
             f"the loss is {total} at step {state.step}; lower --learning-rate, or check the cases for broken CTs"
@@ -141,10 +155,12 @@ def _one_step(
     if state.step % LOG_EVERY == 0 or state.step == options.steps:
         state.losses.append((state.step, float(np.mean(state.pending)), rate, round(state.seconds, 1)))
         state.pending.clear()
+    return stop
 
 
 def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch], None, None]:
-    """For each step still to do its micro-batches, windows drawn in a second process.
+    """For each step still to do its micro-batches, windows drawn in a second process; of several processes each has
+    its own share of the windows.
 
     Samples that differ in shape (VOIs, say) are seen one at a time, and the gradients of a batch added up.
     """
@@ -154,13 +170,20 @@ def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch],
     loader: DataLoader[Any] = DataLoader(
         data,  # type: ignore[arg-type]
         batch_size=size,
-        sampler=range(state.step * width, options.steps * width),
+        sampler=_Share(state.step, options.steps, width, processes.rank(), processes.count()),
         collate_fn=data.collate,
         num_workers=1,
         prefetch_factor=4,
     )
     pending: list[Batch] = []
-    with tqdm(total=options.steps, initial=state.step, desc=data.title, unit="step", mininterval=5) as bar:
+    with tqdm(
+        total=options.steps,
+        initial=state.step,
+        desc=data.title,
+        unit="step",
+        mininterval=5,
+        disable=not processes.is_first(),
+    ) as bar:
         for batch in loader:
             pending.append(batch)
             if len(pending) * size == width:
@@ -169,6 +192,25 @@ def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch],
                 bar.update()
                 if state.losses:
                     bar.set_postfix(loss=f"{state.losses[-1][1]:.3f}", refresh=False)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The numbers of the windows of one process: of every step's `width` times `count` windows its own `width`."""
+
+    first_step: int
+    steps: int
+    width: int
+    rank: int
+    count: int
+
+    def __iter__(self) -> Iterator[int]:
+        for step in range(self.first_step, self.steps):
+            start = (step * self.count + self.rank) * self.width
+            yield from range(start, start + self.width)
+
+    def __len__(self) -> int:
+        return (self.steps - self.first_step) * self.width
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from soars.cells import write_table
 from soars.errors import InputError
 from soars.files import replacing_file
 from soars.networks.names import Branch
+from soars_training.fitting import processes
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import BEST, LAST, RunOptions
 
@@ -27,7 +28,8 @@ class TrainingState:
 
     `losses` rows are (step, mean loss since the row before, learning rate, seconds), `scores` rows (step, organ, mean
     DSC), `cases` rows (case, organ, DSC) of the last validation; `pending` holds the losses of the steps since the last
-    row. `others` are optimisers beside the weights', and `notes` what a run has to remember besides.
+    row. `others` are optimisers beside the weights', and `notes` what a run has to remember besides. `processes` train
+    together.
     """
 
     options: RunOptions
@@ -43,6 +45,7 @@ class TrainingState:
     others: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
+    processes: int = 1
 
     @staticmethod
     def new(
@@ -51,7 +54,11 @@ class TrainingState:
         """At step 0; `weights` are what the optimiser changes, all of the model's when None."""
         averaged = copy.deepcopy(model).requires_grad_(False).eval()
         return TrainingState(
-            options, model, averaged, make_optimiser(options, weights or list(model.parameters()))
+            options,
+            model,
+            averaged,
+            make_optimiser(options, weights or list(model.parameters())),
+            processes=processes.count(),
         )
 
     def average(self) -> None:
@@ -65,7 +72,7 @@ class TrainingState:
     def save(self, folder: Path) -> None:
         """Write `last.ckpt`, whole or not at all, and the tables."""
         data = {
-            "options": self.options.to_dict(),
+            "options": self.options.to_dict() | {"processes": self.processes},
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
@@ -106,9 +113,9 @@ class TrainingState:
             raise InputError(
                 f"{path}: damaged checkpoint ({type(error).__name__}); train again with --overwrite"
             ) from error
-        mine, theirs = self.options.to_dict(), data["options"]
+        mine, theirs = self.options.to_dict() | {"processes": self.processes}, data["options"]
         # A run that was begun by an earlier version lacks what came later, and had what is the default now.
-        theirs = {f.name: f.default for f in fields(self.options)} | theirs
+        theirs = {f.name: f.default for f in fields(self.options)} | {"processes": 1} | theirs
         other = [k for k in mine if mine[k] != theirs.get(k) and k not in _MAY_DIFFER]
         if other:
             raise InputError(

@@ -14,6 +14,7 @@ from soars.networks.architecture import KERNELS, Architecture, block_count
 from soars.networks.names import NetworkKind
 from soars.texts import read_json
 from soars_training.cohorts.cache import CacheIndex
+from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.fit import window_data
 from soars_training.fitting.loop import deterministic, train, training_precision
@@ -49,6 +50,7 @@ def search(
     if patients < 3:
         raise InputError(f"{cache}: a search needs three patients or more, and there are {patients}")
     options = replace(options, blocks=None, fold=None, held_out=round(patients * HELD_OUT))
+    processes.alone("a search")
     start = begin(cache, output, options, resume=resume, overwrite=overwrite)
     device, index, held = start.device, start.index, start.held
     data = window_data(cache, index, options, start.learn, guide_folder)

@@ -16,6 +16,7 @@ from soars.errors import InputError
 from soars.structures.box import Box
 from soars.systems.trained import Found
 from soars_training.cohorts.cache import CachedCase, IndexEntry, read_case
+from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import Model
@@ -115,7 +116,8 @@ class LoopSystem(ABC, Generic[Options]):
             seconds=round(state.seconds, 1),
             parameters=sum(p.numel() for p in self.network(state.model).parameters()),
         )
-        run.save(output)
+        if processes.is_first():
+            run.save(output)
         return run
 
 
