@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from soars.catalogue import resolve
 from soars.ct.series import read_series
 from soars.dicom.rtstruct_write import write_rtstruct
 from soars.errors import InputError
@@ -20,7 +21,7 @@ from soars.phantom.export import write_phantom_dicom
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
 from soars_training.cohorts.cache import CacheIndex
-from soars_training.cohorts.layouts import case_files
+from soars_training.cohorts.layouts import SEGRAP_NAMES, STRUCTSEG_VALUES, case_files
 from soars_training.cohorts.reading import LeftOut, read_cases
 
 GEOMETRY = Geometry((40, 36, 30), (2.0, 2.0, 3.0), (-40.0, -36.0, 0.0))
@@ -73,12 +74,28 @@ def _hanseg(root: Path) -> None:
         write_seg_nrrd(one, folder / f"case_01_OAR_{name}.seg.nrrd")
 
 
+def _structseg(root: Path) -> None:
+    """As the challenge has it: 1 is the brainstem, 12 the left parotid gland."""
+    _ct(root / "HaN_OAR" / "a" / "data.nii.gz")
+    _mask(root / "HaN_OAR" / "a" / "label.nii.gz", _box("brainstem") + 12 * _box("parotid"))
+
+
+def _segrap(root: Path) -> None:
+    folder = root / "a"
+    _ct(folder / "image.nii.gz")
+    _ct(folder / "image_contrast.nii.gz")
+    _mask(folder / "BrainStem.nii.gz", _box("brainstem"))
+    _mask(folder / "Parotid_L.nii.gz", _box("parotid"))
+
+
 PUBLISHED: dict[str, Callable[[Path], None]] = {
     "nnunet": _nnunet,
     "hanseg": _hanseg,
     "pddca": _masks("img.nrrd", "structures", "BrainStem", "Parotid_L", ".nrrd"),
     "deepmind": _masks("CT_IMAGE.nrrd", "segmentations", "Brainstem", "Parotid_Lt", ".nrrd"),
     "totalsegmentator": _masks("ct.nii.gz", "segmentations", "brainstem", "parotid_gland_left", ".nii.gz"),
+    "structseg": _structseg,
+    "segrap": _segrap,
     "folders": _masks("ct.nii.gz", "structures", "Brainstem", "Parotid_L", ".nii.gz"),
 }
 
@@ -92,6 +109,14 @@ def test_a_published_layout_gives_the_same_case(layout: str, tmp_path: Path) -> 
     assert case.annotated == {"Brainstem", "Parotid_L"}
     for organ, which in (("Brainstem", "brainstem"), ("Parotid_L", "parotid")):
         np.testing.assert_array_equal(case.structures.full(organ), _box(which).astype(bool))
+
+
+def test_the_challenges_names_are_the_catalogues_where_it_knows_the_organ() -> None:
+    """StructSeg numbers 22 organs, of which the catalogue lacks the middle ears; the cord is 20, the chiasm 8."""
+    known = [name for name in STRUCTSEG_VALUES.values() if not name.startswith("Ear_Middle")]
+    assert len(STRUCTSEG_VALUES) == 22 and all(resolve(name).name == name for name in known)
+    assert (STRUCTSEG_VALUES[8], STRUCTSEG_VALUES[20]) == ("OpticChiasm", "SpinalCord")
+    assert all(resolve(name).name == name for name in SEGRAP_NAMES.values())
 
 
 def test_a_hospitals_dicom_tree_is_read(tmp_path: Path) -> None:

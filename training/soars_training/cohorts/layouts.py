@@ -23,6 +23,7 @@ class CaseFiles:
         ct: file or DICOM folder.
         structures: a structure file or a folder of masks that is read whole; None when `masks` is used.
         masks: organ as the data set spells it -> the file that holds it alone.
+        labels: value -> organ, of a label map in `structures` that nothing else names.
         problem: why the case cannot be read, None when nothing is missing.
     """
 
@@ -30,9 +31,22 @@ class CaseFiles:
     ct: Path
     structures: Path | None = None
     masks: Mapping[str, Path] = field(default_factory=dict)
+    labels: Mapping[int, str] = field(default_factory=dict)
     split: str = "train"
     problem: str | None = None
 
+
+STRUCTSEG_VALUES = dict(
+    enumerate(
+        "Brainstem Eye_L Eye_R Lens_L Lens_R OpticNrv_L OpticNrv_R OpticChiasm Lobe_Temporal_L Lobe_Temporal_R "
+        "Pituitary Parotid_L Parotid_R Ear_Internal_L Ear_Internal_R Ear_Middle_L Ear_Middle_R Joint_TM_L Joint_TM_R "
+        "SpinalCord Bone_Mandible_L Bone_Mandible_R".split(),
+        start=1,
+    )
+)
+"""The 22 values of StructSeg 2019's first task, in the order of its organisers' and others' tables."""
+SEGRAP_NAMES = {"Larynx_Supraglot": "Larynx_SG"}
+"""Of SegRap 2023's names those that the catalogue spells otherwise."""
 
 Layout = Callable[[Path], Iterator[CaseFiles]]
 
@@ -137,6 +151,28 @@ def _totalsegmentator(root: Path) -> Iterator[CaseFiles]:
             yield _with_masks(folder, ct, "segmentations")
 
 
+def _structseg(root: Path) -> Iterator[CaseFiles]:
+    """StructSeg 2019, HaN_OAR: NUMBER/data.nii.gz and NUMBER/label.nii.gz, with the challenge's values."""
+    for folder in _folders(root / "HaN_OAR" if (root / "HaN_OAR").is_dir() else root):
+        ct, label = _image(folder, "data"), _image(folder, "label")
+        if ct:
+            problem = None if label else "there is no label"
+            yield CaseFiles(folder.name, ct, label, labels=STRUCTSEG_VALUES, problem=problem)
+
+
+def _segrap(root: Path) -> Iterator[CaseFiles]:
+    """SegRap 2023: segrap_0000/image.nii.gz (image_contrast.nii.gz is not used) beside ORGAN.nii.gz."""
+    for folder in _folders(root):
+        ct = _image(folder, "image")
+        masks = {
+            SEGRAP_NAMES.get(stem, stem): path
+            for path in sorted(folder.glob("*.nii.gz"))
+            if (stem := path.name.removesuffix(".nii.gz")) not in ("image", "image_contrast")
+        }
+        if ct:
+            yield CaseFiles(folder.name, ct, masks=masks, problem=None if masks else "there are no masks")
+
+
 def _folder_each(root: Path) -> Iterator[CaseFiles]:
     """CASE/ct.ENDING (or image) and CASE/structures, a folder of masks, or a file of any format that is read."""
     for folder in _folders(root):
@@ -154,6 +190,8 @@ LAYOUTS: Mapping[str, Layout] = {
     "pddca": _pddca,
     "deepmind": _deepmind,
     "totalsegmentator": _totalsegmentator,
+    "structseg": _structseg,
+    "segrap": _segrap,
     "folders": _folder_each,
 }
 SHAPES = {name: (find.__doc__ or "").strip().rstrip(".") for name, find in LAYOUTS.items()}

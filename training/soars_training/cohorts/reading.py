@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
 
 from soars import catalogue
 from soars.cells import write_table
 from soars.ct.images import read_ct
 from soars.errors import SoarsError, UnknownOrganError
-from soars.formats.reading import read_structures
+from soars.formats.labelmap import read_label_image
+from soars.formats.reading import on_grid, read_structures
 from soars.structures import Geometry, StructureSet
+from soars.structures.labels import from_label_map
 from soars_training.cohorts.layouts import CaseFiles
 from soars_training.cohorts.prepare import MANDIBLE_HALVES, UNSPLIT_MANDIBLE, SourceCase, split_mandible
 
@@ -63,13 +68,28 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
 
 
 def _read(entry: CaseFiles, geometry: Geometry) -> StructureSet:
+    if entry.structures is not None and entry.labels:
+        return _labelled(entry.structures, geometry, entry.labels.get)
     if entry.structures is not None:
         return read_structures(entry.structures, geometry, catalogue_names=False)
     together = StructureSet(geometry)
     for organ, path in entry.masks.items():
-        single = read_structures(path, geometry, catalogue_names=False)
+        if path.name.endswith(".nii.gz"):  # one organ's mask, with no name but the file's
+            single = _labelled(path, geometry, lambda _value, organ=organ: organ)  # type: ignore[misc]
+        else:
+            single = read_structures(path, geometry, catalogue_names=False)
         together.add_mask(organ, single.union(single.names))
     return together
+
+
+def _labelled(path: Path, geometry: Geometry, name_of: Callable[[int], str | None]) -> StructureSet:
+    """The structures of an image whose values are named by the data set; values without a name are left out."""
+    image, _odd = read_label_image(path)
+    drawn = {
+        int(value): name_of(int(value)) for value in np.unique(sitk.GetArrayViewFromImage(image)) if value
+    }
+    named = from_label_map(image, {value: (name,) for value, name in drawn.items() if name is not None})
+    return on_grid(named, geometry, path.name)
 
 
 def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureSet:
