@@ -13,6 +13,7 @@ from soars.errors import InputError
 from soars.networks.architecture import KERNELS
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.experiments.report import slices_to_show
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.search.search import alpha_optimiser, alpha_step, read_blocks
 from soars_training.search.supernet import SearchModel
@@ -111,7 +112,15 @@ def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.Ca
     assert data["blocks"] == [KERNELS[int(np.argmax(row))] for row in data["shares"]]
     assert (found / "search.png").read_bytes().startswith(b"\x89PNG")
     assert main(["fit", str(tmp_path), str(tmp_path / "run"), *common, "--blocks", str(found)]) == 0
+    assert (tmp_path / "run" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert FittedRun.load(tmp_path / "run").architecture.blocks == tuple(data["blocks"])
+
+
+def test_the_slices_of_a_report_lie_within_what_was_drawn() -> None:
+    labels = np.zeros((20, 4, 4), np.uint8)
+    labels[4:13] = 1
+    assert slices_to_show(labels, 3) == [6, 8, 10]
+    assert slices_to_show(labels * 0, 1) == [10]
 
 
 def test_blocks_are_named_found_or_drawn() -> None:

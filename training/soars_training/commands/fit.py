@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,11 +101,24 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from soars_training.fitting.fit import fit
+    from soars_training.fitting.processes import is_first
 
     options = options_of(args)
     done = fit(args.cache, args.output, options, args.guide, resume=args.resume, overwrite=args.overwrite)
     minutes = done.seconds / 60
+    if is_first():
+        draw_report(args)
     print(f"{done.branch}: {done.cases} cases, {options.steps} steps in {minutes:.1f} min -> {args.output}")
+
+
+def draw_report(args: argparse.Namespace) -> None:
+    """The picture of the run, where matplotlib is installed."""
+    if find_spec("matplotlib") is None:
+        print("no report: matplotlib is not installed (pip install 'soars-segmentation[study]')")
+        return
+    from soars_training.experiments.report import write_report
+
+    write_report(args.cache, args.output, args.guide, args.device)
 
 
 def options_of(args: argparse.Namespace) -> FitOptions:
