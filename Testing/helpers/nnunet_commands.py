@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,31 +30,45 @@ class Workplace:
         return self.home / f"nnUNet_{kind}"
 
     def run(self, command: str, *words: str) -> None:
-        """Run an installed command ("nnUNetv2_train") on one thread of the CPU; fails when it fails."""
-        done = self.attempt(command, *words)
-        assert done.returncode == 0, f"{command} {' '.join(words)}:\n{(done.stdout + done.stderr)[-4000:]}"
-
-    def attempt(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """The same for a command that may fail."""
+        """Run one of nnU-Net's commands ("nnUNetv2_train") on one thread of the CPU; fails when it fails."""
         (entry,) = importlib.metadata.entry_points(group="console_scripts", name=command)
         call = (
             f"import sys; sys.path.append({str(Path(__file__).parent)!r}); sys.argv[0] = {command!r}; "
             f"import without_timm; without_timm.install(); from {entry.module} import {entry.attr}; "
             f"sys.exit({entry.attr}())"
         )
-        return subprocess.run(
+        # Training augments in its own process, planning wants one at least.
+        workers = "0" if command == "nnUNetv2_train" else "1"
+        done = subprocess.run(
             [sys.executable, "-c", call, *words],
-            env={**os.environ, **self._environment(command)},
+            env={**os.environ, **self.environment, "nnUNet_n_proc_DA": workers},
             capture_output=True,
             text=True,
         )
+        assert done.returncode == 0, f"{command} {' '.join(words)}:\n{(done.stdout + done.stderr)[-4000:]}"
 
-    def _environment(self, command: str) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where nnU-Net finds its folders and `soars` its bundles; one thread."""
         places = {f"nnUNet_{kind}": str(self.folder(kind)) for kind in ("raw", "preprocessed", "results")}
-        places["SOARS_BUNDLES"] = str(self.home / "bundles")
-        # Training augments in its own process, planning wants one at least.
-        workers = "0" if command == "nnUNetv2_train" else "1"
-        return {**places, "nnUNet_n_proc_DA": workers, "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1"}
+        places |= {
+            "SOARS_BUNDLES": str(self.home / "bundles"),
+            "nnUNet_extTrainer": str(self.home / "trainers"),
+        }
+        return {**places, "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1"}
+
+    def short_trainer(self, iterations: int) -> str:
+        """A trainer of so many iterations, where nnU-Net looks for trainers of others; returns its name."""
+        name = f"nnUNetTrainer_{iterations}iterations"
+        (self.home / "trainers").mkdir(parents=True, exist_ok=True)
+        (self.home / "trainers" / f"{name}.py").write_text(
+            "from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import *\n"
+            f"class {name}(nnUNetTrainer_1epoch):\n"
+            "    def __init__(self, plans, configuration, fold, dataset_json, device):\n"
+            "        super().__init__(plans, configuration, fold, dataset_json, device)\n"
+            f"        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = {iterations}, 1\n"
+        )
+        return name
 
     def model(self, dataset: str, trainer: str, configuration: str) -> Path:
         """The folder that training leaves."""
@@ -109,8 +124,9 @@ def phantom_of(
     return phantom.ct, phantom.structures
 
 
-def shrink_plans(place: Workplace, dataset: str, features: int = 8) -> None:
-    """Narrow the networks of the plans, so that an epoch on one core takes seconds: nnU-Net's plans may be edited."""
+def shrink_plans(place: Workplace, dataset: str, features: int = 4) -> None:
+    """Narrow the networks of the plans and let a window hold a whole image, so that training and prediction take
+    seconds of one core: nnU-Net's plans may be edited."""
     path = place.folder("preprocessed") / dataset / "nnUNetPlans.json"
     plans = json.loads(path.read_text())
     for configuration in plans["configurations"].values():
@@ -119,4 +135,6 @@ def shrink_plans(place: Workplace, dataset: str, features: int = 8) -> None:
             stages = range(len(arguments["features_per_stage"]))
             arguments["features_per_stage"] = [features * 2**stage for stage in stages]
             configuration["batch_size"] = 2
+            sizes = configuration["median_image_size_in_voxels"]
+            configuration["patch_size"] = [8 * math.ceil((size + 4) / 8) for size in sizes]
     path.write_text(json.dumps(plans))

@@ -17,8 +17,11 @@ that nobody trained, in seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -33,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 import without_timm
 from nnunet_commands import Workplace, phantom_of, shrink_plans, write_dataset
 
+from soars import cli
 from soars.bundle.store import load_bundle
 from soars.formats import read_seg_nrrd
 from soars.progress import ignore
@@ -54,43 +58,45 @@ MARGIN_MM = {NECK: 12.0, EYES: 10.0}
 MEMORY_GB = {NECK: "0.02", EYES: "0.03"}
 """What the planner may use; so little that the neck gets a second, coarser resolution."""
 SEEN, UNSEEN = range(5), 40
-TRAINER = "nnUNetTrainer_1epoch"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where data, models and results go")
-    place = Workplace(parser.parse_args().folder.resolve())
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        help="of each training, by a trainer of our own (default: one epoch of nnU-Net's, 250)",
+    )
+    args = parser.parse_args()
+    place = Workplace(args.folder.resolve())
     without_timm.install()
+    os.environ.update(place.environment)
+    torch.set_num_threads(1)
+    trainer = place.short_trainer(args.iterations) if args.iterations else "nnUNetTrainer_1epoch"
     for dataset in (NECK, EYES):
         plan(place, dataset)
-    for dataset, configuration, fold in (
-        (NECK, "3d_fullres", "0"),
-        (NECK, "3d_fullres", "1"),
-        (NECK, "3d_lowres", "all"),
-        (NECK, "3d_cascade_fullres", "all"),
-        (EYES, "3d_fullres", "all"),
-    ):
-        train(place, dataset, configuration, fold)
-    several = place.attempt("soars", "bundle", "import-nnunet", str(place.folder("results") / NECK))
-    refused(several.returncode, several.stderr, "holds several models")
-    cascade = place.attempt(
-        "soars", "bundle", "import-nnunet", str(place.model(NECK, TRAINER, "3d_cascade_fullres"))
-    )
-    refused(cascade.returncode, cascade.stderr, "refines the result of '3d_lowres'")
-    fold = place.attempt(
-        "soars",
-        "bundle",
-        "import-nnunet",
-        str(place.model(NECK, TRAINER, "3d_fullres")),
-        "--folds",
-        "0,4",
-    )
-    refused(fold.returncode, fold.stderr, "there is no fold 4")
-    compare(place, "neck", NECK, "3d_fullres", ["0", "1"])
-    compare(place, "low", NECK, "3d_lowres", ["all"])
-    compare(place, "eyes", EYES, "3d_fullres", ["all"])
+    for fold in ("0", "1"):
+        train(place, trainer, NECK, "3d_fullres", fold)
+    model = place.model(NECK, trainer, "3d_fullres")
+    refused("there is no fold 4", str(model), "--folds", "0,4")
+    compare(place, "neck", NECK, model, ["0", "1"])
+    train(place, trainer, EYES, "3d_fullres", "all")
+    compare(place, "eyes", EYES, place.model(EYES, trainer, "3d_fullres"), ["all"])
+    for configuration in ("3d_lowres", "3d_cascade_fullres"):
+        train(place, trainer, NECK, configuration, "all")
+    refused("holds several models", str(place.folder("results") / NECK))
+    refused("refines the result of '3d_lowres'", str(place.model(NECK, trainer, "3d_cascade_fullres")))
+    compare(place, "low", NECK, place.model(NECK, trainer, "3d_lowres"), ["all"])
     return 0
+
+
+def soars(*words: str) -> tuple[int, str]:
+    """The command in this process: its exit code and what it said on standard error."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        code = cli.main(list(words))
+    return code, said.getvalue()
 
 
 def plan(place: Workplace, dataset: str) -> None:
@@ -112,43 +118,47 @@ def plan(place: Workplace, dataset: str) -> None:
     print(f"{dataset}: planned {patches} in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def train(place: Workplace, dataset: str, configuration: str, fold: str) -> None:
-    model = place.model(dataset, TRAINER, configuration)
+def train(place: Workplace, trainer: str, dataset: str, configuration: str, fold: str) -> None:
+    """Train a fold, unless that is done."""
+    model = place.model(dataset, trainer, configuration)
     if (model / f"fold_{fold}" / "checkpoint_final.pth").is_file():
         return
     start = time.perf_counter()
-    place.run("nnUNetv2_train", dataset[7:10], configuration, fold, "-tr", TRAINER, "-device", "cpu")
-    print(
-        f"{dataset} {configuration}, fold {fold}: trained in {time.perf_counter() - start:.0f} s", flush=True
-    )
+    place.run("nnUNetv2_train", dataset[7:10], configuration, fold, "-tr", trainer, "-device", "cpu")
+    seconds = time.perf_counter() - start
+    print(f"{dataset} {configuration}, fold {fold}: trained in {seconds:.0f} s", flush=True)
 
 
-def refused(code: int, said: str, reason: str) -> None:
+def done(*words: str) -> None:
+    code, said = soars(*words)
+    assert code == 0, said
+
+
+def refused(reason: str, *words: str) -> None:
+    """An import that has to fail with one sentence."""
+    code, said = soars("bundle", "import-nnunet", *words)
     (line,) = said.strip().splitlines()
     assert code == 2 and reason in line, (code, said)
     print(f"refused: {line}", flush=True)
 
 
-def compare(place: Workplace, name: str, dataset: str, configuration: str, folds: list[str]) -> None:
+def compare(place: Workplace, name: str, dataset: str, model: Path, folds: list[str]) -> None:
     """Import a model, and compare its results with those of nnU-Net's own command."""
     ct, structures = phantom_of(UNSEEN, list(PAINTED[dataset]), SPACING_MM[dataset], MARGIN_MM[dataset])
     work = place.home / name
     (work / "in").mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(ct, str(work / "in" / "case_0000.nii.gz"))
     place.run(
-        "nnUNetv2_predict", "-i", str(work / "in"), "-o", str(work / "out"), "-d", dataset[7:10],
-        "-tr", TRAINER, "-c", configuration, "-f", *folds, "-device", "cpu", "-npp", "1", "-nps", "1",
+        "nnUNetv2_predict_from_modelfolder", "-i", str(work / "in"), "-o", str(work / "out"), "-m", str(model),
+        "-f", *folds, "-device", "cpu", "-npp", "1", "-nps", "1",
     )  # fmt: skip
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(work / "out" / "case.nii.gz")))
-    model = place.model(dataset, TRAINER, configuration)
     table = work / "map.csv"
     table.unlink(missing_ok=True)
-    place.run("soars", "bundle", "import-nnunet", str(model), "--write-map", str(table))
+    done("bundle", "import-nnunet", str(model), "--write-map", str(table))
     rows = {row["label"]: row["organ"] for row in csv.DictReader(table.open())}
     assert set(rows) == set(LABELS[dataset]), rows
-    place.run(
-        "soars", "bundle", "import-nnunet", str(model), "--map", str(table), "--name", name, "--overwrite"
-    )
+    done("bundle", "import-nnunet", str(model), "--map", str(table), "--name", name, "--overwrite")
     bundle = load_bundle(str(place.home / "bundles" / name))
     steps = Steps("nnunet", "", ignore, lambda: False)
     ours = predict_labels(
@@ -157,8 +167,8 @@ def compare(place: Workplace, name: str, dataset: str, configuration: str, folds
     assert np.array_equal(ours, theirs), f"{name}: {np.sum(ours != theirs)} voxels differ"
     assert len(np.unique(theirs)) > 2, "the model found too little to compare"
     print(f"{name}: {ours.size} voxels, {np.sum(ours > 0)} of them in organs, all as nnUNetv2_predict gives")
-    place.run(
-        "soars", "segment", str(work / "in" / "case_0000.nii.gz"), "--bundle", name, "--device", "cpu",
+    done(
+        "segment", str(work / "in" / "case_0000.nii.gz"), "--bundle", name, "--device", "cpu",
         "--output", str(work / "segmented"), "--overwrite", "--progress", "none",
     )  # fmt: skip
     found = read_seg_nrrd(work / "segmented" / "segmentation.seg.nrrd")
