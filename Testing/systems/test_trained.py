@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tiny_bundle import FOUND, patient
 from soars.bundle.manifest import Bundle
 from soars.bundle.store import CARD_SECTIONS, load_bundle, write_manifest
 from soars.cascade.engine import EngineInfo
+from soars.cli import main
 from soars.ct.images import CtScan
 from soars.errors import BundleError, CancelledError, EngineError
 from soars.networks.region_net import RegionNet
@@ -190,3 +192,13 @@ def test_an_engine_that_it_has_not_is_refused(bundle: Bundle, tmp_path: Path) ->
     for one in (bundle, slices):
         with pytest.raises(EngineError, match="onnxruntime"):
             segment(patient(), one, SegmentOptions(engine="onnxruntime"))
+
+
+def test_the_report_and_the_record_say_which_system(tmp_path: Path) -> None:
+    _bundle(tmp_path / "b", "uanet")
+    sitk.WriteImage(patient().image, str(tmp_path / "ct.nrrd"))
+    command = ["segment", str(tmp_path / "ct.nrrd"), "--bundle", str(tmp_path / "b"), "--device", "cpu"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["bundle"]["system"] == "uanet" and record["engine"]["name"] == "torch"
+    assert "<dt>System</dt><dd>uanet</dd>" in (tmp_path / "out" / "report.html").read_text()

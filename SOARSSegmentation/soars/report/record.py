@@ -97,7 +97,8 @@ class BundleRecord:
     """The model bundle that was used.
 
     ``sha256`` changes with anything that decides what the bundle draws, so a composite's changes with its sources,
-    which ``models`` lists. ``notes``: sections of its card worth reading beside the contours.
+    which ``models`` lists. ``notes``: sections of its card worth reading beside the contours. ``system``: what ran
+    it, as manifests name it ("cascade", "uanet"); "" in records of earlier versions.
     """
 
     name: str
@@ -108,6 +109,7 @@ class BundleRecord:
     description: str = ""
     models: tuple[ModelRecord, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
+    system: str = ""
 
 
 @dataclass(frozen=True)

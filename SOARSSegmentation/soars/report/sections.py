@@ -72,6 +72,7 @@ def bundle(record: RunRecord) -> str:
     bundle = record.bundle
     rows = [
         ("Name", f"{bundle.name} {bundle.version}"),
+        ("System", bundle.system),
         ("What", bundle.description),
         ("Licence", bundle.licence),
         ("SHA-256", bundle.sha256),

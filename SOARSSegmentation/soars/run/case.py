@@ -245,6 +245,7 @@ def _bundle_record(bundle: Bundle, result: SegmentResult) -> BundleRecord:
         description=bundle.description,
         models=tuple(ModelRecord(one.bundle, one.version, one.sha256) for one in result.models),
         notes={title: sections[title.lower()] for title in CARD_NOTES if sections.get(title.lower())},
+        system=bundle.system,
     )
 
 
