@@ -158,7 +158,9 @@ def test_a_plan_computes_volumes_of_interest_and_names_odd_cases(
     assert lens["odd"] == ["c3"]  # 343 against a median of 45.5 mm3; 27 is within a third
     ear = make_plan(tmp_path).organs["Ear_Internal_L"]
     assert (ear.median_hu, ear.cases, ear.stratum) == (700, 4, "small_hard")
-    assert "| Lens_L | small_hard | 4 |" in capsys.readouterr().out
+    assert ear.contrast_hu == 700 and ear.proposed == "small_hard"
+    said = capsys.readouterr().out
+    assert "| Lens_L | small_hard | 4 |" in said and "preset laptop: --patch " in said
 
 
 def test_folds_part_the_patients_evenly_by_what_is_annotated() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from soars_training.windows.task import BranchTask
 
 
+PRESETS = ("laptop", "gpu", "paper")
 PHNN_LEVELS = 4
 """So many blocks has the papers' P-HNN."""
 
@@ -62,7 +63,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """How to train, whatever it is."""
     parser.add_argument(
         "--preset",
-        choices=("laptop", "gpu", "paper"),
+        choices=PRESETS,
         default="laptop",
         help="where the defaults below come from (default laptop)",
     )
