@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from variations import (
@@ -74,6 +75,20 @@ def test_a_scan_stored_otherwise_is_the_same_to_the_networks(phantom: sitk.Image
     assert max(abs(a - b) for a, b in zip(here.GetOrigin(), there.GetOrigin(), strict=True)) < 1e-3
     array = sitk.GetArrayViewFromImage
     assert (abs(array(here) - array(there)) > 0.1 / 750).mean() < 2e-4
+
+
+@pytest.mark.parametrize("vary", [cut_below, resampled, without_couch, feet_first])
+def test_grids_begin_at_the_same_place_of_the_patient(phantom: sitk.Image, vary: Vary) -> None:
+    """To 0.4 mm, an eighth of a network's voxel, on another grid, without the couch, and whatever is cut off below."""
+    usual, other = find_body(phantom).head_mm, find_body(vary(phantom).image).head_mm
+    np.testing.assert_allclose(other, usual, atol=0.4)
+
+
+def test_a_mirrored_patient_begins_at_the_mirrored_place(phantom: sitk.Image) -> None:
+    usual, other = find_body(phantom).head_mm, find_body(mirrored(phantom).image).head_mm
+    x0, width = phantom.GetOrigin()[0], (phantom.GetSize()[0] - 1) * phantom.GetSpacing()[0]
+    np.testing.assert_allclose(2 * x0 + width - other[0], usual[0], atol=0.01)
+    np.testing.assert_allclose(other[1:], usual[1:], atol=0.01)
 
 
 @pytest.mark.slow
