@@ -13,6 +13,7 @@ from soars.errors import InputError
 from soars.networks.architecture import KERNELS
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.report import slices_to_show
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.search.search import alpha_optimiser, alpha_step, read_blocks
@@ -114,6 +115,29 @@ def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.Ca
     assert main(["fit", str(tmp_path), str(tmp_path / "run"), *common, "--blocks", str(found)]) == 0
     assert (tmp_path / "run" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert FittedRun.load(tmp_path / "run").architecture.blocks == tuple(data["blocks"])
+
+
+def test_patients_who_are_to_validate_the_network_take_no_part_in_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [IndexEntry(f"c{n}", f"c{n}.npz", "train", ("Brainstem",)) for n in range(7)]
+    CacheIndex((3, 3, 3), "none", entries).save(tmp_path)
+    seen: list[set[str]] = []
+
+    def drawn(*words: object, **_more: object) -> object:
+        seen.append({entry.patient for entry in words[3]})  # type: ignore[attr-defined]
+        if len(seen) == 2:
+            raise InputError("enough seen")
+        return None
+
+    monkeypatch.setattr("soars_training.search.search.window_data", drawn)
+    argv = ["search", str(tmp_path), str(tmp_path / "out"), "--branch", "anchor", "--organs", "Brainstem"]
+    assert main([*argv, "--device", "cpu", "--held-out", "1"]) == 2
+    validating = {entry.patient for entry in hold_out(entries, 1)[1]}
+    assert [len(part) for part in seen] == [4, 2] and not seen[0] & seen[1]
+    assert not validating & (seen[0] | seen[1])
+    assert main([*argv, "--device", "cpu", "--held-out", "5"]) == 2
+    assert "three patients or more to learn and choose with, and there are 2" in capsys.readouterr().err
 
 
 def test_the_slices_of_a_report_lie_within_what_was_drawn() -> None:

@@ -13,7 +13,7 @@ from soars.files import write_json
 from soars.networks.architecture import KERNELS, Architecture, block_count
 from soars.networks.names import NetworkKind
 from soars.texts import read_json
-from soars_training.cohorts.cache import CacheIndex
+from soars_training.cohorts.splits import hold_out
 from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.fit import window_data
@@ -43,17 +43,21 @@ def search(
 ) -> tuple[str, ...]:
     """Choose the kernel of each block for a branch; returns the blocks and writes `search.json` into `output`.
 
-    `options.blocks` and `options.held_out` are not used: all kernels take part, and a third of the patients is held
-    out. Train the network from scratch afterwards (`fit` with these blocks). Raises as `fit` does.
+    `options.blocks` is not used: all kernels take part. The patients that the options hold out, to validate the network
+    afterwards, take no part; of the others a third is for the choice alone. Train the network from scratch afterwards
+    (`fit` with these blocks). Raises as `fit` does.
     """
-    patients = len({e.patient for e in CacheIndex.load(cache).of_split(options.train_split)})
-    if patients < 3:
-        raise InputError(f"{cache}: a search needs three patients or more, and there are {patients}")
-    options = replace(options, blocks=None, fold=None, held_out=round(patients * HELD_OUT))
+    options = replace(options, blocks=None)
     processes.alone("a search")
     start = begin(cache, output, options, resume=resume, overwrite=overwrite)
-    device, index, held = start.device, start.index, start.held
-    data = window_data(cache, index, options, start.learn, guide_folder)
+    device, index = start.device, start.index
+    patients = len({e.patient for e in start.learn})
+    if patients < 3:
+        raise InputError(
+            f"{cache}: a search needs three patients or more to learn and choose with, and there are {patients}"
+        )
+    learn, held = hold_out(start.learn, round(patients * HELD_OUT))
+    data = window_data(cache, index, options, learn, guide_folder)
     unseen = window_data(cache, index, replace(options, seed=options.seed + 1), held, guide_folder)
     model = SearchModel(options).to(device)
     state = TrainingState.new(options, model, model.weights())
