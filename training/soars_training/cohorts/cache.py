@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +85,16 @@ class IndexEntry:
     group: str | None = None
     sparse: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return vars(self) | {"annotated": list(self.annotated), "sparse": list(self.sparse)}
+
+    @staticmethod
+    def from_dict(entry: Mapping[str, Any]) -> IndexEntry:
+        """From what `to_dict` gave; `sparse` may be missing."""
+        lists = {name: tuple(entry.get(name, ())) for name in ("annotated", "sparse")}
+        return IndexEntry(**(dict(entry) | lists))
+
     @property
     def patient(self) -> str:
         """Whom the case is of: the VOIs of one patient are named after it and their group."""
@@ -106,9 +117,7 @@ class CacheIndex:
             "format": INDEX_FORMAT,
             "source": self.source,
             "spacing_mm": list(self.spacing_mm),
-            "cases": [
-                vars(c) | {"annotated": list(c.annotated), "sparse": list(c.sparse)} for c in self.cases
-            ],
+            "cases": [entry.to_dict() for entry in self.cases],
         }
         write_json(folder / INDEX_FILE, data)
 
@@ -128,8 +137,7 @@ class CacheIndex:
                 raise InputError(
                     f"{folder / INDEX_FILE}: format {data['format']!r}, this version reads {INDEX_FORMAT}"
                 )
-            names = ("annotated", "sparse")
-            cases = [IndexEntry(**(c | {k: tuple(c.get(k, ())) for k in names})) for c in data["cases"]]
+            cases = [IndexEntry.from_dict(entry) for entry in data["cases"]]
             return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
 
 

@@ -246,7 +246,7 @@ def write_volume_cache(
     total: int | None = None,
 ) -> CacheIndex:
     """Preprocess whole scans (for the anchor, mid-level and detection branches)."""
-    return _write_cache(cases, folder, spacing_mm, source, total, _whole_scan)
+    return _write_cache(cases, folder, spacing_mm, source, total, whole_scan)
 
 
 def write_voi_cache(
@@ -291,9 +291,10 @@ def group_centre_mm(structures: StructureSet, group: str) -> np.ndarray | None:
 _Cutter = Callable[[SourceCase, Body, tuple[float, float, float]], Iterator[tuple[str | None, CachedCase]]]
 
 
-def _whole_scan(
+def whole_scan(
     case: SourceCase, body: Body, spacing: tuple[float, float, float]
 ) -> Iterator[tuple[str | None, CachedCase]]:
+    """The case on its body's grid, without end slices that leak an organ, and None for the group of a VOI."""
     cached = preprocess(case, body.grid(spacing), body, case.name)
     kept = without_leaking_slices(cached)
     gone = len(cached.ct_hu) - len(kept.ct_hu)

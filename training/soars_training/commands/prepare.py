@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from soars.errors import InputError
 from soars_training.commands import arguments
 
 LEFT_OUT = "left_out.csv"
@@ -18,11 +19,18 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--voi", type=Path, metavar="FILE", help="JSON, heat-map group -> [x, y, z] mm: cache these VOIs"
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --data: read so many cases at a time, each in the memory of its own process (default 1)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    from soars_training.cohorts import distil, phantoms, prepare
+    from soars_training.cohorts import distil, layouts, many, phantoms, prepare
     from soars_training.cohorts.reading import LeftOut
 
     spacing = arguments.spacing(args.spacing)
@@ -35,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
             cases = phantoms.phantom_cases(seeds, spacing)
             prepare.write_volume_cache(cases, args.cache, spacing, "phantom", len(seeds))
         return
+    if args.processes < 1:
+        raise InputError("--processes must be at least 1")
     left_out = LeftOut()
     cases = arguments.real_cases(args, "train", left_out)
     source = "OpenKBP" if args.openkbp else (args.list or args.data).stem
@@ -42,6 +52,9 @@ def run(args: argparse.Namespace) -> None:
         source = f"{args.data.resolve().parent.name}, {teacher}"
     if args.voi:
         prepare.write_voi_cache(cases, args.cache, spacing, vois, source)
+    elif args.data:
+        files = layouts.case_files(args.layout, args.data)
+        many.prepare_files(files, args.cache, spacing, source, left_out, args.processes)
     else:
         prepare.write_volume_cache(cases, args.cache, spacing, source)
     left_out.write(args.cache / LEFT_OUT)

@@ -1,0 +1,80 @@
+"""A data set is prepared by several processes as by one, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from soars.errors import InputError
+from soars.structures import Geometry
+from soars_training.cohorts import many
+from soars_training.cohorts.cache import CacheIndex, read_case
+from soars_training.cohorts.layouts import CaseFiles, case_files
+from soars_training.cohorts.many import prepare_files
+from soars_training.cohorts.reading import LeftOut
+
+GEOMETRY = Geometry((40, 36, 30), (2.0, 2.0, 3.0), (-40.0, -36.0, 0.0))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three cases, and one whose CT is no image."""
+    for n in range(3):
+        hu = np.full(GEOMETRY.shape, -1000, np.int16)
+        hu[2:-2, 3:-3, 3:-3] = 30 + n
+        mask = np.zeros(GEOMETRY.shape, np.uint8)
+        mask[12:20, 12:20, 14 + n : 24 + n] = 1
+        for name, array in (("ct", hu), ("structures/Brainstem", mask)):
+            path = tmp_path / "data" / f"p{n}" / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(GEOMETRY.place(sitk.GetImageFromArray(array)), str(path))
+    bad = tmp_path / "data" / "q"
+    (bad / "structures").mkdir(parents=True)
+    (bad / "ct.nii.gz").write_bytes(b"no image")
+    return tmp_path / "data"
+
+
+def _prepare(data: Path, cache: Path, processes: int = 1, spacing: float = 4.0) -> tuple[CacheIndex, LeftOut]:
+    left_out = LeftOut()
+    files = case_files("folders", data)
+    return prepare_files(files, cache, (spacing,) * 3, "test", left_out, processes), left_out
+
+
+@pytest.mark.slow  # starts two more interpreters
+def test_two_processes_prepare_what_one_does(data: Path, tmp_path: Path) -> None:
+    one, left_one = _prepare(data, tmp_path / "one")
+    two, left_two = _prepare(data, tmp_path / "two", 2)
+    assert one.cases == two.cases == CacheIndex.load(tmp_path / "two").cases and len(one.cases) == 3
+    assert left_one.rows == left_two.rows and [row[0] for row in left_one.rows] == ["q"]
+    for entry in one.cases:
+        a, b = (read_case(tmp_path / name / entry.file) for name in ("one", "two"))
+        np.testing.assert_array_equal(a.ct_hu, b.ct_hu)
+        np.testing.assert_array_equal(a.full_mask("Brainstem"), b.full_mask("Brainstem"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "one", "two"]
+
+
+def test_an_interrupted_preparation_goes_on_and_shows_no_cache_before_its_end(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, read = tmp_path / "cache", many.read_cases
+    calls: list[str] = []
+
+    def interrupted(files: list[CaseFiles], left_out: LeftOut) -> object:
+        calls.append(files[0].name)
+        if calls == ["p0", "p1"]:
+            raise KeyboardInterrupt
+        return read(files, left_out)
+
+    monkeypatch.setattr(many, "read_cases", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(data, cache)
+    assert not cache.exists()
+    with pytest.raises(InputError, match="prepared with another --spacing or from other data"):
+        _prepare(data, cache, spacing=3.0)
+    index, _ = _prepare(data, cache)
+    assert calls == ["p0", "p1", "p1", "p2", "q"]
+    assert [entry.name for entry in index.cases] == ["p0", "p1", "p2"]
+    assert not (tmp_path / "cache.part").exists()
