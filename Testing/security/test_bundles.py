@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import SimpleITK as sitk
 from onnx.external_data_helper import convert_model_to_external_data
 from tiny_bundle import patient, write_tiny_bundle
 
 import soars.bundle.store
+from soars.bundle.card import card_sections
 from soars.bundle.install import import_bundle, remove_bundle
 from soars.bundle.integrity import read_weights
 from soars.bundle.onnx_graph import external_files
 from soars.bundle.store import list_bundles, load_bundle
 from soars.cascade.engine import EngineInfo, open_engine
 from soars.cli import main
+from soars.commands.program import report_fault
 from soars.errors import BundleError
 from soars.run.segment import segment
 
@@ -356,3 +359,35 @@ def test_a_bundle_object_with_another_file_table_gives_no_weights(folder: Path) 
     entry = replace(bundle.files["anchor.onnx"], sha256="0" * 64)
     with pytest.raises(BundleError, match="changed after it was checked"):
         read_weights(replace(bundle, files={**bundle.files, "anchor.onnx": entry}), "anchor", "onnx")
+
+
+# --- a bundle that asks for too much --------------------------------------------------------------------------------
+def test_a_grid_that_no_memory_holds_is_one_sentence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Voxels of 0.05 mm, which a manifest may ask for, are 20 billion in a head."""
+    change_manifest(folder, at("branches", "anchor", "spacing_mm", to=[0.05, 0.05, 0.05]))
+    sitk.WriteImage(patient().image, str(tmp_path / "ct.nrrd"))
+    arguments = ["--bundle", str(folder), "--device", "cpu", "--progress", "none"]
+    assert main(["segment", str(tmp_path / "ct.nrrd"), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert "of memory, and" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Exception thrown in SimpleITK ResampleImageFilter_Execute: Failed to allocate memory for image.",
+        "std::bad_alloc",
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_whatever_reports_that_memory_ran_out_ends_in_the_same_sentence(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report_fault("soars", RuntimeError(text), debug=False) == 2
+    assert capsys.readouterr().err.startswith("soars: error: not enough memory")
+
+
+@pytest.mark.parametrize("line", ["# x" + " #" * 200_000, "# " + " " * 400_000 + "x", "#" * 400_000])
+def test_a_heading_of_any_length_does_not_take_minutes(line: str) -> None:
+    assert "licence" in card_sections(f"{line}\n# Licence ##\nCC0\n")

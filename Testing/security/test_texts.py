@@ -21,6 +21,7 @@ from soars.dose.constraints import read_constraints
 from soars.effort.log import read_log
 from soars.errors import BundleError, InputError, SoarsError
 from soars.formats.labelnames import read_label_names
+from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
 from soars.metrics.tables import read_scores
 from soars.metrics.tolerances import read_tolerances
 from soars.report.record import read_run
@@ -231,3 +232,15 @@ def test_values_that_nobody_names_take_no_time(tmp_path: Path) -> None:
     found = from_label_map(image, {7: ("Brainstem",)})
     assert found.voxels("Brainstem") == int((values == 7).sum())
     assert found.warnings == ["label values without a name were left out: 1, 2, 3, 4, 5, 6, 8, 9, 10, 11 ..."]
+
+
+def test_a_header_of_a_hundred_thousand_segments_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "a.seg.nrrd"
+    structures = StructureSet(Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    structures.add("Brainstem", np.ones((4, 4, 4), bool))
+    write_seg_nrrd(structures, path)
+    head, _, data = path.read_bytes().partition(b"\n\n")
+    more = b"".join(b"\nSegment%d_Name:=x%d" % (i, i) for i in range(1, 100_000))
+    path.write_bytes(head + more + b"\n\n" + data)
+    with pytest.raises(InputError, match="has 100000 segments"):
+        read_seg_nrrd(path)

@@ -10,8 +10,11 @@ CARD_SECTIONS = ("Trained on", "Licence", "Figures", "What it cannot do", "Resea
 
 def card_sections(card: str) -> dict[str, str]:
     """The sections of a model card, by their headings in lower case."""
-    parts = re.split(r"^#{1,6}[ \t]+(.*?)[ \t#]*$", card, flags=re.MULTILINE)
-    return {title.strip().lower(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+    parts = re.split(r"^#{1,6}[ \t]+(.*)$", card, flags=re.MULTILINE)
+    return {
+        title.strip(" \t#\r").lower(): text.strip()
+        for title, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
 
 
 def check_card(card: str) -> list[str]:

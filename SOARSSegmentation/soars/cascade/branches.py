@@ -32,6 +32,7 @@ from soars.cascade.windows import (
     slide,
 )
 from soars.catalogue import CATALOGUE
+from soars.headers.memory import check_memory
 from soars.structures import Geometry
 
 HEATMAP_SD_MM = 8.0
@@ -97,6 +98,11 @@ def segment_whole(
 ) -> ProbabilityMap:
     """Run a branch that looks at the whole patient: anchor, mid_level, or detection (heat maps)."""
     grid = scan.body.grid(spec.spacing_mm)
+    architecture = spec.architecture
+    wanted = int(np.prod(grid.size, dtype=np.int64)) * (
+        4 * architecture.in_channels + 2 * architecture.out_channels
+    )
+    check_memory(wanted, f"branch {spec.name} of the bundle")
     sources: list[Source] = [*scan.channels(grid, spec)]
     if "anchor" in spec.inputs:
         assert anchors is not None

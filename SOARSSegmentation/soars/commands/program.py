@@ -10,6 +10,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -113,7 +114,9 @@ def report_fault(name: str, error: BaseException, debug: bool) -> int:
     elif isinstance(error, OSError) and error.errno in _OS_ERRORS:
         file = f" {error.filename}" if error.filename is not None else " a file"
         code, message = InputError.exit_code, _OS_ERRORS[error.errno].format(file=file) + _setting(error)
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+    ):
         code, message = InputError.exit_code, "not enough memory; close other programs or use a smaller CT"
     else:
         hint = "" if debug else "; run it again with --debug for the traceback, and please report it"
@@ -140,6 +143,8 @@ _OS_ERRORS = {
 }
 
 
+_NO_MEMORY = re.compile("[Ff]ailed to allocate memory|bad_alloc|[Nn]ot enough memory|can't allocate memory")
+"""How SimpleITK, C++ and torch report, as a RuntimeError, that there is no memory left."""
 _NO_TEMPORARY = "no folder for temporary files is writable; set TMPDIR to one that is"
 
 

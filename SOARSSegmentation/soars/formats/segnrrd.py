@@ -29,7 +29,7 @@ from soars.headers.nrrd import LONGEST_HEADER, check_nrrd
 from soars.structures.box import Box
 from soars.structures.labels import label_masks
 from soars.structures.mask import EMPTY_MASK, Mask, union
-from soars.structures.model import Geometry, StructureInfo, StructureSet, as_colour
+from soars.structures.model import MOST_STRUCTURES, Geometry, StructureInfo, StructureSet, as_colour
 from soars.structures.naming import FALLBACK_COLOUR, describe
 
 SLAB_BYTES = 8_000_000
@@ -248,6 +248,7 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
     return structures
 
 
+_SEGMENT_FIELD = re.compile(r"Segment(\d+)_")
 _MOST_NAMED = 10
 """Labels that warnings name one by one."""
 _Segment = tuple[tuple[int, int], str, StructureInfo]
@@ -256,7 +257,7 @@ _Segment = tuple[tuple[int, int], str, StructureInfo]
 
 def _segments(header: dict[str, Any], segmentation: dict[str, Any], count: int) -> Iterator[_Segment]:
     """Slicer's segments, in their order."""
-    indices = sorted({int(m[1]) for key in header if (m := re.match(r"Segment(\d+)_", key))})
+    indices = sorted({int(m[1]) for key in header if (m := _SEGMENT_FIELD.match(key))})
     for index, segment in zip(indices, segmentation["segments"], strict=True):
         name = str(
             header.get(f"Segment{index}_Name") or header.get(f"Segment{index}_ID") or f"Segment_{index + 1}"
@@ -297,6 +298,11 @@ def _read_head(path: Path) -> tuple[dict[str, Any], int]:
             offset = file.tell()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    segments = {found[1] for line in lines if (found := _SEGMENT_FIELD.match(line))}
+    if len(segments) > MOST_STRUCTURES:
+        raise InputError(
+            f"{path} has {len(segments)} segments; more than {MOST_STRUCTURES} are in no patient"
+        )
     try:
         header = dict(nrrd.read_header(lines))
         if len(header["sizes"]) != header["dimension"] or "type" not in header or "encoding" not in header:
