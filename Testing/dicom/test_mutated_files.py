@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import time
 import warnings as python_warnings
@@ -65,6 +66,7 @@ RELEVANT = FREE | {
 NRRD_FREE = {"space origin", "space directions", "name", "id"}
 NRRD_STRUCTURE = {"type", "dimension", "space", "sizes", "encoding", "endian", "layer", "labelvalue", "lines"}
 SAME_MM = 0.05
+MITK_LABELS = "org.mitk.multilabel.segmentation.labelgroups"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -115,6 +117,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     names = json.dumps({"labels": {"1": "Brainstem", "2": "Parotid_L"}})
     for name in ("labels", "packed"):
         (folder / f"{name}.json").write_text(names)
+    mitk = sitk.GetImageFromArray(labels)
+    mitk.CopyInformation(ct)
+    named = [{"labels": [{"name": n, "value": v} for v, n in enumerate(("Brainstem", "Parotid_L"), start=1)]}]
+    mitk.SetMetaData(MITK_LABELS, json.dumps(named))
+    sitk.WriteImage(mitk, str(folder / "mitk.nrrd"), useCompression=True)
     (folder / "names.csv").write_text("organ,name\nParotid_L,OAR Parotis li\nBrainstem,OAR Hirnstamm\n")
     (folder / "limits.csv").write_text("organ,figure,limit\nParotid_L,mean,<26\nBrainstem,D1cc,<=54 Gy\n")
     write_seg(folder / "seg.dcm", structures, series)
@@ -126,6 +133,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         "dose": folder / "dose.dcm",
         "SEG": folder / "seg.dcm",
         "seg.nrrd": folder / "organs.seg.nrrd",
+        "MITK": folder / "mitk.nrrd",
         "nifti": folder / "labels.nii",
         "nifti.gz": folder / "packed.nii.gz",
         "list": folder / "names.csv",
@@ -243,6 +251,7 @@ KINDS: dict[str, tuple[str, Callable[[Path, Study], Result]]] = {
     "dose": ("dose.dcm", read_as_dose),
     "SEG": ("seg.dcm", read_as_structures),
     "seg.nrrd": ("organs.seg.nrrd", read_as_structures),
+    "MITK": ("mitk.nrrd", read_as_structures),
     "nifti": ("labels.nii", read_as_structures),
     "nifti.gz": ("packed.nii.gz", read_as_structures),
     "list": ("names.csv", read_as_list),
@@ -328,7 +337,15 @@ def is_another_file(kind: str, whole: bytes, damaged: bytes) -> bool:
             "color",
             "tags",
         }
+    if kind == "MITK":
+        fields, places = differing_fields(whole, damaged), {"space origin", "space directions"}
+        renamed = mitk_names(whole) != mitk_names(damaged)
+        return fields <= places | {MITK_LABELS} and (renamed or bool(fields & places))
     return False
+
+
+def mitk_names(content: bytes) -> list[str]:
+    return re.findall(r'"name": "(.*?)", "value"', content.partition(b"\n\n")[0].decode("latin-1"))
 
 
 def parsed(content: bytes) -> dict[tuple[Any, ...], Any]:

@@ -71,6 +71,7 @@ def test_groups_may_overlap_and_a_label_may_lack_its_name(tmp_path: Path) -> Non
         "Label 9": 56,
     }
     assert read.crop("Label 9").start == (1, 2, 3)
+    assert any("the label 9 of group 1 has no name" in warning for warning in read.warnings)
 
 
 def test_labels_as_xml(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ _COLOUR = re.compile(r'key="color"[^>]*>\s*<color\s+r="([\d.e+-]+)"\s+g="([\d.e+
 
 @dataclass(frozen=True)
 class MitkLabel:
-    """A label: the layer and the value of its voxels."""
+    """A label: the layer and the value of its voxels; ``name`` is "" where it has none."""
 
     layer: int
     value: int
@@ -74,7 +74,7 @@ def _from_json(text: str) -> Iterator[MitkLabel]:
             value = label["value"]
             colour = label.get("color")
             parts = colour.get("value") if isinstance(colour, dict) else colour
-            yield MitkLabel(layer, value, str(label.get("name") or f"Label {value}"), _colour(parts))
+            yield MitkLabel(layer, value, str(label.get("name") or "").strip(), _colour(parts))
 
 
 def _from_xml(header: Mapping[str, Any]) -> Iterator[MitkLabel]:
@@ -88,9 +88,7 @@ def _from_xml(header: Mapping[str, Any]) -> Iterator[MitkLabel]:
             continue
         name, colour = _NAME.search(text), _COLOUR.search(text)
         known = html.unescape(name[1]).strip() if name else ""
-        yield MitkLabel(
-            layer, int(value[1]), known or f"Label {value[1]}", _colour(colour.groups() if colour else None)
-        )
+        yield MitkLabel(layer, int(value[1]), known, _colour(colour.groups() if colour else None))
 
 
 def _colour(parts: Any) -> Colour | None:

@@ -212,7 +212,10 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
     structures.warnings = odd
 
     names: dict[tuple[int, int], str] = {}
-    segments = _mitk_segments(path, header) if is_mitk(header) else _segments(header, segmentation, count)
+    if is_mitk(header):
+        segments = _mitk_segments(path, header, structures.warnings)
+    else:
+        segments = _segments(header, segmentation, count)
     for key, name, info in segments:
         if key in names or not 0 <= key[0] < count:
             raise InputError(
@@ -267,13 +270,16 @@ def _segments(header: dict[str, Any], segmentation: dict[str, Any], count: int) 
         yield key, name, _info(header, index, segment)
 
 
-def _mitk_segments(path: Path, header: dict[str, Any]) -> Iterator[_Segment]:
+def _mitk_segments(path: Path, header: dict[str, Any], warnings: list[str]) -> Iterator[_Segment]:
     try:
         labels = mitk_labels(header)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is a segmentation of MITK that cannot be read: {error}") from error
     for label in labels:
-        yield (label.layer, label.value), label.name, StructureInfo(colour=label.colour)
+        if not label.name:
+            warnings.append(f"{path.name}: the label {label.value} of group {label.layer} has no name")
+        name = label.name or f"Label {label.value}"
+        yield (label.layer, label.value), name, StructureInfo(colour=label.colour)
 
 
 def _read_head(path: Path) -> tuple[dict[str, Any], int]:
