@@ -172,15 +172,21 @@ def compare(place: Workplace, name: str, dataset: str, model: Path, folds: list[
         "--output", str(work / "segmented"), "--overwrite", "--progress", "none",
     )  # fmt: skip
     found = read_seg_nrrd(work / "segmented" / "segmentation.seg.nrrd")
-    for organ, value in PAINTED[dataset].items():
-        label = "mandible" if organ.startswith("Bone_Mandible") else organ
-        values = LABELS[dataset][label]
-        labelled = np.isin(theirs, values)
-        drawn = found.full(organ) if organ in found else np.zeros_like(labelled)
-        assert not (drawn & ~labelled).any(), organ  # stray pieces go, nothing is added
+    for organ in PAINTED[dataset]:
+        drawn = found.full(organ) if organ in found else np.zeros_like(theirs, dtype=bool)
+        # Stray pieces go and what lies on the wrong side changes sides; nothing else is added.
+        assert not (drawn & ~np.isin(theirs, _values(dataset, organ))).any(), organ
         truth = structures.full(organ)
         dsc = 2 * np.sum(drawn & truth) / (drawn.sum() + truth.sum())
-        print(f"  {organ}: {drawn.sum()} of {labelled.sum()} voxels with value {value}, DSC {dsc:.2f}")
+        print(f"  {organ}: {drawn.sum()} voxels, DSC {dsc:.2f}", flush=True)
+
+
+def _values(dataset: str, organ: str) -> list[int]:
+    """Of an organ and its other half in the label map."""
+    painted = PAINTED[dataset]
+    pair = [painted[name] for name in painted if name[:-2] == organ[:-2] or name == organ]
+    inside = [painted[name] for name in painted if organ.startswith("Eye") and name.startswith("Lens")]
+    return [*pair, *inside]
 
 
 if __name__ == "__main__":
