@@ -21,7 +21,7 @@ SETTINGS = {
     "true_anchors": "the networks of `anchors`, guided by the true anchors at test: an upper bound",
     "search": "as `anchors`, with searched kernels",
     "random": "as `anchors`, with kernels drawn at random: the search's control",
-    "nnunet": "nnU-Net by its own commands, one network for all organs",
+    "nnunet": "nnU-Net by its own commands, one network for all organs; as many steps, of its own plan's windows",
     "uanet": "UaNet for all organs, with crops of its own",
     "deepmind": "DeepMind's U-Net for all organs, with slices of its own",
 }
