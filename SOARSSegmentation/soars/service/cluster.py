@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soars.errors import InputError
+from soars.errors import EngineError, InputError
 from soars.parallel import available_processors
 from soars.progress import Progress, Reporter, ignore
 from soars.service.batch import FAILED, SEGMENTED, UP_TO_DATE, Outcome, Remaining, concerns_all, failure
@@ -30,6 +30,8 @@ LOCAL = "local"
 MOST_CORES = 4
 """Of an actor without a GPU, unless something else is asked for: more threads gain little."""
 ATTEMPTS = 2
+MOST_LOST = 5
+"""Workers that may be lost before the first of them has answered: then it is not the cases' fault."""
 _POLL_S = 1.0
 _STORE_BYTES = 100 << 20
 """Ray's shared memory; only paths and outcomes pass through it."""
@@ -81,6 +83,7 @@ def run_on_ray(
         count = min(most, len(waiting))
         clock = Remaining(len(cases), len(outcomes), max(count, 1))
         running: dict[Any, _Running] = {}
+        lost = 0  # workers, before the first answer
 
         def give(actor: Any) -> None:
             if waiting:
@@ -94,8 +97,13 @@ def run_on_ray(
                 one = running.pop(reference)
                 try:
                     answer: _Answer = ray.get(reference)
-                    actor = one.actor
+                    actor, lost = one.actor, -len(cases) * ATTEMPTS
                 except ray.exceptions.RayError as error:
+                    lost += 1
+                    if lost > MOST_LOST:
+                        raise EngineError(
+                            f"no worker of the cluster can work; is this version of SOARS installed there? {error}"
+                        ) from error
                     log.warning("a worker was lost at %s (%s)", one.case.name, type(error).__name__)
                     actor = make()
                     if one.attempt < ATTEMPTS:
