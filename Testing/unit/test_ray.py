@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from tiny_bundle import patient, write_tiny_bundle
 
 from soars.cli import main
 
-pytest.importorskip("ray", reason="ray is not installed: pip install 'soars-segmentation[ray]'")
+if importlib.util.find_spec("ray") is None:  # importing it takes a second, which collecting tests need not
+    pytest.skip("ray is not installed: pip install 'soars-segmentation[ray]'", allow_module_level=True)
 psutil = pytest.importorskip("psutil")
 
 CASES = "abcdef"
