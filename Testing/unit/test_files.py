@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from tiny_study import tiny_study
 
 from soars import files
 from soars.cli import main
@@ -236,3 +238,24 @@ def test_tables_and_picture_of_an_evaluation_appear_together(
     outputs["plot.png"].write_bytes(b"\x89PNG a picture of mine")
     assert main([*words, "--overwrite"]) == 2
     assert outputs["plot.png"].read_bytes() == b"\x89PNG a picture of mine"
+
+
+def test_no_writer_is_used_that_does_not_report_a_full_disk() -> None:
+    """SimpleITK's leaves an empty file and says nothing; `soars.formats.imagefiles.write_image` is ours."""
+    root = Path(__file__).resolve().parents[2]
+    files = [*(root / "SOARSSegmentation").rglob("*.py"), *(root / "training").rglob("*.py")]
+    assert len(files) > 200
+    for path in files:
+        assert not re.search(r"\bWriteImage\(|ImageFileWriter", path.read_text(encoding="utf-8")), path
+
+
+def test_a_simulated_study_that_fails_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("soars.formats.imagefiles.write_image", full)
+    with pytest.raises(OSError, match="No space left"):
+        tiny_study(tmp_path / "study", cases=1, scratch=1)
+    assert list(tmp_path.iterdir()) == []

@@ -349,7 +349,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def _power(args: argparse.Namespace) -> int:
     from soars.figures import check_figure_path, is_own_figure, save_figure
-    from soars.files import begins_with
+    from soars.files import begins_with, replacing_files
     from soars.study.rows import write_table
     from soars.study.simulation.power import PowerOptions, power_figure, power_of, power_table
 
@@ -376,10 +376,12 @@ def _power(args: argparse.Namespace) -> int:
     with reporting(args.progress) as report:
         found = power_of(options, processes=processes(args.processes), progress=report)
         table = power_table(found, options)
-        if args.csv:
-            write_table(args.csv, table.columns, table.rows)
-        if args.plot:
-            save_figure(power_figure(found, options), args.plot, 300)
+        outputs = [path for path in (args.csv, args.plot) if path]
+        with replacing_files(outputs, overwrite=args.overwrite) as temporary:
+            if args.csv:
+                write_table(temporary[args.csv], table.columns, table.rows)
+            if args.plot:
+                save_figure(power_figure(found, options), temporary[args.plot], 300)
         report(Progress("done", 1, 1))
     if args.progress != "json":
         print(table.note)

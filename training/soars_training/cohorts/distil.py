@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from soars import __version__
 from soars.cells import HarmlessWriter
 from soars.ct.images import read_ct
 from soars.errors import InputError
 from soars.files import replacing_file, staged_folder, write_json
 from soars.findings.finding import SERIOUS
+from soars.formats.imagefiles import write_image
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
 from soars.report.outputs import RECORD, SEGMENTATION
 from soars.report.record import PRESENT, BundleRecord, OrganRecord, read_run
@@ -164,7 +163,7 @@ def _write_case(case: BatchCase, folder: Path, organs: Sequence[str]) -> None:
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     with staged_folder(home, (CT, STRUCTURES), overwrite=True, ours=_is_ours) as staging:
-        sitk.WriteImage(image, str(staging / CT), True)
+        write_image(image, staging / CT)
         write_seg_nrrd(structures, staging / STRUCTURES)
 
 

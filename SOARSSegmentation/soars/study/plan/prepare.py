@@ -196,6 +196,7 @@ def _prepare_case(
 
     from soars.ct.images import read_ct
     from soars.formats import write_seg_nrrd
+    from soars.formats.imagefiles import write_image
 
     if case.ct is None:
         raise InputError(f"the case {case.name} has no ct: there is nothing to prepare for observers alone")
@@ -203,7 +204,7 @@ def _prepare_case(
     share = share_of(folder)
     (share / ct_path(case.name)).parent.mkdir(parents=True, exist_ok=True)
     with replacing_file(share / ct_path(case.name)) as temporary:
-        sitk.WriteImage(_bare(ct.image), str(temporary), True)
+        write_image(_bare(ct.image), temporary)
     yield PreparedCase(
         case.name,
         image_sha256(sitk.GetArrayViewFromImage(ct.image)),

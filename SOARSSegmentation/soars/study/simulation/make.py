@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -70,13 +71,25 @@ def simulate_study(
     progress: Reporter = ignore,
 ) -> Plan:
     """Write the study; ``truth.json`` says what was built in. ``patient`` makes a case's CT, contours and dose.
-    `InputError` when the folder holds a study."""
+    `InputError` when the folder holds a study. When this raises, a folder that was made for it is gone again."""
     if (folder / STUDY_FILE).exists():
         raise InputError(f"{folder} holds a study already: choose another folder")
     if not 1 <= options.scratch <= options.cases or options.readers < 1 or options.repeats > options.cases:
         raise InputError(
             "a simulated study needs a reader, a case, and no more scratch cases and repeats than cases"
         )
+    made = not folder.exists()
+    try:
+        return _simulate(folder, options, patient, processes, progress)
+    except BaseException:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _simulate(
+    folder: Path, options: SimulationOptions, patient: Patient, processes: int, progress: Reporter
+) -> Plan:
     numbers = range(1, options.cases + 1)
     work = partial(_make_case, folder=folder, options=options, patient=patient)
     for done, _ in enumerate(in_processes(work, list(numbers), processes), start=1):
@@ -96,21 +109,20 @@ def simulate_study(
 
 def _make_case(number: int, folder: Path, options: SimulationOptions, patient: Patient) -> None:
     """A patient's CT, reference contours and dose, and a model's contours with errors, as files."""
-    import SimpleITK as sitk
-
     from soars.formats import write_seg_nrrd
+    from soars.formats.imagefiles import write_image
 
     ct, structures, dose = patient(number, folder, options)
     name = case_name(number)
     for part in ("cts", "references", "model", "doses"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(ct, str(folder / "cts" / f"{name}.nrrd"), True)
+    write_image(ct, folder / "cts" / f"{name}.nrrd")
     reference = structures.subset(options.organs)
     write_seg_nrrd(reference, folder / "references" / f"{name}.seg.nrrd")
     rng = np.random.default_rng([options.seed, 3, number])
     write_seg_nrrd(voxel_error(reference, options.organs, rng), folder / "model" / f"{name}.seg.nrrd")
     if dose is not None:
-        sitk.WriteImage(dose, str(folder / "doses" / f"{name}.nrrd"), True)
+        write_image(dose, folder / "doses" / f"{name}.nrrd")
 
 
 def case_name(number: int) -> str:

@@ -14,6 +14,7 @@ from soars.bundle.manifest import Bundle
 from soars.cascade.preprocess import Grid
 from soars.errors import InputError
 from soars.files import write_json
+from soars.formats.imagefiles import write_image
 from soars.systems.nnunet.importing import ImportOptions, import_model
 from soars.systems.nnunet.labels import by_name
 from soars.systems.nnunet.model_folder import read_model_folder
@@ -148,4 +149,4 @@ def training_labels(case: CachedCase, organs: Sequence[str], regions: UsualRegio
 
 def _write(case: CachedCase, values: np.ndarray, path: Path) -> None:
     grid = Grid.of(case.origin_mm, case.spacing_mm, case.ct_hu.shape[::-1])
-    sitk.WriteImage(grid.image(values), str(path), useCompression=True)
+    write_image(grid.image(values), path)
