@@ -1,6 +1,7 @@
 # make demo   a phantom patient through the whole cascade, without torch: out/demo/
 # make test   style, types and tests
 # make fast   the tests that take no more than a few seconds each
+# make coverage   the tests, and the lines and branches that none of them runs
 #
 # Both make .venv/ when it is not there, extend it when it is, and do nothing to it when it is up to date.
 
@@ -22,7 +23,7 @@ TORCH := torch==2.13.0
 BARE := nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 batchgeneratorsv2==0.3.6 acvl-utils==0.2.6 \
 	TotalSegmentator==2.18.0
 
-.PHONY: help demo test fast style types clean
+.PHONY: help demo test fast coverage style types clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -35,6 +36,10 @@ test: style types
 
 fast: $(VENV)/.complete
 	@$(BIN)/python -m pytest -m 'not slow'
+
+# Not part of `test`, since counting takes a third more time (7.2 s become 9.5 s for test_structures and test_formats).
+coverage: $(VENV)/.complete
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing
 
 style: $(VENV)/.complete
 	@$(BIN)/ruff check .
@@ -61,4 +66,4 @@ $(VENV)/.complete: pyproject.toml | $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf build out .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build out .coverage .pytest_cache .ruff_cache .mypy_cache

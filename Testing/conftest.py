@@ -7,6 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+STRICT = ("dicom", "slicer", "unit")
+"""Folders in whose tests a warning is an error; the others run torch and nnU-Net, which warn a lot."""
+WARNINGS = (
+    "error",
+    # of the programs that our figures are compared with
+    "ignore::RuntimeWarning:surface_distance.metrics",
+    "ignore::FutureWarning:monai.utils.deprecate_utils",
+    "ignore::UserWarning:highdicom.base",
+    # of files that are damaged on purpose
+    "ignore:Unknown encoding:UserWarning:pydicom.charset",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +45,9 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the fixture `shared`, so that ``-m 'not shared'`` leaves it out."""
+    """Mark what uses the fixture `shared`, so that ``-m 'not shared'`` leaves it out, and make warnings errors."""
     for item in items:
+        if item.path.relative_to(ROOT / "Testing").parts[0] in STRICT:
+            item.add_marker(pytest.mark.filterwarnings(*WARNINGS))
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)

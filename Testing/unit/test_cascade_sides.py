@@ -22,7 +22,8 @@ def body() -> Body:
     mask = sitk.GetImageFromArray(np.ones((10, 10, 10), np.uint8))
     mask.SetOrigin((-58.0, -50.0, -50.0))
     mask.SetSpacing((10.0, 10.0, 10.0))
-    return Body(mask, np.array([-63.0, -55.0, -55.0]), np.array([37.0, 45.0, 45.0]), False)
+    low, high, head = ([-63.0, -55.0, -55.0], [37.0, 45.0, 45.0], [-13.0, -5.0, 45.0])
+    return Body(mask, np.array(low), np.array(high), False, np.array(head))
 
 
 def add_ball(s: StructureSet, name: str, centre: tuple[float, float, float], radius: float) -> None:

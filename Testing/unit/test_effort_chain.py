@@ -216,7 +216,9 @@ def test_two_programs_that_begin_the_same_session_at_once_lose_nothing(tmp_path:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
-    assert [child.wait(60) for child in children] == [0, 0]
+    for child in children:
+        child.communicate(timeout=60)
+    assert [child.returncode for child in children] == [0, 0]
     logs = [read_log(path) for path in tmp_path.glob("*/*/*.effort.jsonl")]
     said = sorted(event.name or "" for log in logs for event in log.events if event.kind == "effect")
     assert len(logs) == 20 and all(log.complete for log in logs)
