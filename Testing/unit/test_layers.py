@@ -20,6 +20,7 @@ LAYERS = (
     ("dicom", "effort", "findings"),
     ("archive", "formats", "phantom"),
     ("cascade", "metrics", "report"),
+    ("mr",),
     ("systems",),
     ("dose", "run"),
     ("study",),  # prepares proposals with `run`, and reports on doses

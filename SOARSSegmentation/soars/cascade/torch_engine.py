@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load
 
 from soars.bundle.integrity import Weights
 from soars.bundle.manifest import BranchSpec
-from soars.cascade.activations import no_numbers
+from soars.cascade.activations import fixed_point, no_numbers
 from soars.errors import BundleError, CancelledError, EngineError
 from soars.networks.build import build
 from soars.networks.names import Branch, Precision
@@ -114,6 +115,34 @@ class TorchEngine:
                 return out.cpu().numpy()
         except RuntimeError as error:
             raise failed(error, self._spec.name, self._device.type) from error
+
+
+@dataclass(frozen=True)
+class NetworkEngine:
+    """A network that is in memory already, as an engine: for training, and for systems that build their own."""
+
+    network: torch.nn.Module
+    spec: BranchSpec
+    device: torch.device
+    precision: torch.dtype
+
+    def run(self, window: np.ndarray) -> np.ndarray:
+        inputs = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32)).to(self.device)
+        exact = self.precision == torch.float32
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, self.precision, not exact):
+                result = self.network(inputs)[0].float().cpu().numpy()
+        except RuntimeError as error:
+            raise failed(error, self.spec.name, self.device.type) from error
+        if not np.isfinite(result.sum(dtype=np.float64)):
+            raise no_numbers(self.spec.name, self.device.type, _NAME_OF[self.precision])
+        return result
+
+    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
+        return fixed_point(self.run(window), self.spec.activation, units)
+
+
+_NAME_OF: Mapping[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def failed(error: RuntimeError, branch: Branch, device: str) -> EngineError:

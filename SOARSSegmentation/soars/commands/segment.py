@@ -35,6 +35,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_organs_option(parser)
     add_series_option(parser)
     parser.add_argument(
+        "--mr",
+        metavar="MR",
+        type=Path,
+        help="a T1-weighted MR of the same patient (DICOM folder or image file), for bundles that use one",
+    )
+    parser.add_argument("--mr-series", metavar="UID", help="which series, when the MR's folder holds several")
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace the results of an earlier run in the output folder"
     )
     add_progress_option(parser)
@@ -55,8 +62,12 @@ def run(args: argparse.Namespace) -> int:
             engine=args.engine,
             organs=args.organs,
             series=args.series,
+            mr=args.mr,
+            mr_series=args.mr_series,
         )
         check_places(args.ct, args.output)
+        if args.mr is not None:
+            check_places(args.mr, args.output)
         with staged_folder(args.output, OUTPUTS, overwrite=args.overwrite, ours=is_own_result) as folder:
             case = segment_case(request, folder, report)
         report(Progress("done", 1, 1, str(args.output)))

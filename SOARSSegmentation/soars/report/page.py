@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -31,20 +32,32 @@ SCRIPTS = ("volume.js", "pane.js", "reader.js")
 """In the order in which they depend on each other."""
 
 
-def write_report(path: Path, record: RunRecord, image: sitk.Image, structures: StructureSet) -> None:
+def write_report(
+    path: Path,
+    record: RunRecord,
+    image: sitk.Image,
+    structures: StructureSet,
+    boards: Sequence[tuple[str, bytes]] = (),
+) -> None:
     """Write `render_report` to `path`, all or nothing."""
-    text = render_report(record, image, structures)
+    text = render_report(record, image, structures, boards)
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def render_report(record: RunRecord, image: sitk.Image, structures: StructureSet) -> str:
+def render_report(
+    record: RunRecord,
+    image: sitk.Image,
+    structures: StructureSet,
+    boards: Sequence[tuple[str, bytes]] = (),
+) -> str:
     """The report as HTML text, at most 25 MB for 200 slices of 512 x 512.
 
     Args:
         record: the run; all texts come from it.
         image: the CT in HU, any orientation.
         structures: the contours of the run, by TG-263 name, on the CT's geometry.
+        boards: pictures (title, PNG) of the fit of an MR, where the run had one.
     """
     style = _file("report.css")
     scripts = [_file(name) for name in SCRIPTS]
@@ -57,7 +70,7 @@ def render_report(record: RunRecord, image: sitk.Image, structures: StructureSet
         warnings=sections.warnings(record),
         reading=_reading(record, image, structures),
         tiles=sections.tiles(record),
-        ct=sections.ct(record),
+        ct=sections.ct(record) + sections.mr(record, boards),
         bundle=sections.bundle(record),
         organs=sections.organ_table(record),
         files=sections.files(record),

@@ -84,6 +84,18 @@ class CtRecord:
 
 
 @dataclass(frozen=True)
+class MrRecord:
+    """The MR that was used beside the CT, and how its registration ended; see `soars.mr.registration.Registration`."""
+
+    source: str
+    description: str
+    moved_mm: float
+    rotated_degrees: float
+    information: float
+    shared_cc: float
+
+
+@dataclass(frozen=True)
 class ModelRecord:
     """A model that a bundle consists of: its own bundle with version and hash."""
 
@@ -147,6 +159,7 @@ class RunRecord:
     python_version: str = field(default_factory=platform.python_version)
     libraries: dict[str, str] = field(default_factory=dict)
     notice: str = RESEARCH_NOTICE
+    mr: MrRecord | None = None
     schema_version: int = SCHEMA_VERSION
 
     def in_state(self, state: str) -> tuple[OrganRecord, ...]:
@@ -187,6 +200,7 @@ def read_run(path: Path) -> RunRecord:
             bundle=_bundle(data["bundle"]),
             engine=_from_dict(EngineRecord, data["engine"]),
             organs=organs,
+            mr=_from_dict(MrRecord, data["mr"]) if data.get("mr") else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: run record is incomplete: {error!r}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -66,6 +67,28 @@ def ct(record: RunRecord) -> str:
     if ct.series_uid:
         rows.insert(1, ("Series UID", ct.series_uid))
     return _definitions(rows, codes=("Series UID",))
+
+
+def mr(record: RunRecord, pictures: Sequence[tuple[str, bytes]]) -> str:
+    """The MR that was laid onto the CT, and pictures (title, PNG) in which to judge how well; "" without one."""
+    mr = record.mr
+    if mr is None:
+        return ""
+    rows = [
+        ("MR", mr.description or mr.source),
+        ("Registration", f"moved by {mr.moved_mm:.1f} mm, turned by {mr.rotated_degrees:.1f}°"),
+        ("Fit", f"mutual information {mr.information:.2f} over {mr.shared_cc:.0f} cc that both scans show"),
+    ]
+    shown = "".join(
+        f'<img alt="{escape(title)}: squares of CT and MR" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}"/>'
+        for title, png in pictures
+    )
+    return (
+        _definitions(rows)
+        + "<p>Squares of CT and MR in turn: where the MR fits, borders run on from square to square. Where they do "
+        "not, contours that the MR has guided are wrong.</p>" + f'<p class="boards">{shown}</p>'
+    )
 
 
 def bundle(record: RunRecord) -> str:

@@ -11,15 +11,20 @@ from pathlib import Path
 from soars.bundle.card import card_sections
 from soars.bundle.manifest import Bundle
 from soars.cascade.engine import OpenEngines
+from soars.cascade.preprocess import find_body
 from soars.catalogue import CATALOGUE, SOARS42
 from soars.ct.images import CtScan, read_ct
 from soars.dicom.rtstruct import MODEL_HASH_TAG, MODEL_TAG, check_reference, write_rtstruct
 from soars.errors import InputError
 from soars.files import write_text
 from soars.formats.segnrrd import write_seg_nrrd
+from soars.mr.boards import checkerboards
+from soars.mr.images import read_mr
+from soars.mr.laid import LaidMr, lay_mr
 from soars.progress import Progress, Reporter
 from soars.report.outputs import OUTPUTS, RECORD, REPORT, RTSTRUCT, SEGMENTATION
 from soars.report.page import write_report
+from soars.report.pictures import png
 from soars.report.record import (
     ABSENT,
     NOT_COVERED,
@@ -29,6 +34,7 @@ from soars.report.record import (
     CtRecord,
     EngineRecord,
     ModelRecord,
+    MrRecord,
     OrganRecord,
     RunRecord,
     library_versions,
@@ -38,6 +44,7 @@ from soars.report.record import (
 from soars.run.segment import SegmentOptions, SegmentResult, segment, wanted_organs
 from soars.structures import Geometry, StructureSet
 from soars.systems.interface import Source
+from soars.systems.registry import takes_mr
 from soars.texts import read_json
 
 CARD_NOTES = ("Trained on", "What it cannot do")
@@ -58,6 +65,8 @@ class Request:
     engine: str = "auto"
     organs: tuple[str, ...] | None = None
     series: str | None = None
+    mr: Path | None = None
+    mr_series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,12 +145,15 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
     with clock.stage("read"):
         ct = ready.ct or read_case(request)
     clock.seconds["read"] += ready.read_s
+    with clock.stage("register"):
+        laid = _laid_mr(request, bundle, ct, report)
     options = SegmentOptions(
         device=request.device,
         engine=request.engine,
         organs=request.organs,
         engines=ready.engines,
         threads=ready.threads,
+        mr=laid,
     )
     result = segment(ct, bundle, options, report)
     clock.seconds.update({stage: s for stage, s in result.timings_s.items() if stage != "total"})
@@ -161,9 +173,11 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
             "engine": request.engine,
             "organs": list(wanted) if request.organs is not None else None,
             "series": request.series,
+            "mr": request.mr.name if request.mr else None,
         },
         warnings=(
             *(_without_folder(text, request.ct) for text in (*ct.warnings, *bundle.warnings)),
+            *(laid.scan.warnings if laid else ()),
             *result.system_warnings,
             *(f"{CATALOGUE[finding.organ].label}: {finding.sentence()}" for finding in result.findings),
         ),
@@ -172,6 +186,7 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
         outputs=tuple(outputs),
         started_utc=started,
         libraries=library_versions(),
+        mr=_mr_record(laid) if laid else None,
     )
     report(Progress("write", 0, len(outputs), "writing the contours"))
     with clock.stage("write"):
@@ -181,11 +196,39 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
     report(Progress("write", len(outputs) - 2, len(outputs), "drawing the report"))
     record = replace(record, timings_s=dict(clock.seconds), finished_utc=utc_now())
     with clock.stage("report"):
-        write_report(folder / REPORT, record, ct.image, structures)
+        boards = [(b.view, png(b.grey, (0, 1))) for b in checkerboards(ct.image, laid)] if laid else []
+        write_report(folder / REPORT, record, ct.image, structures, boards)
     record = replace(record, timings_s=dict(clock.seconds), finished_utc=utc_now())
     write_text(folder / RECORD, record.to_json())
     report(Progress("write", len(outputs), len(outputs)))
     return Case(ct, structures, record)
+
+
+def _laid_mr(request: Request, bundle: Bundle, ct: CtScan, report: Reporter) -> LaidMr | None:
+    """The request's MR on the CT; None when it has none. Raises `InputError` when MR, bundle and CT do not fit."""
+    if request.mr is None:
+        return None
+    if not takes_mr(bundle):
+        raise InputError(
+            f"the model bundle {bundle.name} does not use an MR; leave out --mr, or choose a bundle that was trained "
+            "on CT and MR"
+        )
+    progress = Progress("register", message="laying the MR onto the CT")
+    report(progress)
+    mr = read_mr(request.mr, ct, request.mr_series)
+    return lay_mr(mr, ct.image, find_body(ct.image), lambda: report(progress))
+
+
+def _mr_record(laid: LaidMr) -> MrRecord:
+    found = laid.found
+    return MrRecord(
+        laid.scan.path.name,
+        laid.scan.description,
+        round(found.moved_mm, 1),
+        round(found.rotated_degrees, 1),
+        round(found.information, 3),
+        round(found.shared_cc, 1),
+    )
 
 
 def _made_by(bundle: Bundle, result: SegmentResult) -> StructureSet:

@@ -15,6 +15,7 @@ from soars.cascade.branches import Detection
 from soars.cascade.engine import EngineInfo, OpenEngines
 from soars.ct.images import CtScan
 from soars.findings.finding import ExpectedDsc, Finding
+from soars.mr.laid import LaidMr
 from soars.progress import Reporter
 from soars.structures import StructureSet
 
@@ -31,6 +32,7 @@ class SegmentOptions:
         fast: use a system's coarser and faster mode, if it has one; None leaves the choice to the system.
         cancel: called at every step; when it returns True the run ends with `CancelledError`.
         engines: networks of the cascade that stay open from one CT to the next; None closes each after use.
+        mr: an MR laid onto the CT, for a system that takes one (`soars.systems.registry.takes_mr`).
     """
 
     device: str = "auto"
@@ -40,6 +42,7 @@ class SegmentOptions:
     fast: bool | None = None
     cancel: Callable[[], bool] | None = None
     engines: OpenEngines | None = None
+    mr: LaidMr | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from soars.errors import BundleError
 from soars.systems.cascade import CascadeSystem
 from soars.systems.composite.plan import READER
 from soars.systems.composite.system import CompositeSystem
+from soars.systems.ct_mr.system import CtMrSystem
 from soars.systems.deepmind.system import DeepMindSystem
 from soars.systems.interface import System
 from soars.systems.nnunet.system import NnUnetSystem
@@ -17,7 +18,7 @@ from soars.systems.packages import missing_packages
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
 from soars.systems.uanet.system import UaNetSystem
 
-SYSTEMS = (CASCADE, "nnunet", "deepmind", "uanet", "totalsegmentator", "composite")
+SYSTEMS = (CASCADE, "nnunet", "deepmind", "uanet", "ct_mr", "totalsegmentator", "composite")
 """Names of all systems, as manifests have them."""
 
 
@@ -55,6 +56,8 @@ def system_of(bundle: Bundle) -> System:
         return DeepMindSystem(bundle)
     if bundle.system == UaNetSystem.name:
         return UaNetSystem(bundle)
+    if bundle.system == CtMrSystem.name:
+        return CtMrSystem(bundle)
     if bundle.system == TotalSegmentatorSystem.name:
         return TotalSegmentatorSystem(bundle)
     if bundle.system == CompositeSystem.name:
@@ -63,3 +66,8 @@ def system_of(bundle: Bundle) -> System:
         f"bundle {bundle.name} is of the system {bundle.system!r}, which this soars does not know "
         f"({', '.join(SYSTEMS)}); update soars"
     )
+
+
+def takes_mr(bundle: Bundle) -> bool:
+    """Whether the bundle's networks see an MR beside the CT."""
+    return bundle.system == CtMrSystem.name

@@ -14,7 +14,7 @@ from soars.bundle.integrity import read_checked
 from soars.bundle.manifest import SPACING_MM, Bundle
 from soars.cascade.engine import EngineInfo
 from soars.cascade.placement import place_sigmoid
-from soars.cascade.preprocess import Grid, find_body, network_input
+from soars.cascade.preprocess import Body, Grid, find_body, network_input
 from soars.cascade.windows import UNIT, ProbabilityMap
 from soars.ct.images import CtScan
 from soars.errors import BundleError, CancelledError, EngineError
@@ -85,6 +85,10 @@ class TrainedSystem(ABC):
         Raises `EngineError` for an engine or device that cannot be used, `BundleError` for weights that do not fit.
         """
 
+    def volume(self, ct: CtScan, body: Body, grid: Grid, options: SegmentOptions) -> np.ndarray:
+        """What the finder gets as the CT."""
+        return network_input(ct.image, body, grid, [self.window_hu])[0]
+
     @property
     def sha256(self) -> str:
         return self.bundle.sha256
@@ -132,7 +136,7 @@ class TrainedSystem(ABC):
         stage("prepare", "finding the patient")
         body = find_body(ct.image)
         grid = body.grid(self.spacing_mm)
-        array = network_input(ct.image, body, grid, [self.window_hu])[0]
+        array = self.volume(ct, body, grid, options)
         timings["prepare"] = time.perf_counter() - start
 
         start = time.perf_counter()

@@ -39,6 +39,7 @@ class CachedCase:
             must not be taught as background.
         slices: organ -> bool [z], the slices in which an organ was contoured that was drawn on some slices only. Such
             an organ is not among the annotated ones; in the other slices it is unknown.
+        mr: float16 [2, z, y, x], an MR laid onto the CT as networks see it (`soars.mr.laid.mr_channels`); None without.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CachedCase:
     masks: Mapping[str, tuple[tuple[int, int, int], np.ndarray]]
     annotated: frozenset[str]
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mr: np.ndarray | None = None
 
     def labelled(self, organ: str) -> np.ndarray:
         """bool [z]: the slices in which it is known what belongs to the organ."""
@@ -176,6 +178,8 @@ def write_case(path: Path, case: CachedCase) -> None:
         arrays[f"bits/{organ}"] = np.packbits(crop)
     for organ, labelled in case.slices.items():
         arrays[f"slices/{organ}"] = np.asarray(labelled, bool)
+    if case.mr is not None:
+        arrays["mr"] = case.mr.astype(np.float16)
     with replacing_file(path) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
@@ -201,6 +205,7 @@ def read_case(path: Path) -> CachedCase:
                 masks=masks,
                 annotated=frozenset(data["annotated"].tolist()),
                 slices=slices,
+                mr=data["mr"] if "mr" in data.files else None,
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path}: damaged training case ({error}); prepare it again") from error

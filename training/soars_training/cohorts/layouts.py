@@ -25,6 +25,7 @@ class CaseFiles:
         masks: organ as the data set spells it -> the file that holds it alone.
         labels: value -> organ, of a label map in `structures` that nothing else names.
         problem: why the case cannot be read, None when nothing is missing.
+        mr: an MR of the patient; None without.
     """
 
     name: str
@@ -34,6 +35,7 @@ class CaseFiles:
     labels: Mapping[int, str] = field(default_factory=dict)
     split: str = "train"
     problem: str | None = None
+    mr: Path | None = None
 
 
 STRUCTSEG_VALUES = dict(
@@ -114,7 +116,8 @@ def _nnunet(root: Path) -> Iterator[CaseFiles]:
 
 
 def _hanseg(root: Path) -> Iterator[CaseFiles]:
-    """HaN-Seg: case_01/case_01_IMG_CT.nrrd beside case_01_OAR_NAME.seg.nrrd, in the root or in its folder set_1."""
+    """HaN-Seg: case_01/case_01_IMG_CT.nrrd beside case_01_OAR_NAME.seg.nrrd and case_01_IMG_MR_T1.nrrd, in the root or
+    in its folder set_1."""
     for folder in _folders(root / "set_1" if (root / "set_1").is_dir() else root):
         ct = folder / f"{folder.name}_IMG_CT.nrrd"
         start = f"{folder.name}_OAR_"
@@ -124,7 +127,8 @@ def _hanseg(root: Path) -> Iterator[CaseFiles]:
         }
         if ct.is_file():
             problem = None if masks else f"there is no {start}*.seg.nrrd"
-            yield CaseFiles(folder.name, ct, masks=masks, problem=problem)
+            mr = folder / f"{folder.name}_IMG_MR_T1.nrrd"
+            yield CaseFiles(folder.name, ct, masks=masks, problem=problem, mr=mr if mr.is_file() else None)
 
 
 def _pddca(root: Path) -> Iterator[CaseFiles]:

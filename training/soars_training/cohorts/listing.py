@@ -18,7 +18,7 @@ from soars.structures import StructureSet
 from soars.texts import read_json
 
 _NEEDED = {"name", "ct", "structures"}
-_KNOWN = {*_NEEDED, "annotated", "sparse", "split"}
+_KNOWN = {*_NEEDED, "annotated", "mr", "sparse", "split"}
 _MOST_NAME_BYTES = 120
 _FORBIDDEN = '/\\:*?"<>|'
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
@@ -27,7 +27,8 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 @dataclass(frozen=True)
 class ListedCase:
     """One entry. ``annotated`` are catalogue names, None when the entry leaves them to the structures; ``place`` says
-    which entry it is, for messages; ``sparse`` are organs that were contoured on some slices only."""
+    which entry it is, for messages; ``sparse`` are organs that were contoured on some slices only; ``mr`` is an MR of
+    the patient, None without."""
 
     name: str
     ct: Path
@@ -36,6 +37,7 @@ class ListedCase:
     split: str
     place: str
     sparse: frozenset[str] = frozenset()
+    mr: Path | None = None
 
 
 def read_listing(listing: Path) -> list[ListedCase]:
@@ -133,12 +135,12 @@ def _entry(entry: Any, listing: Path, place: str) -> ListedCase:
         raise InputError(
             f"{place}: has {', '.join(unknown)}, which is not known; known are {', '.join(sorted(_KNOWN))}"
         )
-    for key in (*_NEEDED, "split"):
+    for key in (*_NEEDED, "mr", "split"):
         if key in entry and not (isinstance(entry[key], str) and entry[key].strip()):
             raise InputError(f"{place}: {key} is {entry[key]!r}, not a text")
     name = entry["name"]
     _check_name(name, place)
-    paths = {key: listing.parent / entry[key] for key in ("ct", "structures")}
+    paths = {key: listing.parent / entry[key] for key in ("ct", "structures", "mr") if key in entry}
     for key, path in paths.items():
         if not path.exists():
             raise InputError(f"{place} ({name}): {key}: there is no file or folder {path}")
@@ -150,6 +152,7 @@ def _entry(entry: Any, listing: Path, place: str) -> ListedCase:
         entry.get("split", "train"),
         place,
         _organs(entry, "sparse", place) or frozenset(),
+        paths.get("mr"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,42 @@ from tqdm import tqdm
 
 from soars import catalogue
 from soars.cascade.preprocess import Grid
+from soars.mr.images import MrScan
 from soars.phantom import Phantom, make_phantom, organ_boxes
+from soars.phantom.mr import make_mr
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, group_members, write_case
 from soars_training.cohorts.prepare import SourceCase, group_centre_mm, preprocess, whole_region, with_margin
 
 Spacing = tuple[float, float, float]
 
+MR_SHIFT_MM, MR_TURN_DEGREES = 30.0, 10.0
 SCAN_IN_PLANE_MM = (0.9, 1.2)
 SCAN_SLICE_MM = (1.0, 2.0, 2.5, 3.0)
 
 
-def phantom_cases(seeds: range, spacing_mm: Spacing, field_of_view: str = "random") -> Iterator[SourceCase]:
-    """Whole phantoms with all 42 OARs known (an organ outside the field is known to be absent)."""
+def phantom_cases(
+    seeds: range, spacing_mm: Spacing, field_of_view: str = "random", *, mr: bool = False
+) -> Iterator[SourceCase]:
+    """Whole phantoms with all 42 OARs known (an organ outside the field is known to be absent).
+
+    With ``mr`` each has a synthetic T1-weighted MR, in which the patient lies up to `MR_SHIFT_MM` and `MR_TURN_DEGREES`
+    off; their CTs all show head and neck then.
+    """
     for seed in seeds:
-        yield _case(make_phantom(seed, spacing_mm=spacing_mm, field_of_view=field_of_view), seed)
+        phantom = make_phantom(
+            seed, spacing_mm=spacing_mm, field_of_view="head_neck" if mr else field_of_view
+        )
+        case = _case(phantom, seed)
+        if mr:
+            rng = np.random.default_rng([seed, 1])
+            scan = make_mr(
+                phantom,
+                seed=seed,
+                rotation_degrees=rng.uniform(-MR_TURN_DEGREES, MR_TURN_DEGREES, 3).tolist(),
+                shift_mm=rng.uniform(-MR_SHIFT_MM, MR_SHIFT_MM, 3).tolist(),
+            )
+            case = replace(case, mr=MrScan(scan.image, Path(f"phantom{seed}")))
+        yield case
 
 
 def write_phantom_vois(

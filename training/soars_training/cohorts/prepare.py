@@ -22,6 +22,8 @@ from soars.ct.images import read_ct
 from soars.errors import InputError
 from soars.files import staged_folder
 from soars.formats.reading import read_structures
+from soars.mr.images import MrScan, read_mr
+from soars.mr.laid import lay_mr
 from soars.structures import Geometry, Mask, StructureSet, tight_mask
 from soars_training.cohorts.cache import (
     INDEX_FILE,
@@ -45,7 +47,8 @@ VOI_MARGIN_MM = 16.0
 @dataclass(frozen=True)
 class SourceCase:
     """A case before preprocessing; `annotated` are catalogue names (see `CachedCase`), and so are `sparse`, organs that
-    were contoured on some slices only: on those where they have voxels."""
+    were contoured on some slices only: on those where they have voxels. ``mr`` is an MR of the patient, in whatever
+    position."""
 
     name: str
     split: str
@@ -53,6 +56,7 @@ class SourceCase:
     structures: StructureSet
     annotated: frozenset[str]
     sparse: frozenset[str] = frozenset()
+    mr: MrScan | None = None
 
 
 def openkbp_cases(
@@ -105,6 +109,7 @@ def _read_listed(listing: Path, cases: Sequence[ListedCase]) -> Iterator[SourceC
                 case.structures, Geometry.of(ct.image), reference=ct.series, catalogue_names=False
             )
             structures, annotated, notes = teachable(found, case)
+            mr = read_mr(case.mr, ct) if case.mr else None
         except InputError as error:
             log.warning("%s (%s): left out: %s", case.place, case.name, error)
             continue
@@ -112,7 +117,7 @@ def _read_listed(listing: Path, cases: Sequence[ListedCase]) -> Iterator[SourceC
             log.warning("%s: %s", case.name, note)
         read += 1
         sparse = case.sparse & set(structures.names)
-        yield SourceCase(case.name, case.split, ct.image, structures, annotated, sparse)
+        yield SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr)
     if not read:
         raise InputError(f"{listing}: none of its cases can be used; the warnings say why")
     if read < len(cases):
@@ -171,7 +176,19 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
         masks=masks,
         annotated=case.annotated - case.sparse,
         slices=slices,
+        mr=_mr_on(grid, case, body),
     )
+
+
+def _mr_on(grid: Grid, case: SourceCase, body: Body) -> np.ndarray | None:
+    """`CachedCase.mr`; None, with a warning, for an MR that cannot be laid onto the CT."""
+    if case.mr is None:
+        return None
+    try:
+        return lay_mr(case.mr, case.ct, body).channels(grid, body).astype(np.float16)
+    except InputError as error:
+        log.warning("%s: its MR is left out: %s", case.name, error)
+        return None
 
 
 def whole_region(ct: sitk.Image) -> Body:

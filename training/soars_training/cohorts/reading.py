@@ -16,6 +16,7 @@ from soars.ct.images import read_ct
 from soars.errors import SoarsError, UnknownOrganError
 from soars.formats.labelmap import read_label_image
 from soars.formats.reading import on_grid, read_structures
+from soars.mr.images import read_mr
 from soars.structures import Geometry, StructureSet
 from soars.structures.labels import from_label_map
 from soars_training.cohorts.layouts import CaseFiles
@@ -57,6 +58,7 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
         try:
             ct = read_ct(entry.ct)
             structures = _read(entry, Geometry.of(ct.image))
+            mr = read_mr(entry.mr, ct) if entry.mr else None
         except SoarsError as error:
             left_out.add(entry.name, "", str(error))
             continue
@@ -64,7 +66,7 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
         if not kept.names:
             left_out.add(entry.name, "", "no structure of it can be used")
             continue
-        yield SourceCase(entry.name, entry.split, ct.image, kept, frozenset(kept.names))
+        yield SourceCase(entry.name, entry.split, ct.image, kept, frozenset(kept.names), mr=mr)
 
 
 def _read(entry: CaseFiles, geometry: Geometry) -> StructureSet:

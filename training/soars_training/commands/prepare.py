@@ -26,6 +26,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="with --data: read so many cases at a time, each in the memory of its own process (default 1)",
     )
+    parser.add_argument(
+        "--mr", action="store_true", help="phantoms: with a synthetic MR, for the system ct_mr"
+    )
     parser.set_defaults(run=run)
 
 
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         if args.voi:
             phantoms.write_phantom_vois(seeds, args.cache, spacing, vois)
         else:
-            cases = phantoms.phantom_cases(seeds, spacing)
+            cases = phantoms.phantom_cases(seeds, spacing, mr=args.mr)
             prepare.write_volume_cache(cases, args.cache, spacing, "phantom", len(seeds))
         return
     if args.processes < 1:

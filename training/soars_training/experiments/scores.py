@@ -15,6 +15,7 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.branches import find_centres
 from soars.cascade.preprocess import Grid
 from soars.cascade.sides import BODY_MARGIN_MM, Midline
+from soars.cascade.torch_engine import NetworkEngine
 from soars.cascade.windows import UNIT, ProbabilityMap
 from soars.catalogue import CATALOGUE
 from soars.cells import HarmlessWriter, original
@@ -25,7 +26,7 @@ from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, rea
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.fitting.loop import training_device, training_precision
 from soars_training.fitting.options import FittedRun
-from soars_training.fitting.validate import LiveEngine, whole_patient_maps
+from soars_training.fitting.validate import whole_patient_maps
 from soars_training.release.export import branch_spec
 from soars_training.windows.augment import AIR_HU, Window, sample
 from soars_training.windows.loaded import LoadedCase, load
@@ -95,14 +96,14 @@ class Trained:
     """A finished run with its network in memory, ready to answer for patients of a cache."""
 
     run: FittedRun
-    engine: LiveEngine
+    engine: NetworkEngine
 
     @staticmethod
     def load(folder: Path, device_name: str) -> Trained:
         run = FittedRun.load(folder)
         device = training_device(device_name)
         network = run.network(folder).to(device)
-        return Trained(run, LiveEngine(network, branch_spec(run), device, training_precision(device)))
+        return Trained(run, NetworkEngine(network, branch_spec(run), device, training_precision(device)))
 
     @property
     def spec(self) -> BranchSpec:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from soars.cascade.preprocess import Grid
+from soars.cascade.torch_engine import NetworkEngine
 from soars.cascade.windows import CtChannel, Foreground, Source, slide
 from soars.errors import InputError
 from soars.networks.names import Branch
@@ -19,7 +20,7 @@ from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
-from soars_training.fitting.validate import CaseScore, LiveEngine, dice_per_class
+from soars_training.fitting.validate import CaseScore, dice_per_class
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
 
@@ -61,8 +62,8 @@ def finetune(
 
     def validate() -> list[CaseScore]:
         precision = training_precision(device)
-        engines: dict[str, LiveEngine] = {
-            name: LiveEngine(getattr(state.averaged, name).network, specs[name], device, precision)
+        engines: dict[str, NetworkEngine] = {
+            name: NetworkEngine(getattr(state.averaged, name).network, specs[name], device, precision)
             for name in JOINED
         }
         return _cascade_dice(engines, tasks, options, held_cases)
@@ -111,7 +112,7 @@ def _joined(
 
 
 def _cascade_dice(
-    engines: dict[str, LiveEngine],
+    engines: dict[str, NetworkEngine],
     tasks: dict[str, BranchTask],
     options: FitOptions,
     cases: Sequence[LoadedCase],

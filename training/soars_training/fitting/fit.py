@@ -9,6 +9,7 @@ import numpy as np
 
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
+from soars.cascade.torch_engine import NetworkEngine
 from soars.networks.architecture import Architecture
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
 from soars_training.fitting import processes
@@ -18,7 +19,7 @@ from soars_training.fitting.models import BranchModel
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
-from soars_training.fitting.validate import CaseScore, LiveEngine, whole_patient_dice
+from soars_training.fitting.validate import CaseScore, whole_patient_dice
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.loaded import LoadedCase, load
 from soars_training.windows.task import BranchTask
@@ -56,7 +57,7 @@ def fit(
             return []
         averaged = state.averaged
         assert isinstance(averaged, BranchModel)
-        engine = LiveEngine(averaged.network, spec, device, training_precision(device))
+        engine = NetworkEngine(averaged.network, spec, device, training_precision(device))
         return whole_patient_dice(engine, spec, options.task, held_cases)
 
     with deterministic(options.deterministic):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from soars.bundle.manifest import BranchSpec
-from soars.cascade.activations import fixed_point, no_numbers
 from soars.cascade.preprocess import Grid
-from soars.cascade.torch_engine import failed
+from soars.cascade.torch_engine import NetworkEngine
 from soars.cascade.windows import CtChannel, ProbabilityMap, Source, slide
-from soars.networks.build import Network
-from soars.networks.names import Precision
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.task import BranchTask, scaled_ct
 
@@ -37,34 +33,6 @@ def mean_per_organ(scores: Iterable[CaseScore]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class LiveEngine:
-    """A network in memory, with the interface of `soars.cascade.engine.Engine`."""
-
-    network: Network
-    spec: BranchSpec
-    device: torch.device
-    precision: torch.dtype
-
-    def run(self, window: np.ndarray) -> np.ndarray:
-        inputs = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32)).to(self.device)
-        exact = self.precision == torch.float32
-        try:
-            with torch.no_grad(), torch.autocast(self.device.type, self.precision, not exact):
-                result = self.network(inputs)[0].float().cpu().numpy()
-        except RuntimeError as error:
-            raise failed(error, self.spec.name, self.device.type) from error
-        if not np.isfinite(result.sum(dtype=np.float64)):
-            raise no_numbers(self.spec.name, self.device.type, _NAME_OF[self.precision])
-        return result
-
-    def run_fixed(self, window: np.ndarray, units: np.ndarray) -> np.ndarray:
-        return fixed_point(self.run(window), self.spec.activation, units)
-
-
-_NAME_OF: Mapping[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-
-
-@dataclass(frozen=True)
 class Channels:
     """Input channels [C, z, y, x] that are at hand as an array."""
 
@@ -76,7 +44,7 @@ class Channels:
 
 
 def whole_patient_dice(
-    engine: LiveEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
+    engine: NetworkEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
 ) -> list[CaseScore]:
     """DSC of every class in every patient that has it, on the working grid, by the windows of inference.
 
@@ -91,7 +59,7 @@ def whole_patient_dice(
 
 
 def whole_patient_maps(
-    engine: LiveEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
+    engine: NetworkEngine, spec: BranchSpec, task: BranchTask, cases: Iterable[LoadedCase]
 ) -> Iterator[tuple[LoadedCase, ProbabilityMap]]:
     """The probabilities or heat maps of whole patients on the working grid, by the windows of inference."""
     for case in cases:

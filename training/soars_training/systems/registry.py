@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from soars.errors import InputError
+from soars_training.systems.ct_mr.system import CtMrTraining
 from soars_training.systems.deepmind.system import DeepMindTraining
 from soars_training.systems.interface import TrainingSystem
 from soars_training.systems.uanet.system import UaNetTraining
 
 SYSTEMS: dict[str, Callable[[], TrainingSystem]] = {
+    "ct_mr": CtMrTraining,
     "deepmind": DeepMindTraining,
     "uanet": UaNetTraining,
 }

@@ -1,0 +1,1 @@
+"""An MR beside the CT: read, checked, and rigidly registered to it."""
