@@ -231,8 +231,8 @@ def study(place: Path) -> None:
     tiny_study(place / "out" / "study", cases=3, scratch=1)
 
 
-SLOW = ("studies", "training")
-"""Figures, and torch's export to ONNX."""
+SLOW = ("contours", "studies", "training")
+"""They draw figures, start processes that import everything again, or export from torch to ONNX."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in GROUPS])
