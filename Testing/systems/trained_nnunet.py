@@ -136,7 +136,7 @@ def done(*words: str) -> None:
 
 def refused(reason: str, *words: str) -> None:
     """An import that has to fail with one sentence."""
-    code, said = soars("bundle", "import-nnunet", *words)
+    code, said = soars("bundle", "import-nnunet", *words, "--progress", "none")
     (line,) = said.strip().splitlines()
     assert code == 2 and reason in line, (code, said)
     print(f"refused: {line}", flush=True)
