@@ -309,3 +309,39 @@ def test_an_rtstruct_is_put_on_the_grid_of_the_ct_or_of_the_other_side(tmp_path:
     assert main(both) == 2
     assert main([*both, "--ct", str(tmp_path / "ct"), "--csv", str(out), "--overwrite"]) == 0
     assert [r["dsc"] for r in _rows(out)] == ["1", "1", "1"]
+
+
+def test_methods_are_ranked_as_in_the_challenge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three methods on twelve cases: one is the reference, one is off by a voxel, one by three."""
+    shifts = {"best": 0, "near": 1, "far": 3}
+    for number in range(12):
+        write_seg_nrrd(_organs(), _made(tmp_path / "truth") / f"case{number}.seg.nrrd")
+        for name, shift in shifts.items():
+            write_seg_nrrd(_organs(shift), _made(tmp_path / name) / f"case{number}.seg.nrrd")
+    places = [str(tmp_path / name) for name in ("far", "truth", "best", "near")]
+    command = ["evaluate", *places[:2], "--rank", places[2], "--rank", places[3], *ONE, "--progress", "none"]
+    assert main([*command, "--ranking", str(tmp_path / "ranking.csv")]) == 0
+    rows = [row for row in _rows(tmp_path / "ranking.csv") if row["figure"] == "dsc"]
+    assert [(r["method"], r["rank"], r["significance_score"]) for r in rows] == [
+        ("best", "1", "2"),
+        ("near", "2", "1"),
+        ("far", "3", "0"),
+    ]
+    # Boxes 8 voxels wide: DSC is 1 - shift / 8.
+    assert [float(row["mean"]) for row in rows] == pytest.approx([1, 7 / 8, 5 / 8])
+    assert "Bonferroni" in capsys.readouterr().out
+
+
+def test_a_ranking_needs_methods_with_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        write_seg_nrrd(_organs(), _made(tmp_path / folder) / "case.seg.nrrd")
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert main(["evaluate", a, b, "--ranking", str(tmp_path / "r.csv"), *ONE]) == 2
+    assert "--ranking needs methods" in capsys.readouterr().err
+    assert main(["evaluate", a, b, "--rank", a, *ONE]) == 2
+    assert "two methods would have the same name" in capsys.readouterr().err
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder

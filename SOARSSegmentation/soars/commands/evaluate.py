@@ -84,6 +84,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="as-is: a missing organ has DSC 0 and infinite distances; han-seg: its HD95 is the worst of that organ "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--rank",
+        metavar="PREDICTION",
+        type=Path,
+        action="append",
+        default=[],
+        help="another method's contours, to be ranked with PREDICTION as in the HaN-Seg challenge (DSC and HD95, "
+        "Wilcoxon's matched pairs after Bonferroni); may be given several times; methods are named after their folders",
+    )
+    parser.add_argument("--ranking", metavar="FILE", type=Path, help="write the ranking as CSV (with --rank)")
     add_empty_option(parser)
     add_leave_out_option(parser)
     add_processes_option(parser)
@@ -102,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from soars.metrics.tables import summary_text, write_scores, write_summary
     from soars.metrics.tolerances import one_tolerance, read_tolerances
     from soars.service.comparison import is_own_page, write_scores_page
+    from soars.study.ranking import method_names, rank_methods, ranking_text, write_ranking
 
     check_outputs(
         [
@@ -109,12 +120,16 @@ def run(args: argparse.Namespace) -> int:
             (args.summary, begins_with("group,name,")),
             (args.plot, is_own_figure),
             (args.page, is_own_page),
+            (args.ranking, begins_with("method,rank,")),
         ],
-        inputs=[args.prediction, args.reference, *filter(None, (args.ct, args.tolerances))],
+        inputs=[args.prediction, args.reference, *args.rank, *filter(None, (args.ct, args.tolerances))],
         overwrite=args.overwrite,
     )
     if args.plot:
         check_figure_path(args.plot)
+    if args.ranking and not args.rank:
+        raise InputError("--ranking needs methods to rank: --rank PREDICTION")
+    titles = method_names([args.prediction, *args.rank])
     tolerances = None
     if args.tolerance is not None:
         tolerances = one_tolerance(args.tolerance)
@@ -143,6 +158,15 @@ def run(args: argparse.Namespace) -> int:
         if args.missing == "han-seg":
             cases = han_seg_rule({"prediction": cases})["prediction"]
         summary = summarise(cases)
+        ranks = []
+        if args.rank:
+            methods = {titles[0]: cases}
+            for name, path in zip(titles[1:], args.rank, strict=True):
+                others = find_pairs(path, args.reference, args.ct, series=args.series)
+                methods[name] = evaluate_cases(
+                    others.pairs, options, processes=processes(args.processes), progress=report
+                )
+            ranks = rank_methods(methods)
 
         def plot(path: Path) -> None:
             from soars.metrics.plots import plot_scores
@@ -156,6 +180,7 @@ def run(args: argparse.Namespace) -> int:
                 (args.summary, lambda path: write_summary(summary, path)),
                 (args.page, lambda path: write_scores_page(cases, left_out, args.definition, path)),
                 (args.plot, plot),
+                (args.ranking, lambda path: write_ranking(ranks, path)),
             ],
             overwrite=args.overwrite,
         )
@@ -166,5 +191,7 @@ def run(args: argparse.Namespace) -> int:
         report(Progress("done", 1, 1))
     if args.progress != "json":
         print(summary_text(summary, args.definition))
+        if ranks:
+            print("\n" + ranking_text(ranks))
     complain_of(left_out, len(pairing.pairs))
     return 0
