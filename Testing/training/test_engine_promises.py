@@ -18,11 +18,11 @@ from tiny_networks import bundle_of
 from soars.bundle.manifest import BranchSpec, Bundle
 from soars.cascade.engine import WEIGHTS, Engine, EngineInfo, open_engine
 from soars.cascade.preprocess import Grid
+from soars.cascade.torch_engine import NetworkEngine
 from soars.cascade.windows import CtChannel, slide
 from soars.errors import BundleError, CancelledError, EngineError, SoarsError
 from soars.networks.architecture import Architecture
 from soars.networks.unet import UNet
-from soars_training.fitting.validate import LiveEngine
 from soars_training.release.export import export_network
 
 ENGINES = ("torch", "onnxruntime", "live")
@@ -73,7 +73,7 @@ def opened(request: pytest.FixtureRequest, bundle: Bundle, network: UNet) -> Ite
     def open_it(branch: str = "anchor", threads: int | None = 1, of: Bundle = bundle, **more: Any) -> Engine:
         if request.param == "live":
             torch.set_num_threads(threads or before)
-            return LiveEngine(network, of.branches[branch], torch.device("cpu"), torch.float32)
+            return NetworkEngine(network, of.branches[branch], torch.device("cpu"), torch.float32)
         return open_engine(of, branch, EngineInfo(request.param, "cpu", "fp32", "test"), threads, **more)
 
     yield open_it
