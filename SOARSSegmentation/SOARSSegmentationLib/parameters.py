@@ -15,11 +15,13 @@ from SOARSSegmentationLib.protocols import ALL
 class Parameters:
     """Saved with the scene; the types are those that Slicer's parameter node wrapper can keep.
 
-    ``protocol`` is a key of `protocols.Protocols`, ``arm`` "revise" or "scratch", ``session_folder`` where the effort
-    log of this scene's session lies, "" before there is one.
+    ``mr`` is an MR of the same patient, for models that see one. ``protocol`` is a key of `protocols.Protocols`,
+    ``arm`` "revise" or "scratch", ``session_folder`` where the effort log of this scene's session lies, "" before there
+    is one.
     """
 
     volume: vtkMRMLScalarVolumeNode
+    mr: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
     bundle: str = DEFAULT_BUNDLE
     device: str = "auto"

@@ -14,7 +14,11 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 
+from soars.bundle.card import CARD_SECTIONS
+from soars.bundle.manifest import CT_MR
+from soars.bundle.store import write_manifest
 from soars.catalogue import SOARS42
+from soars.networks.architecture import Architecture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
 
@@ -350,3 +354,63 @@ def test_the_dialog_of_organs_is_deleted_after_use(visit: Any, monkeypatch: pyte
         visit.window.propose.panel.edit_organs.click()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     assert visit.application.main_window.findChildren(qt.QDialog) == []
+
+
+def test_an_mr_is_asked_for_where_the_model_sees_one(visit: Any) -> None:
+    """It goes to the child as a file of its own; other models get none, whatever is chosen."""
+    ct_and_mr_bundle(Path(os.environ["SOARS_BUNDLES"]) / "both")
+    panel, mr = (
+        visit.window.propose.panel,
+        visit.application.core.add_ct(visit.structures.geometry, name="T1"),
+    )
+    visit.window.leave()
+    visit.window.enter()
+    visit.choose_ct()
+    assert panel.mr.isHidden() and panel.mr_label.isHidden()
+    panel.bundle.currentIndex = panel.bundle.findData("both")
+    assert not panel.mr.isHidden() and panel.mr.currentNode() is None
+
+    panel.mr.setCurrentNode(visit.ct)
+    visit.press_apply()
+    assert panel.notice.text == "The MR is the CT itself: choose the MR, or none."
+    panel.mr.setCurrentNode(mr)
+    assert visit.window.desk.parameters.mr is mr
+    assert _mr_of_run(visit) == "mr.nrrd"
+    panel.mr.setCurrentNode(None)
+    assert _mr_of_run(visit) is None
+    panel.mr.setCurrentNode(mr)
+    panel.bundle.currentIndex = panel.bundle.findData("phantom")
+    assert panel.mr.isHidden() and _mr_of_run(visit) is None
+
+
+def _mr_of_run(visit: Any) -> str | None:
+    """Start a run, look at its command and cancel it: the name of the MR's file, None without one."""
+    visit.plays(WAITS)
+    visit.press_apply()
+    visit.until(lambda: visit.window.propose.run.stages.current is not None)
+    (child,) = (c for c in children() if "--output" in c.cmdline())
+    words = child.cmdline()
+    file = Path(words[words.index("--mr") + 1]) if "--mr" in words else None
+    assert file is None or (file.is_file() and file.parent == Path(words[words.index("--output") + 1]).parent)
+    visit.press_apply()
+    return file.name if file is not None else None
+
+
+def ct_and_mr_bundle(folder: Path) -> None:
+    """A bundle of the system ct_mr whose weights are none: enough to be chosen."""
+    folder.mkdir(parents=True)
+    (folder / "ct_mr.safetensors").write_bytes(b"none")
+    (folder / "card.md").write_text(
+        "".join(
+            f"## {title}\n\nNot a medical device: review it. `soars evaluate`\n\n" for title in CARD_SECTIONS
+        )
+    )
+    settings = {
+        "window_hu": [-500, 1000],
+        "spacing_mm": [3, 3, 3],
+        "weights": "ct_mr.safetensors",
+        "patch": [32, 32, 32],
+        "network": Architecture.plain(3, 2, (8, 16)).to_dict(),
+    }
+    about = {"name": folder.name, "version": "1", "description": "CT and MR", "licence": "CC0-1.0"}
+    write_manifest(folder, {**about, "system": CT_MR, "organs": ["Brainstem"], "settings": settings})

@@ -57,6 +57,16 @@ class InputsPanel:
         self.card = BundleCard(self._follow)
         form.addRow(self.card.widget)
 
+        self.mr_label = qt.QLabel(_("MR:"))
+        self.mr = node_selector(
+            "vtkMRMLScalarVolumeNode",
+            _("None: contour on the CT alone"),
+            _(
+                "A T1-weighted MR of the same patient, in any position: it is laid onto the CT before contouring"
+            ),
+        )
+        form.addRow(self.mr_label, self.mr)
+
         self.organs = narrow_combo_box()
         self.organs.toolTip = _("Which organs are proposed and reviewed")
         self.edit_organs = qt.QToolButton()
@@ -79,7 +89,15 @@ class InputsPanel:
         form.addRow(self.device_label)
 
         self._choices = (
-            *(self.volume, self.bundle, self.organs, self.edit_organs, self.remove_organs, self.device),
+            *(
+                self.volume,
+                self.mr,
+                self.bundle,
+                self.organs,
+                self.edit_organs,
+                self.remove_organs,
+                self.device,
+            ),
         )
         self.apply = qt.QPushButton(_("Apply"))
         self.apply.setMinimumHeight(32)
@@ -91,6 +109,7 @@ class InputsPanel:
         layout.addWidget(self.notice.widget)
 
         self.volume.currentNodeChanged.connect(self._volume_changed)
+        self.mr.currentNodeChanged.connect(self._mr_changed)
         self.bundle.currentIndexChanged.connect(self._bundle_changed)
         self.device.currentIndexChanged.connect(self._device_changed)
         self.organs.currentIndexChanged.connect(self._organs_changed)
@@ -119,6 +138,7 @@ class InputsPanel:
         self._showing = True
         try:
             self.volume.setCurrentNode(parameters.volume)
+            self.mr.setCurrentNode(parameters.mr)
             chosen = max(0, self.bundle.findData(parameters.bundle))
             self.bundle.currentIndex = chosen if self._entries else -1
             self._show_protocols(parameters.protocol)
@@ -166,6 +186,11 @@ class InputsPanel:
         """The organs that the chosen bundle covers."""
         return self.entry.bundle.organs if self.entry is not None and self.entry.bundle is not None else ()
 
+    @property
+    def takes_mr(self) -> bool:
+        """Whether the chosen bundle sees an MR beside the CT."""
+        return self.entry is not None and self.entry.bundle is not None and self.entry.bundle.takes_mr
+
     def _follow(self, link: str) -> None:
         if link == "card":
             self.open_card()
@@ -180,6 +205,7 @@ class InputsPanel:
 
     # --- inside --------------------------------------------------------------------------------------------------
     def _describe(self) -> None:
+        self.mr.visible = self.mr_label.visible = self.takes_mr
         self.card.show(self.entry, self._state)
         self.device_label.text = device_sentence(str(self.device.currentData), self._gpu)
         self.remove_organs.visible = self._protocols.find(str(self.organs.currentData)).saved
@@ -202,6 +228,9 @@ class InputsPanel:
 
     def _volume_changed(self, node: Any = None) -> None:
         self._put("volume", self.volume.currentNode())
+
+    def _mr_changed(self, node: Any = None) -> None:
+        self._put("mr", self.mr.currentNode())
 
     def _bundle_changed(self, *_arguments: Any) -> None:
         self._state = None

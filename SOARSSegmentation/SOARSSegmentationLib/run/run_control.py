@@ -15,7 +15,7 @@ from SOARSSegmentationLib.run import results
 from SOARSSegmentationLib.run.process import find_python
 from SOARSSegmentationLib.run.runner import POLL_MS, Failure, Runner, RunOptions
 from SOARSSegmentationLib.run.stages import Stages
-from SOARSSegmentationLib.scene.ct import ct_file
+from SOARSSegmentationLib.scene.ct import MR_FILE, ct_file
 
 
 class RunControl:
@@ -47,8 +47,11 @@ class RunControl:
     def running(self) -> bool:
         return self._runner is not None and self._runner.running
 
-    def start(self, volume_node: Any, options: RunOptions, branches: Iterable[str]) -> None:
-        """Segment a CT with a bundle that has these branches; `SoarsError` when the run cannot start."""
+    def start(
+        self, volume_node: Any, options: RunOptions, branches: Iterable[str], mr_node: Any = None
+    ) -> None:
+        """Segment a CT, and an MR where one is given, with a bundle that has these branches; `SoarsError` when the run
+        cannot start."""
         runner = Runner(
             find_python(),
             Path(slicer.app.temporaryPath),
@@ -57,7 +60,8 @@ class RunControl:
             on_failed=self._failed,
         )
         with waiting():
-            runner.start(lambda folder: ct_file(volume_node, folder), options)
+            write_mr = None if mr_node is None else lambda folder: ct_file(mr_node, folder, name=MR_FILE)
+            runner.start(lambda folder: ct_file(volume_node, folder), options, write_mr)
         self._runner, self.volume = runner, volume_node
         self.stages = Stages(branches)
         self._on_progress()

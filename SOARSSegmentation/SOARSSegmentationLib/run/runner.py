@@ -156,8 +156,14 @@ class Runner:
         return time.monotonic() - max(self._heard_at, self._awake_at) if self.running else 0.0
 
     # --- doing ---------------------------------------------------------------------------------------------------
-    def start(self, write_ct: Callable[[Path], Path], options: RunOptions) -> None:
-        """Start the child on what ``write_ct(folder)`` writes (see `scene.ct_file`).
+    def start(
+        self,
+        write_ct: Callable[[Path], Path],
+        options: RunOptions,
+        write_mr: Callable[[Path], Path] | None = None,
+    ) -> None:
+        """Start the child on what ``write_ct(folder)`` and, where there is an MR, ``write_mr(folder)`` write (see
+        `scene.ct.ct_file`).
 
         `InputError` when the options are wrong, a run is already going on, or the child cannot be started; nothing is
         left behind then.
@@ -172,9 +178,11 @@ class Runner:
             self._temporary.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._temporary))
             ct = write_ct(self._folder)
+            mr = ["--mr", str(write_mr(self._folder))] if write_mr is not None else []
             self._arguments = [
                 *("-m", "soars.cli", "segment", str(ct), "--output", str(self._output), "--progress", "json"),
                 *options.arguments(),
+                *mr,
             ]
             self._launch()
         except BaseException as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from soars.progress import Progress
 
 READ, WRITE = "read", "write"
-_IN_BETWEEN = ("start", "prepare", "load", "contours", "check")
+_IN_BETWEEN = ("start", "register", "prepare", "load", "contours", "check")
 """Stages that are shown as part of the one before or after them, the run's own or a source's ("starter/check")."""
 
 

@@ -17,6 +17,7 @@ from vtk.util import numpy_support
 from soars.errors import InputError
 
 CT_FILE = "ct.nrrd"
+MR_FILE = "mr.nrrd"
 INSTANCES_ATTRIBUTE = "DICOM.instanceUIDs"
 WINDOW_HU = (-160, 240)
 """Soft tissue."""
@@ -48,13 +49,13 @@ def check_volume(volume_node: Any) -> None:
         raise InputError(f"{name} is under a transform: harden it first, in the Transforms module")
 
 
-def ct_file(volume_node: Any, folder: Path) -> Path:
-    """Write a CT node, as it is in the scene, to an uncompressed NRRD in ``folder``; returns the file.
+def ct_file(volume_node: Any, folder: Path, name: str = CT_FILE) -> Path:
+    """Write a CT (or MR) node, as it is in the scene, to an uncompressed NRRD in ``folder``; returns the file.
 
     `InputError` when the node is no CT, is under a transform, or the file cannot be written.
     """
     check_volume(volume_node)
-    path = folder / CT_FILE
+    path = folder / name
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(0)

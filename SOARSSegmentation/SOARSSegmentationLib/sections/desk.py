@@ -56,6 +56,7 @@ class Change(enum.Flag):
 _CHANGED_BY = {
     "volume": Change.CT,
     "segmentation": Change.CONTOURS,
+    "mr": Change.MODEL,
     "bundle": Change.MODEL,
     "device": Change.MODEL,
     "protocol": Change.MODEL,

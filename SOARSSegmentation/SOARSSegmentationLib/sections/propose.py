@@ -159,13 +159,15 @@ class ProposeSection(Section):
         problem = options.problem()
         if problem is not None:
             raise InputError(problem)
+        if self.panel.takes_mr and p.mr is p.volume:
+            raise InputError("the MR is the CT itself: choose the MR, or none")
         bundle = self._bundle
         if bundle is not None:
             self.models.install(bundle, device, self._gpu)
         self.panel.show(p, self._gpu)  # a different engine may run now
         self._show_state()
         branches = bundle.branches if bundle is not None else BRANCHES
-        self.run.start(p.volume, options, branches)
+        self.run.start(p.volume, options, branches, p.mr if self.panel.takes_mr else None)
         self._show_running(True)
 
     @property

@@ -84,6 +84,8 @@ FORMAT_VERSION = 2
 """The newest version that is read; a bundle is written in the oldest version that can express its content."""
 CASCADE = "cascade"
 """The system of a bundle that names none."""
+CT_MR = "ct_mr"
+"""The system whose networks see an MR beside the CT."""
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 << 20
 """Bytes; a longer manifest is refused unread."""
@@ -189,6 +191,11 @@ class Bundle:
     review: str | None = None
     warnings: tuple[str, ...] = ()
     _keep_alive: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def takes_mr(self) -> bool:
+        """Whether its networks see an MR beside the CT."""
+        return self.system == CT_MR
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -44,7 +44,6 @@ from soars.report.record import (
 from soars.run.segment import SegmentOptions, SegmentResult, segment, wanted_organs
 from soars.structures import Geometry, StructureSet
 from soars.systems.interface import Source
-from soars.systems.registry import takes_mr
 from soars.texts import read_json
 
 CARD_NOTES = ("Trained on", "What it cannot do")
@@ -208,7 +207,7 @@ def _laid_mr(request: Request, bundle: Bundle, ct: CtScan, report: Reporter) -> 
     """The request's MR on the CT; None when it has none. Raises `InputError` when MR, bundle and CT do not fit."""
     if request.mr is None:
         return None
-    if not takes_mr(bundle):
+    if not bundle.takes_mr:
         raise InputError(
             f"the model bundle {bundle.name} does not use an MR; leave out --mr, or choose a bundle that was trained "
             "on CT and MR"

@@ -32,7 +32,7 @@ class SegmentOptions:
         fast: use a system's coarser and faster mode, if it has one; None leaves the choice to the system.
         cancel: called at every step; when it returns True the run ends with `CancelledError`.
         engines: networks of the cascade that stay open from one CT to the next; None closes each after use.
-        mr: an MR laid onto the CT, for a system that takes one (`soars.systems.registry.takes_mr`).
+        mr: an MR laid onto the CT, for a system that takes one (`Bundle.takes_mr`).
     """
 
     device: str = "auto"

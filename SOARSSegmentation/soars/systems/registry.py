@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from soars.bundle.manifest import CASCADE, Bundle
+from soars.bundle.manifest import CASCADE, CT_MR, Bundle
 from soars.bundle.store import load_bundle
 from soars.errors import BundleError
 from soars.systems.cascade import CascadeSystem
@@ -18,7 +18,7 @@ from soars.systems.packages import missing_packages
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
 from soars.systems.uanet.system import UaNetSystem
 
-SYSTEMS = (CASCADE, "nnunet", "deepmind", "uanet", "ct_mr", "totalsegmentator", "composite")
+SYSTEMS = (CASCADE, "nnunet", "deepmind", "uanet", CT_MR, "totalsegmentator", "composite")
 """Names of all systems, as manifests have them."""
 
 
@@ -66,8 +66,3 @@ def system_of(bundle: Bundle) -> System:
         f"bundle {bundle.name} is of the system {bundle.system!r}, which this soars does not know "
         f"({', '.join(SYSTEMS)}); update soars"
     )
-
-
-def takes_mr(bundle: Bundle) -> bool:
-    """Whether the bundle's networks see an MR beside the CT."""
-    return bundle.system == CtMrSystem.name

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soars.bundle.fields import get_field, get_numbers
-from soars.bundle.manifest import BranchSpec
+from soars.bundle.manifest import CT_MR, BranchSpec
 from soars.cascade.engine import EngineInfo
 from soars.cascade.preprocess import Body, Grid, network_input
 from soars.cascade.windows import CtChannel, slide
@@ -26,7 +26,7 @@ from soars.systems.trained import Finder, Found, Step, TrainedSystem
 if TYPE_CHECKING:
     import torch
 
-NAME = "ct_mr"
+NAME = CT_MR
 IN_CHANNELS = 1 + CHANNELS
 
 
