@@ -68,4 +68,5 @@ def fake_segment(ct: CtScan, bundle: Bundle, options: SegmentOptions, progress: 
         warnings=[*ct.warnings, f"Parotid_L: {UNUSUAL.sentence()}"],
         engine=EngineInfo("onnxruntime 1", "cpu", "fp32", "the only one installed"),
         timings_s={"prepare": 0.5, "anchor": 1.5, "total": 2.0},
+        sha256=bundle.sha256,
     )

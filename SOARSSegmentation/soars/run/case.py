@@ -144,8 +144,10 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
     with clock.stage("read"):
         ct = ready.ct or read_case(request)
     clock.seconds["read"] += ready.read_s
-    with clock.stage("register"):
-        laid = _laid_mr(request, bundle, ct, report)
+    laid = None
+    if request.mr is not None:
+        with clock.stage("register"):
+            laid = _laid_mr(request.mr, request.mr_series, bundle, ct, report)
     options = SegmentOptions(
         device=request.device,
         engine=request.engine,
@@ -203,10 +205,8 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
     return Case(ct, structures, record)
 
 
-def _laid_mr(request: Request, bundle: Bundle, ct: CtScan, report: Reporter) -> LaidMr | None:
-    """The request's MR on the CT; None when it has none. Raises `InputError` when MR, bundle and CT do not fit."""
-    if request.mr is None:
-        return None
+def _laid_mr(path: Path, series: str | None, bundle: Bundle, ct: CtScan, report: Reporter) -> LaidMr:
+    """An MR on the CT. Raises `InputError` when MR, bundle and CT do not fit together."""
     if not bundle.takes_mr:
         raise InputError(
             f"the model bundle {bundle.name} does not use an MR; leave out --mr, or choose a bundle that was trained "
@@ -214,7 +214,7 @@ def _laid_mr(request: Request, bundle: Bundle, ct: CtScan, report: Reporter) -> 
         )
     progress = Progress("register", message="laying the MR onto the CT")
     report(progress)
-    mr = read_mr(request.mr, ct, request.mr_series)
+    mr = read_mr(path, ct, series)
     return lay_mr(mr, ct.image, find_body(ct.image), lambda: report(progress))
 
 
