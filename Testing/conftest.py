@@ -48,6 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses the fixture `shared`, so that ``-m 'not shared'`` leaves it out, and make warnings errors."""
     for item in items:
         if item.path.relative_to(ROOT / "Testing").parts[0] in STRICT:
-            item.add_marker(pytest.mark.filterwarnings(*WARNINGS))
+            # in front, so that what a test itself says of a warning counts more
+            item.add_marker(pytest.mark.filterwarnings(*WARNINGS), append=False)
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
