@@ -306,7 +306,9 @@ def test_models_of_others_are_as_quiet(place: Path) -> None:
         capture_output=True,
         env=environment_of(place),
     )
-    for command in commands:  # each alone: a command forks, which torch's threads of an earlier one do not survive
+    for (
+        command
+    ) in commands:  # each alone: a command forks, which torch's threads of an earlier one do not survive
         check(place, traced(place, "-c", DRIVER, json.dumps([WITHOUT_TIMM, [command]])))
 
 
