@@ -71,9 +71,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--patch",
         "32,32,32",
         "--steps",
-        "250",
+        "300",
         "--learning-rate",
-        "0.01",
+        "0.005",
         "--device",
         "cpu",
         "--batch",
@@ -131,7 +131,7 @@ def test_the_bundle_finds_the_organs_of_a_new_case(bundle: Path, engine: str) ->
 def test_a_run_remembers_what_it_was(bundle: Path) -> None:
     run = FittedRun.load(bundle.parent / "mid")
     assert (run.branch, run.anchors) == ("mid_level", ("Brainstem", "SpinalCord"))
-    assert run.options["steps"] == 250
+    assert run.options["steps"] == 300
     assert json.loads((bundle.parent / "mid" / "run.json").read_text())["cases"] == 6
 
 
