@@ -128,14 +128,18 @@ def test_a_signal_saves_and_the_run_goes_on_later(
     _same_as_whole(tmp_path, whole)
 
 
-def test_the_command_ends_in_one_line_and_code_130_with_a_checkpoint(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_the_command_ends_in_one_line_and_code_130_with_a_checkpoint(
+    cache: Path, tmp_path: Path, whole_group: bool
+) -> None:
+    """Also when all of its processes are signalled, as a scheduler does."""
     argv = [
         "fit", str(cache), str(tmp_path), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
         "--patch", "8,8,8", "--steps", "100000", "--device", "cpu", "--threads", "1", "--checkpoint-every", "5",
     ]  # fmt: skip
     command = [sys.executable, "-m", "soars_training.cli", *argv]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    _kill_when(tmp_path / LAST, signal.SIGTERM, process.pid)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _kill_when(tmp_path / LAST, signal.SIGTERM, -process.pid if whole_group else process.pid)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130
     last = said.rstrip().splitlines()[-1]

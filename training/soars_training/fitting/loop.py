@@ -158,6 +158,12 @@ def _one_step(
     return stop
 
 
+def _leave_ending_to_the_loop(_worker: int) -> None:
+    """Schedulers and terminals signal all processes of a run: one that died of it would keep the loop from saving."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch], None, None]:
     """For each step still to do its micro-batches, windows drawn in a second process; of several processes each has
     its own share of the windows.
@@ -174,6 +180,7 @@ def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch],
         collate_fn=data.collate,
         num_workers=1,
         prefetch_factor=4,
+        worker_init_fn=_leave_ending_to_the_loop,
     )
     pending: list[Batch] = []
     with tqdm(
