@@ -176,7 +176,13 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def plain_numbers(axis: Any) -> None:
-    """1, 10, 100 instead of powers of ten along a logarithmic axis; no small labels between."""
+    """1, 10, 100 instead of powers of ten along a logarithmic axis, over less than two decades 1, 2, 5, 10; no small
+    labels between."""
+    from matplotlib.ticker import LogLocator
+
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and low > 0 and high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(lambda value, _place: f"{value:g}")
     axis.set_minor_formatter(lambda value, _place: "")
 
