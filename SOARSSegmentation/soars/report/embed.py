@@ -122,7 +122,9 @@ def _around_body(image: sitk.Image, structures: StructureSet) -> sitk.Image:
     if not boxes:
         return image
     x, y = (_span([box[axis] for box in boxes], image, 2 - axis) for axis in (2, 1))
-    return image[x, y, :]
+    depth = image.GetSize()[2]
+    # not image[x, y, :], which copies twice
+    return sitk.RegionOfInterest(image, [x.stop - x.start, y.stop - y.start, depth], [x.start, y.start, 0])
 
 
 def _span(spans: Sequence[tuple[int, int]], image: sitk.Image, axis: int) -> slice:

@@ -67,13 +67,14 @@ def upright(image: sitk.Image, structures: StructureSet) -> tuple[sitk.Image, St
     organs = structures.resample(Geometry.of(turned), nearest=True)
     upright_exactly = tuple(np.eye(3).ravel().tolist())
     if turned.GetDirection() != upright_exactly:
+        turned = sitk.Image(turned)  # the CT itself keeps its direction
         turned.SetDirection(upright_exactly)
     return turned, organs.on(Geometry.of(turned)), AxialSlices.of(image)
 
 
 def _turned(image: sitk.Image) -> sitk.Image:
     """The image with its axes in the order and sense nearest to LPS, as `sitk.DICOMOrient` gives it, which copies an
-    image twice also when there is nothing to turn: too much for a CT of some gigabytes."""
+    image twice also when there is nothing to turn: too much for a CT of some gigabytes. Then it is the image itself."""
     direction = np.reshape(image.GetDirection(), (3, 3))
     wanted = sitk.DICOMOrientImageFilter()
     wanted.SetDesiredCoordinateOrientation("LPS")
@@ -82,7 +83,7 @@ def _turned(image: sitk.Image) -> sitk.Image:
     wanted.Execute(corner)
     order, flips = wanted.GetPermuteOrder(), wanted.GetFlipAxes()
     turned = image if tuple(order) == (0, 1, 2) else sitk.PermuteAxes(image, order)
-    return sitk.Flip(turned, flips) if any(flips) else sitk.Image(turned)
+    return sitk.Flip(turned, flips) if any(flips) else turned
 
 
 def _tilt_deg(image: sitk.Image) -> float:
