@@ -234,3 +234,21 @@ def test_a_short_series_is_refused(tmp_path: Path) -> None:
     _dicom_mr(tmp_path / "mr", slices=3)
     with pytest.raises(InputError, match="the MR has 3 slices"):
         read_mr(tmp_path / "mr")
+
+
+def test_a_slice_of_another_size_is_refused(tmp_path: Path) -> None:
+    _dicom_mr(tmp_path / "mr")
+    path = sorted((tmp_path / "mr").iterdir())[4]
+    data = pydicom.dcmread(path)
+    data.Rows, data.PixelData = 30, data.PixelData[: 30 * 40 * 2]
+    data.save_as(path)
+    with pytest.raises(InputError, match="differ in size or Pixel Spacing"):
+        read_mr(tmp_path / "mr")
+
+
+def test_a_slice_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    _dicom_mr(tmp_path / "mr")
+    path = sorted((tmp_path / "mr").iterdir())[-1]  # its loss would leave no gap
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match=path.name):
+        read_mr(tmp_path / "mr")

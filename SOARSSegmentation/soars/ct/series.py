@@ -118,7 +118,7 @@ def _stacked(folder: Path, series_uid: str | None, warnings: list[str]) -> tuple
     _check_same(headers)
     headers = _without_duplicates(folder, headers, warnings)
     try:
-        stack = regular_stack([_plane(h) for h in headers])
+        stack = regular_stack([plane_of(h) for h in headers])
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     headers = [headers[i] for i in stack.order]
@@ -296,7 +296,8 @@ def _check_same(headers: Sequence[Header]) -> None:
         raise InputError(f"{path}: its Pixel Spacing differs from that of other slices of the series")
 
 
-def _plane(header: Header) -> Plane:
+def plane_of(header: Header) -> Plane:
+    """Where a slice is, by its header; raises `InputError` when it does not say."""
     x, y, z = header.numbers("ImagePositionPatient", 3)
     a, b, c, d, e, f = header.numbers("ImageOrientationPatient", 6)
     frame = f" (frame {header.frame + 1})" if (header.number("NumberOfFrames") or 1) > 1 else ""
@@ -305,7 +306,7 @@ def _plane(header: Header) -> Plane:
 
 def _without_duplicates(folder: Path, headers: list[Header], warnings: list[str]) -> list[Header]:
     """Drop copies of a slice; refuse different slices at one place."""
-    planes = [_plane(h) for h in headers]
+    planes = [plane_of(h) for h in headers]
     try:
         groups = same_position(planes)
     except InputError as error:

@@ -18,7 +18,8 @@ from soars.ct.decode import stored_frames
 from soars.ct.dicom_files import Header, is_dicom, read_dataset, read_header, scan_folder
 from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
 from soars.ct.images import CtScan
-from soars.ct.stack import Plane, regular_stack
+from soars.ct.series import plane_of
+from soars.ct.stack import regular_stack
 from soars.errors import InputError, keeping_warnings
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -94,18 +95,23 @@ def _read_dicom(folder: Path, ct: CtScan | None, series_uid: str | None) -> MrSc
         )
     if series_uid is not None and series_uid not in groups:
         raise InputError(f"{folder}: holds no MR series {series_uid}; it holds: {listed}")
-    headers = groups[series_uid or next(iter(groups))]
-    damaged = next((d for d in contents.damaged if d.series_uid in ("", series_uid)), None)
+    chosen = series_uid or next(iter(groups))
+    headers = groups[chosen]
+    damaged = next((d for d in contents.damaged if d.series_uid in ("", chosen)), None)
     if damaged is not None:
         raise InputError(f"{damaged.path}: {damaged.reason}")
     _check_patient(headers, ct, folder)
     if len(headers) < LEAST_SLICES:
         raise _too_few(folder, len(headers))
     try:
-        stack = regular_stack([_plane(h) for h in headers])
+        stack = regular_stack([plane_of(h) for h in headers])
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     headers = [headers[i] for i in stack.order]
+    if len({(h.text("Rows"), h.text("Columns"), h.text("PixelSpacing")) for h in headers}) > 1:
+        raise InputError(
+            f"{folder}: the slices of the MR differ in size or Pixel Spacing; export one scan alone"
+        )
     values = np.stack([_slice(h) for h in headers])
     image = sitk.GetImageFromArray(values)
     between_rows, between_columns = headers[0].numbers("PixelSpacing", 2)
@@ -119,12 +125,6 @@ def _read_dicom(folder: Path, ct: CtScan | None, series_uid: str | None) -> MrSc
         headers[0].text("FrameOfReferenceUID"),
         stack.warnings,
     )
-
-
-def _plane(header: Header) -> Plane:
-    x, y, z = header.numbers("ImagePositionPatient", 3)
-    a, b, c, d, e, f = header.numbers("ImageOrientationPatient", 6)
-    return Plane((x, y, z), (a, b, c, d, e, f), header.path.name)
 
 
 def _slice(header: Header) -> np.ndarray:
