@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from soars.catalogue import CATALOGUE
 from soars.networks.names import NetworkKind
@@ -12,6 +12,21 @@ NETWORK_NAMES: dict[NetworkKind, str] = {"unet": "U-Net", "phnn": "P-HNN"}
 
 
 def card_of(name: str, description: str, licence: str, runs: Sequence[FittedRun]) -> str:
+    """The card of a cascade's bundle, filled in from its runs (Markdown)."""
+    return card_text(
+        name, description, licence, map(_trained_on, runs), figures=_figures(runs), limits=_limits(runs)
+    )
+
+
+def card_text(
+    name: str,
+    description: str,
+    licence: str,
+    trained_on: Iterable[str],
+    *,
+    figures: Iterable[str],
+    limits: Iterable[str],
+) -> str:
     """Markdown with every section that a bundle needs; its makers add what only they know."""
     return "\n".join(
         [
@@ -21,7 +36,7 @@ def card_of(name: str, description: str, licence: str, runs: Sequence[FittedRun]
             "",
             "## Trained on",
             "",
-            *(_trained_on(run) for run in runs),
+            *trained_on,
             "",
             "## Licence",
             "",
@@ -29,11 +44,11 @@ def card_of(name: str, description: str, licence: str, runs: Sequence[FittedRun]
             "",
             "## Figures",
             "",
-            *_figures(runs),
+            *figures,
             "",
             "## What it cannot do",
             "",
-            *(f"- {line}" for line in _limits(runs)),
+            *(f"- {line}" for line in limits),
             "",
             "## Research use only",
             "",
