@@ -26,7 +26,7 @@ KEPT = ".soars-kept"
 _NAME = re.compile(r"\.soars-([0-9a-f]{8})\.(\d+)\.(\d+)-[0-9a-z_]+(-.*)?", re.DOTALL)
 _NAME_KEPT = 80
 """Characters of a file's own name, its ending among them, that its temporary name carries."""
-STAGING, WRITTEN = b"s", b"w"
+STAGING, WRITTEN, PATIENCE, REPORTED = b"s", b"w", b"p", b"r"
 written: list[Path] = []
 """What this process's command has written so far."""
 _announce_to: int | None = None
@@ -96,10 +96,21 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def announce_to(descriptor: int) -> None:
-    """Write to this pipe in which folders this process stages results from now on, and what it writes: `STAGING` or
-    `WRITTEN`, the path, and a zero."""
+    """Write to this pipe in which folders this process stages results from now on, what it writes, how long it may take
+    to end, and that it has said how it ended: `STAGING` or `WRITTEN` and the path, or `PATIENCE` and the seconds, or
+    `REPORTED`, and a zero."""
     global _announce_to
     _announce_to = descriptor
+
+
+def announce_patience(seconds: float) -> None:
+    """Tell the process that supervises this one how long it is to wait for it after a request to end."""
+    _announce(PATIENCE, f"{seconds:g}")
+
+
+def announce_report() -> None:
+    """Tell the process that supervises this one that the user knows already how the command ended."""
+    _announce(REPORTED, "")
 
 
 def keep_no_account() -> None:
@@ -129,10 +140,10 @@ def _begin_in(folder: Path) -> None:
     sweep(folder)
 
 
-def _announce(kind: bytes, path: Path) -> None:
+def _announce(kind: bytes, what: Path | str) -> None:
     if _announce_to is not None:
         with suppress(OSError):
-            os.write(_announce_to, kind + os.fsencode(path) + b"\0")
+            os.write(_announce_to, kind + os.fsencode(what) + b"\0")
 
 
 def _rename_back(kept: Path) -> None:

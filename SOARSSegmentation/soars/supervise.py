@@ -17,16 +17,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from soars.staging import STAGING, WRITTEN, announce_to, sweep
+from soars.staging import PATIENCE, REPORTED, STAGING, WRITTEN, announce_patience, announce_to, sweep
 from soars.words import plain
 
 GRACE_S = 1.5
-"""Time for the child to end by itself when it is asked to."""
+"""Time for the child to end by itself when it is asked to, unless it says that it is `saving_first`."""
+SAVING_S = 600.0
 CANCELLED = 130
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
@@ -39,10 +40,11 @@ _holding: list[bool] = []
 """For each `uninterrupted` block that has been entered: whether a request waits for its end."""
 
 
-def supervised(work: Callable[[], int]) -> int:
+def supervised(work: Callable[[], int], name: str = "soars") -> int:
     """``work()`` in a child process; returns its exit code, 130 when it was ended on request.
 
-    Returns in both processes, in the child with the value of ``work``. Call it once, at the process's beginning.
+    ``name`` is the program's, for messages. Returns in both processes, in the child with the value of ``work``. Call it
+    once, at the process's beginning.
     """
     if not sys.platform.startswith("linux") or threading.active_count() > 1:
         return work()
@@ -54,7 +56,7 @@ def supervised(work: Callable[[], int]) -> int:
         child = os.fork()
         if child:
             os.close(writing)
-            return _wait(child, reading, requests)
+            return _wait(child, reading, requests, name)
     os.close(reading)
     _die_with(parent)
     announce_to(writing)
@@ -63,18 +65,33 @@ def supervised(work: Callable[[], int]) -> int:
     return work()
 
 
-def _wait(child: int, reading: int, requests: list[int]) -> int:
+@contextmanager
+def saving_first() -> Iterator[None]:
+    """What is computed in this block would be lost: after a request to end, it may take up to `SAVING_S` to finish a
+    step and save. A second request, `GRACE_S` or more after the first, ends the command at once."""
+    announce_patience(SAVING_S)
+    try:
+        yield
+    finally:
+        announce_patience(GRACE_S)
+
+
+def _wait(child: int, reading: int, requests: list[int], name: str) -> int:
     """Pass requests on until the child has ended, and make sure that it does; its exit code."""
     told = b""
     passed_on = 0
     asked_at: float | None = None
+    insisted = False
     while True:
         if len(requests) > passed_on:
             os.kill(child, requests[passed_on])
             passed_on += 1
+            insisted = insisted or (asked_at is not None and time.monotonic() - asked_at > GRACE_S)
             asked_at = time.monotonic() if asked_at is None else asked_at
-        if asked_at is not None and time.monotonic() - asked_at > GRACE_S:
-            os.kill(child, signal.SIGKILL)
+        if asked_at is not None:
+            waited = time.monotonic() - asked_at
+            if waited > GRACE_S and (insisted or waited > _patience(told)):
+                os.kill(child, signal.SIGKILL)
         if reading in select.select([reading], [], [], _POLL_S)[0]:
             chunk = os.read(reading, 65536)
             told += chunk
@@ -83,15 +100,38 @@ def _wait(child: int, reading: int, requests: list[int]) -> int:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
+    told += _rest(reading)
     os.close(reading)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        news = [(line[:1], Path(os.fsdecode(line[1:]))) for line in told.split(b"\0") if line]
+        news = [(line[:1], Path(os.fsdecode(line[1:]))) for line in _lines(told)]
         for folder in (path for kind, path in news if kind == STAGING):
             sweep(folder)
+        if requests and any(kind == REPORTED for kind, _ in news):
+            return CANCELLED
         written = [path for kind, path in news if kind == WRITTEN]
-        return _killed(-code, written, asked=bool(requests))
+        return _killed(-code, written, name, asked=bool(requests))
     return CANCELLED if requests and code else code
+
+
+def _rest(reading: int) -> bytes:
+    """What is still in a pipe that other processes may keep open."""
+    os.set_blocking(reading, False)
+    rest = b""
+    with suppress(BlockingIOError):
+        while chunk := os.read(reading, 65536):
+            rest += chunk
+    return rest
+
+
+def _lines(told: bytes) -> list[bytes]:
+    """What the child has announced, without a line that has not come whole."""
+    return [line for line in told.split(b"\0")[:-1] if line]
+
+
+def _patience(told: bytes) -> float:
+    asked = [float(line[1:]) for line in _lines(told) if line[:1] == PATIENCE]
+    return asked[-1] if asked else GRACE_S
 
 
 def cancelled_message(written: Sequence[Path]) -> str:
@@ -102,22 +142,21 @@ def cancelled_message(written: Sequence[Path]) -> str:
     return f"cancelled, after {shown} {'was' if len(written) == 1 else 'were'} written"
 
 
-def _killed(number: int, written: Sequence[Path], *, asked: bool) -> int:
+def _killed(number: int, written: Sequence[Path], name: str, *, asked: bool) -> int:
     """What to report about a child that a signal has ended, and the exit code."""
     if asked or number in SIGNALS:
-        print(f"soars: error: {plain(cancelled_message(written))}", file=sys.stderr)
+        print(f"{name}: error: {plain(cancelled_message(written))}", file=sys.stderr)
         return CANCELLED
     if number == signal.SIGKILL:
         print(
-            "soars: error: the system ended the program, most likely because memory ran out; close other programs or "
+            f"{name}: error: the system ended the program, most likely because memory ran out; close other programs or "
             "use a smaller CT",
             file=sys.stderr,
         )
         return 2
-    name = signal.Signals(number).name
     print(
-        f"soars: internal error: native code crashed ({name}); a damaged file can cause that; please report it, with "
-        "the file if it may be shared",
+        f"{name}: internal error: native code crashed ({signal.Signals(number).name}); a damaged file can cause that; "
+        "please report it, with the file if it may be shared",
         file=sys.stderr,
     )
     return 1
@@ -184,6 +223,21 @@ def _requests() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_this_process() -> Callable[[], None] | None:
+    """For `subprocess.Popen(preexec_fn=...)`: the kernel ends the new program when this process ends, however that
+    happens (Linux; None elsewhere)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    control, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+
+    def begin() -> None:
+        control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(CANCELLED)
+
+    return begin
 
 
 def _die_with(parent: int) -> None:

@@ -21,12 +21,13 @@ import SimpleITK as sitk
 from tiny_bundle import patient, write_tiny_bundle
 
 import soars.cli
+import soars_training
 from soars.bundle.store import load_bundle, write_manifest
 from soars.errors import CancelledError
 from soars.run.segment import SegmentOptions, segment
-from soars.supervise import interrupted_once, uninterrupted
+from soars.supervise import GRACE_S, interrupted_once, uninterrupted
 
-SOURCE = str(Path(soars.cli.__file__).parents[1])
+SOURCE = os.pathsep.join(str(Path(package.__file__ or "").parents[1]) for package in (soars, soars_training))
 linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="commands are run in a child on Linux only"
 )
@@ -55,7 +56,7 @@ def supervised(tmp_path: Path, work: str) -> list[str]:
         import ctypes, signal, sys
         from pathlib import Path
         from soars.files import staged_folder, replacing_file
-        from soars.supervise import supervised
+        from soars.supervise import saving_first, supervised
         home = Path({str(tmp_path)!r})
         def work():
             {work}
@@ -217,6 +218,55 @@ def test_a_request_during_the_start_and_the_imports_is_a_cancel(
 
 
 @linux
+@pytest.mark.parametrize("delay_s", [0.0, 0.2, 1.0])
+def test_training_commands_are_cancelled_during_their_imports_and_their_work(
+    tmp_path: Path, delay_s: float
+) -> None:
+    process = start(["-m", "soars_training.cli", "prepare", tmp_path / "cache", "--phantoms", "50"])
+    wait_for(lambda: psutil.Process(process.pid).children())
+    time.sleep(delay_s)
+    code, said, seconds = end(process)
+    assert (code, said) == (130, "soars-train: error: cancelled\n") and seconds < 2.5
+
+
+UNHEARD = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); (home / 'ready').touch()"
+"""Native code computes: no handler can run."""
+
+
+@linux
+def test_what_would_be_lost_is_saved_before_the_end(tmp_path: Path) -> None:
+    work = "\n            ".join((
+        "with saving_first():",
+        f"    {UNHEARD}",
+        f"    ctypes.PyDLL(None).usleep(int(1e6 * ({GRACE_S} + 1)))",
+        "    (home / 'saved').touch()",
+        "return 2",
+    ))  # fmt: skip
+    process = start(supervised(tmp_path, work))
+    wait_for((tmp_path / "ready").exists)
+    code, _, seconds = end(process)
+    assert code == 130 and seconds > GRACE_S and (tmp_path / "saved").exists()
+
+
+@linux
+@pytest.mark.parametrize("saving", ["two requests", "saved"])
+def test_saving_is_not_waited_for_after_a_second_request_or_when_it_is_over(
+    tmp_path: Path, saving: str
+) -> None:
+    wait = f"{UNHEARD}; ctypes.PyDLL(None).sleep(60)"
+    work = "with saving_first():\n                "
+    work += wait if saving == "two requests" else f"pass\n            {wait}"
+    process = start(supervised(tmp_path, work))
+    wait_for((tmp_path / "ready").exists)
+    if saving == "two requests":
+        process.send_signal(signal.SIGTERM)
+        time.sleep(GRACE_S + 0.5)
+        assert process.poll() is None
+    code, said, seconds = end(process)
+    assert (code, said) == (130, "soars: error: cancelled\n") and seconds < 2.5
+
+
+@linux
 def test_what_was_written_before_a_cancel_is_named(tmp_path: Path) -> None:
     """Whether the command can still say so itself, or has to be killed."""
     for kind, blocked in (("a", "pass"), ("b", "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])")):
@@ -241,6 +291,16 @@ IN_PROGRAM = (
     "supervised(lambda: __import__('soars.commands.program').commands.program.run_program("
     "'soars', __import__('argparse').ArgumentParser, lambda args: work() or 0, []))"
 )
+
+
+@linux
+def test_a_cancel_is_reported_once_also_when_what_comes_after_takes_too_long(tmp_path: Path) -> None:
+    """Libraries clear up at exit."""
+    work = "import atexit, time; atexit.register(time.sleep, 60); (home / 'ready').touch(); time.sleep(60)"
+    process = start(["-c", supervised(tmp_path, work)[1].replace("supervised(work)", IN_PROGRAM)])
+    wait_for((tmp_path / "ready").exists)
+    code, said, seconds = end(process)
+    assert (code, said) == (130, "soars: error: cancelled\n") and seconds < 2.5
 
 
 @linux

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,6 +42,19 @@ def test_a_mistake_is_one_line(
     assert line.startswith("soars-train: error: ")
     assert says in line
     assert not list(tmp_path.iterdir())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """A request to end is heard from the moment that the command is known, so little may come before."""
+    code = "import sys, soars_training.cli\n"
+    code += (
+        "heavy = {'numpy', 'scipy', 'SimpleITK', 'pydicom', 'torch', 'onnxruntime', 'monai', 'matplotlib'}\n"
+    )
+    code += "soars_training.cli.main(['--help'])\n"
+    code += "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

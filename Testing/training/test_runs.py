@@ -12,11 +12,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import soars_training.fitting.fit
 from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS
 from soars_training.cli import main
@@ -126,6 +128,31 @@ def test_a_signal_saves_and_the_run_goes_on_later(
     assert signal.getsignal(number) is before
     fit(cache, tmp_path, _options(), resume=True)
     _same_as_whole(tmp_path, whole)
+
+
+@pytest.mark.parametrize("step", [20, 60])
+def test_a_request_does_not_wait_for_a_validation_which_is_made_up_for(
+    cache: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    calls, draw = [], soars_training.fitting.fit.whole_patient_dice
+
+    def asked_meanwhile(*given: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == step // 20:
+            signal.raise_signal(signal.SIGTERM)
+        return draw(*given)
+
+    options = _options(validate_every=20)
+    with monkeypatch.context() as patched:
+        patched.setattr(soars_training.fitting.fit, "whole_patient_dice", asked_meanwhile)
+        with pytest.raises(CancelledError, match=rf"stopped at step {step} of 60"):
+            fit(cache, tmp_path, options)
+    assert not (tmp_path / "run.json").exists()
+    fit(cache, tmp_path, options, resume=True)
+    _same_as_whole(tmp_path, whole)
+    mine, last = (list(csv.DictReader((f / "validation.csv").open())) for f in (tmp_path, whole))
+    assert [row["step"] for row in mine] == ["20", "20", "40", "40", "60", "60"]
+    assert mine[4:] == last
 
 
 @pytest.mark.parametrize("whole_group", [False, True])

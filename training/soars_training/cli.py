@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import soars
 from soars.commands.program import program_parser, run_program
+from soars.supervise import supervised
 from soars_training.commands import (
     ablate,
     calibrate,
@@ -27,6 +28,7 @@ from soars_training.commands import (
     search,
 )
 
+NAME = "soars-train"
 DESCRIPTION = """Train SOARS models. The order of work:
   soars-train distil CTS work/cohort --bundle monday    (where no reference contours are at hand)
   soars-train prepare work/cache --openkbp DIR          (or --phantoms N, or --list CASES.json)
@@ -61,7 +63,7 @@ COMMANDS = (
 
 def build_parser() -> argparse.ArgumentParser:
     parser = program_parser(
-        "soars-train",
+        NAME,
         soars.__version__,
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,8 +86,13 @@ def _quiet_unless_first() -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code, see `soars.commands.program`."""
-    return run_program("soars-train", build_parser, _run, argv, talks="soars_training", console=_AboveTheBar)
+    """Run one command and return its exit code, see `soars.commands.program`; as of `soars`, the command is run in a
+    child process where ``argv`` is None."""
+
+    def work() -> int:
+        return run_program(NAME, build_parser, _run, argv, talks="soars_training", console=_AboveTheBar)
+
+    return supervised(work, NAME) if argv is None else work()
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 from soars.errors import InputError, SoarsError
 from soars.places import keep_matplotlib_in_cache, user_data
-from soars.staging import written
+from soars.staging import announce_report, written
 from soars.supervise import CANCELLED, cancelled_message, interrupted_once
 from soars.words import plain, plain_output
 
@@ -126,6 +126,7 @@ def report_fault(name: str, error: BaseException, debug: bool) -> int:
         for warning in dict.fromkeys(error.warnings):
             print(_one_line(f"{name}: warning: {warning}"), file=sys.stderr)
     print(_one_line(f"{name}: error: {message}"), file=sys.stderr)
+    announce_report()
     return code
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soars.errors import InputError
-from soars.formats.dicomfile import RTSTRUCT, SEGMENTATION, sop_class
 from soars.texts import read_json
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -87,6 +86,8 @@ def _with_masks(folder: Path, ct: Path, masks: str) -> CaseFiles:
 
 def _dicom(root: Path) -> Iterator[CaseFiles]:
     """A folder a patient, anywhere below which lie one CT series and one RTSTRUCT or SEG."""
+    from soars.formats.dicomfile import RTSTRUCT, SEGMENTATION, sop_class
+
     for folder in _folders(root):
         slices, structures = [], []
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
 from soars.devices import card_number, is_card
 from soars.errors import CancelledError, InputError
-from soars.supervise import SIGNALS
+from soars.supervise import SIGNALS, saving_first
 from soars_training.fitting import processes
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
@@ -48,6 +48,8 @@ def train(
     `validate` gives the DSC of the held-out patients' organs, or nothing; it is called every `validate_every`
     steps and at the end. `after_step` is called after every step. Raises `CancelledError` on a request to end (SIGTERM,
     SIGINT, a closed terminal), with a checkpoint written, and `InputError` when the loss is no longer a number.
+
+    A request waits for the end of the step, but not for that of a validation, which is repeated when the run goes on.
     """
     options = state.options
     precision = training_precision(device)
@@ -58,23 +60,25 @@ def train(
     ):  # a run that is overwritten stays until the new one can begin
         for name in (RUN_FILE, LAST, BEST):
             (output / name).unlink(missing_ok=True)
-    with _signals() as stop, closing(_batches(data, state)) as every_batch:
+    with saving_first(), _requests() as stop, closing(_batches(data, state)) as every_batch:
+        if state.step and processes.is_first() and _is_due(state) and not _is_scored(state):
+            stopping = not _score(state, output, validate, stop)
+            state.save(output)
+            if stopping:
+                raise _stopped(state, output)
         for batches in every_batch:
             started = time.monotonic()
-            stopping = _one_step(state, batches, device, precision, loss, stop.is_set())
+            stopping = _one_step(state, batches, device, precision, loss, stop.asked)
             after_step()
             state.seconds += time.monotonic() - started
             last = state.step == options.steps
             if processes.is_first():
-                if last or (options.validate_every and state.step % options.validate_every == 0):
-                    _score(state, output, validate())
+                if not stopping and _is_due(state):
+                    stopping = not _score(state, output, validate, stop)
                 if last or stopping or state.step % options.checkpoint_every == 0:
                     state.save(output)
-            if stopping and not last:
-                raise CancelledError(
-                    f"stopped at step {state.step} of {options.steps}; {output / LAST} is written: "
-                    "the same command with --resume goes on from there"
-                )
+            if stopping:
+                raise _stopped(state, output)
 
 
 def training_device(name: str) -> torch.device:
@@ -103,9 +107,27 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _score(state: TrainingState, output: Path, scores: list[CaseScore]) -> None:
+def _is_due(state: TrainingState) -> bool:
+    """Whether the held-out patients are drawn after this step."""
+    every = state.options.validate_every
+    return state.step == state.options.steps or (every > 0 and state.step % every == 0)
+
+
+def _is_scored(state: TrainingState) -> bool:
+    return any(step == state.step for step, _, _ in state.scores)
+
+
+def _score(
+    state: TrainingState, output: Path, validate: Callable[[], list[CaseScore]], stop: _Requests
+) -> bool:
+    """Note how good the model is; False when a request to end came meanwhile, and nothing was noted."""
+    try:
+        with stop.at_once():
+            scores = validate()
+    except _Asked:
+        return False
     if not scores:
-        return
+        return True
     means = mean_per_organ(scores)
     state.scores += [(state.step, organ, value) for organ, value in means.items()]
     state.cases = [(score.case, score.organ, score.dsc) for score in scores]
@@ -114,6 +136,14 @@ def _score(state: TrainingState, output: Path, scores: list[CaseScore]) -> None:
     if mean > state.best:
         state.best = mean
         state.save_best(output)
+    return True
+
+
+def _stopped(state: TrainingState, output: Path) -> CancelledError:
+    return CancelledError(
+        f"stopped at step {state.step} of {state.options.steps}; {output / LAST} is written: "
+        "the same command with --resume goes on from there"
+    )
 
 
 def _one_step(
@@ -220,17 +250,41 @@ class _Share:
         return (self.steps - self.first_step) * self.width
 
 
+class _Asked(BaseException):
+    """A request to end came where it is not waited for. Not an `Exception`, so that nobody on the way keeps it."""
+
+
+class _Requests:
+    """Whether the run was asked to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._at_once = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        if self._at_once:
+            self._at_once = False
+            raise _Asked
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In this block a request raises `_Asked`, unless other processes wait for this one to come to its end."""
+        self._at_once = processes.count() == 1
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that a request to end (`SIGNALS`) sets, instead of ending the process (in the main thread only)."""
-    stop = threading.Event()
+def _requests() -> Iterator[_Requests]:
+    """Requests to end (`SIGNALS`) are noted instead of ending the process (in the main thread only)."""
+    stop = _Requests()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
+    handle = stop.handle
     handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in handled}
     try:

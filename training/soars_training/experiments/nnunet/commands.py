@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soars.errors import EngineError, InputError
+from soars.supervise import end_with_this_process
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class NnUNet:
                 env=os.environ | environment,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                preexec_fn=end_with_this_process(),
             )
             try:
                 code = child.wait()
