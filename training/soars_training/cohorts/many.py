@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,15 +17,59 @@ from soars.errors import InputError
 from soars.files import staged_folder, write_json
 from soars.parallel import in_processes
 from soars.texts import read_json
-from soars_training.cohorts.cache import INDEX_FILE, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.cache import INDEX_FILE, CachedCase, CacheIndex, IndexEntry, entry_of, write_case
+from soars_training.cohorts.disk import require_disk
 from soars_training.cohorts.layouts import CaseFiles
-from soars_training.cohorts.prepare import entry_of, whole_scan
+from soars_training.cohorts.listing import ListedCase, read_listing
+from soars_training.cohorts.prepare import (
+    OpenKbpCase,
+    SourceCase,
+    Spacing,
+    cut_vois,
+    openkbp_case,
+    openkbp_listing,
+    read_listed,
+    whole_scan,
+)
 from soars_training.cohorts.reading import LeftOut, read_cases
+
+log = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.json"
 DONE = ".done.json"
 
-Spacing = tuple[float, float, float]
+
+@dataclass(frozen=True)
+class Made:
+    """A volume for the cache, in the split of its case; `group` names the VOI, None for a whole scan."""
+
+    split: str
+    group: str | None
+    volume: CachedCase
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case to be prepared, in whatever process: `make` must be picklable. It notes what it leaves out."""
+
+    name: str
+    make: Callable[[Spacing, LeftOut], Iterator[Made]]
+
+
+def file_jobs(files: Sequence[CaseFiles], vois: Mapping[str, Spacing] | None = None) -> list[Job]:
+    """The cases of a data set; with `vois` (mm per heat-map group) their volumes of interest."""
+    return [Job(entry.name, partial(_from_files, entry, vois)) for entry in files]
+
+
+def listed_jobs(listing: Path, vois: Mapping[str, Spacing] | None = None) -> list[Job]:
+    """The cases of the user's list, which is checked whole at once. Raises as `read_listing` does."""
+    return [Job(case.name, partial(_from_list, case, vois)) for case in read_listing(listing)]
+
+
+def openkbp_jobs(folder: Path, splits: Sequence[str], vois: Mapping[str, Spacing] | None = None) -> list[Job]:
+    """The cases of an OpenKBP folder. Raises as `openkbp_listing` does."""
+    wanted = [case for case in openkbp_listing(folder) if case.split in splits]
+    return [Job(case.patient, partial(_from_openkbp, case, vois)) for case in wanted]
 
 
 def prepare_files(
@@ -34,28 +80,52 @@ def prepare_files(
     left_out: LeftOut,
     processes: int = 1,
 ) -> CacheIndex:
-    """Preprocess the whole scans of a data set, so many at a time.
+    """Preprocess the whole scans of a data set; see `prepare_jobs`."""
+    return prepare_jobs(file_jobs(files), folder, spacing_mm, source, left_out, processes)
 
-    Finished cases wait in `FOLDER.part`, from where the same call goes on after an interruption; the cache appears when
-    all are there. Raises `InputError` when what waits there was begun with another spacing or source, and as
+
+def prepare_jobs(
+    jobs: Sequence[Job],
+    folder: Path,
+    spacing_mm: Spacing,
+    source: str,
+    left_out: LeftOut,
+    processes: int = 1,
+    vois: Mapping[str, Spacing] | None = None,
+) -> CacheIndex:
+    """Preprocess cases, so many at a time. `vois` are those that the jobs cut, None for whole scans.
+
+    Finished cases wait in `FOLDER.part`, from where the same call goes on after an interruption; the cache appears
+    when all are there. Raises `InputError` when what waits there was begun with another spacing, source or VOIs, when
+    no case can be used, when by the size of the finished cases the disk has no room for the others, and as
     `soars.parallel.in_processes` does.
     """
     work = folder.with_name(folder.name + ".part")
-    _begin(work, {"spacing_mm": list(spacing_mm), "source": source})
-    todo = [entry for entry in files if not (work / (entry.name + DONE)).exists()]
-    with tqdm(total=len(files), initial=len(files) - len(todo), desc=f"prepare {source}", unit="case") as bar:
-        for _ in in_processes(partial(_prepare_one, work, spacing_mm), todo, processes):
+    recipe: dict[str, object] = {"spacing_mm": list(spacing_mm), "source": source}
+    _begin(work, recipe | ({"voi_mm": {g: list(mm) for g, mm in vois.items()}} if vois else {}))
+    todo = [job for job in jobs if not (work / (job.name + DONE)).exists()]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=f"prepare {source}", unit="case") as bar:
+        written = 0
+        work_on = partial(_prepare_one, work, spacing_mm)
+        for done, (_, (warnings, size)) in enumerate(in_processes(work_on, todo, processes), start=1):
+            for warning in warnings:
+                log.warning("%s", warning)
             bar.update()
+            written += size
+            require_disk(work, written * (len(todo) - done) // done, "the cases still to prepare")
     index, names = CacheIndex(spacing_mm, source), [INDEX_FILE]
+    told = [read_json(work / (job.name + DONE)) for job in jobs]
+    left_out.rows += [(name, organ, why) for case in told for name, organ, why in case["left_out"]]
+    index.cases += [IndexEntry.from_dict(made) for case in told for made in case["entries"]]
+    if not index.cases:
+        raise InputError(
+            f"{folder}: none of the {len(jobs)} cases can be used; the warnings say why. Mend them, remove {work} and "
+            "prepare again"
+        )
     with staged_folder(folder, names, overwrite=True) as staging:
-        for entry in files:
-            told = read_json(work / (entry.name + DONE))
-            for row in told["left_out"]:
-                left_out.add(*row)
-            for made in told["entries"]:
-                index.cases.append(IndexEntry.from_dict(made))
-                names.append(made["file"])
-                _link_or_copy(work / made["file"], staging / made["file"])
+        for entry in index.cases:
+            names.append(entry.file)
+            _link_or_copy(work / entry.file, staging / entry.file)
         index.save(staging)
     shutil.rmtree(work)
     return index
@@ -81,14 +151,48 @@ def _begin(work: Path, recipe: dict[str, object]) -> None:
         )
 
 
-def _prepare_one(work: Path, spacing_mm: Spacing, files: CaseFiles) -> None:
-    """Write the case, if it can be used, and then what became of it."""
-    left_out = LeftOut()
-    entries = []
-    for case in read_cases([files], left_out):
-        for group, cached in whole_scan(case, find_body(case.ct), spacing_mm):
-            file = f"{cached.name}.npz"
-            write_case(work / file, cached)
-            entries.append(entry_of(cached, file, case.split, group).to_dict())
+def _prepare_one(work: Path, spacing_mm: Spacing, job: Job) -> tuple[list[str], int]:
+    """Write the volumes of the case, if it can be used, and then what became of it. Returns warnings, and bytes."""
+    left_out = LeftOut(quiet=True)
+    entries, size = [], 0
+    for made in job.make(spacing_mm, left_out):
+        file = f"{made.volume.name}.npz"
+        write_case(work / file, made.volume)
+        size += (work / file).stat().st_size
+        entries.append(entry_of(made.volume, file, made.split, made.group).to_dict())
     told = {"entries": entries, "left_out": [list(row) for row in left_out.rows]}
-    write_json(work / (files.name + DONE), told)
+    write_json(work / (job.name + DONE), told)
+    return left_out.unsaid, size
+
+
+def _from_files(
+    files: CaseFiles, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, left_out: LeftOut
+) -> Iterator[Made]:
+    for case in read_cases([files], left_out):
+        yield from volumes_of(case, vois, spacing_mm)
+
+
+def _from_list(
+    listed: ListedCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, left_out: LeftOut
+) -> Iterator[Made]:
+    try:
+        case, notes = read_listed(listed)
+    except InputError as error:
+        left_out.add(listed.name, "", f"{listed.place}: {error}")
+        return
+    for note in notes:
+        left_out.note(listed.name, note)
+    yield from volumes_of(case, vois, spacing_mm)
+
+
+def _from_openkbp(
+    case: OpenKbpCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, _left_out: LeftOut
+) -> Iterator[Made]:
+    yield from volumes_of(openkbp_case(case), vois, spacing_mm)
+
+
+def volumes_of(case: SourceCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing) -> Iterator[Made]:
+    """What the cache holds of a case: the whole scan, or its volumes of interest."""
+    cut = whole_scan if vois is None else partial(cut_vois, vois)
+    for group, volume in cut(case, find_body(case.ct), spacing_mm):
+        yield Made(case.split, group, volume)

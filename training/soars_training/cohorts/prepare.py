@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ from soars_training.cohorts.listing import ListedCase, read_listing, teachable
 
 log = logging.getLogger(__name__)
 
+Spacing = tuple[float, float, float]
+
 UNSPLIT_MANDIBLE = "Bone_Mandible"
 MANDIBLE_HALVES = ("Bone_Mandible_L", "Bone_Mandible_R")
 VOI_MARGIN_MM = 16.0
@@ -64,30 +67,51 @@ def openkbp_cases(
 ) -> Iterator[SourceCase]:
     """The cases of an OpenKBP folder, mandible split into halves at the patient's midline.
 
-    Raises `InputError` when `cases.json` or a file it names is missing.
+    Raises `InputError` when `cases.json` is missing.
     """
+    wanted = set(splits)
+    for case in openkbp_listing(folder):
+        if case.split in wanted:
+            yield openkbp_case(case)
+
+
+@dataclass(frozen=True)
+class OpenKbpCase:
+    """An entry of OpenKBP's `cases.json`: its files begin with `stem`; `values` are what the annotated organs, by the
+    data set's names, have in the label map."""
+
+    patient: str
+    split: str
+    stem: str
+    values: Mapping[str, int]
+
+
+def openkbp_listing(folder: Path) -> list[OpenKbpCase]:
+    """Every case of an OpenKBP folder. Raises `InputError` when `cases.json` is missing."""
     listing = folder / "cases.json"
     if not listing.is_file():
         raise InputError(
             f"{folder}: no cases.json; expected the OpenKBP folder with train-pats and validation-pats"
         )
     data = json.loads(listing.read_text())
-    names = catalogue.label_map("OpenKBP")
-    wanted = set(splits)
+    found = []
     for key, facts in data["cases"].items():
         split, patient = key.split("/")
-        if split not in wanted:
-            continue
-        ct = sitk.ReadImage(str(folder / f"{key}_ct.nii.gz"))
-        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{key}_oars.nii.gz")))
-        structures = StructureSet(Geometry.of(ct))
-        annotated: set[str] = set()
-        for theirs in facts["annotated"]:
-            mask = labels == data["labels"][theirs]
-            for ours, part in split_mandible(str(names[theirs]), mask).items():
-                structures.add(ours, part)
-                annotated.add(ours)
-        yield SourceCase(patient, split, ct, structures, frozenset(annotated))
+        values = {theirs: int(data["labels"][theirs]) for theirs in facts["annotated"]}
+        found.append(OpenKbpCase(patient, split, str(folder / key), values))
+    return found
+
+
+def openkbp_case(case: OpenKbpCase) -> SourceCase:
+    """Read one case."""
+    names = catalogue.label_map("OpenKBP")
+    ct = sitk.ReadImage(f"{case.stem}_ct.nii.gz")
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(f"{case.stem}_oars.nii.gz"))
+    structures = StructureSet(Geometry.of(ct))
+    for theirs, value in case.values.items():
+        for ours, part in split_mandible(str(names[theirs]), labels == value).items():
+            structures.add(ours, part)
+    return SourceCase(case.patient, case.split, ct, structures, frozenset(structures.names))
 
 
 def listed_cases(listing: Path) -> Iterator[SourceCase]:
@@ -104,26 +128,32 @@ def _read_listed(listing: Path, cases: Sequence[ListedCase]) -> Iterator[SourceC
     read = 0
     for case in cases:
         try:
-            ct = read_ct(case.ct)
-            found = read_structures(
-                case.structures, Geometry.of(ct.image), reference=ct.series, catalogue_names=False
-            )
-            structures, annotated, notes = teachable(found, case)
-            mr = read_mr(case.mr, ct) if case.mr else None
+            found, notes = read_listed(case)
         except InputError as error:
             log.warning("%s (%s): left out: %s", case.place, case.name, error)
             continue
         for note in notes:
             log.warning("%s: %s", case.name, note)
         read += 1
-        sparse = case.sparse & set(structures.names)
-        yield SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr)
+        yield found
     if not read:
         raise InputError(f"{listing}: none of its cases can be used; the warnings say why")
     if read < len(cases):
         log.warning(
             "%s: %d of %d cases were left out; the warnings say why", listing, len(cases) - read, len(cases)
         )
+
+
+def read_listed(case: ListedCase) -> tuple[SourceCase, list[str]]:
+    """One case of a list, and what is odd about it. Raises `InputError`."""
+    ct = read_ct(case.ct)
+    found = read_structures(
+        case.structures, Geometry.of(ct.image), reference=ct.series, catalogue_names=False
+    )
+    structures, annotated, notes = teachable(found, case)
+    mr = read_mr(case.mr, ct) if case.mr else None
+    sparse = case.sparse & set(structures.names)
+    return SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr), notes
 
 
 def split_at_midline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -275,17 +305,18 @@ def write_voi_cache(
     total: int | None = None,
 ) -> CacheIndex:
     """Preprocess the VOIs of the small and hard organs (one cached case a VOI, `group` in the index)."""
+    return _write_cache(cases, folder, spacing_mm, source, total, partial(cut_vois, voi_mm))
 
-    def vois(
-        case: SourceCase, body: Body, spacing: tuple[float, float, float]
-    ) -> Iterator[tuple[str | None, CachedCase]]:
-        for group, extent in voi_mm.items():
-            centre = group_centre_mm(case.structures, group)
-            if centre is not None:
-                grid = Grid.around(centre, with_margin(extent), spacing)
-                yield group, preprocess(case, grid, body, f"{case.name}.{group}")
 
-    return _write_cache(cases, folder, spacing_mm, source, total, vois)
+def cut_vois(
+    voi_mm: Mapping[str, Spacing], case: SourceCase, body: Body, spacing: Spacing
+) -> Iterator[tuple[str | None, CachedCase]]:
+    """A volume about the centre of each heat map's organs that the case shows, with its group."""
+    for group, extent in voi_mm.items():
+        centre = group_centre_mm(case.structures, group)
+        if centre is not None:
+            grid = Grid.around(centre, with_margin(extent), spacing)
+            yield group, preprocess(case, grid, body, f"{case.name}.{group}")
 
 
 def with_margin(extent_mm: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -31,13 +31,27 @@ the organ."""
 
 @dataclass
 class LeftOut:
-    """(case, organ or "" for the whole case, why)."""
+    """What cannot be used, as rows (case, organ or "" for the whole case, why). Warnings are logged at once, or kept in
+    `unsaid` for who logs them later: those of another process would not be shown."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
+    quiet: bool = False
+    unsaid: list[str] = field(default_factory=list)
 
     def add(self, case: str, organ: str, why: str) -> None:
         self.rows.append((case, organ, why))
-        log.warning("%s%s: left out: %s", case, f" {organ}" if organ else "", why)
+        self._say(f"{case}{f' {organ}' if organ else ''}: left out: {why}")
+
+    def note(self, case: str, what: str) -> None:
+        """Something odd about a case, which is used."""
+        self.rows.append((case, "", what))
+        self._say(f"{case}: {what}")
+
+    def _say(self, words: str) -> None:
+        if self.quiet:
+            self.unsaid.append(words)
+        else:
+            log.warning("%s", words)
 
     def write(self, path: Path) -> None:
         """Write the list as a CSV, even when nothing was left out."""

@@ -75,9 +75,14 @@ def real_cases(args: argparse.Namespace, openkbp_split: str, left_out: LeftOut) 
         return prepare.openkbp_cases(args.openkbp, [OPENKBP_SPLITS[openkbp_split]])
     if args.list:
         return prepare.listed_cases(args.list)
+    return reading.read_cases(layouts.case_files(layout_of(args), args.data), left_out)
+
+
+def layout_of(args: argparse.Namespace) -> str:
+    """The layout of --data. Raises `InputError` when none is given."""
     if not args.layout:
         raise InputError(f"--data needs --layout, one of {', '.join(sorted(SHAPES))}")
-    return reading.read_cases(layouts.case_files(args.layout, args.data), left_out)
+    return str(args.layout)
 
 
 def organs(text: str) -> tuple[str, ...]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars.errors import InputError
 from soars_training.commands import arguments
+
+if TYPE_CHECKING:
+    from soars_training.cohorts.many import Job
 
 LEFT_OUT = "left_out.csv"
 
@@ -24,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="with --data: read so many cases at a time, each in the memory of its own process (default 1)",
+        help="prepare so many cases at a time, each in the memory of its own process (default 1)",
     )
     parser.add_argument(
         "--mr", action="store_true", help="phantoms: with a synthetic MR, for the system ct_mr"
@@ -33,33 +37,35 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from soars_training.cohorts import distil, layouts, many, phantoms, prepare
+    from soars_training.cohorts import many
     from soars_training.cohorts.reading import LeftOut
 
     spacing = arguments.spacing(args.spacing)
-    vois = arguments.read_vois(args.voi)
-    if args.phantoms:
-        seeds = range(args.first_seed, args.first_seed + args.phantoms)
-        if args.voi:
-            phantoms.write_phantom_vois(seeds, args.cache, spacing, vois)
-        else:
-            cases = phantoms.phantom_cases(seeds, spacing, mr=args.mr)
-            prepare.write_volume_cache(cases, args.cache, spacing, "phantom", len(seeds))
-        return
     if args.processes < 1:
         raise InputError("--processes must be at least 1")
+    vois = arguments.read_vois(args.voi) if args.voi else None
     left_out = LeftOut()
-    cases = arguments.real_cases(args, "train", left_out)
-    source = "OpenKBP" if args.openkbp else (args.list or args.data).stem
-    if args.data and (teacher := distil.labelled_by(args.data)):
-        source = f"{args.data.resolve().parent.name}, {teacher}"
-    if args.voi:
-        prepare.write_voi_cache(cases, args.cache, spacing, vois, source)
-    elif args.data:
-        files = layouts.case_files(args.layout, args.data)
-        many.prepare_files(files, args.cache, spacing, source, left_out, args.processes)
-    else:
-        prepare.write_volume_cache(cases, args.cache, spacing, source)
+    jobs, source = _jobs(args, vois)
+    many.prepare_jobs(jobs, args.cache, spacing, source, left_out, args.processes, vois)
     left_out.write(args.cache / LEFT_OUT)
     if left_out.rows:
         print(f"{len(left_out.rows)} structures or cases were left out: see {args.cache / LEFT_OUT}")
+
+
+def _jobs(args: argparse.Namespace, vois: dict[str, arguments.Triple] | None) -> tuple[list[Job], str]:
+    """The cases to prepare, and what the cache says of where they come from."""
+    from soars_training.cohorts import distil, layouts, many, phantoms
+
+    if args.phantoms:
+        seeds = range(args.first_seed, args.first_seed + args.phantoms)
+        if vois:
+            return phantoms.phantom_voi_jobs(seeds, vois), "phantom"
+        return phantoms.phantom_jobs(seeds, mr=args.mr), "phantom"
+    if args.openkbp:
+        return many.openkbp_jobs(args.openkbp, [arguments.OPENKBP_SPLITS["train"]], vois), "OpenKBP"
+    if args.list:
+        return many.listed_jobs(args.list, vois), args.list.stem
+    files = layouts.case_files(arguments.layout_of(args), args.data)
+    teacher = distil.labelled_by(args.data)
+    source = f"{args.data.resolve().parent.name}, {teacher}" if teacher else args.data.stem
+    return many.file_jobs(files, vois), source
