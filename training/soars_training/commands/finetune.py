@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from soars.errors import InputError
 from soars_training.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "finetune", help="train an anchor and a mid-level branch end to end, gradients through the anchors"
+        "finetune", help="train the branches end to end, gradients through the anchors and heat maps"
     )
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("anchor", type=Path, help="finished run of the anchor branch")
@@ -19,7 +20,17 @@ def add(commands: argparse._SubParsersAction) -> None:
         type=Path,
         help="finished run of the mid-level branch; or the anchor's again, when that was trained for all organs",
     )
-    parser.add_argument("output", type=Path, help="gets the runs anchor/ and mid_level/")
+    parser.add_argument("output", type=Path, help="gets the runs anchor/, mid_level/ and so on")
+    parser.add_argument("--detection", type=Path, metavar="RUN", help="finished run of the detection branch")
+    parser.add_argument(
+        "--small-hard",
+        type=Path,
+        metavar="RUN",
+        help="finished run of the small and hard branch; needs both others",
+    )
+    parser.add_argument(
+        "--vois", type=Path, metavar="CACHE", help="the cache that --small-hard was trained on"
+    )
     parser.add_argument("--anchors", help="organs of the anchor branch (default: all of its run)")
     parser.add_argument("--organs", help="organs of the mid-level branch (default: all of its run)")
     parser.add_argument("--steps", type=int, default=2000, help="(default %(default)s)")
@@ -30,9 +41,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from soars_training.fitting.finetune import finetune
+    from soars_training.fitting.finetune import SmallRuns, finetune
     from soars_training.fitting.options import FitOptions, FittedRun
 
+    if (args.small_hard or args.vois) and not (args.detection and args.small_hard and args.vois):
+        raise InputError("--small-hard needs --vois, its cache, and --detection, which says where to look")
     options = FitOptions(
         FittedRun.load(args.anchor).task(),
         steps=args.steps,
@@ -56,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
         options,
         anchors=arguments.organs(args.anchors) if args.anchors else None,
         organs=arguments.organs(args.organs) if args.organs else None,
+        small=SmallRuns(args.detection, args.small_hard, args.vois) if args.detection else None,
         resume=args.resume,
         overwrite=args.overwrite,
     )

@@ -1,9 +1,9 @@
-"""End-to-end fine-tuning of the anchor and mid-level branches (paper: the last of three training steps)."""
+"""End-to-end fine-tuning of the branches (paper: the last of three training steps)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soars.cascade.preprocess import Grid
@@ -11,20 +11,32 @@ from soars.cascade.torch_engine import NetworkEngine
 from soars.cascade.windows import CtChannel, Foreground, Source, slide
 from soars.errors import InputError
 from soars.networks.names import Branch
-from soars_training.cohorts.cache import CacheIndex
+from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
-from soars_training.fitting.fit import describe, held_out_cases, live_spec, window_data
+from soars_training.fitting.fit import describe, held_out_cases, live_spec, voi_shape, window_data
 from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import BranchModel, EndToEnd
-from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.options import FitOptions, FittedRun, averaged_weights
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore, dice_per_class
+from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.loaded import LoadedCase
+from soars_training.windows.staged import FineVolumes, StagedWindows
 from soars_training.windows.task import BranchTask, scaled_ct
 
 JOINED: tuple[Branch, ...] = ("anchor", "mid_level")
+
+
+@dataclass(frozen=True)
+class SmallRuns:
+    """Finished runs of the detection and, with the cache of their volumes of interest, the small and hard branch, to be
+    trained with the others."""
+
+    detection: Path
+    small_hard: Path | None = None
+    vois: Path | None = None
 
 
 def finetune(
@@ -36,29 +48,40 @@ def finetune(
     *,
     anchors: Sequence[str] | None = None,
     organs: Sequence[str] | None = None,
+    small: SmallRuns | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, FittedRun]:
-    """Train both branches together and write a finished run of each into `output`/anchor and `output`/mid_level.
+    """Train the branches together and write a finished run of each into `output`/anchor, `output`/mid_level and so on.
 
-    `anchors` and `organs` choose the classes of the two branches among those that the runs were trained for; all when
-    None. So a single network that was trained for all organs can be given as both runs, and is split into two
-    branches here. The task and the architecture in `options` are taken from the runs. Raises `InputError` when the
-    two runs do not fit together, and as `soars_training.fitting.fit.fit` does.
+    `anchors` and `organs` choose the classes of the first two branches among those that the runs were trained for; all
+    when None. So a single network that was trained for all organs can be given as both runs, and is split into two
+    branches here. Task and networks in `options` are taken from the runs. Held-out patients are scored for the first
+    two branches. Raises `InputError` when the runs do not fit together, and as `soars_training.fitting.fit.fit` does.
     """
-    options, tasks = _joined(options, FittedRun.load(anchor_run), FittedRun.load(mid_run), anchors, organs)
+    folders: dict[Branch, Path] = {"anchor": anchor_run, "mid_level": mid_run}
+    runs: dict[Branch, FittedRun] = {name: FittedRun.load(folder) for name, folder in folders.items()}
+    of_branch = _joined(options, runs["anchor"], runs["mid_level"], anchors, organs)
+    if small is not None:
+        folders |= _folders(small)
+        runs |= {name: FittedRun.load(folder) for name, folder in folders.items() if name not in runs}
+        of_branch |= _small_options(of_branch, runs)
+    options = _whole(of_branch)
     start = begin(cache, output, options, resume=resume, overwrite=overwrite)
     device, index, held = start.device, start.index, start.held
-    data = window_data(cache, index, options, start.learn)
+    fine = CacheIndex.load(small.vois) if small is not None and small.vois is not None else None
+    data = _windows(cache, index, options, start.learn, of_branch, small, fine)
     held_cases = held_out_cases(cache, held, data, None)
-    models = {name: BranchModel(options, tasks[name]) for name in JOINED}
+    models = {name: BranchModel(mine) for name, mine in of_branch.items()}
     if not resume:
-        for name, folder in zip(JOINED, (anchor_run, mid_run), strict=True):
-            start_from(models[name].network, folder, tasks[name])
-    state = TrainingState.new(options, EndToEnd(models["anchor"], models["mid_level"]).to(device))
+        for name, model in models.items():
+            start_from(model.network, folders[name], model.task)
+            _take_heads(model, folders[name], runs[name])
+    state = TrainingState.new(options, EndToEnd(*models.values()).to(device))
     if resume:
         state.resume(output)
-    specs = {name: live_spec(task, options, index.spacing_mm) for name, task in tasks.items()}
+    tasks: dict[str, BranchTask] = {name: mine.task for name, mine in of_branch.items()}
+    specs = {name: live_spec(tasks[name], of_branch[name], index.spacing_mm) for name in JOINED}
 
     def validate() -> list[CaseScore]:
         precision = training_precision(device)
@@ -70,7 +93,12 @@ def finetune(
 
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
-    return _split(state, tasks, options, index, len(data.cases), held, output)
+    found: dict[str, FittedRun] = {}
+    for name, mine in of_branch.items():
+        grid = fine if name == "small_hard" and fine is not None else index
+        found[name] = describe(mine.task, mine, grid, state, len(data.cases), held)
+        _write_run(state, name, found[name], output)
+    return found
 
 
 def _joined(
@@ -79,8 +107,8 @@ def _joined(
     mid: FittedRun,
     anchors: Sequence[str] | None,
     organs: Sequence[str] | None,
-) -> tuple[FitOptions, dict[str, BranchTask]]:
-    """The options with the task of both, and the task of each."""
+) -> dict[Branch, FitOptions]:
+    """The options of the first two branches, each with its task and network."""
     if (anchor.spacing_mm, anchor.patch, anchor.windows_hu) != (mid.spacing_mm, mid.patch, mid.windows_hu):
         raise InputError("the two runs differ in spacing, patch or CT windows; they cannot be trained as one")
     first, second = tuple(anchors or anchor.classes), tuple(organs or mid.classes)
@@ -91,29 +119,127 @@ def _joined(
     both = [n for n in first if n in second]
     if both:
         raise InputError(f"{both[0]} is among the organs of both branches; name each branch's organs")
-    tasks = {
-        "anchor": BranchTask("anchor", first, ("ct",), (), anchor.windows_hu),
-        "mid_level": BranchTask("mid_level", second, ("ct", "anchor"), first, mid.windows_hu),
-    }
-    whole = BranchTask("anchor", first + second, ("ct",), (), anchor.windows_hu)
-    old = anchor.architecture
-    return (
-        replace(
-            options,
-            task=whole,
-            network=old.network,
-            order=old.order,
-            features=old.features,
-            blocks=old.blocks,
-            patch=anchor.patch,
+    return {
+        "anchor": _like(options, anchor, BranchTask("anchor", first, ("ct",), (), anchor.windows_hu)),
+        "mid_level": _like(
+            options, mid, BranchTask("mid_level", second, ("ct", "anchor"), first, mid.windows_hu)
         ),
-        tasks,
+    }
+
+
+def _like(options: FitOptions, run: FittedRun, task: BranchTask) -> FitOptions:
+    """For a task, with the network and windows of a run."""
+    old = run.architecture
+    return replace(
+        options,
+        task=task,
+        network=old.network,
+        order=old.order,
+        features=old.features,
+        blocks=old.blocks,
+        patch=run.patch,
+        voi_mm=run.voi_mm or None,
     )
+
+
+def _folders(small: SmallRuns) -> dict[Branch, Path]:
+    if (small.small_hard is None) != (small.vois is None):
+        raise InputError(
+            "the small and hard branch is trained on its volumes: give its run and their cache together"
+        )
+    found: dict[Branch, Path] = {"detection": small.detection}
+    return found | ({"small_hard": small.small_hard} if small.small_hard is not None else {})
+
+
+def _small_options(
+    of_branch: dict[Branch, FitOptions], runs: Mapping[Branch, FittedRun]
+) -> dict[Branch, FitOptions]:
+    """The options of the detection and the small and hard branch, as far as they take part."""
+    first = of_branch["anchor"]
+    found: dict[Branch, FitOptions] = {}
+    for name in (n for n in ("detection", "small_hard") if n in runs):
+        run = runs[name]
+        if run.branch != name:
+            raise InputError(f"a run of the {name} branch is needed, and this one is of {run.branch}")
+        if name == "detection" and (run.patch, run.windows_hu) != (first.patch, first.task.windows_hu):
+            raise InputError(
+                "the detection run differs in patch or CT windows; it cannot be trained with the others"
+            )
+        if "anchor" in run.inputs and run.anchors != first.task.classes:
+            raise InputError(f"the {name} run was guided by other anchors than these")
+        found[name] = _like(first, run, run.task())
+    groups = {group for name in ("small_hard",) if name in found for group in runs[name].voi_mm}
+    unseen = sorted(groups - set(runs["detection"].classes))
+    if unseen:
+        raise InputError(f"the detection run has no heat map of {unseen[0]}, which has a volume of interest")
+    return found
+
+
+def _whole(of_branch: dict[Branch, FitOptions]) -> FitOptions:
+    """The options of the run: those of the anchors, with the classes of both softmax branches."""
+    first, second = of_branch["anchor"], of_branch["mid_level"]
+    names = first.task.classes + second.task.classes
+    return replace(first, task=BranchTask("anchor", names, ("ct",), (), first.task.windows_hu))
+
+
+def _windows(
+    cache: Path,
+    index: CacheIndex,
+    options: FitOptions,
+    learn: Sequence[IndexEntry],
+    of_branch: dict[Branch, FitOptions],
+    small: SmallRuns | None,
+    fine: CacheIndex | None,
+) -> WindowDataset:
+    if "detection" not in of_branch:
+        return window_data(cache, index, options, learn)
+    volumes = None
+    if "small_hard" in of_branch and small is not None and small.vois is not None and fine is not None:
+        mine = of_branch["small_hard"]
+        shapes = {
+            group: voi_shape(extent, fine.spacing_mm, mine.architecture())
+            for group, extent in (mine.voi_mm or {}).items()
+        }
+        entries = [
+            e for e in fine.cases if e.patient in {entry.patient for entry in learn} and e.group in shapes
+        ]
+        if not entries:
+            raise InputError(f"{small.vois}: holds no volume of interest of the patients to learn from")
+        volumes = FineVolumes(small.vois, entries, mine.task, shapes)
+    return StagedWindows(
+        cache,
+        options.task,
+        options.patch,
+        learn,
+        seed=options.seed,
+        strength=options.strength,
+        foreground=options.foreground,
+        groups=of_branch["detection"].task.classes,
+        fine=volumes,
+    )
+
+
+def _take_heads(model: BranchModel, folder: Path, run: FittedRun) -> None:
+    """Where the classes are the same, the heads of the coarser levels are those of the run as well."""
+    theirs = averaged_weights(folder, "extra.")
+    mine = model.extra.state_dict()
+    same = run.classes == model.task.classes and mine.keys() == theirs.keys()
+    if same and all(mine[name].shape == theirs[name].shape for name in mine):
+        model.extra.load_state_dict(theirs)
+
+
+def _write_run(state: TrainingState, name: Branch, run: FittedRun, output: Path) -> None:
+    """A finished run of one branch, from the trained whole."""
+    if processes.is_first():
+        folder = output / name
+        folder.mkdir(exist_ok=True)
+        state.save_branch(folder, name)
+        run.save(folder)
 
 
 def _cascade_dice(
     engines: dict[str, NetworkEngine],
-    tasks: dict[str, BranchTask],
+    tasks: Mapping[str, BranchTask],
     options: FitOptions,
     cases: Sequence[LoadedCase],
 ) -> list[CaseScore]:
@@ -132,27 +258,6 @@ def _cascade_dice(
                 if organ in case.data.annotated and organ in case.data.masks:
                     found.append(CaseScore(case.data.name, organ, value))
     return found
-
-
-def _split(
-    state: TrainingState,
-    tasks: dict[str, BranchTask],
-    options: FitOptions,
-    index: CacheIndex,
-    cases: int,
-    held: Sequence[object],
-    output: Path,
-) -> dict[str, FittedRun]:
-    """A finished run of each branch, from the trained whole."""
-    runs: dict[str, FittedRun] = {}
-    for name in JOINED:
-        runs[name] = describe(tasks[name], options, index, state, cases, held)  # type: ignore[arg-type]
-        if processes.is_first():
-            folder = output / name
-            folder.mkdir(exist_ok=True)
-            state.save_branch(folder, name)
-            runs[name].save(folder)
-    return runs
 
 
 def _quiet(_done: int, _of: int) -> None:

@@ -10,6 +10,7 @@ from soars.networks.build import build
 from soars.networks.phnn import PHnn
 from soars_training.fitting.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
 from soars_training.fitting.options import FitOptions
+from soars_training.windows.staged import VoiPlace
 from soars_training.windows.task import Batch, BranchTask
 
 
@@ -86,25 +87,60 @@ class BranchModel(Model):
 
 
 class EndToEnd(Model):
-    """An anchor and a mid-level branch as one network (paper: third step of training).
+    """The branches of the cascade as one network (paper: third step of training); its loss is the sum of theirs.
 
-    The mid-level branch's gradient runs through the anchors' probabilities into the anchor branch. The batch's classes
-    are the anchors followed by the mid-level organs, its input the CT alone.
+    The gradients of the mid-level and detection branches run through the anchors' probabilities into the anchor branch.
+    The small and hard branch sees its volume of interest where the heat map peaks (which has no gradient); when it also
+    takes the heat map, its gradient runs through that into the detection branch, and on. The batch is that of
+    `StagedWindows`, or its first four tensors for anchors and mid-level organs alone: its classes are the anchors
+    followed by the mid-level organs, its input the CT alone.
     """
 
-    def __init__(self, anchor: BranchModel, mid_level: BranchModel) -> None:
+    def __init__(
+        self,
+        anchor: BranchModel,
+        mid_level: BranchModel,
+        detection: BranchModel | None = None,
+        small_hard: BranchModel | None = None,
+    ) -> None:
         super().__init__()
         self.anchor, self.mid_level = anchor, mid_level
+        self.detection, self.small_hard = detection, small_hard
 
     def loss(self, batch: Batch, balance: float) -> Tensor:
-        ct, labels, known, possible = batch
+        ct, labels, known, possible, *more = batch
         anchors = len(self.anchor.task.classes)
         first = self.anchor.outputs(ct)
         guide = torch.softmax(first[0].float(), dim=1)[:, 1:]
-        second = self.mid_level.outputs(torch.cat((ct, guide.to(ct.dtype)), dim=1))
+        guided = torch.cat((ct, guide.to(ct.dtype)), dim=1)
+        second = self.mid_level.outputs(guided)
         is_anchor = labels <= anchors
         anchor_labels = torch.where(is_anchor, labels, 0)
         mid_labels = torch.where(is_anchor, 0, labels.long() - anchors)
-        return self.anchor.loss_of(
+        total = self.anchor.loss_of(
             first, anchor_labels, known[:, :anchors], possible[:, :anchors], balance
         ) + self.mid_level.loss_of(second, mid_labels, known[:, anchors:], possible[:, anchors:], balance)
+        if self.detection is None:
+            return total
+        wanted, seen, *voi = more
+        sees_anchors = "anchor" in self.detection.task.inputs
+        maps = self.detection.outputs(guided if sees_anchors else ct)
+        total = total + self.detection.loss_of(maps, wanted, seen, possible, balance)
+        if self.small_hard is None or not voi[0].numel():
+            return total
+        return total + self._small_loss(self.small_hard, maps[0], voi, balance)
+
+    @staticmethod
+    def _small_loss(branch: BranchModel, maps: Tensor, voi: list[Tensor], balance: float) -> Tensor:
+        """Of one window (its maps [1, G, z, y, x]) and the volume of interest in it."""
+        ct, masks, known, row = voi
+        place = VoiPlace.unpacked(row[0])
+        heat_map = maps[0, place.channel].float()
+        start = place.start(heat_map)
+        shape = [int(n - 2 * r) for n, r in zip(ct.shape[2:], place.reach, strict=True)]
+        box = (slice(None), slice(None), *(slice(s, s + n) for s, n in zip(start, shape, strict=True)))
+        channels = [ct[box]]
+        if "heatmap" in branch.task.inputs:
+            channels.append(place.map_in(heat_map, start, shape)[None, None].to(ct.dtype))
+        nothing = known.new_ones((1, len(branch.task.classes), 0, 0, 0))
+        return branch.loss_of(branch.outputs(torch.cat(channels, 1)), masks[box], known, nothing, balance)

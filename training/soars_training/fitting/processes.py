@@ -75,8 +75,8 @@ def loss_of(model: Model) -> tuple[Loss, Callable[[bool], object]]:
     True where more of a step's micro-batches follow, and gradients are only added up."""
     if not _several():
         return model.loss, _nothing
-    # The networks of other systems have parts that learn from a later step on.
-    every = isinstance(model, BranchModel | EndToEnd)
+    # Parts of other systems' networks learn from a later step on, and not every window shows a small organ.
+    every = isinstance(model, BranchModel) or (isinstance(model, EndToEnd) and model.small_hard is None)
     together = nn.parallel.DistributedDataParallel(_LossModule(model), find_unused_parameters=not every)
     return together, lambda more: together.no_sync() if more else _nothing(more)
 

@@ -63,6 +63,11 @@ class Window:
     matrix: np.ndarray
     mirrored: bool
 
+    def place(self, point_zyx: np.ndarray) -> np.ndarray:
+        """Where in the window a point of the case lies, both in voxels (z, y, x)."""
+        offset = np.linalg.solve(self.matrix, np.asarray(point_zyx, float) - self.centre_zyx)
+        return offset + (np.asarray(self.shape) - 1) / 2
+
     def voxels(self) -> list[Tensor]:
         """The case's continuous index along z, y and x at each voxel of the window, three of [z, y, x]."""
         z, y, x = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in self.shape)

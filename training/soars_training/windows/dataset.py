@@ -151,7 +151,7 @@ class WindowDataset(Dataset[Sample]):
 
     def _target(self, case: LoadedCase, window: Window, beyond: Tensor | None) -> Tensor:
         if self.task.branch == "detection":
-            return self._heatmaps(case, window)
+            return heat_maps(case.centres, window, case.data.spacing_mm)
         if self.task.branch == "small_hard":
             target = torch.zeros((len(case.known), *window.shape), dtype=torch.bool)
             target[torch.tensor(case.known)] = sample(case.target, window, outside=0.0, nearest=False) > 0.5
@@ -172,25 +172,24 @@ class WindowDataset(Dataset[Sample]):
                     possible[k] &= (index[axis] > float(low[axis])) & (index[axis] < float(high[axis]))
         return possible
 
-    def _heatmaps(self, case: LoadedCase, window: Window) -> Tensor:
-        """3D Gaussians (peak 1, sd 8 mm) at the centres, in window coordinates [K, z, y, x]."""
-        maps = torch.zeros((len(self.task.classes), *window.shape))
-        index = window.voxels()
-        for k, centre in enumerate(case.centres):
-            if centre is not None:
-                maps[k] = _gaussian(index, centre, case.data.spacing_mm)
-        return maps
-
     def _voi_heatmap(self, rng: np.random.Generator, case: LoadedCase, window: Window) -> Tensor:
         """The detector's map as it will look in the VOI: centred on the window, whose centre is the map's peak, but
         lower and wider or narrower than the ideal Gaussian, as predicted maps are."""
         index = window.voxels()
         width = float(rng.uniform(0.7, 1.3))
         peak = float(rng.uniform(0.4, 1.0))
-        return peak * _gaussian(index, window.centre_zyx, [s / width for s in case.data.spacing_mm])
+        return peak * gaussian(index, window.centre_zyx, [s / width for s in case.data.spacing_mm])
 
 
-def _gaussian(index: Sequence[Tensor], centre: np.ndarray, spacing_mm: Sequence[float]) -> Tensor:
+def heat_maps(centres: Sequence[np.ndarray | None], window: Window, spacing_mm: Sequence[float]) -> Tensor:
+    """3D Gaussians (peak 1, sd 8 mm) at the centres, given in the case's voxels, in a window of it [K, z, y, x]; a map
+    without centre is zero."""
+    index = window.voxels()
+    maps = [torch.zeros(window.shape) if c is None else gaussian(index, c, spacing_mm) for c in centres]
+    return torch.stack(maps)
+
+
+def gaussian(index: Sequence[Tensor], centre: np.ndarray, spacing_mm: Sequence[float]) -> Tensor:
     """exp(-d^2 / 2 sd^2) of the distance in mm from a centre given in voxels (z, y, x); spacing is (x, y, z)."""
     z, y, x = (((i - float(c)) * s) ** 2 for i, c, s in zip(index, centre, spacing_mm[::-1], strict=True))
     return torch.exp(-(z + y + x) / (2 * HEATMAP_SD_MM**2))

@@ -53,9 +53,7 @@ def load(
     target, points = np.zeros((0, 1, 1, 1), np.uint8), []
     centres: list[np.ndarray | None] = []
     if task.branch == "detection":
-        members = [group_members(group) for group in task.classes]
-        known = np.array([all(o in data.annotated for o in organs) for organs in members])
-        centres = [_centre_of(data, organs) for organs in members]
+        known, centres = group_centres(data, task.classes)
         points = [
             np.zeros((0, 3)) if c is None or not k else c[None] for c, k in zip(centres, known, strict=True)
         ]
@@ -85,6 +83,14 @@ def load(
     return LoadedCase(
         data, entry.group, known, target, points, centres, guide, body, _middle(data.ct_hu), back, boxes
     )
+
+
+def group_centres(case: CachedCase, groups: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Of each heat map whether all of its organs are annotated (bool [K]), and their centre in voxels (z, y, x), None
+    when the case shows none of them."""
+    members = [group_members(group) for group in groups]
+    known = np.array([all(o in case.annotated for o in organs) for organs in members])
+    return known, [_centre_of(case, organs) for organs in members]
 
 
 def _centre_of(case: CachedCase, organs: Sequence[str]) -> np.ndarray | None:
