@@ -12,15 +12,19 @@ from soars.cascade.preprocess import Grid
 from soars.errors import InputError
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.experiments.ablation import organs_to_compare
 from soars_training.experiments.published import ABLATION, CVPR_2020, STUDY_2022
 from soars_training.experiments.scores import OrganRow, organ_row, read_rows, write_rows
 from soars_training.experiments.settings import (
     ABLATED,
+    PAPERS,
     Network,
     answers,
     chosen_settings,
+    organs_of_paper,
     prediction,
     strata_of,
+    stratum_of,
 )
 from soars_training.experiments.statistics import cell, compare
 from soars_training.fitting.options import LAST, FittedRun
@@ -233,3 +237,21 @@ def test_published_figures_are_the_papers() -> None:
     assert ABLATION[CVPR_2020]["search", "mid_level"] == (72.55, 9.05, 1.31)
     assert ABLATION[STUDY_2022]["search", "all"] == (77.8, 7.2, 1.2)
     assert all(setting in ABLATED for figures in ABLATION.values() for setting, _ in figures)
+
+
+def test_the_first_papers_strata_are_nine_twenty_one_and_twelve() -> None:
+    """SOARS, CVPR 2020, section 4.1, against the study of 2022."""
+    sizes = {paper: [len(o) for o in strata_of(organs_of_paper(paper)).values()] for paper in PAPERS}
+    assert sizes == {"2022": [9, 19, 14], "2020": [9, 21, 12]}
+    first, study = (set(organs_of_paper(paper)) for paper in ("2020", "2022"))
+    assert first - study == {"Hippocampus_L", "Hippocampus_R", "Larynx_Core"}
+    assert study - first == {"Larynx", "Lens_L", "Lens_R"}
+    assert stratum_of("Larynx_Core") == "mid_level" and stratum_of("Esophagus") == "mid_level"
+
+
+def test_the_strata_of_a_paper_choose_the_organs(tmp_path: Path) -> None:
+    there = ("Brainstem", "Larynx", "Larynx_Core", "Lens_L")
+    CacheIndex((3, 3, 3), "none", [IndexEntry("a", "a.npz", "train", there)]).save(tmp_path)
+    assert organs_to_compare(tmp_path, None) == ("Brainstem", "Larynx", "Lens_L")
+    assert organs_to_compare(tmp_path, None, "2020") == ("Brainstem", "Larynx_Core")
+    assert organs_to_compare(tmp_path, ["Larynx_Core"]) == ("Larynx_Core",)

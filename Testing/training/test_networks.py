@@ -16,6 +16,7 @@ from soars.errors import BundleError, InputError
 from soars.networks.architecture import Architecture
 from soars.networks.build import build
 from soars.networks.phnn import PHnn
+from soars.networks.pointwise import Pointwise
 from soars_training.fitting.losses import marginal_dice_ce
 from soars_training.fitting.models import BranchModel
 from soars_training.fitting.options import FitOptions, FittedRun
@@ -188,3 +189,26 @@ def test_every_progressive_sum_is_trained() -> None:
     mean = model.loss_of(outputs, labels, known, possible, 0.0)
     alone = [marginal_dice_ce(o, labels, known, 0.0, possible).item() for o in outputs]
     assert mean.item() == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("network", ["unet", "phnn"])
+def test_every_convolution_of_one_voxel_is_the_safe_one(network: str) -> None:
+    """torch's bfloat16 kernel writes beyond its memory for some shapes on processors with AMX; see `Pointwise`."""
+    task = BranchTask("anchor", ("Brainstem", "SpinalCord"), ("ct",))
+    model = BranchModel(FitOptions(task, network=network, features=(4, 6, 8)))  # type: ignore[arg-type]
+    found = [m for m in model.modules() if isinstance(m, nn.Conv3d) and m.kernel_size == (1, 1, 1)]
+    assert len(found) == {"unet": 2, "phnn": 3}[network]
+    assert all(isinstance(m, Pointwise) for m in found)
+
+
+def test_the_shape_that_crashed_is_trained() -> None:
+    """16 channels of 8 x 128 x 128 voxels under autocast, the process's death with torch's own kernel."""
+    task = BranchTask("anchor", tuple(f"organ{n}" for n in range(9)), ("ct",))
+    model = BranchModel(FitOptions(task, features=(16, 16), supervised=1))
+    shape = (1, 8, 128, 128)
+    labels, known = torch.zeros(shape, dtype=torch.uint8), torch.ones(1, 9, dtype=torch.bool)
+    labels[:, 2:5] = 3
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss((torch.randn(1, *shape), labels, known, known.new_ones((1, 9, *shape[1:]))), 0.0)
+    loss.backward()
+    assert torch.isfinite(model.network.head.weight.grad).all()

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from soars.networks.architecture import Architecture
 from soars.networks.blocks import MakeBlock, plain_blocks
+from soars.networks.pointwise import Pointwise
 
 
 class PHnn(nn.Module):
@@ -29,7 +30,7 @@ class PHnn(nn.Module):
             make(i, replace(shape, stride=(1, 1, 1))) for i, shape in enumerate(architecture.shapes())
         )
         self.sides = nn.ModuleList(
-            nn.Conv3d(width, architecture.out_channels, 1) for width in architecture.features
+            Pointwise(width, architecture.out_channels) for width in architecture.features
         )
 
     @property

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from soars.networks.architecture import Architecture
 from soars.networks.blocks import MakeBlock, plain_blocks
+from soars.networks.pointwise import Pointwise
 
 
 class UNet(nn.Module):
@@ -28,7 +29,7 @@ class UNet(nn.Module):
             for i in range(levels - 2, -1, -1)
         )
         self.decoder = nn.ModuleList(make(i, shapes[i]) for i in range(levels, len(shapes)))
-        self.head = nn.Conv3d(features[0], architecture.out_channels, 1)
+        self.head = Pointwise(features[0], architecture.out_channels)
 
     @property
     def heads(self) -> tuple[str, ...]:

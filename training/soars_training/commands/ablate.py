@@ -40,6 +40,7 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--organs", help="comma-separated names; default: all of the papers' that the cache annotates"
     )
+    arguments.add_strata(parser)
     parser.add_argument("--settings", help="comma-separated names; default: all that concern these organs")
     parser.add_argument("--seeds", type=int, default=3, help="(default %(default)s)")
     parser.add_argument(
@@ -170,7 +171,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if args.seeds < 1:
         raise InputError("--seeds must be at least 1")
     wanted = arguments.organs(args.organs) if args.organs else None
-    organs = organs_to_compare(args.cache, wanted)
+    organs = organs_to_compare(args.cache, wanted, args.strata)
     strata = strata_of(organs)
     names = [name.strip() for name in args.settings.split(",")] if args.settings else None
     patients = args.patients or len({e.patient for e in CacheIndex.load(args.cache).cases})

@@ -13,6 +13,7 @@ from soars.errors import InputError
 from soars.networks.names import Branch
 from soars.texts import read_json
 from soars_training.cohorts.layouts import SHAPES
+from soars_training.experiments.settings import PAPERS, organs_of_paper, stratum_of
 
 if TYPE_CHECKING:
     from soars_training.cohorts.prepare import SourceCase
@@ -90,9 +91,21 @@ def organs(text: str) -> tuple[str, ...]:
     return tuple(catalogue.resolve(name).name for name in text.split(","))
 
 
-def organs_of(branch: Branch) -> tuple[str, ...]:
+def add_strata(parser: argparse.ArgumentParser) -> None:
+    """Whose strata the organs come from by default."""
+    parser.add_argument(
+        "--strata",
+        choices=PAPERS,
+        default="2022",
+        help="whose organs are the default: the study's of 2022, or the first paper's of 2020, which has the larynx "
+        "core for the larynx, the hippocampi besides, and no lenses (default %(default)s)",
+    )
+
+
+def organs_of(branch: Branch, paper: str = "2022") -> tuple[str, ...]:
     """Catalogue names of all organs of a branch's stratum."""
-    return tuple(o.name for o in catalogue.by_stratum("small_hard" if branch == "detection" else branch))
+    stratum = "small_hard" if branch == "detection" else branch
+    return tuple(o for o in organs_of_paper(paper) if stratum_of(o) == stratum)
 
 
 def train_split(cache: Path) -> str:

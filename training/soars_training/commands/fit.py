@@ -49,6 +49,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
     parser.add_argument("--branch", required=True, choices=BRANCHES)
     parser.add_argument("--organs", help="comma-separated names; default: all of the branch's stratum")
+    arguments.add_strata(parser)
     parser.add_argument(
         "--guide", type=Path, help="folder written by soars-train guide (anchor probabilities as input)"
     )
@@ -113,13 +114,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def draw_report(args: argparse.Namespace) -> None:
-    """The picture of the run, where matplotlib is installed."""
+    """The run's picture and page, where matplotlib is installed."""
     if find_spec("matplotlib") is None:
         print("no report: matplotlib is not installed (pip install 'soars-segmentation[study]')")
         return
     from soars_training.experiments.report import write_report
+    from soars_training.experiments.run_page import write_page
 
-    write_report(args.cache, args.output, args.guide, args.device)
+    picture = write_report(args.cache, args.output, args.guide, args.device)
+    print(f"report -> {write_page(args.output, picture)}")
 
 
 def options_of(args: argparse.Namespace) -> FitOptions:
@@ -131,7 +134,7 @@ def options_of(args: argparse.Namespace) -> FitOptions:
 
     if args.branch == "small_hard" and not args.voi:
         raise InputError("small_hard needs --voi, the same file the cache was prepared with")
-    organs = arguments.organs(args.organs) if args.organs else arguments.organs_of(args.branch)
+    organs = arguments.organs(args.organs) if args.organs else arguments.organs_of(args.branch, args.strata)
     groups = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
     task = BranchTask(
         branch=args.branch,

@@ -29,7 +29,14 @@ from soars_training.experiments.scores import (
     whole_patient_rows,
     write_rows,
 )
-from soars_training.experiments.settings import JOINT, Network, Prediction, answers, strata_of
+from soars_training.experiments.settings import (
+    JOINT,
+    Network,
+    Prediction,
+    answers,
+    organs_of_paper,
+    strata_of,
+)
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.search.search import read_blocks
 from soars_training.windows.task import BranchTask
@@ -93,14 +100,14 @@ def ablate(cache: Path, output: Path, recipe: Recipe, options: Options) -> None:
                 write_rows([replace(row, setting=setting, seed=seed) for row in rows], OrganRow, path)
 
 
-def organs_to_compare(cache: Path, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The organs of the three strata that a cache annotates, or those of them that are wanted. Raises `InputError` for
-    one that no case annotates."""
+def organs_to_compare(cache: Path, wanted: Sequence[str] | None, paper: str = "2022") -> tuple[str, ...]:
+    """The organs of a paper's three strata that a cache annotates, or those that are wanted, of whichever paper. Raises
+    `InputError` for one that no case annotates."""
     there = {organ for entry in CacheIndex.load(cache).cases for organ in entry.annotated}
     missing = sorted(set(wanted or ()) - there)
     if missing:
         raise InputError(f"{cache}: no case annotates {missing[0]}")
-    strata = strata_of(wanted or there)
+    strata = strata_of(wanted or there.intersection(organs_of_paper(paper)))
     if not strata:
         raise InputError(f"{cache}: none of its organs belongs to a stratum of the papers")
     return tuple(organ for names in strata.values() for organ in names)

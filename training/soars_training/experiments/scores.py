@@ -24,6 +24,7 @@ from soars.metrics.scores import score_masks
 from soars.structures import Geometry
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.regions import UsualRegions
+from soars_training.experiments.settings import stratum_of
 from soars_training.fitting.loop import training_device, training_precision
 from soars_training.fitting.options import FittedRun
 from soars_training.fitting.validate import whole_patient_maps
@@ -155,7 +156,7 @@ def organ_row(case: CachedCase, organ: str, found: np.ndarray, name: str | None 
     """A mask [z, y, x] on a case's grid against the case's own; setting and seed are still to be filled in."""
     geometry = Geometry(case.ct_hu.shape[::-1], case.spacing_mm, case.origin_mm)
     score = score_masks(found, case.full_mask(organ), geometry, organ=organ)
-    stratum = CATALOGUE[organ].stratum
+    stratum = stratum_of(organ)
     return OrganRow("", 0, stratum, name or case.name, organ, score.dsc, score.hd_mm, score.asd_mm)
 
 

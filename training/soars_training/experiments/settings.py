@@ -11,6 +11,10 @@ from soars.errors import InputError
 from soars.networks.names import Branch
 
 STRATA = ("anchor", "mid_level", "small_hard")
+PAPERS = ("2022", "2020")
+"""Whose strata: the study's, or the first paper's."""
+_ONLY_2022 = frozenset({"Larynx", "Lens_L", "Lens_R"})
+_ONLY_2020 = {"Larynx_Core": "mid_level", "Hippocampus_L": "mid_level", "Hippocampus_R": "mid_level"}
 STRATUM_LABELS = {"anchor": "anchor", "mid_level": "mid-level", "small_hard": "small and hard"}
 
 SETTINGS = {
@@ -127,11 +131,23 @@ def answers(setting: str, strata: Collection[str]) -> dict[str, Prediction]:
     return {k: p for k, p in found.items() if p is not None and (not p.guided or "anchor" in strata)}
 
 
+def stratum_of(organ: str) -> str:
+    """An organ's stratum in the paper that has it; where both do they agree. The first paper had the larynx core in the
+    place of the larynx, the hippocampi besides, and no lenses."""
+    return _ONLY_2020.get(organ, CATALOGUE[organ].stratum)
+
+
+def organs_of_paper(paper: str) -> tuple[str, ...]:
+    """The 42 organs of the study of 2022 or of the paper of 2020, in the catalogue's order."""
+    out = frozenset(_ONLY_2020) if paper == "2022" else _ONLY_2022
+    return tuple(name for name in CATALOGUE if stratum_of(name) in STRATA and name not in out)
+
+
 def strata_of(organs: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The organs of each stratum that there are, in the catalogue's order."""
     there = set(organs)
     found = {
-        stratum: tuple(name for name, oar in CATALOGUE.items() if oar.stratum == stratum and name in there)
+        stratum: tuple(name for name in CATALOGUE if stratum_of(name) == stratum and name in there)
         for stratum in STRATA
     }
     return {stratum: names for stratum, names in found.items() if names}

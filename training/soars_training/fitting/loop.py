@@ -23,6 +23,7 @@ from soars.cascade.torch_engine import cpu_has_bf16, cuda_problem
 from soars.devices import card_number, is_card
 from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS, saving_first
+from soars_training.cohorts.disk import require_disk
 from soars_training.fitting import processes
 from soars_training.fitting.options import BEST, LAST, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
@@ -32,6 +33,8 @@ from soars_training.windows.task import Batch, TrainingData
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 20
+CHECKPOINTS = 3
+"""So many lie on the disk at once: the last, the next that takes its place, and the best (without the optimiser)."""
 MAX_GRADIENT = 5.0
 
 
@@ -46,13 +49,16 @@ def train(
     """Run to the last step, from wherever the state stands.
 
     `validate` gives the DSC of the held-out patients' organs, or nothing; it is called every `validate_every`
-    steps and at the end. `after_step` is called after every step. Raises `CancelledError` on a request to end (SIGTERM,
-    SIGINT, a closed terminal), with a checkpoint written, and `InputError` when the loss is no longer a number.
+    steps and at the end. `after_step` is called after every step. Raises `InputError` before the first step when the
+    disk has no room for the checkpoints, and when the loss is no longer a number; `CancelledError` on a request to end
+    (SIGTERM, SIGINT, a closed terminal), with a checkpoint written.
 
     A request waits for the end of the step, but not for that of a validation, which is repeated when the run goes on.
     """
     options = state.options
     precision = training_precision(device)
+    if processes.is_first():
+        require_disk(output, CHECKPOINTS * state.size_bytes(), "the checkpoints")
     output.mkdir(parents=True, exist_ok=True)
     loss = processes.loss_of(state.model)
     if (

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from soars.networks.blocks import MakeBlock
 from soars.networks.build import build
 from soars.networks.phnn import PHnn
+from soars.networks.pointwise import Pointwise
 from soars_training.fitting.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
 from soars_training.fitting.options import FitOptions
 from soars_training.windows.staged import VoiPlace
@@ -49,7 +50,7 @@ class BranchModel(Model):
         self.decay = 0.5
         levels = max(1, min(options.supervised, len(architecture.features) - 1))
         self.extra = nn.ModuleList(
-            nn.Conv3d(width, architecture.out_channels, 1) for width in architecture.features[1:levels]
+            Pointwise(width, architecture.out_channels) for width in architecture.features[1:levels]
         )
         self.steps = [(1, 1, 1)]
         for stride in architecture.strides[: levels - 1]:

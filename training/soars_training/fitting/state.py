@@ -61,6 +61,11 @@ class TrainingState:
             processes=processes.count(),
         )
 
+    def size_bytes(self) -> int:
+        """About what a checkpoint takes: the weights, their average and the optimiser's two moments."""
+        weights = sum(p.numel() * p.element_size() for p in self.model.state_dict().values())
+        return 4 * weights
+
     def average(self) -> None:
         """Move the averaged weights part of the way to the model's; further at the start."""
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
