@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from soars.structures import Geometry
 from soars_training.cohorts import many
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.cohorts.layouts import CaseFiles, case_files
-from soars_training.cohorts.many import prepare_files
+from soars_training.cohorts.listing import ListedCase
+from soars_training.cohorts.many import listed_jobs, prepare_files, prepare_jobs
 from soars_training.cohorts.reading import LeftOut
 
 GEOMETRY = Geometry((40, 36, 30), (2.0, 2.0, 3.0), (-40.0, -36.0, 0.0))
@@ -78,3 +81,66 @@ def test_an_interrupted_preparation_goes_on_and_shows_no_cache_before_its_end(
     assert calls == ["p0", "p1", "p1", "p2", "q"]
     assert [entry.name for entry in index.cases] == ["p0", "p1", "p2"]
     assert not (tmp_path / "cache.part").exists()
+
+
+def test_a_list_of_cases_and_volumes_of_interest_go_on_as_well(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A case that cannot be read is in the list of what was left out, with its place; the others are prepared once."""
+    entries = [
+        {"name": name, "ct": f"{name}/ct.nii.gz", "structures": f"{name}/structures"}
+        for name in ("p0", "q", "p2")
+    ]
+    (data / "list.json").write_text(json.dumps({"cases": entries}))
+    vois = {"Pituitary": (24.0, 24.0, 24.0)}
+    for name in ("p0", "p2"):
+        (data / name / "structures" / "Brainstem.nii.gz").rename(
+            data / name / "structures" / "Pituitary.nii.gz"
+        )
+    read, calls = many.read_listed, []
+
+    def interrupted(case: ListedCase) -> object:
+        calls.append(case.name)
+        if calls == ["p0", "q", "p2"]:
+            raise KeyboardInterrupt
+        return read(case)
+
+    monkeypatch.setattr(many, "read_listed", interrupted)
+    made = lambda: prepare_jobs(  # noqa: E731
+        listed_jobs(data / "list.json", vois), tmp_path / "vois", (2.0,) * 3, "list", left_out, 1, vois
+    )
+    left_out = LeftOut()
+    with pytest.raises(KeyboardInterrupt):
+        made()
+    assert "q: left out: " in caplog.text and "entry 2" in caplog.text
+    left_out = LeftOut()
+    index = made()
+    assert calls == ["p0", "q", "p2", "p2"]
+    assert [(e.name, e.group, e.patient) for e in index.cases] == [
+        ("p0.Pituitary", "Pituitary", "p0"),
+        ("p2.Pituitary", "Pituitary", "p2"),
+    ]
+    assert [row[0] for row in left_out.rows] == ["q"]
+    volume = read_case(tmp_path / "vois" / index.cases[1].file)
+    # 24 mm and 16 mm of margin on either side, at 2 mm; the box of 8 x 8 x 10 voxels of 2 x 2 x 3 mm in its middle.
+    assert volume.ct_hu.shape == (28, 28, 28)
+    np.testing.assert_allclose(volume.full_mask("Pituitary").sum() * 8, 8 * 8 * 10 * 12, rtol=0.1)
+
+
+def test_a_list_without_a_usable_case_makes_no_cache(data: Path, tmp_path: Path) -> None:
+    entry = {"name": "q", "ct": "q/ct.nii.gz", "structures": "q/structures"}
+    (data / "list.json").write_text(json.dumps({"cases": [entry]}))
+    with pytest.raises(InputError, match="none of the 1 cases can be used"):
+        prepare_jobs(listed_jobs(data / "list.json"), tmp_path / "cache", (4.0,) * 3, "list", LeftOut())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_disk_without_room_for_the_rest_stops_the_work_after_the_first_case(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: shutil._ntuple_diskusage(1000, 0, 10))  # type: ignore[attr-defined]
+    with pytest.raises(
+        InputError, match="the cases still to prepare take about .* MB, and the disk has 0 MB left"
+    ):
+        _prepare(data, tmp_path / "cache")
+    assert len(list((tmp_path / "cache.part").glob("*.done.json"))) == 1

@@ -114,6 +114,50 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
     _same_as_whole(run, whole)
 
 
+@pytest.mark.slow  # four more interpreters that import torch
+def test_killed_at_three_random_moments_it_ends_with_the_same_weights(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    argv = [
+        "fit", str(cache), str(run), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
+        "--patch", "8,8,8", "--steps", "60", "--batch", "2", "--device", "cpu", "--threads", "1",
+        "--deterministic", "--checkpoint-every", "5", "--held-out", "2", "--learning-rate", "0.01",
+        "--windows=-500:1000", "--preset", "laptop",
+    ]  # fmt: skip
+    code = """
+import os, signal, sys
+from soars_training.cli import main
+from soars_training.fitting import loop
+step, last = loop._one_step, int(sys.argv[1])
+def to_the_end(state, *more):
+    if state.step == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(state, *more)
+loop._one_step = to_the_end
+main(sys.argv[2:])
+"""
+    moments = sorted(int(step) for step in np.random.default_rng().choice(np.arange(6, 60), 3, replace=False))
+    for moment in moments:
+        resume = ["--resume"] if (run / LAST).exists() else []
+        child = subprocess.run([sys.executable, "-c", code, str(moment), *argv, *resume], capture_output=True)
+        assert child.returncode == -signal.SIGKILL and not (run / "run.json").exists(), (
+            moments,
+            child.stderr,
+        )
+    assert main([*argv, "--resume"]) == 0
+    _same_as_whole(run, whole)
+
+
+def test_a_run_looks_for_room_before_its_first_step(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: shutil._ntuple_diskusage(9, 9, 100))  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="the checkpoints take about 0 MB, and the disk has 0 MB left"):
+        fit(cache, tmp_path / "run", _options())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_saves_and_the_run_goes_on_later(
     cache: Path, whole: Path, tmp_path: Path, number: signal.Signals
