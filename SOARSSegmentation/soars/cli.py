@@ -14,6 +14,7 @@ import soars
 from soars.commands import (
     bundle,
     catalogue,
+    challenge,
     convert,
     demo,
     dose,
@@ -31,6 +32,7 @@ from soars.supervise import supervised
 COMMANDS: tuple[ModuleType, ...] = (
     segment,
     segment_all,
+    challenge,
     serve,
     demo,
     convert,

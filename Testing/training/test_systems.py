@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from soars.bundle.store import load_bundle
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
+from soars.systems.trained import Found
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.commands.fit_system import _annotated
 from soars_training.experiments.scores import OrganRow, read_rows
 from soars_training.experiments.systems import masks_rows, score_system
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import FittedRun
 from soars_training.fitting.state import learning_rate
-from soars_training.systems.interface import Predict, SystemOptions, SystemRun, system_of_run
+from soars_training.systems.interface import SystemOptions, SystemRun, system_of_run
 from soars_training.systems.loop_system import LoopSystem, averaged_weights, score_case
 from soars_training.systems.registry import SYSTEMS, training_system
 from soars_training.windows.task import Batch
@@ -112,18 +114,11 @@ class Threshold(LoopSystem[ThresholdOptions]):
     def network(self, model: Model) -> nn.Module:
         return model.network  # type: ignore[return-value]
 
-    def predict(
-        self, model: Model, options: ThresholdOptions, device: torch.device, precision: torch.dtype
-    ) -> Predict:
-        def predict(case: CachedCase) -> dict[str, np.ndarray]:
-            with torch.no_grad():
-                return {ORGAN: self.network(model)(_input(case, options.scale_hu)[None])[0, 0].numpy() > 0}
+    def find(self, network: nn.Module, options: ThresholdOptions, case: CachedCase) -> Found:
+        values = torch.sigmoid(network(_input(case, options.scale_hu)[None])[0, 0].float())
+        return {ORGAN: ((0, 0, 0), values.numpy())}
 
-        return predict
-
-    def settings(
-        self, options: ThresholdOptions, spacing_mm: Sequence[float], model: Model
-    ) -> dict[str, Any]:
+    def settings(self, options: ThresholdOptions, spacing_mm: Sequence[float]) -> dict[str, Any]:
         return {"scale_hu": options.scale_hu}
 
     def summary(self, options: ThresholdOptions) -> str:
@@ -314,3 +309,16 @@ def test_stairs_step_down_where_they_say() -> None:
     at = (0, 23_999, 24_000, 59_999, 60_000, 107_999, 108_000, 113_999, 114_000, 119_999)
     factors = (1, 1, 1 / 2, 1 / 2, 1 / 8, 1 / 8, 1 / 64, 1 / 64, 1 / 256, 1 / 256)
     assert [learning_rate(options, step) for step in at] == pytest.approx([1e-4 * f for f in factors])
+
+
+def test_of_an_organ_there_whole_and_in_parts_the_parts_are_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    halves = ("Bone_Mandible_L", "Bone_Mandible_R")
+    CacheIndex((3, 3, 3), "x", [IndexEntry("a", "a.npz", "train", ("Bone_Mandible", *halves, "Lips"))]).save(
+        tmp_path
+    )
+    assert _annotated(tmp_path) == (*halves, "Lips")
+    command = ["fit-system", "ct_mr", str(tmp_path), str(tmp_path / "run")]
+    assert main([*command, "--organs", "Bone_Mandible,Bone_Mandible_L"]) == 2
+    assert "Bone_Mandible and a part of it" in capsys.readouterr().err

@@ -314,6 +314,29 @@ def test_the_networks_parts_have_the_authors_sizes() -> None:
     assert drawn.shape == (16, 24, 8)
 
 
+def test_pooling_takes_the_largest_value_of_each_part_of_a_box() -> None:
+    """Loops over voxels: along an axis of n voxels, part i of two reaches from floor(i n / 2) to ceil((i + 1) n / 2)."""
+    network, shared = (
+        RegionNet(TINY),
+        torch.randn((1, 16, 5, 7, 6), generator=torch.Generator().manual_seed(2)),
+    )
+    box = (slice(1, 4), slice(2, 7), slice(5, 6))
+    seen: list[torch.Tensor] = []
+    network.dense.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        scores, deltas = network.classify(shared, [box, (slice(0, 1),) * 3])
+    assert scores.shape == (2, 3) and deltas.shape == (2, 3, 6)
+    inside = shared[0].numpy()[(slice(None), *box)]
+    expected = []
+    for channel in inside:
+        for part in itertools.product(range(2), repeat=3):
+            ends = [(i * n // 2, -(-(i + 1) * n // 2)) for i, n in zip(part, channel.shape, strict=True)]
+            voxels = itertools.product(*(range(a, b) for a, b in ends))
+            expected.append(max(float(channel[voxel]) for voxel in voxels))
+    np.testing.assert_array_equal(seen[0][0].numpy(), np.array(expected, np.float32))
+    np.testing.assert_array_equal(seen[0][1].numpy(), np.repeat(shared[0, :, 0, 0, 0].numpy(), 8))
+
+
 def test_a_logit_belongs_to_its_anchor() -> None:
     """Only one anchor of one voxel is above one half, and its box is where that anchor is."""
     network = RegionNet(TINY)

@@ -9,14 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from mr_files import dicom_mr, noise_mr
 
 from soars.cascade.preprocess import Body, Grid, find_body
 from soars.ct.images import CtScan, read_ct
 from soars.errors import CancelledError, InputError
 from soars.mr.boards import checkerboards
-from soars.mr.images import MR_IMAGE, MrScan, read_mr
+from soars.mr.images import MrScan, read_mr
 from soars.mr.laid import LaidMr, lay_mr, mr_channels
 from soars.phantom import Phantom, make_phantom, write_phantom_dicom
 from soars.phantom.mr import SyntheticMr, make_mr
@@ -129,20 +128,14 @@ def _write(image: sitk.Image, path: Path) -> Path:
     return path
 
 
-def _volume(shape: tuple[int, ...] = (30, 40, 40)) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(100, 9, shape).astype(np.float32))
-    image.SetSpacing((3.0,) * image.GetDimension())
-    return image
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: _volume((3, 40, 40)), "the MR has 3 slices"),
-        (lambda: sitk.JoinSeries(_volume(), _volume()), "4 dimensions"),
+        (lambda: noise_mr((3, 40, 40)), "the MR has 3 slices"),
+        (lambda: sitk.JoinSeries(noise_mr(), noise_mr()), "4 dimensions"),
         (lambda: sitk.Image(80, 80, 80, sitk.sitkFloat32), "the same value"),
-        (lambda: _volume((10, 10, 10)), "covers only 30 x 30 x 30 mm"),
-        (lambda: sitk.Compose(_volume(), _volume()), "2 values per voxel"),
+        (lambda: noise_mr((10, 10, 10)), "covers only 30 x 30 x 30 mm"),
+        (lambda: sitk.Compose(noise_mr(), noise_mr()), "2 values per voxel"),
     ],
 )
 def test_what_is_no_mr_is_refused(make: Callable[[], sitk.Image], message: str, tmp_path: Path) -> None:
@@ -156,7 +149,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_nan_becomes_zero(tmp_path: Path) -> None:
-    values = sitk.GetArrayFromImage(_volume())
+    values = sitk.GetArrayFromImage(noise_mr())
     values[0, 0, 0] = np.nan
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((3, 3, 3))
@@ -164,36 +157,8 @@ def test_nan_becomes_zero(tmp_path: Path) -> None:
     assert read[0, 0, 0] == 0 and np.isfinite(read).all()
 
 
-def _dicom_mr(
-    folder: Path, *, patient: str = "P1", slices: int = 30, series: str | None = None
-) -> np.ndarray:
-    """An MR as scanners write it: each slice with a slope of its own. Returns its values [z, y, x]."""
-    folder.mkdir(parents=True, exist_ok=True)
-    series = series or generate_uid()
-    stored = np.random.default_rng(5).integers(0, 4000, (slices, 40, 40)).astype(np.uint16)
-    for z, plane in enumerate(stored):
-        data = Dataset()
-        data.SOPClassUID, data.SOPInstanceUID = MR_IMAGE, generate_uid()
-        data.Modality, data.PatientID, data.SeriesDescription = "MR", patient, "T1 ax"
-        data.StudyInstanceUID, data.SeriesInstanceUID = "1.2.3", series
-        data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 3.0 * z], [1, 0, 0, 0, 1, 0]
-        data.PixelSpacing, data.SliceThickness = [2.5, 2.0], 3.0
-        data.Rows, data.Columns, data.SamplesPerPixel = 40, 40, 1
-        data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
-        data.RescaleSlope, data.RescaleIntercept = 0.5 + 0.1 * z, -3
-        data.PixelData = plane.tobytes()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = MR_IMAGE
-        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-        pydicom.dcmwrite(folder / f"{series[-6:]}_{z:03d}.dcm", data, enforce_file_format=True)
-    slopes = 0.5 + 0.1 * np.arange(slices)
-    return stored * slopes[:, None, None] - 3
-
-
 def test_a_dicom_mr_is_read_with_each_slices_own_slope(tmp_path: Path) -> None:
-    values = _dicom_mr(tmp_path / "mr")
+    values = dicom_mr(tmp_path / "mr")
     read = read_mr(tmp_path / "mr")
     np.testing.assert_allclose(sitk.GetArrayFromImage(read.image), values, rtol=1e-5)
     assert read.image.GetSpacing() == pytest.approx((2.0, 2.5, 3.0)) and read.description == "T1 ax"
@@ -202,8 +167,8 @@ def test_a_dicom_mr_is_read_with_each_slices_own_slope(tmp_path: Path) -> None:
 
 
 def test_two_series_have_to_be_told_apart(tmp_path: Path) -> None:
-    _dicom_mr(tmp_path / "mr", series="1.2.100001")
-    _dicom_mr(tmp_path / "mr", series="1.2.100002")
+    dicom_mr(tmp_path / "mr", series="1.2.100001")
+    dicom_mr(tmp_path / "mr", series="1.2.100002")
     with pytest.raises(InputError, match=r"2 MR series.*--mr-series.*1\.2\.100002"):
         read_mr(tmp_path / "mr")
     assert read_mr(tmp_path / "mr", series_uid="1.2.100002").image.GetSize() == (40, 40, 30)
@@ -217,8 +182,8 @@ def test_another_patients_mr_is_refused(tmp_path: Path) -> None:
     ct = read_ct(tmp_path / "patient" / "ct")
     assert isinstance(ct, CtScan) and ct.series is not None
     mine = str(ct.series.header.PatientID)
-    _dicom_mr(tmp_path / "mine", patient=mine)
-    _dicom_mr(tmp_path / "other", patient=f"not {mine}")
+    dicom_mr(tmp_path / "mine", patient=mine)
+    dicom_mr(tmp_path / "other", patient=f"not {mine}")
     assert read_mr(tmp_path / "mine", ct).image.GetSize() == (40, 40, 30)
     with pytest.raises(InputError, match="another patient"):
         read_mr(tmp_path / "other", ct)
@@ -231,13 +196,13 @@ def test_a_ct_is_no_mr(tmp_path: Path) -> None:
 
 
 def test_a_short_series_is_refused(tmp_path: Path) -> None:
-    _dicom_mr(tmp_path / "mr", slices=3)
+    dicom_mr(tmp_path / "mr", slices=3)
     with pytest.raises(InputError, match="the MR has 3 slices"):
         read_mr(tmp_path / "mr")
 
 
 def test_a_slice_of_another_size_is_refused(tmp_path: Path) -> None:
-    _dicom_mr(tmp_path / "mr")
+    dicom_mr(tmp_path / "mr")
     path = sorted((tmp_path / "mr").iterdir())[4]
     data = pydicom.dcmread(path)
     data.Rows, data.PixelData = 30, data.PixelData[: 30 * 40 * 2]
@@ -247,7 +212,7 @@ def test_a_slice_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_slice_that_is_cut_off_is_refused(tmp_path: Path) -> None:
-    _dicom_mr(tmp_path / "mr")
+    dicom_mr(tmp_path / "mr")
     path = sorted((tmp_path / "mr").iterdir())[-1]  # its loss would leave no gap
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(InputError, match=path.name):

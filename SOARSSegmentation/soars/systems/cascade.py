@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from soars.bundle.manifest import CASCADE, Bundle
+from soars.bundle.manifest import CASCADE
 from soars.cascade.engine import choose_engine
 from soars.cascade.run import Run, needed_branches, run_cascade
 from soars.ct.images import CtScan
@@ -12,35 +12,16 @@ from soars.errors import EngineError
 from soars.findings.review import read_review
 from soars.parallel import available_processors
 from soars.progress import Reporter
-from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
+from soars.systems.bundled import BundledSystem
+from soars.systems.interface import Drawn, SegmentOptions
 
 
-class CascadeSystem:
+class CascadeSystem(BundledSystem):
     """A bundle of the cascade, ready to run; see `soars.systems.interface.System`."""
 
     name = CASCADE
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-
-    @property
-    def sha256(self) -> str:
-        return self.bundle.sha256
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        return (Source(CASCADE, self.bundle.name, self.bundle.version, self.sha256),)
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def organs(self) -> tuple[str, ...]:
-        return self.bundle.organs
-
-    def needs(self, organs: Collection[str]) -> Needs:
-        return Needs("run")
+    title = "cascade"
+    extra = "run"
 
     def problem(self, organs: Collection[str]) -> str | None:
         try:

@@ -20,10 +20,11 @@ from soars.ct.images import CtScan
 from soars.errors import BundleError, CancelledError, EngineError
 from soars.progress import Progress, Reporter
 from soars.structures import Geometry, StructureSet
+from soars.systems.bundled import BundledSystem
 from soars.systems.devices import torch_device
 from soars.systems.finish import finish_structures
-from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
-from soars.systems.packages import missing_packages, requirements
+from soars.systems.interface import Drawn, SegmentOptions
+from soars.systems.packages import requirements
 
 if TYPE_CHECKING:
     import torch
@@ -42,20 +43,20 @@ Found = Mapping[str, tuple[Corner, np.ndarray]]
 """Organ -> (start (z, y, x) on the working grid, probabilities float32 [z, y, x]); 0 beyond them."""
 
 
-class TrainedSystem(ABC):
+class TrainedSystem(BundledSystem, ABC):
     """A bundle with one network that `soars-train fit-system` made; see `soars.systems.interface.System`.
 
     A subclass checks its settings, builds its network and draws organs on a working grid; this class does what comes
     before (body, grid, window) and after (masks on the CT, checks).
     """
 
-    name: str
-    title: str
+    extra = EXTRA
+    packages = REQUIREMENTS
     setting_keys: tuple[str, ...]
     """Of the manifest's settings, beside window_hu, spacing_mm and weights, which all of these systems have."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+        super().__init__(bundle)
         self.where = f"bundle {bundle.name}: settings"
         given = bundle.settings
         try:
@@ -88,34 +89,6 @@ class TrainedSystem(ABC):
     def volume(self, ct: CtScan, body: Body, grid: Grid, options: SegmentOptions) -> np.ndarray:
         """What the finder gets as the CT."""
         return network_input(ct.image, body, grid, [self.window_hu])[0]
-
-    @property
-    def sha256(self) -> str:
-        return self.bundle.sha256
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        return (Source(self.name, self.bundle.name, self.bundle.version, self.sha256),)
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        return REQUIREMENTS
-
-    @property
-    def organs(self) -> tuple[str, ...]:
-        return self.bundle.organs
-
-    def needs(self, organs: Collection[str]) -> Needs:
-        return Needs(EXTRA, missing_packages(REQUIREMENTS))
-
-    def problem(self, organs: Collection[str]) -> str | None:
-        missing = self.needs(organs).missing_packages
-        if not missing:
-            return None
-        return (
-            f"bundle {self.bundle.name} is of the system {self.title} and needs {', '.join(missing)}; install them "
-            f"with: pip install 'soars-segmentation[{EXTRA}]'"
-        )
 
     def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
         problem = self.problem(organs)

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("fit-system", help="train a system other than the cascade")
-    parser.add_argument("system", help="uanet or deepmind")
+    parser.add_argument("system", help="uanet, deepmind or ct_mr")
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
-    parser.add_argument("--organs", help="comma-separated names; default: all that the cache annotates")
+    parser.add_argument(
+        "--organs",
+        help="comma-separated names; default: all that the cache annotates, parts rather than the whole",
+    )
     parser.add_argument("--preset", default="laptop", help="laptop (default) or paper")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int)
@@ -82,11 +85,13 @@ def options_of(args: argparse.Namespace, system: TrainingSystem) -> SystemOption
 
 
 def _annotated(cache: Path) -> tuple[str, ...]:
-    """The organs that any case of the cache annotates, in the catalogue's order."""
+    """The organs that any case of the cache annotates, in the catalogue's order; of one that is there whole and in
+    parts, the parts: most systems give a voxel to one organ alone."""
     from soars_training.cohorts.cache import CacheIndex
 
     there = {organ for case in CacheIndex.load(cache).cases for organ in (*case.annotated, *case.sparse)}
-    return tuple(name for name in CATALOGUE if name in there)
+    in_parts = {name for name in there if CATALOGUE[name].parts and there.issuperset(CATALOGUE[name].parts)}
+    return tuple(name for name in CATALOGUE if name in there - in_parts)
 
 
 def _like(present: object, value: str, text: str) -> object:

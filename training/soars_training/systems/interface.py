@@ -24,15 +24,27 @@ Predict = Callable[[CachedCase], Mapping[str, np.ndarray]]
 """Organ -> bool mask [z, y, x] on the case's own grid; organs that were not found are left out."""
 
 
+class Described(Protocol):
+    """A network's description, as manifests have it."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class SystemOptions(RunOptions):
     """A run of a system; each system has its own subclass with settings of its own.
 
     Attributes:
         organs: catalogue names, in the order of the network's classes.
+        window_hu: the CT is clipped to it and scaled linearly to [-1, 1].
     """
 
     organs: tuple[str, ...]
+    window_hu: tuple[float, float] = (-500.0, 1000.0)
+
+    def architecture(self) -> Described:
+        """The network's description; raises `BundleError` for one that makes no sense."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from soars_training.systems.interface import Predict, SystemOptions, SystemRun
 from soars_training.windows.task import TrainingData
 
 Options = TypeVar("Options", bound=SystemOptions)
+NET = "net"
+"""The model's attribute that holds the network; the rest of a model stays behind when it is exported."""
 
 
 class LoopSystem(ABC, Generic[Options]):
@@ -52,29 +54,54 @@ class LoopSystem(ABC, Generic[Options]):
 
     @abstractmethod
     def model(self, options: Options) -> Model:
-        """The network with its loss, at random weights."""
+        """The network, as the model's `net`, with its loss, at random weights."""
 
     @abstractmethod
-    def network(self, model: Model) -> nn.Module:
-        """The part of the model that a bundle holds."""
-
-    @abstractmethod
-    def predict(
-        self, model: Model, options: Options, device: torch.device, precision: torch.dtype
-    ) -> Predict:
-        """The model as a function that draws the organs of a whole patient, as inference does."""
-
-    @abstractmethod
-    def settings(self, options: Options, spacing_mm: Sequence[float], model: Model) -> dict[str, Any]:
-        """The manifest's settings."""
+    def find(self, network: nn.Module, options: Options, case: CachedCase) -> Found:
+        """What inference finds in a whole patient."""
 
     @abstractmethod
     def summary(self, options: Options) -> str:
         """One sentence on the network, for the model card."""
 
-    @abstractmethod
+    def network(self, model: Model) -> nn.Module:
+        """The part of the model that a bundle holds."""
+        return model.get_submodule(NET)
+
+    def own_settings(self, options: Options) -> dict[str, Any]:
+        """Of the manifest, beside those that all of these systems have."""
+        return {}
+
+    def settings(self, options: Options, spacing_mm: Sequence[float]) -> dict[str, Any]:
+        """The manifest's settings."""
+        return {
+            "window_hu": list(options.window_hu),
+            "spacing_mm": list(spacing_mm),
+            "weights": self.weights,
+            "network": options.architecture().to_dict(),
+        } | self.own_settings(options)
+
+    @property
+    def weights(self) -> str:
+        """The file of the weights in a bundle."""
+        return f"{self.name}.safetensors"
+
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """See `TrainingSystem.write_weights`."""
+        save_weights(folder, f"{NET}.", bundle / self.weights)
+
+    def predict(
+        self, model: Model, options: Options, device: torch.device, precision: torch.dtype
+    ) -> Predict:
+        """The model as a function that draws the organs of a whole patient, as inference does."""
+        network = self.network(model)
+
+        def predict(case: CachedCase) -> dict[str, np.ndarray]:
+            with torch.no_grad(), torch.autocast(device.type, precision, precision != torch.float32):
+                found = self.find(network, options, case)
+            return whole_masks(found, case.ct_hu.shape)
+
+        return predict
 
     def finished(self, folder: Path, options: Options, device: torch.device) -> Predict:
         """See `TrainingSystem.finished`."""
@@ -110,7 +137,7 @@ class LoopSystem(ABC, Generic[Options]):
             cases=len(data.cases),
             held_out=tuple(sorted({e.patient for e in held})),
             validation={organ: dsc for step, organ, dsc in state.scores if step == state.step},
-            settings=self.settings(options, index.spacing_mm, state.averaged),
+            settings=self.settings(options, index.spacing_mm),
             summary=self.summary(options),
             options=options.to_dict(),
             seconds=round(state.seconds, 1),
@@ -136,6 +163,10 @@ def score_case(case: CachedCase, found: Mapping[str, np.ndarray], organs: Sequen
             both, total = int((mine & truth).sum()), int(mine.sum()) + int(truth.sum())
             scores.append(CaseScore(case.name, organ, 2 * both / total))
     return scores
+
+
+def unwatched(_done: int, _of: int) -> None:
+    """For inference whose progress nobody watches."""
 
 
 def save_weights(folder: Path, prefix: str, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,16 @@ from soars.cascade.engine import EngineInfo
 from soars.ct.images import CtScan
 from soars.errors import BundleError, EngineError
 from soars.progress import Progress, Reporter
+from soars.systems.bundled import BundledSystem
 from soars.systems.devices import torch_device
 from soars.systems.finish import finish
-from soars.systems.interface import Drawn, Needs, SegmentOptions, Source
+from soars.systems.interface import Drawn, SegmentOptions
 from soars.systems.labels import LabelRule, parse_rules
 from soars.systems.nnunet.checkpoint import with_shared_names
 from soars.systems.nnunet.model_folder import DATASET, PLANS
 from soars.systems.nnunet.plans import check_plans, check_trainer
 from soars.systems.nnunet.predictor import Steps, predictor_class
-from soars.systems.packages import missing_packages, requirements
+from soars.systems.packages import requirements
 from soars.texts import parse_json
 
 if TYPE_CHECKING:
@@ -86,44 +87,19 @@ def parse_settings(bundle: Bundle) -> Settings:
     )
 
 
-class NnUnetSystem:
+class NnUnetSystem(BundledSystem):
     """An nnU-Net bundle, ready to run; see `soars.systems.interface.System`."""
 
     name = NAME
+    title = "nnU-Net"
+    extra = EXTRA
+    packages = REQUIREMENTS
+    definition = "as in the data set that the model was trained on"
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+        super().__init__(bundle)
         self.settings = parse_settings(bundle)
         _read_plans(bundle)
-
-    @property
-    def sha256(self) -> str:
-        return self.bundle.sha256
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        definition = "as in the data set that the model was trained on"
-        return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256, definition=definition),)
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        return REQUIREMENTS
-
-    @property
-    def organs(self) -> tuple[str, ...]:
-        return self.bundle.organs
-
-    def needs(self, organs: Collection[str]) -> Needs:
-        return Needs(EXTRA, missing_packages(REQUIREMENTS))
-
-    def problem(self, organs: Collection[str]) -> str | None:
-        missing = self.needs(organs).missing_packages
-        if not missing:
-            return None
-        return (
-            f"bundle {self.bundle.name} is an nnU-Net and needs {', '.join(missing)}; install them with: "
-            f"pip install 'soars-segmentation[{EXTRA}]'"
-        )
 
     def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
         problem = self.problem(organs)

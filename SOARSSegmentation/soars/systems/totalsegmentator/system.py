@@ -11,6 +11,7 @@ from soars.cascade.engine import EngineInfo
 from soars.ct.images import CtScan
 from soars.errors import EngineError
 from soars.progress import Reporter
+from soars.systems.bundled import BundledSystem
 from soars.systems.devices import torch_device
 from soars.systems.finish import finish
 from soars.systems.identity import combined_sha256
@@ -25,31 +26,22 @@ NAME = "totalsegmentator"
 EXTRA = "totalsegmentator"
 
 
-class TotalSegmentatorSystem:
+class TotalSegmentatorSystem(BundledSystem):
     """A TotalSegmentator bundle, ready to run; see `soars.systems.interface.System`."""
 
     name = NAME
+    title = "TotalSegmentator"
+    extra = EXTRA
+    packages = package.REQUIREMENTS
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+        super().__init__(bundle)
         self.tasks = parse_tasks(bundle)
 
     @property
     def sha256(self) -> str:
         """Of the bundle and the installed package's version, which says where its weights come from."""
         return combined_sha256([self.bundle.sha256, package.installed_version()])
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        return (Source(NAME, self.bundle.name, self.bundle.version, self.sha256),)
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        return package.REQUIREMENTS
-
-    @property
-    def organs(self) -> tuple[str, ...]:
-        return self.bundle.organs
 
     def tasks_for(self, organs: Collection[str]) -> list[Task]:
         """The tasks that give any of these organs."""

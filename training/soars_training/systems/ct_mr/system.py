@@ -7,30 +7,28 @@ without an MR.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.mr.laid import CHANNELS
 from soars.networks.architecture import Architecture
 from soars.networks.build import build
 from soars.systems.ct_mr.system import IN_CHANNELS, NAME, find_organs, window_spec
+from soars.systems.trained import Found
 from soars_training.cohorts.cache import CachedCase
 from soars_training.fitting.losses import marginal_dice_ce
 from soars_training.fitting.models import Model
 from soars_training.systems.ct_mr.data import CtMrDataset
-from soars_training.systems.interface import SystemOptions, SystemRun
-from soars_training.systems.loop_system import LoopSystem, Predict, save_weights, whole_masks
+from soars_training.systems.interface import SystemOptions
+from soars_training.systems.loop_system import LoopSystem, unwatched
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import Batch, TrainingData, scaled_ct
-
-WEIGHTS = f"{NAME}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class CtMrOptions(SystemOptions):
     Attributes:
         features: channels per level, finest first.
         patch: window in voxels (z, y, x).
-        window_hu: the CT is clipped to it and scaled linearly to [-1, 1].
         foreground: share of windows drawn about an organ.
         hidden: share of windows whose MR is left out; 1 trains on CT alone.
         strength: of the augmentation.
@@ -48,7 +45,6 @@ class CtMrOptions(SystemOptions):
 
     features: tuple[int, ...] = (32, 64, 128, 256, 320)
     patch: tuple[int, int, int] = (96, 128, 128)
-    window_hu: tuple[float, float] = (-500.0, 1000.0)
     foreground: float = 0.7
     hidden: float = 0.25
     balance: float = field(default=0.5, kw_only=True)
@@ -62,6 +58,9 @@ class CtMrOptions(SystemOptions):
         divisor = self.architecture().divisor
         if len(self.patch) != 3 or any(n < d or n % d for n, d in zip(self.patch, divisor, strict=True)):
             raise InputError(f"patch {self.patch}: each side must be a multiple of {divisor} (z, y, x)")
+        whole = [o for o in self.organs if set(CATALOGUE[o].parts) & set(self.organs)]
+        if whole:
+            raise InputError(f"organs: {whole[0]} and a part of it; a voxel is given to one organ alone")
         if not 0 <= self.hidden <= 1:
             raise InputError("hidden must be a share from 0 to 1")
 
@@ -116,33 +115,12 @@ class CtMrTraining(LoopSystem[CtMrOptions]):
     def model(self, options: CtMrOptions) -> Model:
         return CtMrModel(options)
 
-    def network(self, model: Model) -> nn.Module:
-        assert isinstance(model, CtMrModel)
-        return model.net
+    def find(self, network: nn.Module, options: CtMrOptions, case: CachedCase) -> Found:
+        spec = window_spec(options.organs, options.architecture(), options.patch, case.spacing_mm)
+        return find_organs(network, spec, channels_of(case, options), options.organs, unwatched)
 
-    def predict(
-        self, model: Model, options: CtMrOptions, device: torch.device, precision: torch.dtype
-    ) -> Predict:
-        network = self.network(model)
-
-        def predict(case: CachedCase) -> Mapping[str, np.ndarray]:
-            spec = window_spec(options.organs, options.architecture(), options.patch, case.spacing_mm)
-            with torch.autocast(device.type, precision, precision != torch.float32):
-                found = find_organs(
-                    network, spec, channels_of(case, options), options.organs, lambda _d, _o: None
-                )
-            return whole_masks(found, case.ct_hu.shape)
-
-        return predict
-
-    def settings(self, options: CtMrOptions, spacing_mm: Sequence[float], model: Model) -> dict[str, Any]:
-        return {
-            "window_hu": list(options.window_hu),
-            "spacing_mm": list(spacing_mm),
-            "weights": WEIGHTS,
-            "patch": list(options.patch),
-            "network": options.architecture().to_dict(),
-        }
+    def own_settings(self, options: CtMrOptions) -> dict[str, Any]:
+        return {"patch": list(options.patch)}
 
     def summary(self, options: CtMrOptions) -> str:
         shown = "-".join(map(str, options.features))
@@ -150,9 +128,6 @@ class CtMrTraining(LoopSystem[CtMrOptions]):
             f"A U-Net of {shown} channels sees the CT and, where there is one, a T1-weighted MR laid onto it; the MR "
             f"was hidden in {options.hidden:.0%} of the windows."
         )
-
-    def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
-        save_weights(folder, "net.", bundle / WEIGHTS)
 
 
 def channels_of(case: CachedCase, options: CtMrOptions) -> np.ndarray:

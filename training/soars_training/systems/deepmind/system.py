@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,17 +14,18 @@ from soars.errors import BundleError, InputError
 from soars.networks.slice_net import SliceNet
 from soars.networks.slices import CONTEXT, SliceArchitecture
 from soars.systems.deepmind.system import NAME, SLAB, find_organs, torch_runner
+from soars.systems.trained import Found
 from soars_training.cohorts.cache import CachedCase
 from soars_training.fitting.models import Model
 from soars_training.release.export import write_graph
 from soars_training.systems.deepmind.data import SlabDataset
 from soars_training.systems.deepmind.loss import top_k_loss
 from soars_training.systems.deepmind.warp import PlaneAugmentation
-from soars_training.systems.interface import Predict, SystemOptions, SystemRun
-from soars_training.systems.loop_system import LoopSystem, save_weights, whole_masks
+from soars_training.systems.interface import SystemOptions, SystemRun
+from soars_training.systems.loop_system import LoopSystem, unwatched
 from soars_training.windows.task import Batch, TrainingData, scaled_ct
 
-WEIGHTS, GRAPH = f"{NAME}.safetensors", f"{NAME}.onnx"
+GRAPH = f"{NAME}.onnx"
 PAPER_STAIRS = ((0.2, 1 / 2), (0.5, 1 / 8), (0.9, 1 / 64), (0.95, 1 / 256))
 """Of 120,000 steps: at 24,000, 60,000, 108,000 and 114,000."""
 RARE = -4.0
@@ -42,7 +41,6 @@ class DeepMindOptions(SystemOptions):
         channels, lost, hidden: see `SliceArchitecture`.
         slab: neighbouring slices in a sample; the paper's are single ones.
         worst: share of the pixels of a slice that the loss counts.
-        window_hu: the CT is clipped to it and scaled linearly to [-1, 1].
         foreground: share of samples drawn about an organ.
         plane: strength of the augmentation.
     """
@@ -53,7 +51,6 @@ class DeepMindOptions(SystemOptions):
     hidden: int = 1024
     slab: int = 1
     worst: float = 0.1
-    window_hu: tuple[float, float] = (-500.0, 1000.0)
     foreground: float = 0.7
     plane: PlaneAugmentation = field(default_factory=PlaneAugmentation)
 
@@ -140,38 +137,14 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
     def model(self, options: DeepMindOptions) -> Model:
         return SliceModel(options)
 
-    def network(self, model: Model) -> nn.Module:
-        assert isinstance(model, SliceModel)
-        return model.net
+    def find(self, network: nn.Module, options: DeepMindOptions, case: CachedCase) -> Found:
+        ct = scaled_ct(case.ct_hu, options.window_hu)
+        return find_organs(
+            torch_runner(network), options.architecture(), options.organs, ct, options.organs, unwatched
+        )
 
-    def predict(
-        self, model: Model, options: DeepMindOptions, device: torch.device, precision: torch.dtype
-    ) -> Predict:
-        network = self.network(model)
-
-        def predict(case: CachedCase) -> Mapping[str, np.ndarray]:
-            ct = scaled_ct(case.ct_hu, options.window_hu)
-            with torch.autocast(device.type, precision, precision != torch.float32):
-                found = find_organs(
-                    torch_runner(network),
-                    options.architecture(),
-                    options.organs,
-                    ct,
-                    options.organs,
-                    lambda _d, _o: None,
-                )
-            return whole_masks(found, ct.shape)
-
-        return predict
-
-    def settings(self, options: DeepMindOptions, spacing_mm: Sequence[float], model: Model) -> dict[str, Any]:
-        return {
-            "window_hu": list(options.window_hu),
-            "spacing_mm": list(spacing_mm),
-            "weights": WEIGHTS,
-            "onnx": GRAPH,
-            "network": options.architecture().to_dict(),
-        }
+    def own_settings(self, options: DeepMindOptions) -> dict[str, Any]:
+        return {"onnx": GRAPH}
 
     def summary(self, options: DeepMindOptions) -> str:
         shown = "-".join(map(str, options.channels))
@@ -181,12 +154,11 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
         )
 
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
-        save_weights(folder, "net.", bundle / WEIGHTS)
+        super().write_weights(run, folder, bundle)
         architecture = SliceArchitecture.from_dict(run.settings["network"])
         network = SliceNet(architecture).eval()
         network.load_state_dict(
-            {name: tensor.float() for name, tensor in load_file(bundle / WEIGHTS).items()}
+            {name: tensor.float() for name, tensor in load_file(bundle / self.weights).items()}
         )
-        write_graph(
-            network, (1, 1, SLAB + CONTEXT - 1, architecture.size, architecture.size), bundle / GRAPH, WEIGHTS
-        )
+        size = architecture.size
+        write_graph(network, (1, 1, SLAB + CONTEXT - 1, size, size), bundle / GRAPH, self.weights)

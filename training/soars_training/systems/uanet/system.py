@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from soars.errors import BundleError, InputError
+from soars.networks.region_net import RegionNet
 from soars.networks.regions import DIVISOR, PAPER_BASES, PAPER_SHAPES, RegionArchitecture
+from soars.systems.trained import Found
 from soars.systems.uanet.detection import find_organs
 from soars.systems.uanet.system import NAME
 from soars_training.cohorts.cache import CachedCase
 from soars_training.fitting.models import Model
-from soars_training.systems.interface import Predict, SystemOptions, SystemRun
-from soars_training.systems.loop_system import LoopSystem, save_weights, whole_masks
+from soars_training.systems.interface import SystemOptions
+from soars_training.systems.loop_system import LoopSystem, unwatched
 from soars_training.systems.uanet.data import CropDataset
 from soars_training.systems.uanet.model import UaNetModel
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import TrainingData, scaled_ct
 
-WEIGHTS = f"{NAME}.safetensors"
 PAPER_EPOCHS = 200
 BOXES_FROM, MASKS_FROM = 40 / PAPER_EPOCHS, 45 / PAPER_EPOCHS
 """The authors' box head begins in epoch 40 of 200, their mask head in epoch 45."""
@@ -41,7 +38,6 @@ class UaNetOptions(SystemOptions):
         boxes_from, masks_from: shares of the steps after which these heads learn.
         sampled: boxes of an image that the box head learns from.
         drawn: organs of an image that the mask head learns from, 0 for all that were detected.
-        window_hu: the CT is clipped to it and scaled linearly to [-1, 1].
         strength: of the cascade's augmentation.
         elastic: share of the crops that are bent as the authors' are (`soars_training.systems.uanet.elastic`).
     """
@@ -158,37 +154,11 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             seed=options.seed,
         )
 
-    def network(self, model: Model) -> nn.Module:
-        assert isinstance(model, UaNetModel)
-        return model.net
-
-    def predict(
-        self, model: Model, options: UaNetOptions, device: torch.device, precision: torch.dtype
-    ) -> Predict:
-        assert isinstance(model, UaNetModel)
-        network = model.net
-
-        def predict(case: CachedCase) -> Mapping[str, np.ndarray]:
-            ct = scaled_ct(case.ct_hu, options.window_hu)
-            with torch.autocast(device.type, precision, precision != torch.float32):
-                found = find_organs(
-                    network, options.architecture(), options.organs, ct, options.organs, lambda _d, _o: None
-                )
-            return whole_masks(found, ct.shape)
-
-        return predict
-
-    def settings(self, options: UaNetOptions, spacing_mm: Sequence[float], model: Model) -> dict[str, Any]:
-        return {
-            "window_hu": list(options.window_hu),
-            "spacing_mm": list(spacing_mm),
-            "weights": WEIGHTS,
-            "network": options.architecture().to_dict(),
-        }
+    def find(self, network: nn.Module, options: UaNetOptions, case: CachedCase) -> Found:
+        assert isinstance(network, RegionNet)
+        ct = scaled_ct(case.ct_hu, options.window_hu)
+        return find_organs(network, options.architecture(), options.organs, ct, options.organs, unwatched)
 
     def summary(self, options: UaNetOptions) -> str:
         shown = "-".join(map(str, options.widths))
         return f"UaNet of {shown} channels finds each organ as a box, and draws it inside."
-
-    def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
-        save_weights(folder, "net.", bundle / WEIGHTS)
