@@ -315,7 +315,7 @@ def test_the_networks_parts_have_the_authors_sizes() -> None:
 
 
 def test_pooling_takes_the_largest_value_of_each_part_of_a_box() -> None:
-    """Loops over voxels: along an axis of n voxels, part i of two reaches from floor(i n / 2) to ceil((i + 1) n / 2)."""
+    """Loops over voxels: of n along an axis, part i of two reaches from floor(i n / 2) to ceil((i + 1) n / 2)."""
     network, shared = (
         RegionNet(TINY),
         torch.randn((1, 16, 5, 7, 6), generator=torch.Generator().manual_seed(2)),
