@@ -16,6 +16,7 @@ from soars.errors import InputError
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.cohorts.regions import UsualRegions
+from soars_training.experiments.cost import Cost
 from soars_training.experiments.nnunet import commands
 from soars_training.experiments.nnunet.baseline import training_labels, write_raw
 from soars_training.experiments.nnunet.commands import NnUNet
@@ -119,6 +120,11 @@ def test_nnunet_stands_in_the_tables_and_nothing_is_done_twice(
     ]
     text = capsys.readouterr().out
     assert "| `all_in_one` | 50.0 |" in text and "| `nnunet` | 75.0 | 75.0 | 75.0 |" in text
+    # Its own programs took some time and memory, and learned within the budget.
+    cost = Cost.load(ablation / "costs" / "nnunet.1.json")
+    assert (cost.patients, cost.steps) == (2, 24) and cost.memory_mb > 10 and cost.training_s > 0
+    assert "| nnunet |  | 24 | 0.0 |" in text and "| `nnunet` | cpu |" in text
+    assert len(list((ablation / "drawn" / "nnunet").iterdir())) == 2
     before = (ablation / "nnunet" / "nnUNetv2_train.log").stat().st_mtime_ns
     (ablation / "scores" / "nnunet.1.csv").unlink()
     assert main(argv) == 0

@@ -137,14 +137,20 @@ def require_statistics() -> None:
 
 
 def draw_figure(folder: Path) -> None:
-    """The picture beside the tables, where matplotlib is installed."""
+    """The pictures beside the tables, where matplotlib is installed: means, boxes, and contours on the same slices."""
+    from soars_training.experiments.boxes import draw_boxes
+    from soars_training.experiments.drawn import draw_contours
     from soars_training.experiments.figure import draw
     from soars_training.experiments.tables import read_results
 
     if find_spec("matplotlib") is None:
         print("no picture: matplotlib is not installed (pip install 'soars-segmentation[study]')")
     else:
-        draw(read_results(folder), folder / "ablation.png")
+        results = read_results(folder)
+        draw(results, folder / "ablation.png")
+        draw_boxes(results, folder / "boxes.png")
+        if not draw_contours(folder, results.settings, folder / "contours.png"):
+            print("no picture of contours: none were kept, or the cache is not there any more")
 
 
 def options_of(args: argparse.Namespace) -> Callable[[BranchTask], FitOptions]:

@@ -11,12 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.files import write_json
 from soars.networks.names import Input
 from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.cohorts.splits import hold_out
+from soars_training.experiments.cost import COSTS, Meter
+from soars_training.experiments.drawn import DRAWN, Drawn
 from soars_training.experiments.runs import fitted, guided, searched
 from soars_training.experiments.scores import (
     CentreRow,
@@ -37,6 +41,7 @@ from soars_training.experiments.settings import (
     organs_of_paper,
     strata_of,
 )
+from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.search.search import read_blocks
 from soars_training.windows.task import BranchTask
@@ -86,7 +91,8 @@ class Recipe:
 def ablate(cache: Path, output: Path, recipe: Recipe, options: Options) -> None:
     """Train and score every setting with every seed; the same call goes on after an interruption.
 
-    Writes `scores/SETTING.SEED.csv` and, of the detectors, `centres/SETTING.SEED.csv`. More settings and seeds may be
+    Writes `scores/SETTING.SEED.csv`, what drawing has cost, some of what was drawn, and, of the detectors,
+    `centres/SETTING.SEED.csv`. More settings and seeds may be
     asked for later; anything else that differs from what the folder was begun with is refused. Raises as `fit` does.
     """
     lab = Laboratory(cache, output, recipe, options)
@@ -96,7 +102,11 @@ def ablate(cache: Path, output: Path, recipe: Recipe, options: Options) -> None:
             path = output / SCORES / f"{setting}.{seed}.csv"
             if not path.exists():
                 log.info("%s, seed %d", setting, seed)
-                rows = lab.score(setting, seed)
+                meter, drawn = Meter(lab.device), Drawn.of(lab.test)
+                rows = lab.score(setting, seed, meter, drawn)
+                if seed == min(recipe.seeds):
+                    drawn.save(output / DRAWN / setting)
+                meter.cost(len(lab.test)).save(output / COSTS / f"{setting}.{seed}.json")
                 write_rows([replace(row, setting=setting, seed=seed) for row in rows], OrganRow, path)
 
 
@@ -143,6 +153,10 @@ class Laboratory:
     def index(self) -> CacheIndex:
         return CacheIndex.load(self.volumes)
 
+    @property
+    def device(self) -> torch.device:
+        return training_device(self.options(self._task(JOINT)).device)
+
     @cached_property
     def test(self) -> list[IndexEntry]:
         return self.index.of_split(TEST)
@@ -175,22 +189,23 @@ class Laboratory:
             _view(self.recipe.voi_cache, self.vois, people)
         write_json(path, told)
 
-    def score(self, setting: str, seed: int) -> list[OrganRow]:
-        """Every organ of the held-out patients; what the setting says nothing new of is left out."""
+    def score(self, setting: str, seed: int, meter: Meter, drawn: Drawn) -> list[OrganRow]:
+        """Every organ of the held-out patients; what the setting says nothing new of is left out. ``meter`` and
+        ``drawn`` are told of what is drawn."""
         rows: list[OrganRow] = []
         for stratum, answer in answers(setting, self.strata).items():
             if stratum == "small_hard":
-                rows += self._small_rows(setting, answer, seed)
+                rows += self._small_rows(setting, answer, seed, meter)
             else:
-                trained = self._trained(answer.network, seed)
+                trained = self._trained(answer.network, seed, meter)
                 maps = trained.maps(
                     self.volumes, self.test, self._guide(answer.network, seed), answer.true_guide
                 )
-                rows += whole_patient_rows(maps, trained.run.classes, self.strata[stratum])
+                rows += whole_patient_rows(maps, trained.run.classes, self.strata[stratum], drawn)
         return rows
 
-    def _small_rows(self, setting: str, answer: Prediction, seed: int) -> list[OrganRow]:
-        trained = self._trained(answer.network, seed)
+    def _small_rows(self, setting: str, answer: Prediction, seed: int, meter: Meter) -> list[OrganRow]:
+        trained = self._trained(answer.network, seed, meter)
         index = CacheIndex.load(self.vois)
         rows: list[OrganRow] = []
         if answer.network == JOINT:
@@ -199,7 +214,7 @@ class Laboratory:
                 rows += joint_voi_rows(found, trained.run.classes, vois)
             return rows
         assert answer.detector is not None
-        detector = self._trained(answer.detector, seed)
+        detector = self._trained(answer.detector, seed, meter)
         maps = detector.maps(self.volumes, self.test, self._guide(answer.detector, seed), answer.true_guide)
         centres, located = centres_of(maps, detector.spec)
         centre_rows = [replace(row, setting=setting, seed=seed) for row in located]
@@ -212,10 +227,10 @@ class Laboratory:
         """Those of a patient's VOIs whose organs the whole scan shows."""
         return [(e, c) for e, c in read_vois(self.vois, patient, index) if there & set(c.masks)]
 
-    def _trained(self, network: Network, seed: int) -> Trained:
+    def _trained(self, network: Network, seed: int, meter: Meter) -> Trained:
         folder = self._folder(network, seed)
         self._run(network, seed)
-        return Trained.load(folder, self.options(self._task(network)).device)
+        return Trained.load(folder, self.options(self._task(network)).device, meter)
 
     def _run(self, network: Network, seed: int) -> FittedRun:
         """The network's finished run; its guide and its kernels are made first."""

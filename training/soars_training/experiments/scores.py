@@ -24,6 +24,8 @@ from soars.metrics.scores import score_masks
 from soars.structures import Geometry
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.regions import UsualRegions
+from soars_training.experiments.cost import Meter
+from soars_training.experiments.drawn import Drawn
 from soars_training.experiments.settings import stratum_of
 from soars_training.fitting.loop import training_device, training_precision
 from soars_training.fitting.options import FittedRun
@@ -39,7 +41,10 @@ TOP_VOXELS = 1000
 
 @dataclass(frozen=True)
 class OrganRow:
-    """One organ of one patient; distances are infinite where it was not found."""
+    """One organ of one patient; distances are infinite where it was not found.
+
+    The last two are nan in scores of an earlier version, and the surface DSC of an organ without a tolerance is.
+    """
 
     setting: str
     seed: int
@@ -49,6 +54,8 @@ class OrganRow:
     dsc: float
     hd_mm: float
     asd_mm: float
+    hd95_mm: float = math.nan
+    surface_dsc: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,16 @@ def read_rows(path: Path, kind: type) -> list:
     """What `write_rows` has written."""
     with path.open(newline="", encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))
-    return [kind(**{f.name: _READERS[str(f.type)](row[f.name]) for f in fields(kind)}) for row in table]
+    there = [f for f in fields(kind) if not table or f.name in table[0]]
+    return [kind(**{f.name: _READERS[str(f.type)](row[f.name]) for f in there}) for row in table]
 
 
-_READERS: Mapping[str, Callable[[str], object]] = {"int": int, "float": float, "str": original}
+def _number(text: str) -> float:
+    value = float(text)
+    return math.nan if math.isnan(value) else value  # the one that rows have by default, and equal to it
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {"int": int, "float": _number, "str": original}
 
 
 @dataclass(frozen=True)
@@ -98,13 +111,16 @@ class Trained:
 
     run: FittedRun
     engine: NetworkEngine
+    meter: Meter
 
     @staticmethod
-    def load(folder: Path, device_name: str) -> Trained:
+    def load(folder: Path, device_name: str, meter: Meter | None = None) -> Trained:
+        """``meter`` is told of all that the network draws."""
         run = FittedRun.load(folder)
         device = training_device(device_name)
         network = run.network(folder).to(device)
-        return Trained(run, NetworkEngine(network, branch_spec(run), device, training_precision(device)))
+        engine = NetworkEngine(network, branch_spec(run), device, training_precision(device))
+        return Trained(run, engine, meter or Meter(device))
 
     @property
     def spec(self) -> BranchSpec:
@@ -120,7 +136,9 @@ class Trained:
             case = load(read_case(cache / entry.file), entry, task, UsualRegions({}), guide)
             if true_guide:
                 case = replace(case, guide=_true_guide(case, task.anchors))
-            yield from whole_patient_maps(self.engine, self.spec, task, [case])
+            with self.meter.running():
+                found = list(whole_patient_maps(self.engine, self.spec, task, [case]))
+            yield from found
 
     def masks_in_voi(
         self, voi: CachedCase, centre: Centre, extent_mm: tuple[float, float, float], organs: Sequence[str]
@@ -134,30 +152,38 @@ class Trained:
         channels = [ct_channels(hu, task.windows_hu)]
         if "heatmap" in task.inputs:
             channels.append(torch.from_numpy(centre.maps.interpolated(centre.channel, seen))[None])
-        values = self.engine.run_fixed(
-            torch.cat(channels)[None].numpy(), np.full(seen.shape, UNIT, np.float32)
-        )
+        with self.meter.running():
+            values = self.engine.run_fixed(
+                torch.cat(channels)[None].numpy(), np.full(seen.shape, UNIT, np.float32)
+            )
         found = ProbabilityMap(seen, values, UNIT, False)
         return {organ: found.interpolated(task.classes.index(organ), grid) > 0.5 for organ in organs}
 
 
 def whole_patient_rows(
-    maps: Iterable[tuple[LoadedCase, ProbabilityMap]], classes: Sequence[str], organs: Sequence[str]
+    maps: Iterable[tuple[LoadedCase, ProbabilityMap]],
+    classes: Sequence[str],
+    organs: Sequence[str],
+    drawn: Drawn,
 ) -> Iterator[OrganRow]:
     """Of those of a softmax branch's classes that are among `organs`, on the working grid."""
     for case, probabilities in maps:
         labels = probabilities.labels()
         for organ in organs:
             if organ in case.data.annotated and organ in case.data.masks:
-                yield organ_row(case.data, organ, labels == classes.index(organ) + 1)
+                mask = labels == classes.index(organ) + 1
+                drawn.add(case.data, organ, mask)
+                yield organ_row(case.data, organ, mask)
 
 
 def organ_row(case: CachedCase, organ: str, found: np.ndarray, name: str | None = None) -> OrganRow:
     """A mask [z, y, x] on a case's grid against the case's own; setting and seed are still to be filled in."""
     geometry = Geometry(case.ct_hu.shape[::-1], case.spacing_mm, case.origin_mm)
     score = score_masks(found, case.full_mask(organ), geometry, organ=organ)
-    stratum = stratum_of(organ)
-    return OrganRow("", 0, stratum, name or case.name, organ, score.dsc, score.hd_mm, score.asd_mm)
+    return OrganRow(
+        "", 0, stratum_of(organ), name or case.name, organ, score.dsc, score.hd_mm, score.asd_mm,
+        score.hd95_mm, score.surface_dsc,
+    )  # fmt: skip
 
 
 def joint_voi_rows(

@@ -15,7 +15,7 @@ from soars_training.experiments.scores import OrganRow
 from soars_training.experiments.settings import COMPARISONS, SETTINGS, STRATA
 
 ALL = "all"
-MEASURES = ("dsc", "hd_mm", "asd_mm")
+MEASURES = ("dsc", "hd_mm", "hd95_mm", "asd_mm", "surface_dsc")
 BUILT_ON_ANCHORS = ("heat_map", "true_anchors")
 FEWEST_PATIENTS = 6
 """With fewer pairs no outcome of Wilcoxon's test can be significant at 0.05."""
@@ -52,6 +52,8 @@ def cell(rows: Iterable[OrganRow], measure: str) -> Cell | None:
     missed = 0
     for row in rows:
         value = float(getattr(row, measure))
+        if np.isnan(value):
+            continue
         missed += not np.isfinite(value)
         by_seed.setdefault(row.seed, {}).setdefault(row.organ, []).append(value)
     if not by_seed:

@@ -15,9 +15,12 @@ from soars.errors import InputError
 from soars.texts import read_json
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
+from soars_training.experiments.cost import COSTS, Meter
+from soars_training.experiments.drawn import DRAWN, Drawn
 from soars_training.experiments.scores import OrganRow, organ_row, read_vois, voi_organs, write_rows
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import LAST, RUN_FILE
+from soars_training.systems.interface import Predict
 from soars_training.systems.registry import training_system
 
 Draw = Callable[[IndexEntry, CachedCase], Mapping[str, np.ndarray]]
@@ -38,6 +41,7 @@ def score_system(folder: Path, name: str, preset: str, seeds: Sequence[int], dev
     system = training_system(name)
     if preset not in system.presets:
         raise InputError(f"--preset {preset}: {name} has {' and '.join(system.presets)}")
+    test = CacheIndex.load(folder / "cache").of_split(TEST)
     for seed in seeds:
         scores = folder / SCORES / f"{name}.{seed}.csv"
         if scores.exists():
@@ -48,16 +52,30 @@ def score_system(folder: Path, name: str, preset: str, seeds: Sequence[int], dev
         run = folder / f"seed_{seed}" / name
         if not (run / RUN_FILE).exists():
             system.fit(folder / "cache", run, options, resume=(run / LAST).exists())
-        draw = system.finished(run, options, training_device(device))
-        rows = masks_rows(folder, organs, lambda _entry, case, draw=draw: draw(case))  # type: ignore[misc]
-        write_rows([replace(row, setting=name, seed=seed) for row in rows], OrganRow, scores)
+        meter, drawn = Meter(training_device(device)), Drawn.of(test)
+        draw = _metered(system.finished(run, options, meter.device), meter)
+        rows = [replace(r, setting=name, seed=seed) for r in masks_rows(folder, organs, draw, drawn)]
+        if seed == seeds[0]:
+            drawn.save(folder / DRAWN / name)
+        meter.cost(len(test)).save(folder / COSTS / f"{name}.{seed}.json")
+        write_rows(rows, OrganRow, scores)
 
 
-def masks_rows(folder: Path, organs: Sequence[str], draw: Draw) -> Iterator[OrganRow]:
+def _metered(predict: Predict, meter: Meter) -> Draw:
+    def draw(_entry: IndexEntry, case: CachedCase) -> Mapping[str, np.ndarray]:
+        with meter.running():
+            return predict(case)
+
+    return draw
+
+
+def masks_rows(
+    folder: Path, organs: Sequence[str], draw: Draw, drawn: Drawn | None = None
+) -> Iterator[OrganRow]:
     """Every organ of an ablation's held-out patients, drawn on the working grid.
 
     The small and hard ones count on the fine grid of their volumes of interest, where the mask covers more than half of
-    a voxel, as they do for the other settings.
+    a voxel, as they do for the other settings. ``drawn`` keeps what is to be shown.
     """
     vois = folder / "voi_cache"
     index = CacheIndex.load(vois) if vois.is_dir() else None
@@ -66,7 +84,10 @@ def masks_rows(folder: Path, organs: Sequence[str], draw: Draw) -> Iterator[Orga
         found = draw(entry, case)
         for organ in organs:
             if CATALOGUE[organ].stratum != "small_hard" and organ in case.annotated and organ in case.masks:
-                yield organ_row(case, organ, found.get(organ, np.zeros(case.ct_hu.shape, bool)))
+                mask = found.get(organ, np.zeros(case.ct_hu.shape, bool))
+                if drawn is not None:
+                    drawn.add(case, organ, mask)
+                yield organ_row(case, organ, mask)
         for voi_entry, voi in read_vois(vois, entry.patient, index) if index is not None else ():
             if set(case.masks) & set(voi.masks):
                 for organ in voi_organs(voi_entry, voi):

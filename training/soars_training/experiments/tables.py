@@ -15,11 +15,15 @@ from soars.errors import InputError
 from soars.files import write_text
 from soars.networks.build import build
 from soars_training.experiments.ablation import CENTRES, RECIPE_FILE, SCORES
+from soars_training.experiments.cost import COSTS, Cost
 from soars_training.experiments.published import (
     ABLATION,
     CENTRE_DISTANCE_2020,
+    ORGAN_DSC_2022,
+    SYSTEMS,
     TOP_DISTANCE_2020,
 )
+from soars_training.experiments.ranks import ranking
 from soars_training.experiments.scores import CentreRow, OrganRow, read_rows
 from soars_training.experiments.settings import SETTINGS, STRATA, STRATUM_LABELS
 from soars_training.experiments.statistics import (
@@ -35,14 +39,21 @@ from soars_training.fitting.options import RUN_FILE, FittedRun
 
 PAGE, SUMMARY_FILE = "ablation.md", "ablation.csv"
 LABELS = STRATUM_LABELS | {ALL: "all"}
-MEASURE_NAMES = {"dsc": "DSC, %", "hd_mm": "Hausdorff distance, mm", "asd_mm": "average surface distance, mm"}
+MEASURE_NAMES = {
+    "dsc": "DSC, %",
+    "hd_mm": "Hausdorff distance, mm",
+    "hd95_mm": "HD95, mm",
+    "asd_mm": "average surface distance, mm",
+    "surface_dsc": "surface DSC, %",
+}
+SHARES = ("dsc", "surface_dsc")
 PLACES = {"dsc": 0, "hd_mm": 1, "asd_mm": 2}
 """Of each measure in the published triples."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a network took, in the mean over seeds."""
+class Training:
+    """What a network took to learn, in the mean over seeds."""
 
     network: str
     steps: int
@@ -57,7 +68,8 @@ class Results:
     recipe: Mapping[str, Any]
     rows: list[OrganRow]
     centres: list[CentreRow]
-    costs: list[Cost]
+    trainings: list[Training]
+    costs: Mapping[str, list[Cost]]
 
     @property
     def settings(self) -> list[str]:
@@ -77,7 +89,7 @@ def read_results(folder: Path) -> Results:
     recipe = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     rows = [r for path in sorted((folder / SCORES).glob("*.csv")) for r in read_rows(path, OrganRow)]
     centres = [r for path in sorted((folder / CENTRES).glob("*.csv")) for r in read_rows(path, CentreRow)]
-    return Results(recipe, complete(rows), centres, _costs(folder))
+    return Results(recipe, complete(rows), centres, _trainings(folder), _costs(folder))
 
 
 def write_page(folder: Path) -> Path:
@@ -92,12 +104,15 @@ def page(results: Results) -> str:
     parts = [_facts(results)]
     for measure, name in MEASURE_NAMES.items():
         parts += [f"## {name}, by stratum", by_stratum(results, measure)]
-    parts += ["## DSC by organ, %", by_organ(results)]
+    parts += ["## What others have published of these systems", published_systems(results)]
+    for measure, name in MEASURE_NAMES.items():
+        parts += [f"## {name}, by organ", by_organ(results, measure)]
     tests = compare(results.rows)
     parts += ["## Are the differences real?", tests_table(tests)]
+    parts += ["## Ranking", ranking(results.rows)]
     if results.centres:
         parts += ["## Detection", detection_table(results.centres)]
-    parts += ["## What it took", _cost_table(results.costs)]
+    parts += ["## What it took", _training_table(results.trainings), _cost_table(results)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,7 +143,9 @@ def _facts(results: Results) -> str:
 
 def by_stratum(results: Results, measure: str) -> str:
     """A row a setting, a column a stratum, and a column a stratum of each paper that has one."""
-    papers = [(paper, s) for paper in ABLATION for s in results.strata if _published(paper, s)]
+    papers = [
+        (paper, s) for paper in ABLATION for s in results.strata if measure in PLACES and _published(paper, s)
+    ]
     header = ["setting", *(LABELS[s] for s in results.strata), *(f"{LABELS[s]} ({p})" for p, s in papers)]
     lines = [_row(header), _row(["---"] * len(header))]
     for setting in results.settings:
@@ -141,14 +158,41 @@ def by_stratum(results: Results, measure: str) -> str:
     return "\n".join(lines)
 
 
-def by_organ(results: Results) -> str:
+def published_systems(results: Results) -> str:
+    """A row a paper and setting, a column a stratum; a sentence where no paper has any of the settings."""
+    header = ["measured by others on other patients", "setting", *(LABELS[s] for s in results.strata)]
+    lines = [_row(header), _row(["---"] * len(header))]
+    for paper, figures in SYSTEMS.items():
+        for setting in dict.fromkeys(name for name, _ in figures):
+            if setting in results.settings:
+                triples = [figures.get((setting, s)) for s in results.strata]
+                cells = [" / ".join(f"{v:g}" for v in t) if t else "" for t in triples]
+                lines.append(_row([paper, f"`{setting}`", *cells]))
+    if len(lines) == 2:
+        return "Nothing of those above."
+    return "\n".join(
+        [
+            "DSC in % / Hausdorff distance / average surface distance in mm, of up to 326 patients of one hospital, 42 "
+            "organs, and training on graphics processors for days. The organs of a stratum are not those above.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def by_organ(results: Results, measure: str) -> str:
+    """A row an organ, a column a setting; of DSC also what the study of 2022 has."""
     header = ["organ", "stratum", "patients", *(f"`{s}`" for s in results.settings)]
+    if measure == "dsc":
+        header += ["UaNet (study 2022, table 3)", "SOARS (study 2022, table 3)"]
     lines = [_row(header), _row(["---"] * len(header))]
     organs = {(row.organ, row.stratum) for row in results.rows}
     for organ, stratum in sorted(organs, key=lambda key: (STRATA.index(key[1]), key[0])):
         mine = [row for row in results.rows if row.organ == organ]
         cells = [organ, LABELS[stratum], str(len({row.case for row in mine}))]
-        cells += [_shown([r for r in mine if r.setting == s], "dsc") for s in results.settings]
+        cells += [_shown([r for r in mine if r.setting == s], measure) for s in results.settings]
+        if measure == "dsc":
+            cells += [f"{value:g}" for value in ORGAN_DSC_2022.get(organ, ())] or ["", ""]
         lines.append(_row(cells))
     return "\n".join(lines)
 
@@ -217,7 +261,7 @@ def _shown(rows: Sequence[OrganRow], measure: str) -> str:
     found = cell(rows, measure)
     if found is None or not np.isfinite(found.mean):
         return f"- ({found.missed})" if found else ""
-    factor = 100 if measure == "dsc" else 1
+    factor = 100 if measure in SHARES else 1
     sd = f" ± {found.sd * factor:.1f}" if np.isfinite(found.sd) else ""
     missed = f" ({found.missed})" if found.missed else ""
     return f"{found.mean * factor:.1f}{sd}{missed}"
@@ -231,14 +275,25 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(finite):.1f}{sd}"
 
 
-def _costs(folder: Path) -> list[Cost]:
+def _costs(folder: Path) -> dict[str, list[Cost]]:
+    """Setting -> what it cost, a seed each."""
+    found: dict[str, list[Cost]] = {}
+    for path in sorted((folder / COSTS).glob("*.json")):
+        found.setdefault(path.name.split(".")[0], []).append(Cost.load(path))
+    return found
+
+
+def _trainings(folder: Path) -> list[Training]:
     found: dict[str, list[tuple[int, float, int]]] = {}
     for path in sorted(folder.glob(f"seed_*/*/{RUN_FILE}")):
         run = json.loads(path.read_text(encoding="utf-8"))
         size = run["parameters"] if "system" in run else _parameters(path.parent)
         found.setdefault(path.parent.name, []).append((run["options"]["steps"], run["seconds"], size))
+    for setting, costs in _costs(folder).items():
+        if costs[0].steps:  # a system that its own program has trained
+            found[setting] = [(c.steps, c.training_s, c.parameters) for c in costs]
     return [
-        Cost(name, runs[0][0], float(np.mean([s for _, s, _ in runs])), runs[0][2])
+        Training(name, runs[0][0], float(np.mean([s for _, s, _ in runs])), runs[0][2])
         for name, runs in found.items()
     ]
 
@@ -249,10 +304,33 @@ def _parameters(run: Path) -> int:
         return sum(p.numel() for p in build(FittedRun.load(run).architecture).parameters())
 
 
-def _cost_table(costs: Sequence[Cost]) -> str:
+def _training_table(trainings: Sequence[Training]) -> str:
     lines = ["| network | parameters | steps | minutes |", "|---|---|---|---|"]
-    cells = [[c.network, f"{c.parameters:,}", str(c.steps), f"{c.seconds / 60:.1f}"] for c in costs]
+    cells = [
+        [t.network, f"{t.parameters:,}" if t.parameters else "", str(t.steps), f"{t.seconds / 60:.1f}"]
+        for t in trainings
+    ]
     return "\n".join(lines + [_row(row) for row in cells])
+
+
+def _cost_table(results: Results) -> str:
+    """What drawing a held-out patient took, in the mean over seeds; a sentence where nobody measured it."""
+    settings = [s for s in results.settings if s in results.costs]
+    if not settings:
+        return "What drawing takes was not measured: the scores are of an earlier version."
+    lines = ["| drawing a patient | on | seconds | largest memory, MB |", "|---|---|---|---|"]
+    for setting in settings:
+        costs = results.costs[setting]
+        seconds = float(np.mean([c.seconds / max(c.patients, 1) for c in costs]))
+        memory = max(c.memory_mb for c in costs)
+        shown = "" if np.isnan(memory) else f"{memory:.0f}"
+        lines.append(_row([f"`{setting}`", costs[0].device, f"{seconds:.1f}", shown]))
+    lines += [
+        "",
+        "Memory is the process's on a processor, libraries included, and that of tensors on a GPU. nnU-Net is timed as "
+        "a program of its own, starting up and reading files included.",
+    ]
+    return "\n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -22,6 +22,8 @@ from soars.texts import read_json
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
+from soars_training.experiments.cost import COSTS, NOT_KNOWN, Cost
+from soars_training.experiments.drawn import DRAWN, Drawn
 from soars_training.experiments.nnunet.commands import NnUNet, command_path
 from soars_training.experiments.scores import OrganRow, write_rows
 from soars_training.experiments.systems import masks_rows
@@ -71,7 +73,21 @@ class Baseline:
                 continue
             tool.train(recipe["steps"], seed)
             tool.predict(tool.raw / "imagesTs", seed)
-            rows = [replace(r, setting=SETTING, seed=seed) for r in self._score(seed)]
+            drawn = Drawn.of(index.of_split(TEST))
+            rows = [replace(r, setting=SETTING, seed=seed) for r in self._score(seed, drawn)]
+            if seed == seeds[0]:
+                drawn.save(self.folder / DRAWN / SETTING)
+            training, parameters = tool.trained(seed)
+            drawing = tool.predicted(seed)
+            Cost(
+                self.device,
+                len(index.of_split(TEST)),
+                drawing.seconds,
+                drawing.memory_mb if self.device == "cpu" else NOT_KNOWN,
+                recipe["steps"],
+                training.seconds,
+                parameters,
+            ).save(self.folder / COSTS / f"{SETTING}.{seed}.json")
             write_rows(rows, OrganRow, path)
 
     def bundle(self, name: str, seed: int, licence: str) -> Bundle:
@@ -79,7 +95,7 @@ class Baseline:
         model = read_model_folder(self.tool.model(seed), ["all"])
         return import_model(model, by_name(model.labels), ImportOptions(name, licence=licence))
 
-    def _score(self, seed: int) -> Iterator[OrganRow]:
+    def _score(self, seed: int, drawn: Drawn) -> Iterator[OrganRow]:
         def draw(entry: IndexEntry, case: CachedCase) -> dict[str, np.ndarray]:
             labels = sitk.GetArrayFromImage(
                 sitk.ReadImage(str(self.tool.predictions(seed) / f"{entry.name}{ENDING}"))
@@ -88,7 +104,7 @@ class Baseline:
                 raise InputError(f"{entry.name}: nnU-Net's prediction is not on the CT's grid")
             return {organ: labels == 1 + k for k, organ in enumerate(self.organs)}
 
-        return masks_rows(self.folder, self.organs, draw)
+        return masks_rows(self.folder, self.organs, draw, drawn)
 
 
 def write_raw(

@@ -6,18 +6,48 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from soars.errors import EngineError, InputError
+from soars.files import write_json
 from soars.supervise import end_with_this_process
+from soars.texts import read_json
 
 log = logging.getLogger(__name__)
 
 CONFIGURATION, PLANS, TRAINER = "3d_fullres", "nnUNetPlans", "BudgetTrainer"
 TRAINERS = Path(__file__).parent / "trainers"
+LEARNED, USED = "learned.json", "used.json"
+"""What `BudgetTrainer` says of its network, and what training took, beside the checkpoints."""
 LOG_LINES = 15
 """So many last lines of a command that failed are shown."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a command took, starting up included: wall seconds, and the largest resident memory of its processes, nan
+    where it is not known (Windows)."""
+
+    seconds: float = 0.0
+    memory_mb: float = float("nan")
+
+    def save(self, path: Path) -> None:
+        write_json(
+            path,
+            {
+                "seconds": self.seconds,
+                "memory_mb": None if self.memory_mb != self.memory_mb else self.memory_mb,
+            },
+        )
+
+    @staticmethod
+    def load(path: Path) -> Used:
+        """Nothing and nan where the file is not there, or is empty as an earlier version left it."""
+        values = read_json(path) if path.exists() and path.stat().st_size else {}
+        memory = values.get("memory_mb")
+        return Used(values.get("seconds", 0.0), float("nan") if memory is None else memory)
 
 
 @dataclass(frozen=True)
@@ -68,24 +98,35 @@ class NnUNet:
         if not (fold / "checkpoint_final.pth").exists():
             words = [str(self.number), CONFIGURATION, "all", "-tr", TRAINER, "-device", self.device]
             resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
-            self._run("nnUNetv2_train", words + resume, seed, steps)
+            before = Used.load(self.model(seed) / USED)
+            used = self._run("nnUNetv2_train", words + resume, seed, steps)
+            Used(before.seconds + used.seconds, used.memory_mb).save(self.model(seed) / USED)
 
     def predict(self, images: Path, seed: int) -> None:
         """A label map for every image of a folder."""
         done = self.home / f"predictions_{seed}.done"
         if not done.exists():
-            self._run(
+            used = self._run(
                 "nnUNetv2_predict",
                 ["-i", str(images), "-o", str(self.predictions(seed)), "-d", str(self.number), "-c", CONFIGURATION]
                 + ["-f", "all", "-tr", TRAINER, "-device", self.device, "-npp", "1", "-nps", "1"],
                 seed,
             )  # fmt: skip
-            done.touch()
+            used.save(done)
+
+    def trained(self, seed: int) -> tuple[Used, int]:
+        """What training took, and the number of parameters, 0 where it is not known."""
+        learned = self.model(seed) / "fold_all" / LEARNED
+        return Used.load(self.model(seed) / USED), read_json(learned)["parameters"] if learned.exists() else 0
+
+    def predicted(self, seed: int) -> Used:
+        """What prediction took."""
+        return Used.load(self.home / f"predictions_{seed}.done")
 
     def _results(self, seed: int) -> Path:
         return self.home / f"nnUNet_results_{seed}"
 
-    def _run(self, command: str, words: list[str], seed: int = 0, steps: int = 1) -> None:
+    def _run(self, command: str, words: list[str], seed: int = 0, steps: int = 1) -> Used:
         """Raises `EngineError` with the last lines of what the command said when it fails."""
         program = command_path(command)
         self.home.mkdir(parents=True, exist_ok=True)
@@ -102,6 +143,7 @@ class NnUNet:
             "SOARS_NNUNET_STEPS": str(steps),
             "SOARS_NNUNET_SEED": str(seed),
         }
+        start = time.monotonic()
         with output.open("w", encoding="utf-8") as stream:
             child = subprocess.Popen(
                 [str(program), *words],
@@ -111,7 +153,7 @@ class NnUNet:
                 preexec_fn=end_with_this_process(),
             )
             try:
-                code = child.wait()
+                code, memory_mb = _waited(child)
             except BaseException:
                 child.terminate()
                 child.wait()
@@ -124,6 +166,17 @@ class NnUNet:
             raise EngineError(
                 f"{command} failed (exit code {code}); all it said is in {output}, at last: {said}"
             )
+        return Used(round(time.monotonic() - start, 1), memory_mb)
+
+
+def _waited(child: subprocess.Popen[bytes]) -> tuple[int, float]:
+    """The exit code of a child that has ended, and the largest resident memory of it and its own children in MB."""
+    if not hasattr(os, "wait4"):
+        return child.wait(), float("nan")
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    # macOS counts bytes, all others kilobytes.
+    return child.returncode, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def command_path(command: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -38,3 +39,9 @@ class BudgetTrainer(nnUNetTrainerNoMirroring):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        learned = sum(p.numel() for p in self.network.parameters())
+        with open(os.path.join(self.output_folder, "learned.json"), "w", encoding="utf-8") as stream:
+            json.dump({"parameters": learned}, stream)
