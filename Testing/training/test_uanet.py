@@ -26,7 +26,7 @@ from soars.systems.uanet.detection import padded, proposals
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.uanet.data import CropDataset
-from soars_training.systems.uanet.elastic import Bend
+from soars_training.systems.uanet.elastic import Bend, affine, control_points
 from soars_training.systems.uanet.losses import (
     anchor_weights,
     class_loss,
@@ -283,6 +283,21 @@ def test_bending_moves_ct_and_mask_alike_and_by_a_few_voxels() -> None:
     assert torch.equal(
         still.apply(volume, outside=0, nearest=False), again.apply(volume, outside=0, nearest=False)
     )
+
+
+def test_an_affine_map_takes_three_points_where_they_belong() -> None:
+    points = control_points((31, 61))
+    assert points.tolist() == [
+        [15 + 31 / 3, 30 + 31 / 3],
+        [15 + 31 / 3, 30 - 31 / 3],
+        [15 - 31 / 3, 30 - 31 / 3],
+    ]
+    moved = points + np.random.default_rng(0).uniform(-2, 2, (3, 2))
+    np.testing.assert_allclose(affine(points, points, moved), moved, rtol=1e-5)
+    # What lies midway between two points stays midway, and where nothing moves all else does not either.
+    np.testing.assert_allclose(affine(points[:2].mean(0), points, moved), moved[:2].mean(0), rtol=1e-5)
+    somewhere = np.random.default_rng(1).uniform(0, 30, (4, 5, 2))
+    np.testing.assert_allclose(affine(somewhere, points, points), somewhere, rtol=1e-5)
 
 
 def _dataset(

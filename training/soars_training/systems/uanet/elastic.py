@@ -1,4 +1,4 @@
-"""The authors' elastic augmentation: slices of a plane are bent by a smooth random field, alike in all of them."""
+"""The authors' augmentation: slices of a plane are moved by an affine map and bent by a smooth field, alike in all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch.nn import functional
 SMOOTHNESS, STRENGTH = 30.0, 1000.0
 """A field of uniform numbers in [-1, 1] is smoothed by a Gaussian of so many voxels (standard deviation) and then
 multiplied, which makes displacements with a standard deviation of about 5 voxels."""
+CONTROL_SHIFT = 0.04
+"""Three points, a third of the plane's shorter side from its middle, are moved by up to so many voxels along each axis,
+and all others with them: almost nothing, but it is what the authors do."""
 PLANES = ((1, 2), (0, 2), (0, 1))
 """Axes (z, y, x) of the planes xy, xz and yz; the first always bends, each of the others half of the time."""
 
@@ -45,9 +48,24 @@ class Bend:
 
 
 def _field(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
-    """Where each voxel of a plane comes from, in voxels [rows, columns, 2]."""
+    """Where each voxel of a plane comes from, in voxels [rows, columns, 2]: bent, and then moved by the affine map."""
     at = np.moveaxis(np.indices(tuple(shape)), 0, -1).astype(np.float32)
     for axis in range(2):
         noise = rng.uniform(-1, 1, tuple(shape))
         at[..., axis] += STRENGTH * scipy.ndimage.gaussian_filter(noise, SMOOTHNESS, mode="constant")
-    return torch.from_numpy(at)
+    points = control_points(shape)
+    return torch.from_numpy(
+        affine(at, points, points + rng.uniform(-CONTROL_SHIFT, CONTROL_SHIFT, points.shape))
+    )
+
+
+def control_points(shape: Sequence[int]) -> np.ndarray:
+    """Three corners [3, 2] of a square about the middle of a plane."""
+    side = min(shape) / 3
+    return (np.asarray(shape) - 1) / 2 + side * np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+
+
+def affine(at: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Places [..., 2] under the affine map that takes three points [3, 2] to where they were moved, float32."""
+    matrix = np.linalg.solve(np.c_[points, np.ones(3)], moved)  # [3, 2]
+    return (at @ matrix[:2] + matrix[2]).astype(np.float32)

@@ -39,7 +39,7 @@ class UaNetOptions(SystemOptions):
         sampled: boxes of an image that the box head learns from.
         drawn: organs of an image that the mask head learns from, 0 for all that were detected.
         strength: of the cascade's augmentation.
-        elastic: share of the crops that are bent as the authors' are (`soars_training.systems.uanet.elastic`).
+        elastic: share of the crops that are augmented as the authors' are (`soars_training.systems.uanet.elastic`).
     """
 
     crop: tuple[int, int, int] = (160, 240, 240)
