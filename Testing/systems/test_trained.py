@@ -31,6 +31,7 @@ from soars.systems import packages
 from soars.systems.interface import SegmentOptions
 from soars.systems.registry import system_of
 from soars.systems.trained import Finder, Found, Step, TrainedSystem
+from soars.systems.votes import vote
 
 ORGANS = tuple(FOUND)
 SLICES = SliceArchitecture(2, 32, (4, 4, 4, 4, 4), (4, 4, 4, 4, 4), 4)
@@ -142,6 +143,47 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(BundleError, match=reason):
         system_of(load_bundle(_bundle(tmp_path / "b", system, **changes)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_a_voxel_is_kept_when_half_of_the_networks_agree(n: int) -> None:
+    """Against counting: each network has found a block of its own, the last of them nothing."""
+    rng = np.random.default_rng(n)
+    found: list[dict[str, Any]] = []
+    agree = np.zeros((12, 12, 12), int)
+    for k in range(n):
+        start = tuple(int(v) for v in rng.integers(0, 4, 3))
+        values = rng.random((8, 7, 6)).astype(np.float32)
+        if n == 1 or k < n - 1:
+            found.append({"Brainstem": (start, values)})
+            z, y, x = start
+            agree[z : z + 8, y : y + 7, x : x + 6] += values > 0.5
+        else:
+            found.append({})
+    start, values = vote(found, ("Brainstem", "SpinalCord"))["Brainstem"]
+    mine = np.zeros(agree.shape, bool)
+    mine[tuple(slice(a, a + m) for a, m in zip(start, values.shape, strict=True))] = values > 0.5
+    np.testing.assert_array_equal(mine, agree >= (n + 1) // 2)
+
+
+def test_an_organ_that_too_few_networks_found_is_absent() -> None:
+    one = {"Brainstem": ((0, 0, 0), np.ones((2, 2, 2), np.float32))}
+    assert vote([one, {}, {}], ["Brainstem"]) == {}
+    assert set(vote([one, {}], ["Brainstem"])) == {"Brainstem"}
+
+
+@pytest.mark.parametrize("system", ["deepmind", "uanet"])
+def test_networks_of_a_bundle_vote(tmp_path: Path, system: str) -> None:
+    """Twice the same network draws what one draws; a member that is not there is refused."""
+    one = load_bundle(_bundle(tmp_path / "one", system))
+    twice = load_bundle(_bundle(tmp_path / "twice", system, members=["weights.safetensors"]))
+    options = SegmentOptions(device="cpu", threads=1)
+    alone, voted = (segment(patient(), bundle, options) for bundle in (one, twice))
+    assert "2 networks vote" in voted.engine.reason and alone.structures.names == voted.structures.names
+    for organ in alone.structures.names:
+        assert alone.structures.crop(organ).equals(voted.structures.crop(organ))
+    with pytest.raises(BundleError, match=r"members: 'no\.safetensors' is not listed"):
+        system_of(load_bundle(_bundle(tmp_path / "bad", system, members=["no.safetensors"])))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -125,7 +125,10 @@ class Threshold(LoopSystem[ThresholdOptions]):
         return "A logistic regression."
 
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
-        save_file(averaged_weights(folder, "network."), bundle / "weights.safetensors")
+        self.write_member(folder, bundle / "weights.safetensors")
+
+    def write_member(self, folder: Path, path: Path) -> None:
+        save_file(averaged_weights(folder, "network."), path)
 
 
 def _input(case: CachedCase, scale_hu: float) -> Tensor:
@@ -166,6 +169,24 @@ def test_any_system_learns_and_becomes_a_bundle(cache: Path, tmp_path: Path) -> 
     assert bundle.settings == {"scale_hu": 200.0}
     assert not bundle.warnings
     assert f"| Brainstem | {run.validation[ORGAN]:.3f} |" in bundle.card
+
+
+def test_runs_that_vote_become_one_bundle(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / f"run{seed}" for seed in (1, 2)]
+    for seed, run in enumerate(runs, start=1):
+        assert _fit(cache, run, "--steps", "2", "--seed", str(seed)) == 0
+    other = tmp_path / "other"
+    assert _fit(cache, other, "--steps", "2", "--set", "scale_hu=300") == 0
+    words = ["--description", "x", "--licence", "CC0-1.0"]
+    assert main(["export", str(tmp_path / "mine"), *map(str, runs), *words]) == 0
+    bundle = load_bundle(tmp_path / "mine")
+    names = ["threshold_1.safetensors", "threshold_2.safetensors"]
+    assert (bundle.settings["weights"], bundle.settings["members"]) == (names[0], names[1:])
+    assert set(names) <= set(bundle.files) and "2 such networks vote, trained with seeds 1, 2" in bundle.card
+    assert main(["export", str(tmp_path / "bad"), str(runs[0]), str(other), *words]) == 2
+    assert "so they cannot vote" in capsys.readouterr().err and not (tmp_path / "bad").exists()
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(cache: Path, tmp_path: Path) -> None:

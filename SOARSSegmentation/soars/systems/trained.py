@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soars.bundle.fields import check_keys, get_numbers, get_text, get_window, within
+from soars.bundle.fields import check_keys, get_field, get_numbers, get_text, get_window, within
 from soars.bundle.integrity import read_checked
 from soars.bundle.manifest import SPACING_MM, Bundle
 from soars.cascade.engine import EngineInfo
@@ -25,6 +27,7 @@ from soars.systems.devices import torch_device
 from soars.systems.finish import finish_structures
 from soars.systems.interface import Drawn, SegmentOptions
 from soars.systems.packages import requirements
+from soars.systems.votes import vote
 
 if TYPE_CHECKING:
     import torch
@@ -53,20 +56,22 @@ class TrainedSystem(BundledSystem, ABC):
     extra = EXTRA
     packages = REQUIREMENTS
     setting_keys: tuple[str, ...]
-    """Of the manifest's settings, beside window_hu, spacing_mm and weights, which all of these systems have."""
+    """Of the manifest's settings, beside window_hu, spacing_mm, weights, and members, the weights of further networks
+    that vote with the first, which all of these systems have."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
         self.where = f"bundle {bundle.name}: settings"
         given = bundle.settings
         try:
-            check_keys(dict(given), ("window_hu", "spacing_mm", "weights", *self.setting_keys), "")
+            check_keys(dict(given), ("window_hu", "spacing_mm", "weights", "members", *self.setting_keys), "")
             self.window_hu = get_window(given, "window_hu", "")
             x, y, z = within(get_numbers(given, "spacing_mm", 3, ""), SPACING_MM, "spacing_mm")
             self.spacing_mm = (x, y, z)
             self.weights = get_text(given, "weights", "")
             if self.weights not in bundle.files:
                 raise BundleError(f"weights: {self.weights!r} is not listed in files")
+            self.members = _members(given, bundle)
             self.read_settings(given)
         except BundleError as error:
             raise BundleError(f"{self.where}: {error}") from error
@@ -85,6 +90,26 @@ class TrainedSystem(BundledSystem, ABC):
 
         Raises `EngineError` for an engine or device that cannot be used, `BundleError` for weights that do not fit.
         """
+
+    def open_all(self, options: SegmentOptions) -> tuple[EngineInfo, Finder]:
+        """As `open`; where the bundle has several networks, they vote."""
+        engine, first = self.open(options)
+        if not self.members:
+            return engine, first
+        finders = [first]
+        for weights in self.members:
+            other = copy.copy(self)
+            other.weights = weights
+            finders.append(other.open(options)[1])
+
+        def find(ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
+            found = []
+            for k, one in enumerate(finders):
+                step(k, len(finders))
+                found.append(one(ct, organs, lambda _done, _of, k=k: step(k, len(finders))))  # type: ignore[misc]
+            return vote(found, organs)
+
+        return replace(engine, reason=f"{engine.reason}; {len(finders)} networks vote"), find
 
     def volume(self, ct: CtScan, body: Body, grid: Grid, options: SegmentOptions) -> np.ndarray:
         """What the finder gets as the CT."""
@@ -114,7 +139,7 @@ class TrainedSystem(BundledSystem, ABC):
 
         start = time.perf_counter()
         stage("load", f"loading the network of {self.title}")
-        engine, find = self.open(options)
+        engine, find = self.open_all(options)
         timings["load"] = time.perf_counter() - start
 
         start = time.perf_counter()
@@ -172,6 +197,14 @@ class TrainedSystem(BundledSystem, ABC):
         if options.cancel is not None:
             stop_between_layers(network, options.cancel)
         return info, network
+
+
+def _members(given: Mapping[str, Any], bundle: Bundle) -> tuple[str, ...]:
+    members = get_field(given, "members", list, "") if "members" in given else []
+    for name in members:
+        if not isinstance(name, str) or name not in bundle.files:
+            raise BundleError(f"members: {name!r} is not listed in files")
+    return tuple(members)
 
 
 def _maps(found: Found, grid: Grid) -> Iterator[tuple[str, ProbabilityMap]]:

@@ -14,7 +14,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("export", help="make a model bundle of finished runs")
     parser.add_argument("bundle", type=Path, help="the bundle folder to write; its name is the bundle's name")
     parser.add_argument(
-        "runs", type=Path, nargs="+", help="one run folder a branch, or the run of another system"
+        "runs",
+        type=Path,
+        nargs="+",
+        help="one run folder a branch; or a run of another system, or several of them, which then vote",
     )
     parser.add_argument(
         "--card", type=Path, help="the model card (Markdown); without it one is filled in from the runs"
@@ -31,13 +34,13 @@ def run(args: argparse.Namespace) -> None:
     from soars_training.systems.interface import system_of_run
 
     systems = [system for run in args.runs if (system := system_of_run(run)) is not None]
-    if systems and len(args.runs) > 1:
-        raise InputError(f"a bundle holds one run of {systems[0]}, or one run a branch of the cascade")
+    if systems and len(systems) < len(args.runs):
+        raise InputError(f"a bundle holds runs of {systems[0]}, or one run a branch of the cascade, not both")
     facts = BundleFacts(
         args.bundle.name, args.version, args.description, args.licence, _card(args, bool(systems))
     )
     if systems:
-        bundle = export_system(args.runs[0], args.bundle, facts)
+        bundle = export_system(args.runs, args.bundle, facts)
     else:
         bundle = export_bundle(args.runs, args.bundle, facts)
     size = f"{bundle.size_bytes / 1e6:.1f} MB"
@@ -57,6 +60,8 @@ def _card(args: argparse.Namespace, system: bool) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{args.card}: the model card cannot be read ({error})") from error
     if system:
-        return system_card(args.bundle.name, args.description, args.licence, SystemRun.load(args.runs[0]))
+        return system_card(
+            args.bundle.name, args.description, args.licence, [SystemRun.load(r) for r in args.runs]
+        )
     runs = [FittedRun.load(run) for run in args.runs]
     return card_of(args.bundle.name, args.description, args.licence, runs)

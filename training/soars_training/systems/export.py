@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from soars.bundle.store import Bundle, read_bundle, write_manifest
 from soars.catalogue import CATALOGUE
+from soars.errors import InputError
 from soars_training.release.card import card_text, measured_figures
 from soars_training.release.export import BundleFacts, staged_bundle
 from soars_training.systems.interface import SystemRun
 from soars_training.systems.registry import training_system
 
 
-def export_system(run_folder: Path, output: Path, facts: BundleFacts) -> Bundle:
-    """Write a bundle folder from a finished run; nothing is left behind when it fails.
+def export_system(folders: Sequence[Path], output: Path, facts: BundleFacts) -> Bundle:
+    """Write a bundle folder from a finished run, or from several whose networks are to vote; nothing is left behind
+    when it fails.
 
-    Raises `InputError` when the run is not finished, or `output` exists.
+    Raises `InputError` when a run is not finished, when runs differ in more than their patients, steps and seeds, or
+    `output` exists.
     """
-    run = SystemRun.load(run_folder)
+    runs = [SystemRun.load(folder) for folder in folders]
+    run, system = runs[0], training_system(runs[0].system)
+    for folder, other in zip(folders, runs, strict=True):
+        if (other.system, other.organs, other.settings) != (run.system, run.organs, run.settings):
+            raise InputError(
+                f"{folder}: differs from {folders[0]} in system, organs or network, so they cannot vote"
+            )
+    settings = run.settings
     with staged_bundle(output, facts) as work:
-        training_system(run.system).write_weights(run, run_folder, work)
+        if len(runs) == 1:
+            system.write_weights(run, folders[0], work)
+        else:
+            names = [f"{run.system}_{k}.safetensors" for k in range(1, len(runs) + 1)]
+            for folder, name in zip(folders, names, strict=True):
+                system.write_member(folder, work / name)
+            # Several networks vote in torch only: a bundle has at most one graph.
+            settings = {k: v for k, v in settings.items() if k != "onnx"}
+            settings |= {"weights": names[0], "members": names[1:]}
         write_manifest(
             work,
-            {
-                **facts.fields(),
-                "system": run.system,
-                "organs": list(run.organs),
-                "settings": run.settings,
-            },
+            {**facts.fields(), "system": run.system, "organs": list(run.organs), "settings": settings},
         )
     return read_bundle(output)
 
 
-def system_card(name: str, description: str, licence: str, run: SystemRun) -> str:
-    """The model card of a system's bundle, filled in from its run (Markdown)."""
+def system_card(name: str, description: str, licence: str, runs: Sequence[SystemRun]) -> str:
+    """The model card of a system's bundle, filled in from its runs (Markdown)."""
+    run = runs[0]
     organs = ", ".join(CATALOGUE[organ].label.lower() for organ in run.organs)
     x, y, z = run.spacing_mm
     options = run.options
@@ -50,4 +65,11 @@ def system_card(name: str, description: str, licence: str, run: SystemRun) -> st
         "Patients, scanners and positions unlike those above have not been tried.",
     )
     figures = measured_figures(list(run.validation.items()), len(run.held_out), "soars-train fit-system")
-    return card_text(name, description, licence, [trained_on], figures=figures, limits=limits)
+    facts = [trained_on]
+    if len(runs) > 1:
+        facts.append(
+            f"{len(runs)} such networks vote, trained with seeds {', '.join(str(r.options['seed']) for r in runs)}; a "
+            "voxel is kept when at least half of them agree. The figures are those of the first network alone: "
+            "patients that it has not seen may have taught another."
+        )
+    return card_text(name, description, licence, facts, figures=figures, limits=limits)

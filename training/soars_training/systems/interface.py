@@ -142,5 +142,8 @@ class TrainingSystem(Protocol):
     def finished(self, folder: Path, options: Any, device: torch.device) -> Predict:
         """What a finished run of these options learned, as a function that draws the organs of a whole patient."""
 
+    def write_member(self, folder: Path, path: Path) -> None:
+        """Write the weights of a finished run alone, as one of several networks that vote."""
+
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """Put what the bundle needs beside manifest and card from a finished run's folder into the bundle's folder."""

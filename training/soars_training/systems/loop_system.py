@@ -86,9 +86,13 @@ class LoopSystem(ABC, Generic[Options]):
         """The file of the weights in a bundle."""
         return f"{self.name}.safetensors"
 
+    def write_member(self, folder: Path, path: Path) -> None:
+        """See `TrainingSystem.write_member`."""
+        save_weights(folder, f"{NET}.", path)
+
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """See `TrainingSystem.write_weights`."""
-        save_weights(folder, f"{NET}.", bundle / self.weights)
+        self.write_member(folder, bundle / self.weights)
 
     def predict(
         self, model: Model, options: Options, device: torch.device, precision: torch.dtype
