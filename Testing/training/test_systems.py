@@ -292,6 +292,9 @@ def test_a_system_is_scored_on_an_ablations_patients(
     assert all(r.dsc > 0.95 and r.hd_mm < 4 for r in rows)
     run = SystemRun.load(tmp_path / "seed_2" / "threshold")
     assert (run.cases, run.options["steps"], run.options["seed"]) == (3, 55, 2)
+    score_system(tmp_path, "threshold", "laptop", [3], "cpu", steps=7)
+    assert SystemRun.load(tmp_path / "seed_3" / "threshold").options["steps"] == 7
+    assert {f.name for f in (tmp_path / "costs").iterdir()} == {f"threshold.{n}.json" for n in (1, 2, 3)}
     monkeypatch.setattr(Threshold, "fit", None)
     score_system(tmp_path, "threshold", "laptop", [1, 2], "cpu")
 

@@ -78,6 +78,12 @@ def _add_baseline(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--memory-gb", type=float, help="GPU memory that nnU-Net's planner may count on (default: its own)"
     )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="of training (default: as many as a setting of the ablation; a step of one system may "
+        "take many times as long as one of another)",
+    )
     parser.add_argument("--bundle", metavar="NAME", help="also install the first seed's model as a bundle")
     parser.add_argument("--licence", default="not stated", help="of that bundle's weights")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -97,8 +103,8 @@ def run_baseline(args: argparse.Namespace) -> None:
     from soars_training.experiments.systems import score_system
     from soars_training.fitting.loop import training_device
 
-    if args.seeds < 1:
-        raise InputError("--seeds must be at least 1")
+    if args.seeds < 1 or (args.steps is not None and args.steps < 1):
+        raise InputError("--seeds and --steps must be at least 1")
     require_statistics()
     device = training_device(args.device).type
     seeds = range(args.seed, args.seed + args.seeds)
@@ -107,12 +113,12 @@ def run_baseline(args: argparse.Namespace) -> None:
             raise InputError(
                 "--bundle and --memory-gb are nnU-Net's; a bundle of another system is made by soars-train export"
             )
-        score_system(args.output, args.system, args.preset or "laptop", seeds, device)
+        score_system(args.output, args.system, args.preset or "laptop", seeds, device, args.steps)
         write_tables(args)
         return
     if args.preset:
         raise InputError("--preset is for UaNet or DeepMind's U-Net; nnU-Net plans by itself")
-    baseline = Baseline(args.output, device, args.memory_gb)
+    baseline = Baseline(args.output, device, args.memory_gb, args.steps)
     baseline.run(seeds)
     if args.bundle:
         bundle = baseline.bundle(args.bundle, args.seed, args.licence)

@@ -27,10 +27,12 @@ Draw = Callable[[IndexEntry, CachedCase], Mapping[str, np.ndarray]]
 """Organ -> bool mask [z, y, x] on the case's grid; organs that were not found are left out."""
 
 
-def score_system(folder: Path, name: str, preset: str, seeds: Sequence[int], device: str) -> None:
+def score_system(
+    folder: Path, name: str, preset: str, seeds: Sequence[int], device: str, steps: int | None = None
+) -> None:
     """Train and score a system with every seed; the same call goes on after an interruption.
 
-    Learns from the patients of the ablation in ``folder`` for as many steps as a setting has, and writes
+    Learns from the patients of the ablation in ``folder`` for ``steps``, as many as a setting has when None, and writes
     `scores/NAME.SEED.csv` there. Raises `InputError` where no ablation was begun, and as the system's `fit` does.
     """
     path = folder / RECIPE_FILE
@@ -47,7 +49,11 @@ def score_system(folder: Path, name: str, preset: str, seeds: Sequence[int], dev
         if scores.exists():
             continue
         options = replace(
-            system.options(preset, organs), steps=recipe["steps"], seed=seed, train_split=LEARN, device=device
+            system.options(preset, organs),
+            steps=steps or recipe["steps"],
+            seed=seed,
+            train_split=LEARN,
+            device=device,
         )
         run = folder / f"seed_{seed}" / name
         if not (run / RUN_FILE).exists():

@@ -39,6 +39,8 @@ class Baseline:
     folder: Path
     device: str
     memory_gb: float | None = None
+    steps: int | None = None
+    """As many as a setting of the ablation when None."""
 
     @property
     def tool(self) -> NnUNet:
@@ -62,6 +64,7 @@ class Baseline:
         nnU-Net is not installed, `EngineError` when one of its commands fails.
         """
         recipe, tool = self._recipe, self.tool
+        steps = self.steps or recipe["steps"]
         for command in ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict"):
             command_path(command)
         index = CacheIndex.load(self.folder / "cache")
@@ -71,7 +74,7 @@ class Baseline:
             path = self.folder / SCORES / f"{SETTING}.{seed}.csv"
             if path.exists():
                 continue
-            tool.train(recipe["steps"], seed)
+            tool.train(steps, seed)
             tool.predict(tool.raw / "imagesTs", seed)
             drawn = Drawn.of(index.of_split(TEST))
             rows = [replace(r, setting=SETTING, seed=seed) for r in self._score(seed, drawn)]
@@ -84,7 +87,7 @@ class Baseline:
                 len(index.of_split(TEST)),
                 drawing.seconds,
                 drawing.memory_mb if self.device == "cpu" else NOT_KNOWN,
-                recipe["steps"],
+                steps,
                 training.seconds,
                 parameters,
             ).save(self.folder / COSTS / f"{SETTING}.{seed}.json")
