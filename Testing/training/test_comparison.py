@@ -11,10 +11,10 @@ import torch
 
 from soars.figures import is_own_figure
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
-from soars_training.experiments.boxes import draw_boxes, patients
 from soars_training.experiments.cost import COSTS, Cost, Meter
-from soars_training.experiments.drawn import DRAWN, Drawn, draw_contours
 from soars_training.experiments.nnunet.commands import Used
+from soars_training.experiments.pictures.boxes import draw_boxes, patients
+from soars_training.experiments.pictures.drawn import DRAWN, Drawn, draw_contours
 from soars_training.experiments.published import ORGAN_DSC_2022, SYSTEMS, SYSTEMS_2022
 from soars_training.experiments.ranks import over_seeds, ranking
 from soars_training.experiments.scores import OrganRow, write_rows

@@ -144,9 +144,9 @@ def require_statistics() -> None:
 
 def draw_figure(folder: Path) -> None:
     """The pictures beside the tables, where matplotlib is installed: means, boxes, and contours on the same slices."""
-    from soars_training.experiments.boxes import draw_boxes
-    from soars_training.experiments.drawn import draw_contours
     from soars_training.experiments.figure import draw
+    from soars_training.experiments.pictures.boxes import draw_boxes
+    from soars_training.experiments.pictures.drawn import draw_contours
     from soars_training.experiments.tables import read_results
 
     if find_spec("matplotlib") is None:

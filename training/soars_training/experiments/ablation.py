@@ -20,7 +20,7 @@ from soars.networks.names import Input
 from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.cost import COSTS, Meter
-from soars_training.experiments.drawn import DRAWN, Drawn
+from soars_training.experiments.pictures.drawn import DRAWN, Drawn
 from soars_training.experiments.runs import fitted, guided, searched
 from soars_training.experiments.scores import (
     CentreRow,

@@ -25,7 +25,7 @@ from soars.structures import Geometry
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.experiments.cost import Meter
-from soars_training.experiments.drawn import Drawn
+from soars_training.experiments.pictures.drawn import Drawn
 from soars_training.experiments.settings import stratum_of
 from soars_training.fitting.loop import training_device, training_precision
 from soars_training.fitting.options import FittedRun

@@ -16,7 +16,7 @@ from soars.texts import read_json
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
 from soars_training.experiments.cost import COSTS, Meter
-from soars_training.experiments.drawn import DRAWN, Drawn
+from soars_training.experiments.pictures.drawn import DRAWN, Drawn
 from soars_training.experiments.scores import OrganRow, organ_row, read_vois, voi_organs, write_rows
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import LAST, RUN_FILE

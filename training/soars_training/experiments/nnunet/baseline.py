@@ -23,8 +23,8 @@ from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, rea
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
 from soars_training.experiments.cost import COSTS, NOT_KNOWN, Cost
-from soars_training.experiments.drawn import DRAWN, Drawn
 from soars_training.experiments.nnunet.commands import NnUNet, command_path
+from soars_training.experiments.pictures.drawn import DRAWN, Drawn
 from soars_training.experiments.scores import OrganRow, write_rows
 from soars_training.experiments.systems import masks_rows
 
