@@ -17,6 +17,7 @@ from soars.findings.review import read_review
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
 from soars_training.cohorts.prepare import SourceCase
+from soars_training.commands import arguments
 from soars_training.release import review
 from soars_training.release.review import Sample
 
@@ -164,9 +165,7 @@ def test_samples_are_contours_against_the_readers(tmp_path: Path) -> None:
 def test_a_bundle_gets_its_tables_and_keeps_all_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from soars_training.commands import calibrate
-
-    monkeypatch.setattr(calibrate, "_cases", lambda _args: iter(_cases(10)))
+    monkeypatch.setattr(arguments, "measured_cases", lambda _args: iter(_cases(10)))
     source = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
     out = tmp_path / "out" / "tiny"
     words = ["calibrate", str(tmp_path / "tiny"), str(out), "--openkbp", str(tmp_path)]
@@ -180,6 +179,20 @@ def test_a_bundle_gets_its_tables_and_keeps_all_else(
     assert main([*words, "--norms-only"]) == 2, "nothing is written over"
     assert main([*words[:2], str(tmp_path / "other"), *words[3:], "--held-out", "p1,nobody"]) == 2
     assert "nobody" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_chosen_cases_alone_are_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(arguments, "measured_cases", lambda _args: iter(_cases(4)))
+    write_tiny_bundle(tmp_path / "tiny")
+    words = ["evaluate", str(tmp_path / "tiny"), "--openkbp", str(tmp_path)]
+    assert main([*words, "--only", "p1, p2", "--csv", str(tmp_path / "scores.csv")]) == 0
+    lines = (tmp_path / "scores.csv").read_text("utf-8").splitlines()[1:]
+    assert {line.split(",")[0] for line in lines} == {"p1", "p2"}
+    capsys.readouterr()
+    assert main([*words, "--only", "p1,nobody"]) == 2
+    assert "--only: there are no cases nobody" in capsys.readouterr().err
 
 
 def test_a_bundle_in_a_zip_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from soars import catalogue
 from soars.commands.options import add_device_option
 from soars.errors import InputError
-from soars.networks.names import Branch
+from soars.networks.names import ENGINE_CHOICES, Branch
 from soars.texts import read_json
 from soars_training.cohorts.layouts import SHAPES
 from soars_training.experiments.settings import PAPERS, organs_of_paper, stratum_of
@@ -84,6 +84,44 @@ def layout_of(args: argparse.Namespace) -> str:
     if not args.layout:
         raise InputError(f"--data needs --layout, one of {', '.join(sorted(SHAPES))}")
     return str(args.layout)
+
+
+def add_measured(parser: argparse.ArgumentParser, split: str) -> None:
+    """Where the cases come from that a bundle is run on; `split`: the default part of OpenKBP."""
+    add_source(parser)
+    parser.add_argument(
+        "--split",
+        choices=tuple(OPENKBP_SPLITS),
+        default=split,
+        help="with --openkbp: whose patients (default %(default)s)",
+    )
+    parser.add_argument("--spacing", default="1,1,3", help="phantoms: CT spacing x,y,z in mm (default 1,1,3)")
+    parser.add_argument("--engine", choices=ENGINE_CHOICES, default="auto")
+
+
+def measured_cases(args: argparse.Namespace) -> Iterator[SourceCase]:
+    """The cases that the options of `add_measured` name; raises `InputError`."""
+    from soars_training.cohorts import phantoms
+    from soars_training.cohorts.reading import LeftOut
+
+    if args.phantoms:
+        seeds = range(args.first_seed, args.first_seed + args.phantoms)
+        return iter(phantoms.phantom_cases(seeds, spacing(args.spacing), "head_neck"))
+    return real_cases(args, args.split, LeftOut())
+
+
+def named_cases(cases: Iterable[SourceCase], names: str | None, option: str) -> Iterator[SourceCase]:
+    """The cases named in a comma-separated list, or all without one; `InputError` when one is not there."""
+    wanted = {name.strip() for name in names.split(",")} if names else None
+    found = set()
+    for case in cases:
+        if wanted is None or case.name in wanted:
+            found.add(case.name)
+            yield case
+        if wanted == found:
+            return
+    if wanted is not None and wanted - found:
+        raise InputError(f"{option}: there are no cases {', '.join(sorted(wanted - found))}")
 
 
 def organs(text: str) -> tuple[str, ...]:

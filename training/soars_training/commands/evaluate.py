@@ -6,16 +6,18 @@ import argparse
 from pathlib import Path
 
 from soars.errors import InputError
-from soars.networks.names import ENGINE_CHOICES
 from soars_training.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help="DSC per organ of a bundle, through the whole cascade")
     parser.add_argument("bundle", help="bundle name or folder")
-    arguments.add_source(parser)
-    parser.add_argument("--spacing", default="1,1,3", help="phantoms: CT spacing x,y,z in mm (default 1,1,3)")
-    parser.add_argument("--engine", choices=ENGINE_CHOICES, default="auto")
+    arguments.add_measured(parser, "validation")
+    parser.add_argument(
+        "--only",
+        metavar="CASE,CASE",
+        help="these cases (those that a run held out, with --split train; its run.json names them)",
+    )
     parser.add_argument(
         "--join", action="append", default=[], metavar="WHOLE=PART,PART", help="score parts as one"
     )
@@ -29,15 +31,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from soars_training.cohorts import phantoms
-    from soars_training.cohorts.reading import LeftOut
     from soars_training.release.evaluate import evaluate_bundle, summary_table, write_csv
 
-    if args.phantoms:
-        seeds = range(args.first_seed, args.first_seed + args.phantoms)
-        cases = phantoms.phantom_cases(seeds, arguments.spacing(args.spacing), "head_neck")
-    else:
-        cases = arguments.real_cases(args, "validation", LeftOut())
+    cases = arguments.named_cases(arguments.measured_cases(args), args.only, "--only")
     rows = evaluate_bundle(args.bundle, cases, engine=args.engine, joins=arguments.joins(args.join))
     if args.csv:
         write_csv(rows, args.csv)
