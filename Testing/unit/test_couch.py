@@ -10,7 +10,7 @@ import pytest
 import scipy
 import SimpleITK as sitk
 
-from soars.cascade.couch import couch_of, patient_of
+from soars.cascade.couch import couch_of, patient_of, within
 from soars.cascade.preprocess import find_body, resample
 
 MM = 3.0
@@ -210,3 +210,12 @@ def test_the_networks_see_air_where_the_couch_was() -> None:
     np.testing.assert_allclose(found.head_mm, usual.head_mm, atol=0.7)
     assert mask.sum() <= 1.05 * (scipy.ndimage.binary_dilation(body, iterations=3)).sum()
     assert grid.size[0] * MM < 450
+
+
+@pytest.mark.parametrize("radius", [0.0, 1.0, 2.5, 4.0, 6.0, 50.0])
+def test_a_ball_about_voxels_is_what_the_distance_transform_says(radius: float) -> None:
+    chance = np.random.default_rng(0)
+    for share in (0.002, 0.3):
+        voxels = chance.random((9, 20, 25)) < share
+        expected = scipy.ndimage.distance_transform_edt(~voxels) <= radius
+        assert voxels.any() and np.array_equal(within(voxels, radius), expected)

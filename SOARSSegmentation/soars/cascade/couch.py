@@ -50,7 +50,7 @@ def patient_of(solid: np.ndarray, hu: np.ndarray, spacing_mm: float) -> np.ndarr
     patient = pieces == 1 + int(sizes[1:].argmax())
     bulk = patient & thick
     if bulk.any():
-        patient &= scipy.ndimage.distance_transform_edt(~bulk) * spacing_mm <= REACH_MM
+        patient &= within(bulk, REACH_MM / spacing_mm)
         pieces, _ = scipy.ndimage.label(patient)
         patient = patient & np.isin(pieces, np.unique(pieces[bulk]))
     grown = scipy.ndimage.binary_dilation(patient, iterations=2)  # a margin: nose tip, ears, skin
@@ -104,15 +104,39 @@ def _opened(solid: np.ndarray, radius: float, least: int | None = None) -> np.nd
     """
     pad = int(np.ceil(radius)) + 1
     longer = np.pad(np.pad(solid, ((pad, pad), (0, 0), (0, 0)), mode="edge"), ((0, 0), (1, 1), (1, 1)))
-    centres = scipy.ndimage.distance_transform_edt(longer)[:, 1:-1, 1:-1] > radius
+    centres = ~within(~longer, radius)[:, 1:-1, 1:-1]
     pieces, count = scipy.ndimage.label(centres)
     if not count:
         return np.zeros_like(solid)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     kept = sizes >= (sizes.max() if least is None else min(least, sizes.max()))
-    covered: np.ndarray = scipy.ndimage.distance_transform_edt(~kept[pieces]) <= radius
+    covered = within(kept[pieces], radius)
     return covered[pad:-pad] & solid
+
+
+def within(voxels: np.ndarray, radius: float) -> np.ndarray:
+    """What is no farther than a radius, in voxels, from one of the voxels, bool [z, y, x].
+
+    As a threshold on the Euclidean distance transform, in a tenth of its time for the few voxels of a radius here: the
+    ball is put together from lines along x.
+    """
+    lines: dict[int, np.ndarray] = {}
+    out = np.zeros_like(voxels)
+    depth, height, _ = voxels.shape
+    up, across = min(int(radius), depth - 1), min(int(radius), height - 1)
+    for dz in range(-up, up + 1):
+        for dy in range(-across, across + 1):
+            left = radius**2 - dz**2 - dy**2
+            if left < 0:
+                continue
+            half = int(left**0.5)
+            if half not in lines:
+                lines[half] = scipy.ndimage.maximum_filter1d(voxels, 2 * half + 1, axis=2, mode="constant")
+            z, y = slice(max(dz, 0), depth + min(dz, 0)), slice(max(dy, 0), height + min(dy, 0))
+            from_z, from_y = slice(max(-dz, 0), depth - max(dz, 0)), slice(max(-dy, 0), height - max(dy, 0))
+            out[z, y] |= lines[half][from_z, from_y]
+    return out
 
 
 def _running_mean(voxels: np.ndarray, length: int) -> np.ndarray:
