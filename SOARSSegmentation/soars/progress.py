@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TextIO
 
 from soars.errors import CancelledError
@@ -48,6 +48,32 @@ Reporter = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """A reporter that does nothing."""
+
+
+def with_time_left(report: Reporter, clock: Callable[[], float] = time.monotonic) -> Reporter:
+    """A reporter that adds to what it passes on how long the rest of the stage takes at its pace so far."""
+    stage, began = "", clock()
+
+    def within(progress: Progress) -> None:
+        nonlocal stage, began
+        now = clock()
+        if progress.stage != stage or progress.done == 0:
+            stage, began = progress.stage, now
+        if 0 < progress.done < progress.of:
+            left = f"{duration((now - began) / progress.done * (progress.of - progress.done))} left"
+            message = f"{left}, {progress.message}" if progress.message else left
+            progress = replace(progress, message=message)
+        report(progress)
+
+    return within
+
+
+def duration(seconds: float) -> str:
+    """For people: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import soars.cli
 import soars.progress
 from soars.cli import main
 from soars.errors import CancelledError, InputError, UnknownOrganError
-from soars.progress import Progress, reporting
+from soars.progress import Progress, reporting, with_time_left
 
 Output = pytest.CaptureFixture[str]
 
@@ -412,6 +412,19 @@ class TestProgressForPeople:
             logging.getLogger("soars").warning("odd")
             report(Progress("small_hard", 1, 2))
         assert shown(terminal.getvalue()) == ["odd", ""]
+
+    def test_how_long_the_rest_takes_is_told_from_the_pace_so_far(self) -> None:
+        told: list[str] = []
+        now = [0.0]
+        report = with_time_left(lambda progress: told.append(progress.message), clock=lambda: now[0])
+        for seconds, done in ((0, 0), (10, 1), (30, 3), (200, 20)):
+            now[0] = float(seconds)
+            report(Progress("evaluate", done, 20, f"case{done}"))
+        now[0] = 300.0
+        report(Progress("plot", 0, 4))
+        now[0] = 302.0
+        report(Progress("plot", 2, 4))
+        assert told == ["case0", "3 min left, case1", "3 min left, case3", "case20", "", "2 s left"]
 
     def test_none_is_silent(self, capsys: Output) -> None:
         with reporting("none") as report:

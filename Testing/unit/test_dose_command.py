@@ -143,6 +143,11 @@ def test_folders_of_cases(patient: Path, tmp_path: Path) -> None:
     command = ["dose", *(text for option, name in folders for text in (option, str(tmp_path / name)))]
     assert main([*command, "--csv", str(out), "--processes", "2", "--organs", "left parotid"]) == 0
     assert [(r["case"], r["organ"]) for r in _rows(out)] == [("one", "Parotid_L"), ("two", "Parotid_L")]
+    chosen = [*command, "--csv", str(out), "--overwrite", "--processes", "1", "--where", "case=tw*"]
+    assert main(chosen) == 0 and {r["case"] for r in _rows(out)} == {"two"}
+    without_dvhs = _rows(out)
+    assert main([*chosen, "--dvh", str(tmp_path / "dvhs.csv")]) == 0
+    assert _rows(out) == without_dvhs, "figures do not depend on whether the DVHs are kept"
     if pytest.importorskip("matplotlib"):
         assert main([*command, "--plot", str(tmp_path / "boxes.svg")]) == 0
 

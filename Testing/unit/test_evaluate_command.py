@@ -161,6 +161,41 @@ def test_one_damaged_case_of_several_can_be_left_out(
     assert {row["case"] for row in _rows(tmp_path / "scores.csv")} == {"case1", "case2"}
 
 
+def test_where_chooses_cases_by_name_and_by_the_header_of_their_ct(
+    cohort: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    command = ["evaluate", *map(str, cohort), *ONE, "--overwrite", "--csv", str(out)]
+    assert main([*command, "--where", "case=*2"]) == 0
+    assert {row["case"] for row in _rows(out)} == {"case2"}
+    geometry = _organs().geometry
+    hu = np.full(geometry.shape, -1000, np.int16)
+    hu[5:-5, 5:-5, 5:-5] = 40
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing(geometry.spacing)
+    for number in (1, 2):
+        folder = tmp_path / "cts" / f"case{number}"
+        write_ct_series(
+            image,
+            folder,
+            patient_id=str(number),
+            patient_name="A",
+            series_description=f"Neck {number}",
+            seed=number,
+        )
+    with_ct = [*command, "--ct", str(tmp_path / "cts")]
+    assert main([*with_ct, "--where", "SeriesDescription=neck 1", "--where", "case!=case9"]) == 0
+    assert {row["case"] for row in _rows(out)} == {"case1"}
+    capsys.readouterr()
+    for conditions, said in (
+        ((*command, "--where", "case=nobody"), "leaves out all 2 cases"),
+        ((*command, "--where", "SliceThickness<=3"), "give the CT of case1 with --ct"),
+        ((*with_ct, "--where", "SliceThikness<=3"), "DICOM keyword"),
+    ):
+        assert main(list(conditions)) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_the_rule_of_han_seg_gives_a_missing_organ_a_distance(
     cohort: tuple[Path, Path], tmp_path: Path
 ) -> None:

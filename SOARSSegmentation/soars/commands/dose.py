@@ -14,14 +14,16 @@ from soars.commands.options import (
     add_processes_option,
     add_progress_option,
     add_series_option,
+    add_where_option,
     check_outputs,
+    chosen_cases,
     complain_of,
     organ_names,
     processes,
     write_outputs,
 )
 from soars.errors import InputError
-from soars.progress import Progress, reporting
+from soars.progress import Progress, reporting, with_time_left
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +116,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="ct: the dose at CT voxel centres, interpolated; oversampled: eight samples a voxel; interpolated: shapes "
         "interpolated between slices, as Eclipse does (default: %(default)s)",
     )
+    add_where_option(parser)
     add_empty_option(parser)
     add_leave_out_option(parser)
     add_processes_option(parser)
@@ -157,17 +160,24 @@ def run(args: argparse.Namespace) -> int:
     constraints = read_constraints(args.constraints) if args.constraints else ()
     if args.verdicts and not constraints:
         raise InputError("--verdicts needs --constraints: a file, or head-neck for the shipped table")
-    options = DoseOptions(organ_names(args.organs), args.sampling, args.dose_unit, args.empty == "absent")
+    options = DoseOptions(
+        organ_names(args.organs),
+        args.sampling,
+        args.dose_unit,
+        args.empty == "absent",
+        keep_dvhs=bool(figures or constraints or args.dvh or args.plot),
+    )
     found = find_dose_cases(
         args.dose, args.reference, args.substitute, args.ct, series=args.series, add=args.sum
     )
+    found = chosen_cases(found, lambda case: (case.case, case.pairs[0][1].ct, args.series), args.where)
     with reporting(args.progress) as report:
         left_out: dict[str, str] = {}
         cases = compare_cases(
             found,
             options,
             processes=processes(args.processes),
-            progress=report,
+            progress=with_time_left(report),
             left_out=left_out if args.leave_out else None,
         )
         if not any(case.differences for case in cases):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars.commands.options import (
     add_empty_option,
@@ -14,14 +15,19 @@ from soars.commands.options import (
     add_processes_option,
     add_progress_option,
     add_series_option,
+    add_where_option,
     check_outputs,
+    chosen_cases,
     complain_of,
     organ_names,
     processes,
     write_outputs,
 )
 from soars.errors import InputError
-from soars.progress import Progress, reporting
+from soars.progress import Progress, reporting, with_time_left
+
+if TYPE_CHECKING:
+    from soars.metrics.cases import CasePair
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +100,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Wilcoxon's matched pairs after Bonferroni); may be given several times; methods are named after their folders",
     )
     parser.add_argument("--ranking", metavar="FILE", type=Path, help="write the ranking as CSV (with --rank)")
+    add_where_option(parser)
     add_empty_option(parser)
     add_leave_out_option(parser)
     add_processes_option(parser)
@@ -137,23 +144,24 @@ def run(args: argparse.Namespace) -> int:
         tolerances = read_tolerances(args.tolerances)
     options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition, args.empty == "absent")
     pairing = find_pairs(args.prediction, args.reference, args.ct, series=args.series)
+    pairs = chosen_cases(pairing.pairs, _scan, args.where)
     with reporting(args.progress) as report:
         for side, names in (
             ("prediction", pairing.without_prediction),
             ("reference", pairing.without_reference),
         ):
-            if names:
+            if names and not args.where:
                 log.warning("without a %s, left out: %s", side, ", ".join(names))
         left_out: dict[str, str] = {}
         cases = evaluate_cases(
-            pairing.pairs,
+            pairs,
             options,
             processes=processes(args.processes),
-            progress=report,
+            progress=with_time_left(report),
             left_out=left_out if args.leave_out else None,
         )
         if not any(case.scores for case in cases):
-            complain_of(left_out, len(pairing.pairs))
+            complain_of(left_out, len(pairs))
             raise InputError("none of the requested organs is on either side")
         if args.missing == "han-seg":
             cases = han_seg_rule({"prediction": cases})["prediction"]
@@ -164,7 +172,10 @@ def run(args: argparse.Namespace) -> int:
             for name, path in zip(titles[1:], args.rank, strict=True):
                 others = find_pairs(path, args.reference, args.ct, series=args.series)
                 methods[name] = evaluate_cases(
-                    others.pairs, options, processes=processes(args.processes), progress=report
+                    chosen_cases(others.pairs, _scan, args.where),
+                    options,
+                    processes=processes(args.processes),
+                    progress=with_time_left(report),
                 )
             ranks = rank_methods(methods)
 
@@ -193,5 +204,9 @@ def run(args: argparse.Namespace) -> int:
         print(summary_text(summary, args.definition))
         if ranks:
             print("\n" + ranking_text(ranks))
-    complain_of(left_out, len(pairing.pairs))
+    complain_of(left_out, len(pairs))
     return 0
+
+
+def _scan(pair: CasePair) -> tuple[str, Path | None, str | None]:
+    return pair.case, pair.ct, pair.series

@@ -6,12 +6,15 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from soars.devices import EXPECTED, is_device
 from soars.errors import InputError
 from soars.files import Ours, check_output_file, refuse_inputs, replacing_files
 from soars.networks.names import ENGINE_CHOICES
 from soars.progress import MODES
+
+Case = TypeVar("Case")
 
 
 def add_progress_option(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +115,42 @@ def add_leave_out_option(parser: argparse.ArgumentParser) -> None:
         help="of several cases, leave out those that cannot be read or compared instead of stopping at the first: the "
         "others are written, those are warnings, and the exit code is 2",
     )
+
+
+def add_where_option(parser: argparse.ArgumentParser) -> None:
+    """``--where CONDITION``, repeatable: which of many cases; see `chosen_cases`."""
+    parser.add_argument(
+        "--where",
+        metavar="CONDITION",
+        action="append",
+        default=[],
+        help="of several cases, only those for which it holds; may be repeated, and then all must hold. KEY=VALUE "
+        "(with * and ?), KEY!=VALUE, KEY<NUMBER, <=, >, >=, where KEY is case or, with --ct, a DICOM keyword of the "
+        "CT: 'case=pt_2*', 'SliceThickness<=3'",
+    )
+
+
+def chosen_cases(
+    cases: Sequence[Case], scan: Callable[[Case], tuple[str, Path | None, str | None]], where: Sequence[str]
+) -> list[Case]:
+    """The cases for which all conditions of ``--where`` hold. ``scan`` gives a case's name, CT (or None) and series.
+
+    Raises `InputError` for a wrong condition, one about a CT that is not given, and when no case is left.
+    """
+    from soars.service.where import CASE, all_hold, check_keys, parse_condition
+
+    conditions = [parse_condition(text) for text in where]
+    check_keys(conditions, ())
+    chosen = []
+    for case in cases:
+        name, ct, series = scan(case)
+        if ct is None and any(condition.key != CASE for condition in conditions):
+            raise InputError(f"--where looks at the header of a CT: give the CT of {name} with --ct")
+        if all_hold(conditions, {CASE: name}, ct or Path(), series):
+            chosen.append(case)
+    if not chosen:
+        raise InputError(f"--where leaves out all {len(cases)} cases")
+    return chosen
 
 
 def complain_of(left_out: Mapping[str, str], of: int) -> None:

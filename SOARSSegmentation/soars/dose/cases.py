@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from soars.ct.images import IMAGE_SUFFIXES, read_ct
 from soars.dose.compare import DoseDifference, compare_dose
+from soars.dose.dvh import Dvh
 from soars.dose.grid import add_doses, read_dose, rtdoses_in
 from soars.dose.sampling import DEFAULT_SAMPLING
 from soars.errors import InputError
@@ -34,12 +35,14 @@ class DoseCase:
 class DoseOptions:
     """Which organs (all of the reference when None), how the dose is sampled (`soars.dose.sampling`), and the unit it
     is in where its file does not say ("Gy" or "cGy"). An empty structure of the reference is left out, or, with
-    ``empty_is_absent``, compared as known to be absent."""
+    ``empty_is_absent``, compared as known to be absent. Without ``keep_dvhs`` the DVHs of the differences are empty:
+    they are all samples of an organ, which of thousands of cases need not be in memory."""
 
     organs: tuple[str, ...] | None = None
     sampling: str = DEFAULT_SAMPLING
     unit: str | None = None
     empty_is_absent: bool = False
+    keep_dvhs: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +128,9 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
         f"{100 * share:.0f} % of {organ} lies beyond the dose grid and counts as 0 Gy"
         for organ, share in beyond.items()
     ]
+    if not options.keep_dvhs:
+        none = Dvh.empty()
+        differences = [replace(one, reference_dvh=none, substitute_dvh=none) for one in differences]
     return CaseDose(case.case, tuple(differences), tuple(dict.fromkeys(warnings)))
 
 
