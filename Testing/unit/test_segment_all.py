@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,11 +22,15 @@ from soars.cascade import engine
 from soars.cli import main
 from soars.ct.images import read_ct
 from soars.dicom.write import write_ct_series
-from soars.errors import InputError
+from soars.errors import EngineError, InputError
 from soars.formats.reading import read_structures
 from soars.parallel import one_ahead
-from soars.service.batch import duration
-from soars.service.cases import find_cases
+from soars.progress import duration, ignore
+from soars.service import workers
+from soars.service.batch import FAILED, SEGMENTED, Outcome
+from soars.service.cases import BatchCase, find_cases
+from soars.service.segmenter import BatchOptions
+from soars.service.spread import Answer, Lost, spread
 from soars.service.where import parse_condition
 from soars.structures import Mask
 
@@ -151,6 +157,100 @@ def test_killed_and_started_again_every_case_is_there_once(bundle: Path, tmp_pat
     assert there == ["a", "b", "c", "cases.csv", "index.html", "organs.csv"]
     states = [row["state"] for row in table(out / "cases.csv")]
     assert states[0] == "up to date" and states[2] == "segmented"
+
+
+def _kill_one_that_segments(out: Path, stop: threading.Event) -> None:
+    """Kill one of this process's workers as soon as they write."""
+    while not stop.wait(0.005):
+        workers = [child for child in multiprocessing.active_children() if child.name == "soars-case"]
+        if len(workers) == 2 and out.is_dir() and any(out.iterdir()):
+            os.kill(workers[0].pid or 0, signal.SIGKILL)
+            return
+
+
+@pytest.mark.slow  # three fresh interpreters, each of which imports everything
+def test_several_at_once_give_the_same_and_bear_that_one_is_killed(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    for name in "abcd":
+        sitk.WriteImage(patient().image, str(root / f"{name}.nrrd"))
+    (root / "e.nrrd").write_bytes(b"NRRD0004\n")
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_one_that_segments, args=(out, stop))
+    killer.start()
+    try:
+        assert batch(root, out, bundle, "--at-once", "2") == 2
+    finally:
+        stop.set()
+        killer.join()
+    said = capsys.readouterr()
+    assert "a worker was lost at" in said.err and "e was left out" in said.err
+    assert "4 segmented, 0 up to date, 1 failed" in said.out
+    assert not list(out.rglob(".soars-*")), "what the killed worker was writing is swept"
+    assert not multiprocessing.active_children(), "no process is left"
+    volumes = {(row["case"], row["organ"]): row["volume_cc"] for row in table(out / "organs.csv")}
+    assert batch(root, tmp_path / "one", bundle, "--where", "case=b") == 0
+    alone = {(row["case"], row["organ"]): row["volume_cc"] for row in table(tmp_path / "one" / "organs.csv")}
+    assert alone.items() <= volumes.items() and {case for case, _ in volumes} == set("abcd")
+    capsys.readouterr()
+    assert batch(root, out, bundle, "--at-once", "1") == 2
+    assert "0 segmented, 4 up to date, 1 failed" in capsys.readouterr().out
+
+
+class Strike:
+    """A crew in this process whose workers die at some cases; ``said`` is what they answer."""
+
+    at_once, cannot_work = 2, "nobody can work"
+
+    def __init__(self, deadly: dict[str, int]) -> None:
+        self._deadly, self._given = deadly, list[tuple[int, str]]()
+        self.hired = 0
+
+    def hire(self) -> int:
+        self.hired += 1
+        return self.hired
+
+    def give(self, worker: int, case: BatchCase, output: Path) -> None:
+        self._given.append((worker, case.name))
+
+    def wait(self) -> list[tuple[int, Answer | Lost]]:
+        worker, name = self._given.pop()
+        if self._deadly.get(name, 0) > 0:
+            self._deadly[name] -= 1
+            return [(worker, Lost("exit code -9"))]
+        return [(worker, Answer(Outcome(name, SEGMENTED), 1.0))]
+
+
+def test_a_case_is_tried_twice_and_workers_that_never_answer_are_not_its_fault(tmp_path: Path) -> None:
+    cases = [BatchCase(name, tmp_path) for name in "abc"] + [BatchCase("d", tmp_path, problem="no CT")]
+    crew = Strike({"a": 1, "b": 2})
+    outcomes = spread(cases, tmp_path, crew, ignore, lambda known: None)
+    assert [(o.case, o.state, o.fault) for o in outcomes] == [
+        ("a", SEGMENTED, False), ("b", FAILED, True), ("c", SEGMENTED, False), ("d", FAILED, False),
+    ]  # fmt: skip
+    assert crew.hired <= 2 + 3, "each that died is replaced once"
+    with pytest.raises(EngineError, match="nobody can work"):
+        spread([BatchCase(str(n), tmp_path) for n in range(20)], tmp_path, Strike({str(n): 2 for n in range(20)}),
+               ignore, lambda known: None)  # fmt: skip
+
+
+def test_as_many_at_once_as_memory_and_cases_allow(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "available_processors", lambda: 16)
+    for free_gb, cases, expected in (
+        (100, 60, 4),
+        (100, 3, 1),
+        (100, 4, 2),
+        (9, 60, 2),
+        (1, 60, 1),
+        (None, 60, 4),
+    ):
+        free = None if free_gb is None else free_gb << 30
+        monkeypatch.setattr(workers, "free_memory", lambda free=free: free)
+        assert workers.how_many_at_once(BatchOptions(str(bundle)), cases) == expected
+    with pytest.raises(EngineError):
+        workers.how_many_at_once(BatchOptions(str(bundle), device="cuda:7"), 60)
 
 
 def test_a_changed_ct_is_not_up_to_date(bundle: Path, tmp_path: Path) -> None:

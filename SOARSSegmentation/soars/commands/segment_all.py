@@ -60,6 +60,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="replace results that come from other inputs or options; without it such a case fails",
     )
+    parser.add_argument(
+        "--at-once",
+        metavar="N",
+        type=_count,
+        help="cases at the same time, each in a process with its share of the processors (default: one with a GPU, "
+        "else up to 4, as processors and free memory allow)",
+    )
     cluster = parser.add_argument_group("on several machines or GPUs", "by Ray (the extra `ray`)")
     cluster.add_argument(
         "--ray",
@@ -94,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         from soars.service.segmenter import BatchOptions
         from soars.service.tables import INDEX, check_tables, write_tables
         from soars.service.where import parse_condition
+        from soars.service.workers import how_many_at_once, run_at_once
 
         report(Progress("look", message="looking for cases"))
         check_places(args.source, args.output)
@@ -101,10 +109,17 @@ def run(args: argparse.Namespace) -> int:
         check_tables(args.output, [case.name for case in found.cases])
         if args.ray is None and (args.ray_workers or args.ray_cores):
             raise InputError("--ray-workers and --ray-cores belong to --ray")
+        if args.ray is not None and args.at_once:
+            raise InputError("--at-once is for this machine alone; with --ray, say --ray-workers")
         options = BatchOptions(args.bundle, args.device, args.engine, args.organs, args.overwrite)
         now_and_then = _NowAndThen(args.output)
         if args.ray is None:
-            outcomes = run_batch(found.cases, args.output, options, report, now_and_then)
+            usable = sum(not case.problem for case in found.cases)
+            at_once = args.at_once or how_many_at_once(options, usable)
+            if at_once == 1:
+                outcomes = run_batch(found.cases, args.output, options, report, now_and_then)
+            else:
+                outcomes = run_at_once(found.cases, args.output, options, at_once, report, now_and_then)
         else:
             from soars.service.cluster import Cluster, run_on_ray
 

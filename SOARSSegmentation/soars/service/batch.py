@@ -2,7 +2,8 @@
 
 The bundle is checked and the cascade's networks are loaded once; the next CT is hashed and read by another process
 while one is computed. A case is written all or nothing, so a batch that was killed goes on where it stopped. At most
-two CTs are in this process's memory, however long the batch is.
+two CTs are in this process's memory, however long the batch is. `soars.service.workers` does the same with several
+cases at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from soars.errors import BundleError, CancelledError, EngineError, InputError, SoarsError
 from soars.parallel import one_ahead
-from soars.progress import Progress, Reporter
+from soars.progress import Progress, Reporter, duration
 from soars.service.cases import BatchCase
 from soars.service.segmenter import BatchOptions, Read, Segmenter, disk_is_full, look
 
@@ -156,14 +157,6 @@ class Remaining:
             return ""
         seconds = sum(self._worked_s) / len(self._worked_s) * (self._of - self._done) / self._at_once
         return f"{duration(seconds)} left, "
-
-
-def duration(seconds: float) -> str:
-    """For people: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def summary_line(outcomes: Sequence[Outcome]) -> str:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from soars.bundle.manifest import CASCADE
 from soars.bundle.store import load_bundle
-from soars.cascade.engine import OpenEngines
+from soars.cascade.engine import OpenEngines, choose_engine
+from soars.cascade.run import needed_branches
 from soars.ct.images import CtScan
+from soars.devices import is_card
 from soars.errors import EngineError, SoarsError
 from soars.files import staged_folder
 from soars.progress import Reporter
@@ -75,6 +78,15 @@ class Segmenter:
             raise EngineError(problem)
         self.sha256 = system.sha256
         self._engines = OpenEngines()
+
+    @property
+    def takes_the_machine(self) -> bool:
+        """Whether one case at a time is best: on a GPU, or by a system that spreads over the processors itself."""
+        if self.bundle.system != CASCADE:
+            return True
+        branches = needed_branches(self.bundle, wanted_organs(self.bundle, self.options.organs))
+        chosen = choose_engine(self.bundle, branches, engine=self.options.engine, device=self.options.device)
+        return is_card(chosen.device)
 
     def segment(
         self,
