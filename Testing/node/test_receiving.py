@@ -129,6 +129,61 @@ def test_of_two_associations_at_once_one_that_breaks_keeps_the_series_incomplete
         node.wait_for(lambda: node.counts() == {"done": 1}, "sent again, it is complete")
 
 
+def _announce(port: int, files: list[Path]) -> int:
+    """An Instance Availability Notification of these images (PS3.3 C.4.23); the status of the answer."""
+    from pynetdicom import AE
+    from pynetdicom.sop_class import InstanceAvailabilityNotification
+
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
+    notice, series = pydicom.Dataset(), pydicom.Dataset()
+    notice.ReferencedPerformedProcedureStepSequence = []
+    notice.StudyInstanceUID = headers[0].StudyInstanceUID
+    series.SeriesInstanceUID = headers[0].SeriesInstanceUID
+    series.ReferencedSOPSequence = []
+    for header in headers:
+        image = pydicom.Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = (
+            header.SOPClassUID,
+            header.SOPInstanceUID,
+        )
+        image.InstanceAvailability, image.RetrieveAETitle = "ONLINE", "PACS"
+        series.ReferencedSOPSequence.append(image)
+    notice.ReferencedSeriesSequence = [series]
+    entity = AE("PACS")
+    entity.add_requested_context(InstanceAvailabilityNotification)
+    association = entity.associate("127.0.0.1", port, ae_title="SOARS")
+    status, _ = association.send_n_create(
+        notice, InstanceAvailabilityNotification, pydicom.uid.generate_uid()
+    )
+    association.release()
+    return int(status.Status)
+
+
+def test_what_was_announced_is_waited_for_and_no_longer(bundle: Path, ct, tmp_path: Path) -> None:
+    """Before the images or after some of them; an association that breaks does not matter when all are there; nothing
+    is queued with fewer."""
+    anna, berta, clara = ct("anna", "Abdomen"), ct("berta", "Abdomen"), ct("clara", "Abdomen")
+    with running_node(tmp_path, bundle, complete={"quiet_s": 1, "give_up_s": 600}) as node:
+        assert _announce(node.port, anna) == 0
+        assert node.send(anna[:30]) == 0
+        assert node.send(berta, "--abort") == 0
+        assert _announce(node.port, berta) == 0
+        assert node.send(clara[:30], "--abort") == 0
+        assert _announce(node.port, clara) == 0
+        node.wait_for(lambda: node.counts() == {"receiving": 2, "refused": 1}, "one is whole")
+        time.sleep(2)
+        assert node.counts() == {"receiving": 2, "refused": 1}, (
+            "it is quiet and released, and waits all the same"
+        )
+        assert node.send(anna[30:]) == 0
+        node.wait_for(lambda: node.counts() == {"receiving": 1, "refused": 2}, "another one is whole")
+        assert _announce(node.port, anna) == 0, "it is known, and makes nothing"
+        assert node.send(clara[30:]) == 0
+        node.wait_for(lambda: node.counts() == {"refused": 3}, "all are")
+        assert [r["images"] for r in node.audit("announced")] == [50, 50, 50, 50]
+        assert [r["images"] for r in node.audit("refused")] == [50, 50, 50]
+
+
 def test_a_full_disk_and_a_full_queue_are_told_to_the_sender(bundle: Path, ct, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     with running_node(tmp_path / "disk", bundle, limits={"free_gb": 0, "disk_gb": 0.0001}) as node:

@@ -145,6 +145,41 @@ def test_more_images_of_a_case_that_is_done_make_another_case(ct, tmp_path: Path
     assert places(spool) == [("queued", f"{key}-2"), ("done", key)], "all of them together are a new case"
 
 
+def test_a_series_that_lacks_announced_images_is_given_up_and_taken_up(ct, tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    spool = Spool(config.state)
+    files = ct("anna")[:6]
+    quiet: list[float | None] = [None]
+    look = collector(config, spool)
+    look._quiet_s = lambda key: quiet[0]
+    spool.announce("1.2.3", [path.stem for path in files], Origin("SOARS", "PACS"))
+    look.step()
+    ((state, key),) = places(spool)
+    assert state == "receiving", "nothing has come yet"
+    receive(spool, files[:4])
+    look.step()
+    assert places(spool) == [("receiving", key)]
+    quiet[0] = 1.0  # longer than both times of the settings
+    look.step()
+    assert places(spool) == [("failed", key)]
+    assert "4 of 6 images came" in (spool.folder("failed", key) / "problem.txt").read_text()
+    quiet[0] = None  # an association is open
+    spool.announce("1.2.3", [path.stem for path in files], Origin("SOARS", "PACS"))
+    receive(spool, files[4:])
+    look.step()
+    assert places(spool) == [("receiving", key), ("failed", key)]
+    quiet[0] = 1.0
+    look.step()
+    assert places(spool) == [("queued", key)], "with what had come before it is whole"
+    spool.announce("1.2.3", [path.stem for path in files[:3]], Origin())
+    assert places(spool) == [("queued", key)], "what is known is not announced again"
+    spool.announce("9.9", ["9.9.1"], Origin())
+    look.step()
+    assert places(spool) == [("queued", key)], "a series of which nothing ever came leaves nothing"
+    lines = [line for file in (config.state / "audit").glob("*.jsonl") for line in file.open()]
+    assert '"announced": 1' in lines[-1]
+
+
 def test_one_state_folder_has_one_node(tmp_path: Path) -> None:
     first = Spool(tmp_path / "state")
     with pytest.raises(InputError, match="another node is running"):

@@ -23,6 +23,7 @@ Event = Literal[
     "image-refused",
     "image-discarded",
     "association-broken",
+    "announced",
     "queued",
     "refused",
     "duplicate",

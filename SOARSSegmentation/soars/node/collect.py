@@ -15,6 +15,8 @@ from soars.node.config import Config, Rule
 from soars.node.rules import header_of, holds, values_of
 from soars.node.spool import CT, Record, Spool, State, sha256_of, write_problem
 
+_BROKEN = "the association that sent the series did not end in order"
+
 
 class Collector:
     """Looks through the series that are being received.
@@ -38,12 +40,15 @@ class Collector:
     def step(self) -> None:
         """Settle every series for which it is time."""
         for key in self._spool.cases("receiving"):
-            if not self._is_quiet(key, self._config.complete.quiet_s):
+            announced = self._spool.announced(key)
+            if announced is not None and announced <= self._images(key):
+                self._settle(key, "", quiet_s=None)
+            elif not self._is_quiet(key, self._config.complete.quiet_s):
                 continue
-            if self._spool.is_released(key):
-                self._settle(key, "")
+            elif announced is None and self._spool.is_released(key):
+                self._settle(key, "", self._config.complete.quiet_s)
             elif self._is_quiet(key, self._config.complete.give_up_s):
-                self._settle(key, "incomplete")
+                self._settle(key, "incomplete", self._config.complete.give_up_s)
 
     def clean(self) -> None:
         """Forget what has been kept long enough."""
@@ -60,25 +65,36 @@ class Collector:
         quiet = self._quiet_s(key)
         return quiet is not None and quiet >= seconds
 
-    def _settle(self, key: str, reason: Reason) -> None:
+    def _images(self, key: str) -> set[str]:
+        """What has come of a series, by name."""
+        return {path.name for path in (self._spool.folder("receiving", key) / CT).glob("*.dcm")}
+
+    def _settle(self, key: str, reason: Reason, quiet_s: float | None) -> None:
+        """``quiet_s``: for how long nothing must have come; None when it is known that nothing will."""
         folder = self._spool.folder("receiving", key)
         images = {path.name: sha256_of(path) for path in sorted((folder / CT).glob("*.dcm"))}
         with self._spool.lock:
-            there = {path.name for path in (folder / CT).glob("*.dcm")}
-            if there != images.keys() or not self._is_quiet(key, self._config.complete.quiet_s):
+            if self._images(key) != images.keys() or (
+                quiet_s is not None and not self._is_quiet(key, quiet_s)
+            ):
                 return  # more came meanwhile
+            announced = self._spool.announced(key)
             if not images:
+                if announced:
+                    self._audit.note("removed", key, "incomplete", {"images": 0, "announced": len(announced)})
                 self._spool.remove("receiving", key)
+                self._forget(key)
                 return
             if not self._join_earlier(key, folder, images):
                 return
+            if announced and announced <= images.keys():
+                reason = ""  # the rest had come earlier
             missing = self._missing(key, images)
             record = Record(self._new_id(key), self._spool.origin(key), time.time(), images)
             if reason == "incomplete":
-                message = (
-                    f"the association that sent the series did not end in order; {len(images)} images came: send "
-                    "the series again"
-                )
+                of = f"{len(images)} of {len(announced)} images" if announced else f"{len(images)} images"
+                why = "not all images came that were announced" if announced else _BROKEN
+                message = f"{why}; {of} came: send the series again"
             elif missing:
                 reason = "late-images"
                 message = (

@@ -32,8 +32,11 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
 )
 _VERIFICATION = "1.2.840.10008.1.1"
+_AVAILABILITY = "1.2.840.10008.5.1.4.33"  # Instance Availability Notification (PS3.4 R)
 _SUCCESS, _OUT_OF_RESOURCES, _OTHER_CONTENT, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 _NOT_SUPPORTED = 0x0122
+_INVALID_VALUE, _RESOURCE_LIMIT = 0x0106, 0x0213
+"""Of N-CREATE (PS3.7 C)."""
 _REJECTED, _BY_USER, _CALLING_UNKNOWN, _CALLED_UNKNOWN = 0x01, 0x01, 0x03, 0x07
 """PS3.8 9.3.4: permanently, by the service user, and why."""
 _REQUEST_S = 10.0
@@ -81,11 +84,13 @@ class Receiver:
             if context.abstract_syntax not in CT_CLASSES:
                 entity.add_supported_context(str(context.abstract_syntax))
         entity.add_supported_context(_VERIFICATION)
+        entity.add_supported_context(_AVAILABILITY)
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._limited),
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_CREATE, self._announced),
             (evt.EVT_RELEASED, lambda event: self._ended(event.assoc, in_order=True)),
             (evt.EVT_ABORTED, lambda event: self._ended(event.assoc, in_order=False)),
         ]
@@ -218,6 +223,30 @@ class Receiver:
         self._note_once(event.assoc, "image-refused", key if series else "", reason, titles)
         return status
 
+    def _announced(self, event: Any) -> tuple[int, None]:
+        """An Instance Availability Notification: which images a series has."""
+        titles = _titles(event.assoc)
+        try:
+            series = announced_images(event.attribute_list)
+        except Exception:  # whatever the parser raises over damaged bytes
+            self._note_once(event.assoc, "image-refused", "", "no-identifiers", titles)
+            return _INVALID_VALUE, None
+        for series_uid, instances in series.items():
+            key = self._spool.pseudonym(series_uid)
+            reason: Reason = self._room(key, 0)
+            if not reason:
+                try:
+                    with self._lock:
+                        self._touched[key] = time.monotonic()
+                    self._spool.announce(series_uid, instances, Origin(titles["called"], titles["calling"]))
+                except (OSError, InputError):
+                    reason = "disk-full"
+            if reason:
+                self._note_once(event.assoc, "image-refused", key, reason, titles)
+                return _RESOURCE_LIMIT, None
+            self._audit.note("announced", key, more={**titles, "images": len(instances)})
+        return _SUCCESS, None
+
     def _note_once(
         self, association: Any, event: Event, case: str, reason: Reason, more: dict[str, str]
     ) -> None:
@@ -265,6 +294,23 @@ def server_context(tls: ServerTls | None) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"listen.tls: the certificate or key cannot be used: {error}") from error
     return context
+
+
+def announced_images(notification: pydicom.Dataset) -> dict[str, list[str]]:
+    """The CT images that an Instance Availability Notification lists: SOP instance UIDs by series UID.
+
+    Raises what pydicom raises over attributes that are missing or damaged.
+    """
+    found: dict[str, list[str]] = {}
+    for series in notification.ReferencedSeriesSequence:
+        uids = [
+            str(image.ReferencedSOPInstanceUID)
+            for image in series.ReferencedSOPSequence
+            if image.ReferencedSOPClassUID in CT_CLASSES
+        ]
+        if uids:
+            found.setdefault(str(series.SeriesInstanceUID), []).extend(uids)
+    return found
 
 
 def _titles(association: Any) -> dict[str, str]:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 State = Literal["receiving", "queued", "sending", "done", "failed", "refused"]
 STATES: tuple[State, ...] = ("receiving", "queued", "sending", "done", "failed", "refused")
 CT, RESULTS, RECORD, PROBLEM = "ct", "results", "case.json", "problem.txt"
-_RELEASED, _ORIGIN, _INCOMING = "released", "origin.json", "incoming"
+_RELEASED, _ORIGIN, _ANNOUNCED, _INCOMING = "released", "origin.json", "announced.json", "incoming"
 SENT, GAVE_UP = "sent", "gave-up"
 """What can be said of a destination."""
 _SECONDS_A_DAY = 86400
@@ -186,6 +186,27 @@ class Spool:
         finally:
             temporary.unlink(missing_ok=True)
         return key
+
+    def announce(self, series_uid: str, instance_uids: Sequence[str], origin: Origin) -> None:
+        """Note which images a series has, before they come or while they do; nothing when all are known already.
+        Another announcement adds to it. Raises `OSError` when that cannot be written."""
+        key = self.pseudonym(series_uid)
+        names = {f"{self.pseudonym(uid)}.dcm" for uid in instance_uids}
+        with self.lock:
+            if any(names <= record.images.keys() for _, record in self.of_series(key)):
+                return
+            folder = self.folder("receiving", key)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_json(folder / _ANNOUNCED, sorted(names | (self.announced(key) or set())))
+            if not (folder / _ORIGIN).exists():
+                write_json(folder / _ORIGIN, asdict(origin))
+
+    def announced(self, key: str) -> set[str] | None:
+        """The images of the series being received, by name, as far as they were announced; None when none was."""
+        try:
+            return set(read_json(self.folder("receiving", key) / _ANNOUNCED))
+        except (OSError, ValueError, TypeError, InputError):
+            return None
 
     def admit(self, images: Path, series_uid: str, origin: Origin) -> str:
         """Take over a folder with all images of a series; its key. A series that is being received is left alone."""
