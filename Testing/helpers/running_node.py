@@ -53,6 +53,11 @@ class RunningNode:
             )  # fmt: skip
         self.wait_for(lambda: self._answers(), "it answers")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """As `kill -9` does it: all of its processes, without a word."""
         assert self._process is not None
