@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -11,8 +13,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from soars.errors import InputError
 from soars.node.config import Status
+from soars.progress import duration
 
 _TIMEOUT_S = 10
+_STATES = {
+    "receiving": "images are coming",
+    "queued": "waits to be contoured, or is being contoured",
+    "sending": "contoured; a destination has not got it yet",
+    "done": "sent everywhere",
+    "failed": "could not be contoured or sent; problem.txt in its folder says why",
+    "refused": "no rule is for it",
+}
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
+    "h1{font-size:1.4em;padding:.4em .7em;border-left:.4em solid}"
+    ".good{border-color:#1a7f37}.waits{border-color:#b35c00}.bad{border-color:#b3261e}"
+    "table{border-collapse:collapse;width:100%;margin:1.5em 0}"
+    "caption{text-align:left;font-weight:600;padding-bottom:.3em}"
+    "th,td{text-align:left;font-weight:400;padding:.15em 1em .15em 0;border-top:1px solid #ddd;vertical-align:top}"
+    "th{width:12em}td:nth-child(2){text-align:right;width:4em}td:last-child{color:#555}"
+)
+_STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Security-Policy", "default-src 'none'")
+        self.send_header("Content-Security-Policy", f"default-src 'none'; style-src {_STYLE_HASH}")
         self.end_headers()
         self.wfile.write(body)
 
@@ -117,17 +138,34 @@ def metrics(now: Snapshot) -> str:
 
 
 def page(now: Snapshot) -> str:
-    rows = "".join(f"<tr><td>{escape(state)}</td><td>{count}</td></tr>" for state, count in now.cases.items())
+    """For people; it fetches itself again every half minute, and nothing else."""
+    state, about = ("bad", "There are problems") if now.problems else ("good", "All is well")
+    if now.waits_for and not now.problems:
+        state, about = "waits", "The node waits for others"
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in (*now.problems, *now.waits_for))
+    cases = "".join(
+        f"<tr><th>{escape(name)}</th><td>{count}</td><td>{_STATES.get(name, '')}</td></tr>"
+        for name, count in now.cases.items()
+    )
     events = "".join(
-        f"<tr><td>{escape(event)}</td><td>{escape(reason)}</td><td>{count}</td></tr>"
+        f"<tr><th>{escape(_words(event))}</th><td>{count}</td><td>{escape(_words(reason))}</td></tr>"
         for (event, reason), count in sorted(now.events.items())
     )
-    problems = "".join(f"<li>{escape(problem)}</li>" for problem in (*now.problems, *now.waits_for))
+    facts = [
+        f"up for {duration(now.uptime_s)}",
+        f"{now.associations} associations open",
+        f"{now.used_bytes / 1e9:.2f} GB used, {now.free_bytes / 1e9:.1f} GB free",
+    ]
+    if now.segmented:
+        facts.append(f"{duration(now.segment_seconds / now.segmented)} for a case")
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>soars serve</title>'
-        f"<h1>{'There are problems' if problems else 'All is well'}</h1><ul>{problems}</ul>"
-        f"<table><caption>Cases</caption>{rows}</table>"
-        f"<table><caption>Since the start</caption>{events}</table>"
-        f"<p>{now.associations} associations open, {now.used_bytes / 1e9:.2f} GB used, "
-        f"{now.free_bytes / 1e9:.1f} GB free</p></html>"
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="refresh" content="30"><title>SOARS node: {about}</title><style>{_STYLE}</style>'
+        f'<h1 class="{state}">{about}</h1><ul>{problems}</ul><p>{", ".join(facts)}</p>'
+        f"<table><caption>Cases</caption>{cases}</table>"
+        f"<table><caption>What has happened since the start</caption>{events}</table></html>"
     )
+
+
+def _words(code: str) -> str:
+    return code.replace("-", " ")
