@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from soars.cascade.sides import mirrored_channels
 from soars.errors import InputError
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
 from soars_training.windows.augment import (
@@ -16,7 +17,6 @@ from soars_training.windows.augment import (
     Window,
     add_couch,
     augment_hu,
-    mirrored_channels,
     random_window,
     sample,
 )

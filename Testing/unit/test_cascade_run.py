@@ -318,10 +318,15 @@ def test_in_a_mirror_image_channels_of_left_and_right_change_places() -> None:
         architecture, {}, ((-500.0, 1000.0), (-160.0, 240.0)), True,
     )  # fmt: skip
     exchange = exchange_of(mid, ("Eye_L", "Brainstem", "Eye_R"))
+    assert exchange is not None
     assert exchange.inputs == (0, 1, 4, 3, 2), "two windows, then the anchors"
     assert exchange.outputs == (0, 1, 3, 2), "the background, then the classes"
     lone = replace(mid, inputs=("ct",), classes=("Lens_L",), activation="sigmoid", windows_hu=())
-    assert exchange_of(lone, ()).outputs == (0,), "its other half is not the branch's: it stays what it is"
+    assert exchange_of(lone, ()) is None, (
+        "a mirror image shows its other half, which the branch does not know"
+    )
+    assert exchange_of(mid, ("Eye_L",)) is None
+    assert exchange_of(replace(mid, mirror=False), ("Eye_L", "Eye_R")) is None
 
 
 def test_a_branch_sees_the_ct_through_each_of_its_windows(bundle: Bundle, scan: CtScan) -> None:

@@ -115,7 +115,7 @@ class BranchSpec:
         files: weight file per kind, "safetensors" and/or "onnx".
         windows_hu: windows of the CT, one input channel each; the bundle's own window alone when empty.
         mirror: whether the network has learned from mirror images too, with left and right exchanged: windows on the
-            patient's right are shown to it mirrored then.
+            patient's right are shown to it mirrored then (`soars.cascade.branches.exchange_of`).
     """
 
     name: Branch

@@ -20,7 +20,7 @@ from soars.cascade.confidence import SoftOrgan, soft_organs
 from soars.cascade.engine import Engine
 from soars.cascade.placement import Placed, place_sigmoid, place_softmax
 from soars.cascade.preprocess import Body, Grid, network_input
-from soars.cascade.sides import Midline, side_sign
+from soars.cascade.sides import Midline, all_paired, mirrored_channels, side_sign
 from soars.cascade.windows import (
     UNIT,
     CtChannel,
@@ -107,30 +107,27 @@ def segment_whole(
     if "anchor" in spec.inputs:
         assert anchors is not None
         sources.append(Foreground(anchors.resampled(grid)))
-    exchange = exchange_of(spec, scan.anchors) if spec.mirror else None
+    exchange = exchange_of(spec, scan.anchors)
     return slide(engine, spec, grid, sources, step, scan.body.middle(grid), exchange)
 
 
-def exchange_of(spec: BranchSpec, anchors: Sequence[str]) -> Exchange:
-    """How the branch's channels change places in a mirror image; `anchors`: the anchor branch's classes."""
+def exchange_of(spec: BranchSpec, anchors: Sequence[str]) -> Exchange | None:
+    """How the branch's channels change places in a mirror image; `anchors`: the anchor branch's classes.
+
+    None for a branch that did not learn from mirror images: one that does not say so, or that has an organ without its
+    other half, which a mirror image would show on the wrong side.
+    """
+    seen = (*spec.classes, *anchors) if "anchor" in spec.inputs else spec.classes
+    if not spec.mirror or not all_paired(seen):
+        return None
     windows = max(1, len(spec.windows_hu))
     inputs: list[int] = []
     for name in spec.inputs:
-        change = {"ct": list(range(windows)), "anchor": _mirrored(anchors), "heatmap": [0]}[name]
+        change = {"ct": list(range(windows)), "anchor": mirrored_channels(anchors), "heatmap": [0]}[name]
         inputs += [len(inputs) + channel for channel in change]
     background = [0] if spec.activation == "softmax" else []
-    classes = _mirrored(spec.classes)
+    classes = mirrored_channels(spec.classes)
     return Exchange(tuple(inputs), (*background, *(len(background) + channel for channel in classes)))
-
-
-def _mirrored(names: Sequence[str]) -> list[int]:
-    """For each name the position of its mirror image (``_L`` and ``_R`` exchanged), its own when it has none."""
-    ends = {"_L": "_R", "_R": "_L"}
-    place = {name: number for number, name in enumerate(names)}
-    return [
-        place.get(name[:-2] + ends.get(name[-2:], ""), place[name]) if name[-2:] in ends else place[name]
-        for name in names
-    ]
 
 
 def masks_on_ct(
@@ -213,8 +210,9 @@ def _one_window(
 ) -> np.ndarray:
     """The network on a VOI; that of a right organ is shown as its mirror image, as the left one that it looks like."""
     units = np.full(window.shape[2:], UNIT, np.float32)
-    if spec.mirror and side_sign(group) < 0:
-        return exchange_of(spec, anchors).run(engine, window, units)
+    exchange = exchange_of(spec, anchors)
+    if exchange is not None and side_sign(group) < 0:
+        return exchange.run(engine, window, units)
     return engine.run_fixed(window, units)
 
 

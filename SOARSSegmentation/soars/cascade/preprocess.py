@@ -147,9 +147,14 @@ class Body:
         return Grid.of(self.head_mm + (first + 0.5) * spacing, spacing, last - first)
 
     def middle(self, grid: Grid) -> tuple[int, int, int]:
-        """The first voxels (z, y, x) beyond `head_mm` on a grid that `grid` made, along z with `ABOVE_CROWN_MM`."""
-        z, y, x = np.rint(grid.points_to_index(self.head_mm) + 0.5).astype(int).tolist()
-        return z + round(ABOVE_CROWN_MM / grid.spacing_mm[2]), y, x
+        """`middle_of_head` of this patient on a grid that `grid` made."""
+        return middle_of_head(self.head_mm, grid)
+
+
+def middle_of_head(head_mm: np.ndarray, grid: Grid) -> tuple[int, int, int]:
+    """The first voxels (z, y, x) beyond a `Body.head_mm` on a grid of that body, along z with `ABOVE_CROWN_MM`."""
+    z, y, x = np.rint(grid.points_to_index(head_mm) + 0.5).astype(int).tolist()
+    return z + round(ABOVE_CROWN_MM / grid.spacing_mm[2]), y, x
 
 
 def extent_mm(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ network can still put a piece of a left organ on the right; such a piece is move
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +101,22 @@ def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
         for oar in CATALOGUE.values()
         if oar.side == "left" and (other := partner(oar.name)) is not None and there & {oar.name, other}
     ]
+
+
+def mirrored_channels(names: Sequence[str]) -> list[int]:
+    """For each name the position of its mirror image (``_L`` and ``_R`` exchanged), its own when it has none."""
+    ends = {"_L": "_R", "_R": "_L"}
+    place = {name: number for number, name in enumerate(names)}
+    return [
+        place.get(name[:-2] + ends[name[-2:]], place[name]) if name[-2:] in ends else place[name]
+        for name in names
+    ]
+
+
+def all_paired(names: Sequence[str]) -> bool:
+    """Whether every name of one side (``_L``, ``_R``) has that of the other among them."""
+    places = mirrored_channels(names)
+    return all(places[at] != at for at, name in enumerate(names) if name[-2:] in ("_L", "_R"))
 
 
 def side_sign(name: str) -> float:

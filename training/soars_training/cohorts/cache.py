@@ -39,6 +39,8 @@ class CachedCase:
             must not be taught as background.
         slices: organ -> bool [z], the slices in which an organ was contoured that was drawn on some slices only. Such
             an organ is not among the annotated ones; in the other slices it is unknown.
+        head_mm: from where inference lays its windows out, LPS mm (`soars.cascade.preprocess.Body.head_mm`); None in a
+            cache of an earlier version, and in one that was not made from whole scans.
         mr: float16 [2, z, y, x], an MR laid onto the CT as networks see it (`soars.mr.laid.mr_channels`); None without.
     """
 
@@ -50,6 +52,7 @@ class CachedCase:
     annotated: frozenset[str]
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     mr: np.ndarray | None = None
+    head_mm: tuple[float, float, float] | None = None
 
     def labelled(self, organ: str) -> np.ndarray:
         """bool [z]: the slices in which it is known what belongs to the organ."""
@@ -178,6 +181,8 @@ def write_case(path: Path, case: CachedCase) -> None:
         arrays[f"bits/{organ}"] = np.packbits(crop)
     for organ, labelled in case.slices.items():
         arrays[f"slices/{organ}"] = np.asarray(labelled, bool)
+    if case.head_mm is not None:
+        arrays["head_mm"] = np.asarray(case.head_mm)
     if case.mr is not None:
         arrays["mr"] = case.mr.astype(np.float16)
     with replacing_file(path) as temporary:
@@ -206,6 +211,7 @@ def read_case(path: Path) -> CachedCase:
                 annotated=frozenset(data["annotated"].tolist()),
                 slices=slices,
                 mr=data["mr"] if "mr" in data.files else None,
+                head_mm=tuple(data["head_mm"].tolist()) if "head_mm" in data.files else None,
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path}: damaged training case ({error}); prepare it again") from error

@@ -207,6 +207,7 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
         annotated=case.annotated - case.sparse,
         slices=slices,
         mr=_mr_on(grid, case, body),
+        head_mm=(float(body.head_mm[0]), float(body.head_mm[1]), float(body.head_mm[2])),
     )
 
 

@@ -34,6 +34,7 @@ from soars_training.release.export import branch_spec
 from soars_training.windows.augment import AIR_HU, Window, sample
 from soars_training.windows.loaded import LoadedCase, load
 from soars_training.windows.task import ct_channels
+from soars_training.windows.whole import grid_of
 
 TOP_VOXELS = 1000
 """Heat maps are compared by their so many largest voxels (SOARS, CVPR 2020, table 7)."""
@@ -146,7 +147,7 @@ class Trained:
         """The masks [z, y, x] on the grid of a cached VOI that the network draws in its own volume about a centre."""
         spec, task = self.spec, self.run.task()
         seen = Grid.around(np.asarray(centre.at_mm), extent_mm, voi.spacing_mm, spec.architecture.divisor)
-        grid = _grid(voi)
+        grid = grid_of(voi)
         window = Window(seen.shape, grid.points_to_index(seen.centre_mm), np.eye(3), False)
         hu = sample(voi.ct_hu[None], window, outside=AIR_HU, nearest=False)
         channels = [ct_channels(hu, task.windows_hu)]
@@ -191,7 +192,7 @@ def joint_voi_rows(
 ) -> Iterator[OrganRow]:
     """The small organs of a network for all organs, on the fine grid of the cached VOIs."""
     for entry, voi in vois:
-        labels = probabilities.resampled(_grid(voi)).labels()
+        labels = probabilities.resampled(grid_of(voi)).labels()
         for organ in voi_organs(entry, voi):
             if organ in classes:
                 yield organ_row(voi, organ, labels == classes.index(organ) + 1, entry.patient)
@@ -260,10 +261,6 @@ def _true_guide(case: LoadedCase, anchors: Sequence[str]) -> np.ndarray:
         if organ in case.data.annotated:
             guide[channel] = case.data.full_mask(organ) * np.uint8(255)
     return guide
-
-
-def _grid(case: CachedCase) -> Grid:
-    return Grid.of(case.origin_mm, case.spacing_mm, case.ct_hu.shape[::-1])
 
 
 def read_vois(cache: Path, patient: str, index: CacheIndex) -> list[tuple[IndexEntry, CachedCase]]:

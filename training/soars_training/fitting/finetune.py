@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import NetworkEngine
-from soars.cascade.windows import CtChannel, Foreground, Source, slide
+from soars.cascade.windows import Foreground
 from soars.errors import InputError
 from soars.networks.names import Branch
 from soars_training.cohorts.cache import CacheIndex, IndexEntry
@@ -24,7 +23,8 @@ from soars_training.fitting.validate import CaseScore, dice_per_class
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.loaded import LoadedCase
 from soars_training.windows.staged import FineVolumes, StagedWindows
-from soars_training.windows.task import BranchTask, scaled_ct
+from soars_training.windows.task import BranchTask
+from soars_training.windows.whole import whole_patient
 
 JOINED: tuple[Branch, ...] = ("anchor", "mid_level")
 
@@ -89,7 +89,7 @@ def finetune(
             name: NetworkEngine(getattr(state.averaged, name).network, specs[name], device, precision)
             for name in JOINED
         }
-        return _cascade_dice(engines, tasks, options, held_cases)
+        return _cascade_dice(engines, tasks, held_cases)
 
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
@@ -240,25 +240,18 @@ def _write_run(state: TrainingState, name: Branch, run: FittedRun, output: Path)
 def _cascade_dice(
     engines: dict[str, NetworkEngine],
     tasks: Mapping[str, BranchTask],
-    options: FitOptions,
     cases: Sequence[LoadedCase],
 ) -> list[CaseScore]:
     """DSC per organ of whole patients, the mid-level branch guided by the anchor branch's own output."""
     found = []
     specs = {name: engine.spec for name, engine in engines.items()}
     for case in cases:
-        z, y, x = case.data.ct_hu.shape
-        grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))
-        ct: list[Source] = [CtChannel(scaled_ct(case.data.ct_hu, w)) for w in options.task.windows_hu]
-        anchors = slide(engines["anchor"], specs["anchor"], grid, ct, _quiet)
-        guided = slide(engines["mid_level"], specs["mid_level"], grid, [*ct, Foreground(anchors)], _quiet)
+        anchors = whole_patient(engines["anchor"], specs["anchor"], tasks["anchor"], case.data)
+        guide = Foreground(anchors)
+        guided = whole_patient(engines["mid_level"], specs["mid_level"], tasks["mid_level"], case.data, guide)
         for name, result in (("anchor", anchors), ("mid_level", guided)):
             truth = case.data.label_map(tasks[name].classes)
             for organ, value in dice_per_class(result.labels(), truth, tasks[name].classes).items():
                 if organ in case.data.annotated and organ in case.data.masks:
                     found.append(CaseScore(case.data.name, organ, value))
     return found
-
-
-def _quiet(_done: int, _of: int) -> None:
-    pass

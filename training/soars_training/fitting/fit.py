@@ -142,6 +142,7 @@ def live_spec(task: BranchTask, options: FitOptions, spacing_mm: tuple[float, fl
         architecture=options.architecture_of(task),
         files={},
         windows_hu=task.windows_hu,
+        mirror=task.mirrors(options.strength.mirror),
     )
 
 

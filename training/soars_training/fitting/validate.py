@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from soars.bundle.manifest import BranchSpec
-from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import NetworkEngine
-from soars.cascade.windows import CtChannel, ProbabilityMap, Source, slide
+from soars.cascade.windows import ProbabilityMap
 from soars_training.windows.loaded import LoadedCase
-from soars_training.windows.task import BranchTask, scaled_ct
+from soars_training.windows.task import BranchTask
+from soars_training.windows.whole import whole_patient
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,8 @@ def whole_patient_maps(
 ) -> Iterator[tuple[LoadedCase, ProbabilityMap]]:
     """The probabilities or heat maps of whole patients on the working grid, by the windows of inference."""
     for case in cases:
-        z, y, x = case.data.ct_hu.shape
-        grid = Grid(case.data.origin_mm, case.data.spacing_mm, (x, y, z))
-        sources: list[Source] = [CtChannel(scaled_ct(case.data.ct_hu, w)) for w in task.windows_hu]
-        if "anchor" in task.inputs:
-            sources.append(Channels(case.guide / np.float32(255)))
-        yield case, slide(engine, spec, grid, sources, lambda _done, _of: None)
+        guide = Channels(case.guide / np.float32(255)) if "anchor" in task.inputs else None
+        yield case, whole_patient(engine, spec, task, case.data, guide)
 
 
 def dice_per_class(labels: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> dict[str, float]:

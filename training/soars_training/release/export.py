@@ -107,7 +107,7 @@ def branch_spec(run: FittedRun, files: Mapping[WeightKind, str] | None = None) -
         architecture=run.architecture,
         files=files or {},
         windows_hu=run.windows_hu if len(run.windows_hu) > 1 else (),
-        mirror=float(run.options.get("strength", {}).get("mirror", 0)) > 0,
+        mirror=run.task().mirrors(float(run.options.get("strength", {}).get("mirror", 0))),
     )
 
 

@@ -14,9 +14,8 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from soars.bundle.integrity import Weights
-from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
-from soars.cascade.windows import CtChannel, Foreground, slide
+from soars.cascade.windows import Foreground
 from soars.devices import is_card
 from soars.errors import InputError
 from soars.files import replacing_file
@@ -25,7 +24,7 @@ from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.fitting.options import FittedRun
 from soars_training.release.export import branch_spec
 from soars_training.windows.loaded import GUIDE_SUFFIX
-from soars_training.windows.task import scaled_ct
+from soars_training.windows.whole import whole_patient
 
 
 def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
@@ -40,10 +39,7 @@ def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "aut
     cases = CacheIndex.load(cache).cases
     for entry in tqdm(cases, desc="guide", unit="case"):
         case = read_case(cache / entry.file)
-        z, y, x = case.ct_hu.shape
-        grid = Grid(case.origin_mm, case.spacing_mm, (x, y, z))
-        ct = [CtChannel(scaled_ct(case.ct_hu, window)) for window in run.windows_hu]
-        probabilities = slide(engine, branch_spec(run), grid, ct, lambda _done, _of: None)
+        probabilities = whole_patient(engine, branch_spec(run), run.task(), case)
         _write(
             output / f"{entry.name}{GUIDE_SUFFIX}",
             run.classes,

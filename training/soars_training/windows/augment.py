@@ -174,19 +174,6 @@ def cut_scan(rng: np.random.Generator, window: Window, strength: Augmentation) -
     return z > end if end > window.centre_zyx[0] else z < end
 
 
-def mirrored_channels(names: Sequence[str]) -> list[int]:
-    """For each name the position of its mirror image (`_L` <-> `_R`), itself when it has none."""
-    position = {name: i for i, name in enumerate(names)}
-
-    def partner(name: str) -> str:
-        for end, other in (("_L", "_R"), ("_R", "_L")):
-            if name.endswith(end):
-                return name[: -len(end)] + other
-        return name
-
-    return [position.get(partner(name), i) for i, name in enumerate(names)]
-
-
 def _smoothed(hu: Tensor) -> Tensor:
     """The volume filtered with (1, 2, 1) / 4 along each axis (standard deviation 0.7 voxels), edges repeated."""
     out = functional.pad(hu[None], (1,) * 6, mode="replicate")

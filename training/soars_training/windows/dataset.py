@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from soars.cascade.branches import HEATMAP_SD_MM
+from soars.cascade.sides import mirrored_channels
 from soars.errors import InputError
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.regions import UsualRegions
@@ -21,7 +22,6 @@ from soars_training.windows.augment import (
     add_couch,
     augment_hu,
     cut_scan,
-    mirrored_channels,
     random_window,
     sample,
 )

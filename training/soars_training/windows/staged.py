@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from soars.cascade.sides import mirrored_channels
 from soars_training.cohorts.cache import IndexEntry, read_case
 from soars_training.windows.augment import (
     AIR_HU,
     Augmentation,
     Window,
     augment_hu,
-    mirrored_channels,
     random_window,
     sample,
 )

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soars.cascade.sides import all_paired
 from soars.networks.names import Activation, Branch, Input, channels
 from soars_training.cohorts.cache import group_members
-from soars_training.windows.augment import mirrored_channels
 
 WINDOWS_HU = ((-500.0, 1000.0),)
 """The papers' CT window, the one channel of a network that asks for nothing else."""
@@ -66,7 +66,11 @@ class BranchTask:
     @property
     def paired(self) -> bool:
         """Whether every lateral class and anchor has its other side, so that a mirror image can be labelled."""
-        return all(_all_paired(names) for names in (self.classes, self.anchors))
+        return all(all_paired(names) for names in (self.classes, self.anchors))
+
+    def mirrors(self, share: float) -> bool:
+        """Whether a branch with this task learns from mirror images when `share` of the windows are to be mirrored."""
+        return share > 0 and self.paired
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,3 @@ def scaled_ct(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
     return (np.clip(hu, low, high).astype(np.float32) - np.float32(low)) * np.float32(
         2 / (high - low)
     ) - np.float32(1)
-
-
-def _all_paired(names: Sequence[str]) -> bool:
-    swap = mirrored_channels(names)
-    return all(swap[i] != i for i, name in enumerate(names) if name.endswith(("_L", "_R")))

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from soars.cascade.sides import mirrored_channels
 from soars.mr.laid import CHANNELS
 from soars_training.cohorts.cache import CachedCase
 from soars_training.windows.augment import (
     AIR_HU,
     Augmentation,
     augment_hu,
-    mirrored_channels,
     random_window,
     sample,
 )

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from soars.cascade.sides import mirrored_channels
 from soars.networks.slices import CONTEXT
 from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.deepmind.warp import PlaneAugmentation, random_warp
-from soars_training.windows.augment import AIR_HU, mirrored_channels
+from soars_training.windows.augment import AIR_HU
 from soars_training.windows.task import Batch, ct_channels
 
 REACH = CONTEXT // 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from soars.cascade.sides import mirrored_channels
 from soars.networks.regions import STRIDE, RegionArchitecture
 from soars.systems.uanet.boxes import box_of_mask, make_anchors
 from soars_training.cohorts.cache import CachedCase
@@ -21,7 +22,6 @@ from soars_training.windows.augment import (
     Augmentation,
     Window,
     augment_hu,
-    mirrored_channels,
     random_window,
     sample,
 )
