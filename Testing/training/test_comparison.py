@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from soars.catalogue import CATALOGUE
 from soars.figures import is_own_figure
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
 from soars_training.experiments.cost import COSTS, Cost, Meter
@@ -159,6 +160,10 @@ def test_scores_of_an_earlier_version_are_read(folder: Path) -> None:
 def test_published_figures_of_systems_are_the_papers() -> None:
     assert SYSTEMS[SYSTEMS_2022]["uanet", "small_hard"] == (59.4, 4.7, 1.2)
     assert len(ORGAN_DSC_2022) == 42 and ORGAN_DSC_2022["Larynx"] == (58.6, 67.8)
-    means = np.mean(list(ORGAN_DSC_2022.values()), axis=0)
-    # The paper gives 69.8 and 74.8; the mean of its rows of UaNet is a third of a point higher.
-    assert means == pytest.approx([69.8, 74.8], abs=0.4)
+    for stratum, published in {
+        "anchor": (82.7, 86.9),
+        "mid_level": (72.1, 74.6),
+        "small_hard": (59.4, 67.2),
+    }.items():
+        values = [v for organ, v in ORGAN_DSC_2022.items() if CATALOGUE[organ].stratum == stratum]
+        assert np.mean(values, axis=0) == pytest.approx(published, abs=0.06)  # the paper's own averages

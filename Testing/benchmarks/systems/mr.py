@@ -54,6 +54,7 @@ SEEN = (
     "Bone_Mandible_R",
     "Cavity_Oral",
 )
+ABOUT_MM = 8.0
 MOST_LOST = 0.03
 STEPS = 1000
 
@@ -173,18 +174,22 @@ def angle(rotation: np.ndarray) -> float:
 
 
 def without_glands(phantom: Phantom, seed: int) -> sitk.Image:
-    """The CT with other values in the voxels of `HIDDEN`: drawn from those up to 8 mm about each gland."""
+    """The CT with other values in the voxels of `HIDDEN`: drawn from those up to `ABOUT_MM` about each gland."""
     rng = np.random.default_rng([seed, 3])
     hu = sitk.GetArrayFromImage(phantom.ct)
     taken = np.zeros(hu.shape, bool)
     for organ in HIDDEN:
         taken |= phantom.structures.full(organ)
-    far = scipy.ndimage.distance_transform_edt
+    reach = np.ceil(ABOUT_MM / np.array(CT_MM[::-1])).astype(int) + 1
     for organ in HIDDEN:
-        mask = phantom.structures.full(organ)
-        if mask.any():
-            about = (far(~mask, sampling=CT_MM[::-1]) <= 8) & ~taken & (hu > -200) & (hu < 150)
-            hu[mask] = rng.choice(hu[about], int(mask.sum()))
+        where = np.argwhere(phantom.structures.full(organ))
+        if len(where):
+            low, high = np.maximum(where.min(0) - reach, 0), where.max(0) + reach + 1
+            part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            mask = phantom.structures.full(organ)[part]
+            near = scipy.ndimage.distance_transform_edt(~mask, sampling=CT_MM[::-1]) <= ABOUT_MM
+            values = hu[part][near & ~taken[part] & (hu[part] > -200) & (hu[part] < 150)]
+            hu[part][mask] = rng.choice(values, int(mask.sum()))
     image = sitk.GetImageFromArray(hu)
     image.CopyInformation(phantom.ct)
     return image
