@@ -26,6 +26,8 @@ THIN = 0.3
 FLAT_SHARE, FLAT_ENDS = 0.25, 0.45
 """A plane of a surface is straight when it makes up this share of the organ's largest cross-section across the body;
 along it, where organs end on a slice, the second."""
+FLAT_ORGANS = frozenset({"Bone_Mandible_L", "Bone_Mandible_R"})
+"""Organs with flat sides, of which the second share is asked across all axes."""
 FLAT_NEIGHBOURS = 6.0
 """And when so many times more of the surface lies in it than in the planes beside it."""
 FLAT_VOXELS = 25
@@ -98,7 +100,8 @@ def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | Non
             continue
         across = tuple(a for a in range(3) if a != axis)
         largest = int(mask.array.sum(axis=across).max())
-        least = max(FLAT_ENDS if axis == body_axis else FLAT_SHARE, FLAT_EXTENT / mask.shape[axis])
+        share = FLAT_ENDS if axis == body_axis or name in FLAT_ORGANS else FLAT_SHARE
+        least = max(share, FLAT_EXTENT / mask.shape[axis])
         for step in (1, -1):
             faces = _faces(mask, axis, step, structures.geometry.shape[axis]) & ~others
             counts = np.pad(faces.sum(axis=across), 1)
