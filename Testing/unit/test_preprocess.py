@@ -83,6 +83,19 @@ def test_the_couch_is_no_part_of_the_patient(usual: tuple[Grid, np.ndarray]) -> 
     assert (values[:, :, y > -110 + 194.5] == -1).all()
 
 
+@pytest.mark.parametrize("first", [26, 27, 28, 29])
+def test_a_scan_that_ends_within_the_patient_ends_with_the_patient(first: int) -> None:
+    """Not with air, wherever the centres of the grid's last voxels lie: just within the scan, or just beyond it."""
+    whole = head(noise=0.0)
+    cut = whole[:, :, first:]
+    body = find_body(cut)
+    grid = body.grid((3.0, 3.0, 3.0))
+    values = network_input(cut, body, grid, WINDOW)[0]
+    assert abs(grid.origin_mm[2] - (cut.GetOrigin()[2] - 1.25)) <= 1.5
+    tissue = (values > -0.5).sum(axis=(1, 2))
+    assert tissue[0] == pytest.approx(tissue[1], rel=0.05)
+
+
 def test_a_scan_masked_by_somebody_is_kept_whole_and_one_with_noise_is_not() -> None:
     masked = sitk.GetArrayFromImage(head(noise=0.0))
     image = sitk.GetImageFromArray(masked)

@@ -7,6 +7,7 @@ flipped or oblique scan gives the same input as a head-first axial one, and left
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -131,9 +132,18 @@ class Body:
     head_mm: np.ndarray
     box: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
 
-    def tissue(self, image: sitk.Image) -> sitk.Image:
-        """The scan without the slices of air around it, which would blur into the ends of the patient."""
-        return image if self.box is None else sitk.RegionOfInterest(image, self.box[1], self.box[0])
+    def tissue(self, image: sitk.Image, grid: Grid) -> sitk.Image:
+        """The scan without the slices of air around it, which would blur into the ends of the patient.
+
+        Its end slices are repeated for half a voxel of the grid: where a scan ends within the patient, the grid's last
+        voxels may have their centres just beyond, and would be patient or air by chance.
+        """
+        scan = image if self.box is None else sitk.RegionOfInterest(image, self.box[1], self.box[0])
+        along = np.reshape(image.GetDirection(), (3, 3))[2]
+        axis = int(np.argmax(np.abs(along)))
+        more = [0, 0, 0]
+        more[axis] = math.ceil(grid.spacing_mm[2] / 2 / image.GetSpacing()[axis])
+        return sitk.ZeroFluxNeumannPad(scan, more, more)
 
     def grid(self, spacing_mm: tuple[float, float, float]) -> Grid:
         """The working grid of that spacing over the body's bounding box.
@@ -304,7 +314,7 @@ def network_input(
 ) -> np.ndarray:
     """The CT's channels on the grid, float32 [window, z, y, x]: air outside the body, clipped to each window and scaled
     to [-1, 1]."""
-    hu = resample(body.tissue(image), grid, outside=AIR_HU)
+    hu = resample(body.tissue(image, grid), grid, outside=AIR_HU)
     if not body.already_masked:
         hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
     channels = np.empty((len(windows_hu), *hu.shape), np.float32)

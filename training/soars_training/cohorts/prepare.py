@@ -186,7 +186,7 @@ def split_mandible(organ: str, mask: np.ndarray) -> dict[str, np.ndarray]:
 def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCase:
     """Put the CT and every mask of a case on a grid (masks: linear interpolation, threshold one half; those that were
     contoured on some slices only: the nearest voxel, since nothing is known between the slices)."""
-    hu = resample(body.tissue(case.ct), grid, outside=AIR_HU)
+    hu = resample(body.tissue(case.ct, grid), grid, outside=AIR_HU)
     if not body.already_masked:
         hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
     masks, slices = {}, {}
