@@ -156,9 +156,19 @@ def _crop_of(case: CachedCase, organ: str, window: Window) -> Tensor | None:
     if organ not in case.masks or organ not in case.annotated:
         return None
     start, mask = case.masks[organ]
-    moved = Window(window.shape, window.centre_zyx - np.asarray(start), window.matrix, window.mirrored)
-    half = (np.asarray(window.shape) - 1) / 2
-    reach = np.abs(window.matrix) @ half + 1
-    if (moved.centre_zyx + reach < 0).any() or (moved.centre_zyx - reach > np.asarray(mask.shape)).any():
+    # Only the part of the window that the organ's box reaches is sampled: most organs fill little of a crop.
+    corners = np.array(start) - 1 + np.array(list(np.ndindex(2, 2, 2))) * (np.array(mask.shape) + 1)
+    middle = (np.asarray(window.shape) - 1) / 2
+    reached = (corners - window.centre_zyx) @ np.linalg.inv(window.matrix).T + middle
+    low = np.maximum(np.floor(reached.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(reached.max(0)).astype(int) + 1, window.shape)
+    if (high <= low).any():
         return None
-    return sample(mask[None].astype(np.uint8), moved, outside=0.0, nearest=True)[0] > 0.5
+    z, y, x = (int(n) for n in high - low)
+    centre = window.centre_zyx + window.matrix @ ((low + high - 1) / 2 - middle) - np.asarray(start)
+    part = Window((z, y, x), centre, window.matrix, window.mirrored)
+    found = torch.zeros(window.shape, dtype=torch.bool)
+    found[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = (
+        sample(mask[None].astype(np.uint8), part, outside=0.0, nearest=True)[0] > 0.5
+    )
+    return found
