@@ -4,11 +4,11 @@
         [--sample 12] [--engine auto] [--ray]
 
 The cases are phantoms (one a seed, as DICOM) and, with --real, the first CTs of a folder of NIfTI files. The batch is
-all cases. Separate calls are timed on every n-th case, so that there are --sample of them, under the same load of the
-machine as the batch: whenever the batch has done another n cases it is stopped (SIGSTOP), the call runs alone, and the
-batch goes on (SIGCONT); that time does not count as the batch's. Processor time is what both cost where other work on
-the machine makes wall clock doubtful. Then the batch is started again into another folder, killed (SIGKILL) at a fifth,
-a half and four fifths of its time, and run to its end.
+all cases. Separate calls are timed on --sample of them, phantoms and real ones, whose means are weighed by how many of
+each the batch has. They see the same load of the machine as the batch: whenever it has done another part of its cases
+it is stopped (SIGSTOP), a call runs alone, and the batch goes on (SIGCONT); that time does not count as its own.
+Processor time is what both cost where other work on the machine makes wall clock doubtful. Then the batch is started
+again into another folder, killed (SIGKILL) at a fifth, a half and four fifths of its time, and run to its end.
 
 Ends with exit code 1 when a target is missed: at most 0.6 of the time per case; the most memory in the last third of
 the batch at most 1.1 times that in its first third (its first two cases left out); the same tables after the kills.
@@ -95,18 +95,19 @@ def measure(
     """All figures; times in seconds of wall clock a case where they do not say otherwise."""
     with table.open(newline="") as file:
         cts = [row["ct"] for row in csv.DictReader(file)]
-    every = max(len(cts) // sample, 1)
-    seen = _batch(table, home / "batch", options, cts[::every], every)
+    chosen, weights = _sample(cts, sample)
+    seen = _batch(table, home / "batch", options, chosen, len(cts))
     third = max(len(seen.memory) // 3, 1)
     first, last = max(seen.memory[2 : third + 2]), max(seen.memory[-third:])
-    calls = len(seen.separate_s)
-    alone, together = sum(seen.separate_s) / calls, seen.whole_s / len(cts)
+    alone = sum(w * s for w, s in zip(weights, seen.separate_s, strict=True))
+    alone_processor = sum(w * s for w, s in zip(weights, seen.separate_processor_s, strict=True))
+    together = seen.whole_s / len(cts)
     figures = {
         "cases": len(cts),
-        "separate calls": calls,
+        "separate calls": len(chosen),
         "separate, s a case": round(alone, 2),
         "batch, s a case": round(together, 2),
-        "separate, processor s a case": round(sum(seen.separate_processor_s) / calls, 2),
+        "separate, processor s a case": round(alone_processor, 2),
         "batch, processor s a case": round(seen.processor_s / len(cts), 2),
         "batch / separate": round(together / alone, 3),
         "memory, first third, MB": round(first / 2**20),
@@ -121,6 +122,19 @@ def measure(
                       "--ray-cores", "1"))  # fmt: skip
         figures[f"Ray, {workers} workers, s a case"] = round((time.monotonic() - started) / len(cts), 2)
     return figures
+
+
+def _sample(cts: list[str], count: int) -> tuple[list[str], list[float]]:
+    """Some of the phantoms (folders) and of the real CTs (files), at least one of each kind that there is, and what
+    each stands for."""
+    chosen: list[str] = []
+    weights: list[float] = []
+    for kind in (Path.is_dir, Path.is_file):
+        of_kind = [ct for ct in cts if kind(Path(ct))]
+        n = min(len(of_kind), max(1, round(count * len(of_kind) / len(cts))))
+        chosen += [of_kind[(2 * k + 1) * len(of_kind) // (2 * n)] for k in range(n)]
+        weights += [len(of_kind) / len(cts) / n] * n
+    return chosen, weights
 
 
 def _cases(args: argparse.Namespace, home: Path) -> Path:
@@ -146,8 +160,8 @@ def _processor_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _batch(table: Path, out: Path, options: tuple[str, ...], separate: list[str], every: int) -> Watched:
-    """Run the whole; a separate call for each of some CTs whenever ``every`` more cases are done."""
+def _batch(table: Path, out: Path, options: tuple[str, ...], separate: list[str], cases: int) -> Watched:
+    """Run the whole of so many ``cases``; a separate call for each of some CTs, spread evenly over it."""
     seen = Watched()
     started, used, stopped = time.monotonic(), _processor_s(), 0.0
     process = subprocess.Popen(_full(_command(table, out, options)), start_new_session=True)
@@ -158,7 +172,7 @@ def _batch(table: Path, out: Path, options: tuple[str, ...], separate: list[str]
         while process.poll() is None:
             done = len(list(out.glob("*/batch.json")))
             _note_memory(parent, done, seen.memory)
-            if calls < len(separate) and done >= calls * every:
+            if calls < len(separate) and done >= calls * cases // len(separate):
                 os.killpg(process.pid, signal.SIGSTOP)
                 before, used_before = time.monotonic(), _processor_s()
                 _separate(next(waiting), out.with_name("one"), options)
