@@ -106,7 +106,9 @@ class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         ScriptedLoadableModuleWidget.setup(self)
         reason = why_not_here()
         if reason:
-            label = qt.QLabel(reason)
+            label = qt.QLabel()
+            label.setTextFormat(qt.Qt.PlainText)
+            label.text = reason
             label.wordWrap = True
             self.layout.addWidget(label)
             self.layout.addStretch(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,32 @@ def test_the_model_and_where_it_will_run_are_said_before_the_run(visit: Any) -> 
     dialog = card_dialog(inputs.entry)
     assert "Only for tests." in dialog.findChild(visit.qt.QPlainTextEdit).plainText
     assert section_of(inputs.entry.bundle.card, "What it cannot do").startswith("Only for tests.")
+
+
+def test_a_strangers_text_is_never_rich_text(visit: Any, root: Path) -> None:
+    """Rich text loads what it refers to, without a question: files of this computer, shares of others."""
+    from SOARSSegmentationLib.panels.bundle_card import BundleCard, card_dialog, summary_of
+    from SOARSSegmentationLib.panels.parts import plain_tip
+
+    lure = '<img src="//elsewhere.example.org/share/x.png"><a href="file:///etc/passwd">more</a>'
+    notice = visit.window.propose.panel.notice
+    notice.say("error", f"{lure} cannot be read", details=lure)
+    assert notice.label.textFormat == visit.qt.Qt.PlainText and notice.label.text == f"{lure} cannot be read"
+    entry = visit.window.propose.panel.entry
+    bundle = replace(entry.bundle, description=lure, licence=lure, card=lure)
+    entry = replace(entry, bundle=bundle)
+    card = BundleCard(lambda _link: None)
+    card.show(entry)
+    assert "<img" not in summary_of(entry) and "<img" not in card.widget.text
+    assert card_dialog(entry).findChild(visit.qt.QPlainTextEdit).plainText == lure
+    guess = getattr(visit.qt.Qt, "mightBeRichText", None)
+    assert guess is None or (guess(lure) and not guess(plain_tip(lure)))
+    calls = {
+        path.name: path.read_text(encoding="utf-8").count("qt.QLabel(")
+        for path in (root / "SOARSSegmentation").rglob("*.py")
+    }
+    assert {name for name, count in calls.items() if count} == {"parts.py", "SOARSSegmentation.py"}
+    assert calls["parts.py"] == calls["SOARSSegmentation.py"] == 1
 
 
 def test_progress_is_shown_stage_by_stage_and_cancel_leaves_nothing(visit: Any) -> None:

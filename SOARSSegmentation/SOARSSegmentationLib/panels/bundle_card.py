@@ -81,8 +81,7 @@ class BundleCard:
     """The summary below the selector. ``on_link`` hears of clicks on its links "card", "get" and "scratch"."""
 
     def __init__(self, on_link: Callable[[str], None]) -> None:
-        self.widget = small_label()
-        self.widget.setTextFormat(qt.Qt.RichText)
+        self.widget = small_label(rich=True)
         self.widget.setTextInteractionFlags(qt.Qt.TextBrowserInteraction)
         self.widget.linkActivated.connect(lambda link="", *_arguments: on_link(str(link)))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import qt
 
-from SOARSSegmentationLib.panels.parts import Notice, section, sentence, small_label
+from SOARSSegmentationLib.panels.parts import Notice, plain_tip, section, sentence, small_label
 from SOARSSegmentationLib.translation import _
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ExportPanel:
         for route in routes:
             button = self._buttons[route.key]
             button.enabled = route.available
-            button.toolTip = sentence(route.why_not or "")
+            button.toolTip = plain_tip(sentence(route.why_not or ""))
         reasons = list(dict.fromkeys(sentence(route.why_not) for route in routes if route.why_not))
         self.why_not.text = "\n".join(reasons)
         self.why_not.visible = bool(reasons)

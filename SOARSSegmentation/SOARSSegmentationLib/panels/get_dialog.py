@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 
-from SOARSSegmentationLib.panels.parts import line_edit, small_label
+from SOARSSegmentationLib.panels.parts import line_edit, plain_tip, small_label, text_label
 from SOARSSegmentationLib.run.models import Download
 from SOARSSegmentationLib.translation import _
 
@@ -28,7 +28,7 @@ class GetDialog:
         if len(known) < len(downloads):
             text += " " + _("and {count} whose size is not known").format(count=len(downloads) - len(known))
         text += ". " + _("Nothing of your patients is sent.")
-        self.text = qt.QLabel(text)
+        self.text = text_label(text)
         self.text.wordWrap = True
         layout.addWidget(self.text)
         self.table = qt.QTreeWidget()
@@ -39,7 +39,7 @@ class GetDialog:
             size = _("not known") if one.size_mb is None else _("{size} MB").format(size=one.size_mb)
             for column, cell in enumerate((one.name, size, one.licence, one.url)):
                 item.setText(column, cell)
-                item.setToolTip(column, cell)
+                item.setToolTip(column, plain_tip(cell))
         for column, width in enumerate((220, 70, 130)):
             self.table.setColumnWidth(column, width)
         layout.addWidget(self.table)

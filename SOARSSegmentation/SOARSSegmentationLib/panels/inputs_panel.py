@@ -12,7 +12,14 @@ from soars.bundle.store import BundleEntry, list_bundles
 from soars.catalogue import SOARS42
 from SOARSSegmentationLib.panels.bundle_card import BundleCard, card_dialog
 from SOARSSegmentationLib.panels.organs_dialog import OrgansDialog
-from SOARSSegmentationLib.panels.parts import Notice, narrow_combo_box, node_selector, section, small_label
+from SOARSSegmentationLib.panels.parts import (
+    Notice,
+    narrow_combo_box,
+    node_selector,
+    section,
+    small_label,
+    text_label,
+)
 from SOARSSegmentationLib.panels.progress_view import ProgressView
 from SOARSSegmentationLib.protocols import Protocols
 from SOARSSegmentationLib.run.dependencies import Gpu, device_sentence
@@ -57,7 +64,7 @@ class InputsPanel:
         self.card = BundleCard(self._follow)
         form.addRow(self.card.widget)
 
-        self.mr_label = qt.QLabel(_("MR:"))
+        self.mr_label = text_label(_("MR:"))
         self.mr = node_selector(
             "vtkMRMLScalarVolumeNode",
             _("None: contour on the CT alone"),

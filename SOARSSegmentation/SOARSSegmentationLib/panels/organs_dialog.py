@@ -9,7 +9,7 @@ import qt
 
 from soars.catalogue import SOARS42, STRATA, by_stratum
 from soars.errors import SoarsError
-from SOARSSegmentationLib.panels.parts import Notice, sentence
+from SOARSSegmentationLib.panels.parts import Notice, sentence, text_label
 from SOARSSegmentationLib.panels.review_words import stratum_title
 from SOARSSegmentationLib.protocols import Protocol, Protocols
 from SOARSSegmentationLib.translation import _
@@ -35,7 +35,7 @@ class OrgansDialog:
         layout.addWidget(self.tree)
         row = qt.QHBoxLayout()
         layout.addLayout(row)
-        row.addWidget(qt.QLabel(_("Name:")))
+        row.addWidget(text_label(_("Name:")))
         self.name = qt.QLineEdit(start.title if start.saved else "")
         self.name.placeholderText = _("for example: larynx protocol")
         row.addWidget(self.name)

@@ -51,9 +51,23 @@ def section(title: str) -> tuple[Any, Any]:
     return button, layout
 
 
-def small_label(text: str = "") -> Any:
+def plain_tip(text: str) -> str:
+    """Text of others for a tool tip, which would be taken for rich text if a tag were in it."""
+    return text.replace("<", "<\N{ZERO WIDTH SPACE}")
+
+
+def text_label(text: str = "", *, rich: bool = False) -> Any:
+    """A label. Unless told, Qt guesses whether a text is rich, and rich text loads what it refers to: names and
+    messages may be a stranger's."""
+    label = qt.QLabel()
+    label.setTextFormat(qt.Qt.RichText if rich else qt.Qt.PlainText)
+    label.text = text
+    return label
+
+
+def small_label(text: str = "", *, rich: bool = False) -> Any:
     """A label of smaller, fainter text that wraps."""
-    label = qt.QLabel(text)
+    label = text_label(text, rich=rich)
     label.wordWrap = True
     label.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
     font = label.font
@@ -106,7 +120,7 @@ class Notice:
         self.widget.objectName = "SoarsNotice"
         layout = qt.QVBoxLayout(self.widget)
         layout.setContentsMargins(10, 6, 6, 6)
-        self.label = qt.QLabel()
+        self.label = text_label()
         self.label.wordWrap = True
         self.label.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
         layout.addWidget(self.label)

@@ -6,6 +6,7 @@ from typing import Any
 
 import qt
 
+from SOARSSegmentationLib.panels.parts import text_label
 from SOARSSegmentationLib.run.stages import READ, WRITE, Stage, Stages
 from SOARSSegmentationLib.translation import _
 
@@ -51,9 +52,9 @@ class ProgressView:
         self._lines, self._names = [], [stage.name for stage in stages.all]
         for row, stage in enumerate(stages.all):
             sign, title, time, bar = (
-                qt.QLabel(),
-                qt.QLabel(stage_title(stage.name)),
-                qt.QLabel(),
+                text_label(),
+                text_label(stage_title(stage.name)),
+                text_label(),
                 qt.QProgressBar(),
             )
             sign.setFixedWidth(16)

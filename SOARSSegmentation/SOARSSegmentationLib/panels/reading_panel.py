@@ -8,7 +8,7 @@ from typing import Any
 import qt
 
 from soars.effort.records import SCORES
-from SOARSSegmentationLib.panels.parts import Notice, escaped, section, small_label
+from SOARSSegmentationLib.panels.parts import Notice, escaped, section, small_label, text_label
 from SOARSSegmentationLib.translation import _
 
 SCORE_WORDS = {
@@ -44,8 +44,7 @@ class ReadingPanel:
         self.judgement = qt.QWidget()
         lines = qt.QVBoxLayout(self.judgement)
         lines.setContentsMargins(0, 0, 0, 0)
-        self.organ = qt.QLabel()
-        self.organ.setTextFormat(qt.Qt.RichText)
+        self.organ = text_label(rich=True)
         lines.addWidget(self.organ)
         scores = qt.QHBoxLayout()
         self.scores: dict[int, Any] = {}

@@ -10,7 +10,7 @@ import qt
 from soars.effort.review import ACCEPTED
 from soars.findings.finding import Finding
 from SOARSSegmentationLib import shortcuts
-from SOARSSegmentationLib.panels.parts import Notice, line_edit, narrow_combo_box, section
+from SOARSSegmentationLib.panels.parts import Notice, line_edit, narrow_combo_box, section, text_label
 from SOARSSegmentationLib.panels.review_table import ALL, OPEN, WITH_FINDINGS, ReviewTable
 from SOARSSegmentationLib.panels.review_words import described
 from SOARSSegmentationLib.review.rows import Row
@@ -48,7 +48,7 @@ class ReviewPanel:
         layout.addLayout(self._filters())
         self.table = ReviewTable(reviewer.select, reviewer.set_visible)
         layout.addWidget(self.table.widget)
-        self.in_hand = qt.QLabel()
+        self.in_hand = text_label(rich=True)
         self.in_hand.wordWrap = True
         self.in_hand.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
         layout.addWidget(self.in_hand)

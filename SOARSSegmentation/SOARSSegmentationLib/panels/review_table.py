@@ -10,6 +10,7 @@ import qt
 
 from soars.effort.review import ACCEPTED, IN_PROGRESS, NOT_REVIEWED
 from soars.report.record import ABSENT
+from SOARSSegmentationLib.panels.parts import plain_tip
 from SOARSSegmentationLib.panels.review_words import (
     SEVERITY_COLOURS,
     STATE_SIGNS,
@@ -211,7 +212,7 @@ class ReviewTable:
             # A code is for files, a label for people.
             item.setText(ORGAN, f"{row.label} ({row.organ})")
             item.setData(ORGAN, qt.Qt.UserRole, row.organ)
-            item.setToolTip(ORGAN, f"{row.label} ({row.organ})")
+            item.setToolTip(ORGAN, plain_tip(f"{row.label} ({row.organ})"))
             item.setTextAlignment(STATE, qt.Qt.AlignCenter)
             item.setTextAlignment(FINDING, qt.Qt.AlignCenter)
             for column in _NUMBERS:
@@ -245,13 +246,13 @@ class ReviewTable:
         if row.segment_id is not None:
             item.setCheckState(ORGAN, qt.Qt.Checked if row.visible else qt.Qt.Unchecked)
         item.setText(STATE, STATE_SIGNS[row.state])
-        item.setToolTip(STATE, state_words(row))
+        item.setToolTip(STATE, plain_tip(state_words(row)))
         item.setData(STATE, qt.Qt.AccessibleTextRole, state_words(row))
         item.setText(VOLUME, volume_text(row.volume_cc) if row.volume_cc else "")
         item.setText(CHANGE, change_text(row))
         item.setText(TIME, clock_text(row.active_s) if row.active_s >= 1 else "")
         item.setText(FINDING, finding_sign(row))
-        item.setToolTip(FINDING, finding_words(row))
+        item.setToolTip(FINDING, plain_tip(finding_words(row)))
         dsc = _("Dice with the proposal: {dsc:.3f}").format(dsc=row.dsc) if row.dsc is not None else ""
         item.setToolTip(CHANGE, dsc)
         self._colour(item, row)

@@ -17,6 +17,7 @@ from SOARSSegmentationLib.panels.parts import (
     node_selector,
     section,
     small_label,
+    text_label,
 )
 from SOARSSegmentationLib.review.rows import clock_text
 from SOARSSegmentationLib.translation import _
@@ -57,7 +58,7 @@ class SessionPanel:
         form.addRow(_("Case:"), self.case)
         row = qt.QHBoxLayout()
         row.addWidget(self.reader, 1)
-        row.addWidget(qt.QLabel(_("Study:")))
+        row.addWidget(text_label(_("Study:")))
         row.addWidget(self.study, 1)
         form.addRow(_("Reader:"), row)
         self.arm = narrow_combo_box()
@@ -69,8 +70,7 @@ class SessionPanel:
         form.addRow(self.start)
         self.why_not = small_label()
         form.addRow(self.why_not)
-        self.folder = small_label()
-        self.folder.setTextFormat(qt.Qt.RichText)
+        self.folder = small_label(rich=True)
         self.folder.setTextInteractionFlags(qt.Qt.TextBrowserInteraction)
         self.folder.linkActivated.connect(lambda *_arguments: on_folder())
         form.addRow(self.folder)
@@ -80,8 +80,8 @@ class SessionPanel:
         lines = qt.QVBoxLayout(self.running)
         lines.setContentsMargins(0, 0, 0, 0)
         top = qt.QHBoxLayout()
-        self.who = qt.QLabel()
-        self.clock = qt.QLabel()
+        self.who = text_label()
+        self.clock = text_label()
         font = self.clock.font
         font.setBold(True)
         font.setPointSizeF(font.pointSizeF() * 1.1)
