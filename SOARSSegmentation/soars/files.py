@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from soars.errors import InputError, SoarsError
-from soars.staging import KEPT, REPLACED, note_written, staging_file, staging_folder
+from soars.staging import KEPT, REPLACED, by_own_names, note_written, staging_file, staging_folder
 from soars.supervise import uninterrupted
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,12 +57,12 @@ def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterato
                 for path in paths:
                     note_written(path)
         except OSError as error:
-            raise _cannot_write(_meant(error, temporary), error) from error
+            raise cannot_write(_meant(error, temporary), error) from error
         except SoarsError:
             raise
         except Exception as error:  # torch, for one, reports a full disk as an error of its own
             if paths and _disk_is_full(error, paths[0].parent):
-                raise _cannot_write(paths[0], OSError(errno.ENOSPC, "")) from error
+                raise cannot_write(paths[0], OSError(errno.ENOSPC, "")) from error
             raise
     finally:
         for file in temporary.values():
@@ -152,17 +152,17 @@ def staged_folder(
             home = folder if folder.is_dir() else folder.parent
             made = _missing_folders(home)
             home.mkdir(parents=True, exist_ok=True)
-            staging = staging_folder(home, beside=home != folder)
+            staging = staging_folder(home, folder)
             staging.chmod(0o777 & ~_umask())
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
         try:
             yield staging
         except SoarsError:
             raise
         except Exception as error:
             if _disk_is_full(error, staging):
-                raise _cannot_write(folder, OSError(errno.ENOSPC, "")) from error
+                raise cannot_write(folder, OSError(errno.ENOSPC, "")) from error
             raise
         try:
             for path in sorted(staging.rglob("*")):
@@ -172,7 +172,7 @@ def staged_folder(
                 _publish(staging, folder, names, overwrite)
                 note_written(folder)
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
     except BaseException:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -362,7 +362,9 @@ def _meant(error: OSError, temporary: dict[Path, Path]) -> Path:
     return next((path for path, file in temporary.items() if str(file) in named), next(iter(temporary)))
 
 
-def _cannot_write(place: Path, error: OSError) -> SoarsError:
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """What to tell a user about a file or folder, by the name that it is to have, that could not be written."""
+    place = by_own_names(str(path))
     if error.errno in _DISK_FULL:
         return InputError(f"cannot write {place}: the disk is full; free some space or choose another place")
     if error.errno in _FORBIDDEN:

@@ -23,7 +23,7 @@ def in_processes(
     work: Callable[[Item], Result], items: Sequence[Item], processes: int
 ) -> Iterator[tuple[int, Result]]:
     """(index, ``work(item)``) of every item, as each is ready; the first error is raised, and no new item is started
-    after it.
+    after it. Raises `InputError` when a process dies.
 
     With one process, or one item, the work is done in this process, in order; otherwise ``work`` and the items must
     be picklable. Warnings logged in other processes are not shown: return them.
@@ -39,6 +39,11 @@ def in_processes(
         futures = {pool.submit(work, item): index for index, item in enumerate(items)}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenExecutor as error:
+        raise InputError(
+            "a process that worked on a case has ended without a word: it crashed, ran out of memory, or took far too "
+            "long over a damaged file; do it again in one process to see which"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

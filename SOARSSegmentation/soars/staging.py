@@ -26,9 +26,15 @@ KEPT = ".soars-kept"
 _NAME = re.compile(r"\.soars-([0-9a-f]{8})\.(\d+)\.(\d+)-[0-9a-z_]+(-.*)?", re.DOTALL)
 _NAME_KEPT = 80
 """Characters of a file's own name, its ending among them, that its temporary name carries."""
-STAGING, WRITTEN, PATIENCE, REPORTED = b"s", b"w", b"p", b"r"
+STAGING, WRITTEN, PATIENCE, LIMIT, REPORTED = b"s", b"w", b"p", b"l", b"r"
+"""What `announce` is about: a folder in which results are staged, a path that is written, the seconds for which the
+child is to be waited for after a request to end, those that a step may take with what it works on ("" when the step is
+over), or that the user knows already how the command ended."""
 written: list[Path] = []
 """What this process's command has written so far."""
+_meant: dict[str, str] = {}
+"""Temporary names of this process, and what they stand for."""
+_MOST_MEANT = 1000
 _announce_to: int | None = None
 _keeps_account = True
 _swept: set[Path] = set()
@@ -39,13 +45,26 @@ _MOST_SWEPT = 10_000
 def staging_file(path: Path) -> Path:
     """A temporary name beside `path` with the same ending; nothing is made."""
     _begin_in(path.parent)
-    return path.parent / f"{_owner()}-{uuid.uuid4().hex[:12]}-{path.name[-_NAME_KEPT:]}"
+    file = path.parent / f"{_owner()}-{uuid.uuid4().hex[:12]}-{path.name[-_NAME_KEPT:]}"
+    _stands_for(file, path)
+    return file
 
 
-def staging_folder(home: Path, *, beside: bool = False) -> Path:
-    """A new folder in `home` that only this user can look into; ``beside`` when the results do not go into `home`."""
+def staging_folder(home: Path, target: Path | None = None) -> Path:
+    """A new folder in `home` that only this user can look into, for what goes into ``target``, `home` when None."""
     _begin_in(home)
-    return Path(tempfile.mkdtemp(prefix=f"{_owner()}-", suffix="-beside" if beside else "", dir=home))
+    target = home if target is None else target
+    suffix = "" if home == target else "-beside"
+    folder = Path(tempfile.mkdtemp(prefix=f"{_owner()}-", suffix=suffix, dir=home))
+    _stands_for(folder, target)
+    return folder
+
+
+def by_own_names(text: str) -> str:
+    """A message with the names that files are to have, in place of their temporary ones."""
+    for temporary, meant in reversed(_meant.items()):  # those in a staging folder were made after it
+        text = text.replace(temporary, meant)
+    return text
 
 
 class TemporaryFolder:
@@ -57,6 +76,7 @@ class TemporaryFolder:
 
     def __init__(self) -> None:
         self.path = staging_folder(Path(tempfile.gettempdir()))
+        _meant.pop(str(self.path))  # it stands for nothing else
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def remove(self) -> None:
@@ -96,21 +116,16 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def announce_to(descriptor: int) -> None:
-    """Write to this pipe in which folders this process stages results from now on, what it writes, how long it may take
-    to end, and that it has said how it ended: `STAGING` or `WRITTEN` and the path, or `PATIENCE` and the seconds, or
-    `REPORTED`, and a zero."""
+    """Write to this pipe what the process that supervises this one has to know, each as a kind, its text and a zero."""
     global _announce_to
     _announce_to = descriptor
 
 
-def announce_patience(seconds: float) -> None:
-    """Tell the process that supervises this one how long it is to wait for it after a request to end."""
-    _announce(PATIENCE, f"{seconds:g}")
-
-
-def announce_report() -> None:
-    """Tell the process that supervises this one that the user knows already how the command ended."""
-    _announce(REPORTED, "")
+def announce(kind: bytes, what: Path | str = "") -> None:
+    """Tell the process that supervises this one, if any does."""
+    if _announce_to is not None:
+        with suppress(OSError):
+            os.write(_announce_to, kind + os.fsencode(what) + b"\0")
 
 
 def keep_no_account() -> None:
@@ -125,7 +140,13 @@ def note_written(path: Path) -> None:
     if not _keeps_account or any(_NAME.fullmatch(part) for part in path.parts):
         return
     written.append(path)
-    _announce(WRITTEN, path)
+    announce(WRITTEN, path)
+
+
+def _stands_for(temporary: Path, path: Path) -> None:
+    while len(_meant) >= _MOST_MEANT:
+        del _meant[next(iter(_meant))]
+    _meant[str(temporary)] = str(path)
 
 
 def _begin_in(folder: Path) -> None:
@@ -136,14 +157,8 @@ def _begin_in(folder: Path) -> None:
         _swept.clear()
     _swept.add(folder)
     if _keeps_account:
-        _announce(STAGING, folder)
+        announce(STAGING, folder)
     sweep(folder)
-
-
-def _announce(kind: bytes, what: Path | str) -> None:
-    if _announce_to is not None:
-        with suppress(OSError):
-            os.write(_announce_to, kind + os.fsencode(what) + b"\0")
 
 
 def _rename_back(kept: Path) -> None:

@@ -10,6 +10,8 @@ this process, where a step in native code has to finish before the command can e
 from __future__ import annotations
 
 import ctypes
+import faulthandler
+import math
 import os
 import select
 import signal
@@ -18,11 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
-from soars.staging import PATIENCE, REPORTED, STAGING, WRITTEN, announce_patience, announce_to, sweep
+from soars.staging import LIMIT, PATIENCE, REPORTED, STAGING, WRITTEN, announce, announce_to, sweep
 from soars.words import plain
 
 GRACE_S = 1.5
@@ -69,19 +72,84 @@ def supervised(work: Callable[[], int], name: str = "soars") -> int:
 def saving_first() -> Iterator[None]:
     """What is computed in this block would be lost: after a request to end, it may take up to `SAVING_S` to finish a
     step and save. A second request, `GRACE_S` or more after the first, ends the command at once."""
-    announce_patience(SAVING_S)
+    announce(PATIENCE, f"{SAVING_S}")
     try:
         yield
     finally:
-        announce_patience(GRACE_S)
+        announce(PATIENCE, f"{GRACE_S}")
+
+
+@contextmanager
+def within(seconds: float, what: Path | str) -> Iterator[None]:
+    """A step in native code on ``what``, a file of others, that may not take longer: a supervised command ends with
+    exit code 2 then, and a process of `soars.parallel` ends. In other processes nothing can end it."""
+    import multiprocessing
+
+    alone = multiprocessing.parent_process() is not None
+    announce(LIMIT, f"{seconds} {what}")
+    if alone:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere())
+    try:
+        yield
+    finally:
+        announce(LIMIT)
+        if alone:
+            faulthandler.cancel_dump_traceback_later()
+
+
+@cache
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+class _Told:
+    """What a child has announced so far."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.staging: list[Path] = []
+        self.written: list[Path] = []
+        self.patience_s = GRACE_S
+        self.limit_s, self.limited = math.inf, ""
+        self.reported = False
+
+    def take(self, chunk: bytes) -> None:
+        *lines, self._rest = (self._rest + chunk).split(b"\0")
+        for line in lines:
+            kind, text = line[:1], os.fsdecode(line[1:])
+            if kind == STAGING:
+                self.staging.append(Path(text))
+            elif kind == WRITTEN:
+                self.written.append(Path(text))
+            elif kind == PATIENCE:
+                self.patience_s = float(text)
+            elif kind == LIMIT:
+                seconds, _, self.limited = text.partition(" ")
+                self.limit_s = float(seconds or math.inf)
+            elif kind == REPORTED:
+                self.reported = True
+
+    def take_rest(self, reading: int) -> None:
+        """What is still in the pipe, which other processes may keep open."""
+        os.set_blocking(reading, False)
+        with suppress(BlockingIOError):
+            while chunk := os.read(reading, 65536):
+                self.take(chunk)
+
+    def passes(self, seconds: float) -> bool:
+        """Count time that has passed; whether the limit is over. Time for which this process was stopped does not
+        count."""
+        self.limit_s -= min(seconds, 5 * _POLL_S)
+        return self.limit_s < 0
 
 
 def _wait(child: int, reading: int, requests: list[int], name: str) -> int:
     """Pass requests on until the child has ended, and make sure that it does; its exit code."""
-    told = b""
+    told = _Told()
     passed_on = 0
     asked_at: float | None = None
-    insisted = False
+    insisted = too_long = False
+    looked_at = time.monotonic()
     while True:
         if len(requests) > passed_on:
             os.kill(child, requests[passed_on])
@@ -90,48 +158,42 @@ def _wait(child: int, reading: int, requests: list[int], name: str) -> int:
             asked_at = time.monotonic() if asked_at is None else asked_at
         if asked_at is not None:
             waited = time.monotonic() - asked_at
-            if waited > GRACE_S and (insisted or waited > _patience(told)):
+            if waited > GRACE_S and (insisted or waited > told.patience_s):
                 os.kill(child, signal.SIGKILL)
+        now = time.monotonic()
+        if told.passes(now - looked_at):
+            too_long = True
+            os.kill(child, signal.SIGKILL)
+        looked_at = now
         if reading in select.select([reading], [], [], _POLL_S)[0]:
             chunk = os.read(reading, 65536)
-            told += chunk
+            told.take(chunk)
             if not chunk:
                 time.sleep(0.001)  # the child has closed everything and is about to end
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-    told += _rest(reading)
+    told.take_rest(reading)
     os.close(reading)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        news = [(line[:1], Path(os.fsdecode(line[1:]))) for line in _lines(told)]
-        for folder in (path for kind, path in news if kind == STAGING):
+        for folder in told.staging:
             sweep(folder)
-        if requests and any(kind == REPORTED for kind, _ in news):
+        if requests and told.reported:
             return CANCELLED
-        written = [path for kind, path in news if kind == WRITTEN]
-        return _killed(-code, written, name, asked=bool(requests))
+        if too_long and not requests:
+            return _took_too_long(told.limited, name)
+        return _killed(-code, told.written, name, asked=bool(requests))
     return CANCELLED if requests and code else code
 
 
-def _rest(reading: int) -> bytes:
-    """What is still in a pipe that other processes may keep open."""
-    os.set_blocking(reading, False)
-    rest = b""
-    with suppress(BlockingIOError):
-        while chunk := os.read(reading, 65536):
-            rest += chunk
-    return rest
-
-
-def _lines(told: bytes) -> list[bytes]:
-    """What the child has announced, without a line that has not come whole."""
-    return [line for line in told.split(b"\0")[:-1] if line]
-
-
-def _patience(told: bytes) -> float:
-    asked = [float(line[1:]) for line in _lines(told) if line[:1] == PATIENCE]
-    return asked[-1] if asked else GRACE_S
+def _took_too_long(what: str, name: str) -> int:
+    print(
+        f"{name}: error: {plain(what)}: decoding takes far longer than it should; the file is damaged or made to do "
+        "that: export it again, uncompressed",
+        file=sys.stderr,
+    )
+    return 2
 
 
 def cancelled_message(written: Sequence[Path]) -> str:

@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,29 @@ def test_an_ordinary_rle_series_is_read(series: list[Path]) -> None:
         check_frame(frame, str(RLELossless), (64, 64, 16), path)
     after, _, _ = read_series(series[0].parent)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(before), sitk.GetArrayFromImage(after))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_compressed_pixels_are_decoded_within_a_time(
+    series: list[Path], photometric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either way of decoding; what happens at the end of the time is in `test_ending.py`."""
+    for path in series:
+        dataset = pydicom.dcmread(path)
+        dataset.PhotometricInterpretation = photometric
+        dataset.compress(RLELossless)
+        dataset.save_as(path, enforce_file_format=True)
+    limits: dict[str, float] = {}
+
+    @contextmanager
+    def noted(seconds: float, what: Path) -> Iterator[None]:
+        limits[what.name] = seconds
+        yield
+
+    monkeypatch.setattr("soars.ct.decode.within", noted)
+    read_series(series[0].parent)
+    assert limits.keys() == ({"ct"} if photometric == "MONOCHROME2" else {path.name for path in series})
+    assert all(60 <= seconds < 120 for seconds in limits.values())
 
 
 @pytest.mark.skipif(free_memory() is None, reason="the system does not say how much memory is free")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -23,9 +24,10 @@ from tiny_bundle import patient, write_tiny_bundle
 import soars.cli
 import soars_training
 from soars.bundle.store import load_bundle, write_manifest
-from soars.errors import CancelledError
+from soars.errors import CancelledError, InputError
+from soars.parallel import in_processes
 from soars.run.segment import SegmentOptions, segment
-from soars.supervise import GRACE_S, interrupted_once, uninterrupted
+from soars.supervise import GRACE_S, interrupted_once, uninterrupted, within
 
 SOURCE = os.pathsep.join(str(Path(package.__file__ or "").parents[1]) for package in (soars, soars_training))
 linux = pytest.mark.skipif(
@@ -56,7 +58,7 @@ def supervised(tmp_path: Path, work: str) -> list[str]:
         import ctypes, signal, sys
         from pathlib import Path
         from soars.files import staged_folder, replacing_file
-        from soars.supervise import saving_first, supervised
+        from soars.supervise import saving_first, supervised, within
         home = Path({str(tmp_path)!r})
         def work():
             {work}
@@ -321,6 +323,48 @@ def test_a_request_waits_until_results_have_their_names() -> None:
             steps.append("renamed")
         steps.append("not reached")
     assert steps == ["renamed"]
+
+
+# --- native code that takes too long -----------------------------------------------------------------------------
+@linux
+def test_a_file_that_takes_too_long_to_decode_is_named(tmp_path: Path) -> None:
+    work = "\n            ".join((
+        "with staged_folder(home / 'out', ['a']) as staging, within(0.5, home / 'slice.dcm'):",
+        "    ctypes.PyDLL(None).sleep(60)",
+    ))  # fmt: skip
+    process = start(supervised(tmp_path, work))
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 2 and said.count("\n") == 1
+    assert said.startswith(
+        f"soars: error: {tmp_path / 'slice.dcm'}: decoding takes far longer than it should"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@linux
+def test_a_limit_is_that_of_its_step_and_ends_with_it(tmp_path: Path) -> None:
+    work = "\n            ".join((
+        "import time",
+        "for _ in range(3):",
+        "    with within(1.0, 'a'): time.sleep(0.5)",
+        "time.sleep(1.5)",
+        "return 0",
+    ))  # fmt: skip
+    process = start(supervised(tmp_path, work))
+    assert process.communicate(timeout=20) == ("", "") and process.returncode == 0
+
+
+def _endless_decoding(_item: int) -> None:
+    with within(0.5, "a"):
+        ctypes.PyDLL(None).sleep(60)
+
+
+@linux
+def test_a_worker_that_takes_too_long_ends_and_is_one_sentence() -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError, match="took far too long over a damaged file"):
+        list(in_processes(_endless_decoding, [1, 2], 2))
+    assert time.monotonic() - began < 30
 
 
 # --- native code that crashes -------------------------------------------------------------------------------------

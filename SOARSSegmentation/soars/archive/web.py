@@ -16,6 +16,7 @@ from soars.archive.http import get
 from soars.archive.multipart import save_parts
 from soars.archive.nodes import Node
 from soars.errors import InputError
+from soars.files import cannot_write
 from soars.progress import Progress, Reporter, ignore
 from soars.staging import staging_folder
 
@@ -84,7 +85,7 @@ def fetch_series(
         raise InputError(f"{node.name} has no CT series {series_uid} in study {study_uid}")
     listed = _instances(node, path)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = staging_folder(folder.parent, beside=True)
+    staging = staging_folder(folder.parent, folder)
     try:
         check = _Check(node, study_uid, series_uid, listed)
         accept = 'multipart/related; type="application/dicom"'
@@ -99,6 +100,9 @@ def fetch_series(
         if folder.exists():
             folder.rmdir()
         staging.rename(folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise cannot_write(folder, error) from error
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

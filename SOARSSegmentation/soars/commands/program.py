@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import traceback
 import warnings
 from collections import Counter
@@ -23,7 +24,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 from soars.errors import InputError, SoarsError
 from soars.places import keep_matplotlib_in_cache, user_data
-from soars.staging import announce_report, written
+from soars.staging import REPORTED, announce, by_own_names, written
 from soars.supervise import CANCELLED, cancelled_message, interrupted_once
 from soars.words import plain, plain_output
 
@@ -126,7 +127,7 @@ def report_fault(name: str, error: BaseException, debug: bool) -> int:
         for warning in dict.fromkeys(error.warnings):
             print(_one_line(f"{name}: warning: {warning}"), file=sys.stderr)
     print(_one_line(f"{name}: error: {message}"), file=sys.stderr)
-    announce_report()
+    announce(REPORTED)
     return code
 
 
@@ -152,6 +153,8 @@ _NO_TEMPORARY = "no folder for temporary files is writable; set TMPDIR to one th
 def _setting(error: OSError) -> str:
     """Which setting moves the file that an error is about; "" when none does."""
     try:
+        if error.filename is not None and Path(error.filename).is_relative_to(tempfile.gettempdir()):
+            return "; TMPDIR names another place for temporary files"
         in_home = error.filename is not None and Path(error.filename).is_relative_to(user_data().parent)
     except (RuntimeError, TypeError):  # there is no home folder, or the name is a number
         return ""
@@ -159,7 +162,7 @@ def _setting(error: OSError) -> str:
 
 
 def _one_line(text: str) -> str:
-    return plain(" ".join(text.splitlines()))
+    return plain(" ".join(by_own_names(text).splitlines()))
 
 
 def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings as python_warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from soars.errors import InputError
 from soars.headers.frames import check_frame, check_matrix
 from soars.headers.memory import check_memory
 from soars.staging import TemporaryFolder
+from soars.supervise import within
 
 _SYNTAX = "1.2.840.10008.1.2"
 _NATIVE = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
@@ -32,6 +34,8 @@ LOSSY_SYNTAXES = {f"{_SYNTAX}.{s}" for s in ("4.50", "4.51", "4.81", "4.91")}
 FRAMES_AT_ONCE = 32
 DECODED_BYTES = 8
 """Of memory for a pixel while it is decoded: 32-bit values, and once more while frames are joined."""
+_DECODING_S, _BYTES_PER_S = 60.0, 500_000
+"""Decoders give some ten million bytes a second; a stream can be made so that they take hours over a slice."""
 _PIXEL_MODULE = (
     "Rows",
     "Columns",
@@ -59,7 +63,7 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
     check_syntax(syntax, path)
     try:
         _check_sizes(dataset, syntax, path)
-        with python_warnings.catch_warnings():
+        with python_warnings.catch_warnings(), decoding(path, _bytes_of(dataset)):
             python_warnings.simplefilter("ignore")
             if syntax in _NATIVE or syntax == RLELossless:
                 values = _within_bits(np.asarray(dataset.pixel_array), dataset)
@@ -75,6 +79,16 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
     if values.shape != wanted:
         raise InputError(f"{path}: is not a volume of single values (shape {values.shape}, not {wanted})")
     return values
+
+
+def decoding(path: Path, decoded_bytes: int) -> AbstractContextManager[None]:
+    """For a block that decodes compressed pixels: it may take some time, and no longer (`soars.supervise.within`)."""
+    return within(_DECODING_S + decoded_bytes / _BYTES_PER_S, path)
+
+
+def _bytes_of(dataset: Dataset) -> int:
+    count, bits = int(dataset.get("NumberOfFrames") or 1), int(dataset.BitsAllocated)
+    return count * int(dataset.Rows) * int(dataset.Columns) * max(bits // 8, 1)
 
 
 def _check_sizes(dataset: Dataset, syntax: str, path: Path) -> None:

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from soars.ct.decode import stored_frames
+from soars.ct.decode import decoding, stored_frames
 from soars.ct.dicom_files import Header, read_dataset, readable
 from soars.ct.hounsfield import HIGHEST_HU, LOWEST_HU, PADDING_ABOVE_HU, check_range, to_int16_hu
 from soars.ct.itk_messages import itk_messages
@@ -241,7 +241,9 @@ def _read_any(
         for z in part:
             size = values.shape[1], values.shape[2], int(headers[z].number("BitsAllocated") or 0)
             check_slice(headers[z].path, headers[z].pixels_at, headers[z].transfer_syntax, size)
-        image = read_files([headers[z].path for z in part], sitk.sitkInt32 if whole else sitk.sitkFloat32)
+        paths, kind = [headers[z].path for z in part], sitk.sitkInt32 if whole else sitk.sitkFloat32
+        with decoding(paths[0] if len(paths) == 1 else paths[0].parent, len(part) * values[0].nbytes):
+            image = read_files(paths, kind)
         hu = sitk.GetArrayFromImage(image)
         if hu.shape != (len(part), *values.shape[1:]):
             raise InputError(f"{headers[part[0]].path}: its pixels have another size than its header says")
