@@ -100,7 +100,11 @@ class RunningNode:
 
     def audit(self, event: str = "") -> list[dict[str, Any]]:
         """The lines of the audit log, or those of one event."""
-        lines = [line for file in sorted((self.state / "audit").glob("*.jsonl")) for line in file.open()]
+        lines = [
+            line
+            for file in sorted((self.state / "audit").glob("*.jsonl"))
+            for line in file.read_text().splitlines()
+        ]
         found = [json.loads(line) for line in lines]
         return [record for record in found if event in ("", record["event"])]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,33 @@ pytest.importorskip("pynetdicom", reason="pynetdicom is not installed")
 pytest.importorskip("requests", reason="requests is not installed")
 
 from soars.dicom.write import write_ct_series
+from soars.node.spool import Spool
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A node runs for months: what it leaves open to the garbage collector is a fault."""
+    here = Path(__file__).parent
+    strict = pytest.mark.filterwarnings(
+        "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+    )
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(strict)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a test has left is its own fault, not that of the test during which it would be collected."""
+    gc.collect()
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def open_spool() -> Iterator[Callable[[Path], Spool]]:
+    """Opens state folders, which are closed after the test."""
+    with ExitStack() as stack:
+        yield lambda home: stack.enter_context(Spool(home))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,12 @@ retry: {first_s: 10, most_s: 30, give_up_days: 1}
 class Scene:
     """A spool with two segmented cases, two destinations, and a clock."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, open_spool: Callable[[Path], Spool]
+    ) -> None:
         (folder / "node.yaml").write_text(SETTINGS)
         self.config: Config = read_config(folder / "node.yaml")
-        self.spool = Spool(self.config.state)
+        self.spool = open_spool(self.config.state)
         self.audit = Audit(self.config.state / "audit")
         self.now, self.down, self.refused = 1000.0, set[str](), set[str]()
         self.sent: list[tuple[str, str]] = []
@@ -65,13 +68,15 @@ class Scene:
         return {case[0]: state for state in STATES for case in self.spool.cases(state)}
 
     def attempts(self) -> list[float]:
-        lines = [line for file in self.config.state.glob("audit/*.jsonl") for line in file.open()]
+        lines = [
+            line for file in self.config.state.glob("audit/*.jsonl") for line in file.read_text().splitlines()
+        ]
         return [r["pause_s"] for r in map(json.loads, lines) if r["event"] == "not-sent"]
 
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    return Scene(tmp_path, monkeypatch)
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_spool: Callable[[Path], Spool]) -> Scene:
+    return Scene(tmp_path, monkeypatch, open_spool)
 
 
 def test_each_case_goes_to_each_destination_once_in_order(scene: Scene) -> None:

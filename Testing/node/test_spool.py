@@ -44,19 +44,14 @@ def places(spool: Spool) -> list[tuple[str, str]]:
     return [(state, case) for state in STATES for case in spool.cases(state)]
 
 
-def let_go(spool: Spool) -> None:
-    """What the system does for a process that is gone."""
-    spool._only_one.close()
-
-
-def test_killed_at_any_step_a_series_is_queued_once(ct, tmp_path: Path, monkeypatch) -> None:
+def test_killed_at_any_step_a_series_is_queued_once(ct, tmp_path: Path, monkeypatch, open_spool) -> None:
     files = ct("anna")[:4]
     real_rename, real_fsync = os.rename, os.fsync
     for step in range(100):
         folder = tmp_path / str(step)
         folder.mkdir()
         config = settings(folder)
-        spool = Spool(config.state)
+        spool = open_spool(config.state)
         acknowledged: list[Path] = []
         left = step
 
@@ -78,9 +73,9 @@ def test_killed_at_any_step_a_series_is_queued_once(ct, tmp_path: Path, monkeypa
         except Killed:
             survived = False
         monkeypatch.undo()
-        let_go(spool)
+        spool.close()
 
-        again = Spool(config.state)
+        again = open_spool(config.state)
         kept = {p.name for p in config.state.glob("*/*/ct/*.dcm")}
         assert {f"{again.pseudonym(p.stem)}.dcm" for p in acknowledged} <= kept, (
             "what was acknowledged is there"
@@ -91,7 +86,7 @@ def test_killed_at_any_step_a_series_is_queued_once(ct, tmp_path: Path, monkeypa
         ((_, case),) = places(again)
         assert len(list((again.folder("queued", case) / CT).iterdir())) == 4
         assert list((config.state / "incoming").iterdir()) == []
-        let_go(again)
+        again.close()
         if survived:
             break
     else:
@@ -99,8 +94,10 @@ def test_killed_at_any_step_a_series_is_queued_once(ct, tmp_path: Path, monkeypa
     assert step > 15
 
 
-def test_a_full_disk_while_an_image_is_written_leaves_nothing(ct, tmp_path: Path, monkeypatch) -> None:
-    spool = Spool(tmp_path / "state")
+def test_a_full_disk_while_an_image_is_written_leaves_nothing(
+    ct, tmp_path: Path, monkeypatch, open_spool
+) -> None:
+    spool = open_spool(tmp_path / "state")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -112,8 +109,8 @@ def test_a_full_disk_while_an_image_is_written_leaves_nothing(ct, tmp_path: Path
     assert places(spool) == [] and list((spool.home / "incoming").iterdir()) == []
 
 
-def test_another_image_by_the_same_identifier_is_refused(ct, tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "state")
+def test_another_image_by_the_same_identifier_is_refused(ct, tmp_path: Path, open_spool) -> None:
+    spool = open_spool(tmp_path / "state")
     first, second = (path.read_bytes() for path in ct("anna")[:2])
     key = spool.keep_image("1.2", "1.2.1", [first], Origin())
     spool.keep_image("1.2", "1.2.1", [first], Origin())
@@ -123,9 +120,9 @@ def test_another_image_by_the_same_identifier_is_refused(ct, tmp_path: Path) -> 
     assert kept.read_bytes() == first
 
 
-def test_more_images_of_a_case_that_is_done_make_another_case(ct, tmp_path: Path) -> None:
+def test_more_images_of_a_case_that_is_done_make_another_case(ct, tmp_path: Path, open_spool) -> None:
     config = settings(tmp_path)
-    spool = Spool(config.state)
+    spool = open_spool(config.state)
     files = ct("anna")
     key = receive(spool, files[:10])
     collector(config, spool).step()
@@ -145,9 +142,11 @@ def test_more_images_of_a_case_that_is_done_make_another_case(ct, tmp_path: Path
     assert places(spool) == [("queued", f"{key}-2"), ("done", key)], "all of them together are a new case"
 
 
-def test_a_series_that_lacks_announced_images_is_given_up_and_taken_up(ct, tmp_path: Path) -> None:
+def test_a_series_that_lacks_announced_images_is_given_up_and_taken_up(
+    ct, tmp_path: Path, open_spool
+) -> None:
     config = settings(tmp_path)
-    spool = Spool(config.state)
+    spool = open_spool(config.state)
     files = ct("anna")[:6]
     quiet: list[float | None] = [None]
     look = collector(config, spool)
@@ -176,25 +175,27 @@ def test_a_series_that_lacks_announced_images_is_given_up_and_taken_up(ct, tmp_p
     spool.announce("9.9", ["9.9.1"], Origin())
     look.step()
     assert places(spool) == [("queued", key)], "a series of which nothing ever came leaves nothing"
-    lines = [line for file in (config.state / "audit").glob("*.jsonl") for line in file.open()]
+    lines = [
+        line for file in (config.state / "audit").glob("*.jsonl") for line in file.read_text().splitlines()
+    ]
     assert '"announced": 1' in lines[-1]
 
 
-def test_one_state_folder_has_one_node(tmp_path: Path) -> None:
-    first = Spool(tmp_path / "state")
+def test_one_state_folder_has_one_node(tmp_path: Path, open_spool) -> None:
+    first = open_spool(tmp_path / "state")
     with pytest.raises(InputError, match="another node is running"):
-        Spool(tmp_path / "state")
-    let_go(first)
-    second = Spool(tmp_path / "state")
+        open_spool(tmp_path / "state")
+    first.close()
+    second = open_spool(tmp_path / "state")
     assert second.pseudonym("1.2.3") == first.pseudonym("1.2.3"), "pseudonyms survive"
     assert (tmp_path / "state" / "secret").stat().st_mode & 0o777 == 0o600
-    other = Spool(tmp_path / "other")
+    other = open_spool(tmp_path / "other")
     assert other.pseudonym("1.2.3") != first.pseudonym("1.2.3")
 
 
-def test_what_was_kept_long_enough_is_forgotten(ct, tmp_path: Path) -> None:
+def test_what_was_kept_long_enough_is_forgotten(ct, tmp_path: Path, open_spool) -> None:
     config = settings(tmp_path)
-    spool = Spool(config.state)
+    spool = open_spool(config.state)
     receive(spool, ct("anna")[:3])
     look = collector(config, spool)
     look.step()

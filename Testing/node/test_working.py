@@ -50,7 +50,9 @@ class Desk:
         return [state for state in STATES for _ in self.spool.cases(state)]
 
     def events(self, event: str) -> list[str]:
-        lines = [line for file in self.config.state.glob("audit/*.jsonl") for line in file.open()]
+        lines = [
+            line for file in self.config.state.glob("audit/*.jsonl") for line in file.read_text().splitlines()
+        ]
         return [r.get("reason", "") for r in map(json.loads, lines) if r["event"] == event]
 
 
@@ -61,6 +63,7 @@ def desks() -> Iterator[list[Desk]]:
     for desk in made:
         desk.stop.set()
         desk.work.close()
+        desk.spool.close()
 
 
 def _kill_worker(desk: Desk) -> None:

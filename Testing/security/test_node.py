@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import struct
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from orthanc import free_port
@@ -25,7 +27,7 @@ from soars.archive.dimse import echo
 from soars.archive.nodes import Node
 from soars.dicom.write import write_ct_series
 from soars.node.audit import Audit
-from soars.node.config import Listen
+from soars.node.config import Listen, Status
 from soars.node.receive import Receiver
 from soars.node.spool import Spool
 from soars.node.status import Snapshot, StatusServer
@@ -48,7 +50,11 @@ class Served:
         echo(Node("node", "127.0.0.1", self.port, "SOARS"))
 
     def reasons(self) -> list[str]:
-        lines = [line for file in (self.folder / "state" / "audit").glob("*.jsonl") for line in file.open()]
+        lines = [
+            line
+            for file in (self.folder / "state" / "audit").glob("*.jsonl")
+            for line in file.read_text().splitlines()
+        ]
         return [record.get("reason", record["event"]) for record in map(json.loads, lines)]
 
     def images(self) -> int:
@@ -74,6 +80,55 @@ def node(tmp_path: Path) -> Iterator[Served]:
     served = Served(tmp_path)
     yield served
     served.receiver.stop()
+    served.spool.close()
+
+
+def test_connections_are_closed_when_they_are_over_and_not_when_garbage_is_collected(
+    node: Served, image
+) -> None:
+    """A connection that the node has ended must not stay open for a peer that keeps its side open."""
+    gc.disable()
+    try:
+        peers = [socket.create_connection(("127.0.0.1", node.port), timeout=10) for _ in range(3)]
+        for peer in peers:
+            peer.sendall(b"\x04\x00" + struct.pack(">I", 100) + b"\xff" * 100)
+        large = image()
+        large.Rows = large.Columns = 2048
+        large.PixelData = np.zeros((2048, 2048), np.int16).tobytes()
+        assert node.store(large) is None
+        end = time.monotonic() + 20
+        while node.receiver._connections and time.monotonic() < end:
+            time.sleep(0.05)
+            node.receiver.close_ended()
+        assert not node.receiver._connections
+        here = psutil.Process().net_connections("tcp")
+        left = [one for one in here if one.laddr.port == node.port and one.status == psutil.CONN_ESTABLISHED]
+        assert left == []
+        for peer in peers:
+            peer.close()
+    finally:
+        gc.enable()
+
+
+def test_the_health_page_is_there_for_a_new_client_whatever_slow_ones_do() -> None:
+    now = Snapshot({}, {}, (), (), 0, 0, 0, 0, 0.0, 0.0)
+    port = free_port()
+    server = StatusServer(Status(port=port), lambda: now)
+    slow = []
+    try:
+        for _ in range(50):
+            slow.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            slow[-1].sendall(b"GET /hea")
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            with client.makefile("rb") as answer:
+                assert answer.readline().split()[1] == b"200"
+        assert len(server._server._open) <= 20
+    finally:
+        server.stop()
+        for each in slow:
+            each.close()
+    assert not server._server._open
 
 
 @pytest.fixture
@@ -161,7 +216,6 @@ def test_too_many_associations_are_refused_and_idle_ones_end(node: Served) -> No
 def test_the_health_page_shows_text_as_text() -> None:
     evil = "<script>alert(1)</script>"
     now = Snapshot({"done": 1}, {("sent", evil): 2}, (evil,), (evil,), 0, 0, 0, 0, 0.0, 0.0)
-    from soars.node.config import Status
     from soars.node.status import page
 
     assert "<script>" not in page(now)

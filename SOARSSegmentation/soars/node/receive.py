@@ -13,6 +13,7 @@ import threading
 import time
 import warnings as python_warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -39,6 +40,8 @@ _INVALID_VALUE, _RESOURCE_LIMIT = 0x0106, 0x0213
 """Of N-CREATE (PS3.7 C)."""
 _REJECTED, _BY_USER, _CALLING_UNKNOWN, _CALLED_UNKNOWN = 0x01, 0x01, 0x03, 0x07
 """PS3.8 9.3.4: permanently, by the service user, and why."""
+_ABORT_S = 0.5
+"""For the peers of open associations to hear that the node ends."""
 _REQUEST_S = 10.0
 """For a connection to ask for an association; until then it counts as one."""
 _LAST_IDENTIFIER = Tag("SeriesInstanceUID")
@@ -57,6 +60,7 @@ class Receiver:
         self._room, self._largest = room, largest_image
         self._lock = threading.Lock()
         self._open: dict[Any, set[str]] = {}
+        self._connections: dict[Any, _Metered] = {}
         self._asked_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._touched: dict[str, float] = {}
         self._broken: dict[str, float] = {}
@@ -106,11 +110,29 @@ class Receiver:
 
     def stop(self) -> None:
         """Take no more; associations that are open are aborted, so that their senders know."""
-        if self._server is not None:
-            self._server.shutdown()
-            for association in self._server.active_associations:
-                if association.is_established:
-                    association.abort(block=False)
+        if self._server is None:
+            return
+        self._server.shutdown()
+        open_ones = self._server.active_associations
+        for association in open_ones:
+            if association.is_established:
+                association.abort(block=False)
+        end = time.monotonic() + _ABORT_S
+        for association in open_ones:
+            association.join(max(0.0, end - time.monotonic()))
+        with self._lock:
+            connections = list(self._connections.values())
+            self._connections.clear()
+        for connection in connections:
+            connection.finish()
+
+    def close_ended(self) -> None:
+        """Close the connections of associations that are over: pynetdicom leaves some to the garbage collector."""
+        with self._lock:
+            ended = [one for one in self._connections if _is_over(one)]
+            connections = [self._connections.pop(one) for one in ended]
+        for connection in connections:
+            connection.finish()
 
     @property
     def port(self) -> int:
@@ -141,8 +163,11 @@ class Receiver:
     # --- an association ----------------------------------------------------------------------------------------------
 
     def _limited(self, event: Any) -> None:
+        self.close_ended()
         connection = event.assoc.dul.socket
         connection.socket = _Metered(connection.socket, self._largest, event.assoc)
+        with self._lock:
+            self._connections[event.assoc] = connection.socket
 
     def _requested(self, event: Any) -> None:
         with self._lock:
@@ -279,6 +304,10 @@ class _Metered:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
+    def finish(self) -> None:
+        with suppress(OSError):
+            self._connection.close()
+
 
 def server_context(tls: ServerTls | None) -> ssl.SSLContext | None:
     """Raises `InputError` for a certificate that cannot be used."""
@@ -311,6 +340,11 @@ def announced_images(notification: pydicom.Dataset) -> dict[str, list[str]]:
         if uids:
             found.setdefault(str(series.SeriesInstanceUID), []).extend(uids)
     return found
+
+
+def _is_over(association: Any) -> bool:
+    """Whether both of its threads have ended; before they have begun it is not."""
+    return association.ident is not None and not (association.is_alive() or association.dul.is_alive())
 
 
 def _titles(association: Any) -> dict[str, str]:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 STEP_S = 0.25
 """Between two looks of a part at the disk."""
+_LAST_STEP_S = 0.2
+"""For a part to end the step that it is in; one that talks to a peer is not waited for longer."""
 _USED_EVERY_S = 30.0
 _CLEAN_EVERY_S = 3600.0
 _GB, _MB = 10**9, 10**6
@@ -34,6 +36,13 @@ class Node:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.spool = Spool(config.state)
+        try:
+            self._begin(config)
+        except BaseException:
+            self.spool.close()
+            raise
+
+    def _begin(self, config: Config) -> None:
         self.audit = Audit(config.state / "audit")
         self._stop = threading.Event()
         self._began = time.monotonic()
@@ -85,6 +94,10 @@ class Node:
             each.start()
         for each in stopping:
             each.join()
+        for part in self._parts:
+            part.join(_LAST_STEP_S)
+        if not any(part.is_alive() for part in self._parts):  # else the lock is freed with the process
+            self.spool.close()
 
     def room(self, key: str, size: int) -> Reason:
         """Why a series cannot have an image of this size, or ""; one that has begun is not stopped by the queue."""
@@ -126,6 +139,7 @@ class Node:
         )
 
     def _collect(self) -> None:
+        self.receiver.close_ended()
         self._collector.step()
         finish_sent(self.config, self.spool, self.audit)
         now = time.monotonic()

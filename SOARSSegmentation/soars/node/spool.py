@@ -76,7 +76,8 @@ class Record:
 
 
 class Spool:
-    """The state folder of one running node, which holds its lock. Safe to use from several threads."""
+    """The state folder of one running node, which holds its lock until `close`, or to the end of a ``with`` block. Safe
+    to use from several threads."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -87,7 +88,21 @@ class Spool:
             (home / name).mkdir(mode=0o700, exist_ok=True)
         for left in (home / _INCOMING).iterdir():  # of a node that was killed: nothing of it was acknowledged
             _remove(left)
-        self._secret = _secret(home / "secret")
+        try:
+            self._secret = _secret(home / "secret")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another node have the state folder."""
+        self._only_one.close()
 
     def pseudonym(self, identifier: str) -> str:
         """16 digits that stand for a UID and do not reveal it."""
@@ -320,7 +335,7 @@ def _secret(path: Path) -> bytes:
 
 
 def _locked(home: Path) -> Any:
-    """Hold the lock of a state folder as long as this process lives."""
+    """Hold the lock of a state folder until the file is closed."""
     file = (home / "lock").open("a")
     try:
         import fcntl

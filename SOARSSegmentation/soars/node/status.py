@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
 
 from soars.errors import InputError
 from soars.node.config import Status
@@ -34,6 +36,7 @@ _STYLE = (
     "th{width:12em}td:nth-child(2){text-align:right;width:4em}td:last-child{color:#555}"
 )
 _STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+_MOST_REQUESTS = 20
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,55 @@ class StatusServer:
             snapshot = staticmethod(look)
 
         try:
-            self._server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+            self._server = _Server((settings.host, settings.port), Handler)
         except OSError as error:
             raise InputError(
                 f"the health page cannot be at {settings.host}:{settings.port}: {error.strerror or error}"
             ) from error
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="soars-status", daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._server.close_all()
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers some requests at a time; a new one closes the oldest, so that slow clients keep nobody out."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: dict[Any, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Without the look-up of this computer's name, which nothing here needs."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            oldest = next(iter(self._open)) if len(self._open) >= _MOST_REQUESTS else None
+            self._open[request] = None
+        if oldest is not None:
+            self.shutdown_request(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone, or was closed, is no fault."""
+
+    def close_all(self) -> None:
+        with self._lock:
+            left = list(self._open)
+        for request in left:
+            self.shutdown_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -163,6 +163,7 @@ class _Worker:
         if self._process is not None:
             self._process.kill()
             self._process.join()
+            self._process.close()
             self._process = None
         if self._connection is not None:
             self._connection.close()
