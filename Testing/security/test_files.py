@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from tiny_bundle import patient, write_tiny_bundle
 from tiny_study import tiny_study
 
 from soars import files
+from soars.bundle.store import write_manifest
 from soars.cli import main
 from soars.errors import InputError
 from soars.files import begins_with, check_output_file, replacing_file, replacing_files, staged_folder
+from soars.formats.imagefiles import write_image
 from soars.formats.labelmap import write_label_map
 from soars.formats.maskfolder import write_mask_folder
 from soars.formats.segnrrd import write_seg_nrrd
@@ -69,6 +73,34 @@ def test_convert_on_a_full_disk_is_an_error_and_leaves_what_was_there(
     assert main(["convert", str(tmp_path / "in.seg.nrrd"), str(target), "--overwrite"]) == 2
     assert "the disk is full" in capsys.readouterr().err
     assert _content(small_disk) == before
+
+
+def test_a_full_disk_is_told_by_the_name_that_the_user_gave(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a temporary one; and nothing is left."""
+    tiny = write_tiny_bundle(tmp_path / "tiny")
+    large = write_tiny_bundle(tmp_path / "large")
+    (large / "more.bin").write_bytes(np.random.default_rng(1).bytes(1 << 20))
+    fields = json.loads((large / "manifest.json").read_text())
+    write_manifest(large, {k: v for k, v in fields.items() if k not in ("format_version", "card", "files")})
+    (tmp_path / "cts").mkdir()
+    ct = tmp_path / "cts" / "ct.nrrd"
+    write_image(patient().image, ct)
+    write_seg_nrrd(_noise(), tmp_path / "in.seg.nrrd")
+    (small_disk / "data").write_bytes(bytes(1000 << 10))
+    monkeypatch.setenv("SOARS_BUNDLES", str(small_disk / "bundles"))
+    for words in (
+        ["segment", ct, "--bundle", tiny, "--device", "cpu", "--output", small_disk / "out"],
+        ["segment-all", tmp_path / "cts", small_disk / "all", "--bundle", tiny, "--device", "cpu"],
+        ["convert", tmp_path / "in.seg.nrrd", small_disk / "masks"],
+        ["bundle", "import", large],
+    ):
+        assert main(list(map(str, words))) == 2
+        said = capsys.readouterr()
+        assert "the disk is full" in said.err + said.out, said
+        assert ".soars-" not in said.err + said.out
+        assert not list(small_disk.rglob("*.soars-*"))
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".nii.gz", ".nii", ".mha"])
