@@ -57,6 +57,14 @@ def test_the_least_is_a_node_on_loopback_whose_paths_are_beside_the_file(tmp_pat
         ({"complete": {"quiet_s": -1}}, "quiet_s: 0 or more is wanted"),
         ({"limits": {"cases": True}}, "limits.cases: a whole number is wanted"),
         ({"poll": {"pacs": {"every_s": 5}}}, "poll.pacs: web must be given"),
+        ({"poll": {"pacs": {"web": "https://pacs", "days": 10**6}}}, "days: 36500 or fewer"),
+        ({"listen": {"idle_s": 10**400}}, "listen.idle_s: a number is wanted, not 1000"),
+        ({"retry": {"first_s": float("nan")}}, "retry.first_s: a number is wanted, not nan"),
+        ({"keep": {"done_days": float("inf")}}, "keep.done_days: a number is wanted, not inf"),
+        ({"state": "a\x00b"}, "state: holds a control character"),
+        ({"state": "~nobody-of-this-name/state"}, "state: ~nobody-of-this-name/state: there is no such user"),
+        ({"destinations": {"../a": {"web": "https://pacs"}}}, "'../a': a name has letters, digits"),
+        ({"rules": [{"name": "a", "when": {"PatientID": "x" * 5000, "Nonsense": "1"}}]}, "when.Nonsense: is neither"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_by_where_it_is(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -6,6 +6,7 @@ What can be wrong in the file is found when it is read (`read_config`), not when
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from soars.service.segmenter import BatchOptions
 from soars.texts import parse_yaml, read_bytes
 
 SCHEMA = 1
+_NAME = re.compile(r"[\w.-]{1,64}")
+_LONGEST_AGO = 36500
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Poll:
     def __post_init__(self) -> None:
         _at_least(1, every_s=self.every_s)
         _at_least(0, days=self.days)
+        if self.days > _LONGEST_AGO:
+            raise InputError(f"days: {_LONGEST_AGO} or fewer are wanted, not {self.days}")
         _ = self.node("archive")
 
     def node(self, name: str) -> Node:
@@ -226,6 +231,9 @@ class Config:
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise InputError("rules: two have the same name")
+        for name in (*self.destinations, *self.poll):
+            if not _NAME.fullmatch(name):  # it becomes part of a file's
+                raise InputError(f"{name!r}: a name has letters, digits and . _ -, at most 64 of them")
         for name, destination in self.destinations.items():
             destination.node(name)
         for name, archive in self.poll.items():

@@ -21,6 +21,10 @@ _PLAIN: dict[type, tuple[str, str]] = {
     Path: ("a path", "string"),
 }
 """What to call a type, for people and in JSON Schema."""
+_MOST = 1e9
+"""Of any number: as seconds, thirty years, which timers can still count."""
+_SHOWN = 80
+"""Characters of a wrong value."""
 
 
 def build(kind: Any, value: Any, where: str = "") -> Any:
@@ -99,11 +103,16 @@ def _record(kind: Any, value: Any, where: str) -> Any:
 
 
 def _plain(kind: type, value: Any, where: str) -> Any:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if kind is float and (whole or isinstance(value, float)):
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST
+    if kind is float and (whole or (isinstance(value, float) and abs(value) <= _MOST)):
         return float(value)
+    if isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{where or 'the settings'}: holds a control character")
     if kind is Path and isinstance(value, str) and value:
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:
+            raise InputError(f"{where}: {value}: there is no such user") from error
     if (kind is int and whole) or (kind in (str, bool) and isinstance(value, kind)):
         return value
     raise _wrong(where, _PLAIN[kind][0], value)
@@ -115,4 +124,4 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _wrong(where: str, wanted: str, value: Any) -> InputError:
     hint = "; write it in quotes" if wanted == "text" and isinstance(value, bool | int | float) else ""
-    return InputError(f"{where or 'the settings'}: {wanted} is wanted, not {value!r}{hint}")
+    return InputError(f"{where or 'the settings'}: {wanted} is wanted, not {repr(value)[:_SHOWN]}{hint}")
