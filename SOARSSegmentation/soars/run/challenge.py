@@ -17,7 +17,7 @@ from soars.catalogue import CATALOGUE, label_values
 from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name
 from soars.ct.images import CtScan, read_ct
 from soars.errors import InputError
-from soars.files import staged_folder, write_json
+from soars.files import check_output_file, staged_folder, write_json
 from soars.formats.imagefiles import write_image
 from soars.mr.images import read_mr
 from soars.mr.laid import LaidMr, lay_mr
@@ -100,6 +100,8 @@ def run_challenge(
     names = [pair.output for pair in pairs]
     if len(set(names)) < len(names):
         raise InputError(f"{source / CT_FOLDER}: two images of one name")
+    if output.is_dir():
+        check_output_file(output / RESULTS, overwrite=overwrite)
     with staged_folder(output / OUTPUT_FOLDER, names, overwrite=overwrite) as folder:
         for done, pair in enumerate(pairs):
             report(Progress("case", done, len(pairs), pair.ct.name))
