@@ -243,6 +243,24 @@ def test_an_input_is_never_an_output(
     assert _content(tmp_path) == before
 
 
+def test_a_batch_does_not_replace_the_list_that_it_works_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier table with one more column is a list, and is recognised as one of ours."""
+    from soars.service.tables import CASE_COLUMNS
+
+    write_image(patient().image, tmp_path / "ct.nrrd")
+    table = tmp_path / "out" / "cases.csv"
+    table.parent.mkdir()
+    table.write_text(
+        ",".join([*CASE_COLUMNS, "ct"]) + "\n" + "one" + "," * len(CASE_COLUMNS) + "../ct.nrrd\n"
+    )
+    before = table.read_bytes()
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    assert main(["segment-all", str(table), str(table.parent), "--bundle", str(bundle)]) == 2
+    assert "is the input" in capsys.readouterr().err and table.read_bytes() == before
+
+
 def test_tables_and_picture_of_an_evaluation_appear_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,11 +95,12 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Segment all cases; errors are `soars.errors.SoarsError`."""
     with reporting(args.progress) as report:
+        from soars.files import refuse_inputs
         from soars.run.case import check_places
         from soars.service.batch import error_of, run_batch, summary_line
         from soars.service.cases import find_cases
         from soars.service.segmenter import BatchOptions
-        from soars.service.tables import INDEX, check_tables, write_tables
+        from soars.service.tables import CASES, INDEX, ORGANS, check_tables, write_tables
         from soars.service.where import parse_condition
         from soars.service.workers import how_many_at_once, run_at_once
 
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         check_places(args.source, args.output)
         found = find_cases(args.source, [parse_condition(text) for text in args.where])
         check_tables(args.output, [case.name for case in found.cases])
+        refuse_inputs([args.output / name for name in (CASES, ORGANS, INDEX)], [args.source])
         if args.ray is None and (args.ray_workers or args.ray_cores):
             raise InputError("--ray-workers and --ray-cores belong to --ray")
         if args.ray is not None and args.at_once:

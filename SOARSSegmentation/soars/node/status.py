@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,9 +97,10 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             oldest = next(iter(self._open)) if len(self._open) >= _MOST_REQUESTS else None
+            self._open.pop(oldest, None)
             self._open[request] = None
         if oldest is not None:
-            self.shutdown_request(oldest)
+            _hang_up(oldest)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -112,7 +115,13 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             left = list(self._open)
         for request in left:
-            self.shutdown_request(request)
+            _hang_up(request)
+
+
+def _hang_up(request: Any) -> None:
+    """End a connection; the thread that reads from it closes it then."""
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
