@@ -62,7 +62,8 @@ def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterato
             raise
         except Exception as error:  # torch, for one, reports a full disk as an error of its own
             if paths and _disk_is_full(error, paths[0].parent):
-                raise cannot_write(paths[0], OSError(errno.ENOSPC, "")) from error
+                full = _full(error)
+                raise cannot_write(paths[0], full) from full
             raise
     finally:
         for file in temporary.values():
@@ -162,7 +163,8 @@ def staged_folder(
             raise
         except Exception as error:
             if _disk_is_full(error, staging):
-                raise cannot_write(folder, OSError(errno.ENOSPC, "")) from error
+                full = _full(error)
+                raise cannot_write(folder, full) from full
             raise
         try:
             for path in sorted(staging.rglob("*")):
@@ -343,6 +345,13 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
         return shutil.disk_usage(folder).free < 65536
     except OSError:
         return False
+
+
+def _full(error: Exception) -> OSError:
+    """The system's own error for a full disk, whatever a library made of it."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    full.__cause__ = error
+    return full
 
 
 def _remove_if_empty(folder: Path) -> None:

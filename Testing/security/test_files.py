@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from soars.formats.imagefiles import write_image
 from soars.formats.labelmap import write_label_map
 from soars.formats.maskfolder import write_mask_folder
 from soars.formats.segnrrd import write_seg_nrrd
+from soars.service.segmenter import disk_is_full
 from soars.structures import Geometry, StructureSet
 
 
@@ -137,6 +139,17 @@ def test_what_the_disk_reports_only_when_it_is_flushed_is_an_error(
     ):
         (folder / "a").write_text("new")
     assert _content(tmp_path) == {"table.csv": b"old"}
+
+
+def test_a_full_disk_is_one_also_when_a_library_says_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node lets its cases wait for the disk then, instead of setting them aside."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    for writing in (staged_folder(tmp_path / "out", ["a"]), replacing_file(tmp_path / "b")):
+        with pytest.raises(InputError, match="the disk is full") as told, writing:
+            raise RuntimeError("[enforce fail at inline_container.cc:595] . unexpected pos 64 vs 0")
+        assert disk_is_full(told.value)
 
 
 def test_several_files_appear_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

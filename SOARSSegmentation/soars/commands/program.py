@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 from soars.errors import InputError, SoarsError
 from soars.places import keep_matplotlib_in_cache, user_data
-from soars.staging import REPORTED, announce, by_own_names, written
+from soars.staging import PREFIX, REPORTED, announce, by_own_names, written
 from soars.supervise import CANCELLED, cancelled_message, interrupted_once
 from soars.words import plain, plain_output
 
@@ -153,9 +153,11 @@ _NO_TEMPORARY = "no folder for temporary files is writable; set TMPDIR to one th
 def _setting(error: OSError) -> str:
     """Which setting moves the file that an error is about; "" when none does."""
     try:
-        if error.filename is not None and Path(error.filename).is_relative_to(tempfile.gettempdir()):
+        if error.filename is None:
+            return ""
+        if str(error.filename).startswith(f"{Path(tempfile.gettempdir()) / PREFIX}"):
             return "; TMPDIR names another place for temporary files"
-        in_home = error.filename is not None and Path(error.filename).is_relative_to(user_data().parent)
+        in_home = Path(error.filename).is_relative_to(user_data().parent)
     except (RuntimeError, TypeError):  # there is no home folder, or the name is a number
         return ""
     return "; XDG_DATA_HOME names another place for this user's data" if in_home else ""
