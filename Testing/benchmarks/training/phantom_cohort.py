@@ -147,7 +147,9 @@ class Laboratory:
         if not (self.work / "voi.json").exists():
             plan = make_plan(self.work / "whole")
             widest = self.size.voi_mm
-            vois = {group: [min(v, widest) for v in extent] for group, extent in plan.voi_mm.items()}
+            # On coarse voxels an organ may have none: its volume is as wide as any.
+            groups = dict.fromkeys(CATALOGUE[organ].detection_group for organ in SMALL)
+            vois = {g: [min(v, widest) for v in plan.voi_mm.get(g, (widest,) * 3)] for g in groups}
             (self.work / "voi.json").write_text(json.dumps(vois, indent=1))
         seeds = seeds[: self.size.vois]
         jobs = [Job(f"phantom{s}", partial(_vois, s, self.voi_mm)) for s in seeds]
