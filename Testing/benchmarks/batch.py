@@ -131,6 +131,8 @@ def _sample(cts: list[str], count: int) -> tuple[list[str], list[float]]:
     weights: list[float] = []
     for kind in (Path.is_dir, Path.is_file):
         of_kind = [ct for ct in cts if kind(Path(ct))]
+        if not of_kind:
+            continue
         n = min(len(of_kind), max(1, round(count * len(of_kind) / len(cts))))
         chosen += [of_kind[(2 * k + 1) * len(of_kind) // (2 * n)] for k in range(n)]
         weights += [len(of_kind) / len(cts) / n] * n
