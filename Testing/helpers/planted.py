@@ -11,6 +11,7 @@ import scipy
 from soars.cascade.sides import Midline
 from soars.findings.checks import check_contours
 from soars.findings.finding import Finding, Locator
+from soars.findings.norms import Norms
 from soars.structures import StructureSet
 
 ORGANS = ("Parotid_L", "Brainstem", "Glnd_Submand_R", "Eye_L")
@@ -111,8 +112,8 @@ FAULTS: tuple[Callable[[StructureSet, str], Fault], ...] = (
 )
 
 
-def findings_of(structures: StructureSet, midline: Midline) -> list[Finding]:
-    return check_contours(structures, Locator(structures.geometry, midline.left_mm))
+def findings_of(structures: StructureSet, midline: Midline, norms: Norms | None = None) -> list[Finding]:
+    return check_contours(structures, Locator(structures.geometry, midline.left_mm), norms)
 
 
 def distance_mm(fault: Fault, finding: Finding) -> float:
