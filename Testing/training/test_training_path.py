@@ -24,7 +24,7 @@ from soars_training.cohorts.prepare import SourceCase, write_volume_cache
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.start import start_from
-from soars_training.release.evaluate import Score, evaluate_bundle, summary_table
+from soars_training.release.evaluate import Score, evaluate_bundle, expectation_summary, summary_table
 from soars_training.windows.task import BranchTask
 
 CARD = """# toy
@@ -262,6 +262,20 @@ def test_the_table_shows_volumes_and_what_leaking_slices_are_worth() -> None:
         Score("c", "SpinalCord", 0.7, nan, 0.2, volume_cc=22, reference_volume_cc=20),
     ]
     assert "| SpinalCord | 3 | 0.700 | 0.600 | 0.500 | 1.10 |  |" in summary_table(scores)
+
+
+def test_how_well_the_expected_dsc_orders_contours_is_said() -> None:
+    expected = [0.4, 0.5, 0.6, 0.7, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9]
+    reached = [0.3, 0.45, 0.4, 0.9, 0.7, 0.8, 0.6, 0.65, 0.75, 0.85]
+    scores = [
+        Score(f"p{i}", "Larynx", d, expected_dsc=e)
+        for i, (e, d) in enumerate(zip(expected, reached, strict=True))
+    ]
+    told = expectation_summary([*scores, Score("absent", "Larynx", 0.0)])
+    # Ranks of the reached: 1 3 2 10 6 8 4 5 7 9, so 1 - 6 * (0+1+1+36+1+4+9+9+4+1) / (10 * 99) = 0.6.
+    assert told is not None and "10 contours: rank correlation 0.60" in told
+    assert "the 20% with the lowest expected DSC hold 2 of the 3 below 0.5" in told
+    assert expectation_summary(scores[:2]) is None
 
 
 def test_a_scan_that_leaks_is_scored_without_the_slices_that_leak(bundle: Path) -> None:

@@ -31,13 +31,21 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from soars_training.release.evaluate import evaluate_bundle, summary_table, write_csv
+    from soars_training.release.evaluate import (
+        evaluate_bundle,
+        expectation_summary,
+        summary_table,
+        write_csv,
+    )
 
     cases = arguments.named_cases(arguments.measured_cases(args), args.only, "--only")
     rows = evaluate_bundle(args.bundle, cases, engine=args.engine, joins=arguments.joins(args.join))
     if args.csv:
         write_csv(rows, args.csv)
     print(summary_table(rows))
+    expectation = expectation_summary(rows)
+    if expectation is not None:
+        print(f"\n{expectation}")
     if args.without:
         left = set(args.without.split(","))
         unknown = left - {row.case for row in rows}

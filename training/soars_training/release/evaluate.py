@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy.stats import rankdata, spearmanr
 from tqdm import tqdm
 
 from soars.bundle.store import load_bundle
@@ -20,7 +21,13 @@ from soars.structures import Mask, StructureSet
 from soars_training.cohorts.leaks import TISSUE_HU, leaking_slices
 from soars_training.cohorts.prepare import SourceCase, group_centre_mm
 
-COLUMNS = ("case", "organ", "dsc", "centre_error_mm", "dsc_clean", "volume_cc", "reference_volume_cc")
+COLUMNS = (
+    "case", "organ", "dsc", "centre_error_mm", "dsc_clean", "volume_cc", "reference_volume_cc", "expected_dsc",
+)  # fmt: skip
+LOW_DSC = 0.5
+"""Contours below it are to be found among those of the lowest expected DSC."""
+FIRST_SHARE = 0.2
+"""The share of contours that a reader would look at first."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class Score:
 
     `dsc` is nan where neither has a voxel; `dsc_clean` leaves out the end slices in which the CT gives the organ away
     (see `soars_training.cohorts.leaks`). The volumes are what was found and what the reference has. `centre_error_mm`
-    is the distance between the detected and the true centre of a heat map's organs, nan where there is none.
+    is the distance between the detected and the true centre of a heat map's organs, nan where there is none;
+    `expected_dsc` what a calibrated bundle said, the mean over the parts that are scored as one.
     """
 
     case: str
@@ -39,6 +47,7 @@ class Score:
     dsc_clean: float = float("nan")
     volume_cc: float = float("nan")
     reference_volume_cc: float = float("nan")
+    expected_dsc: float = float("nan")
 
 
 def evaluate_bundle(
@@ -75,7 +84,7 @@ def write_csv(scores: Iterable[Score], path: Path) -> None:
         COLUMNS,
         (
             (s.case, s.organ, f"{s.dsc:.4f}", f"{s.centre_error_mm:.2f}", f"{s.dsc_clean:.4f}")
-            + (f"{s.volume_cc:.3f}", f"{s.reference_volume_cc:.3f}")
+            + (f"{s.volume_cc:.3f}", f"{s.reference_volume_cc:.3f}", f"{s.expected_dsc:.4f}")
             for s in scores
         ),
     )
@@ -126,6 +135,24 @@ def summary_table(scores: Iterable[Score]) -> str:
     return "\n".join(lines)
 
 
+def expectation_summary(scores: Iterable[Score]) -> str | None:
+    """A sentence on how well the expected DSC orders the contours; `None` when fewer than three have one."""
+    pairs = np.array([(s.expected_dsc, s.dsc) for s in scores if np.isfinite([s.expected_dsc, s.dsc]).all()])
+    if len(pairs) < 3:
+        return None
+    expected, reached = pairs.T
+    correlation = spearmanr(expected, reached).statistic
+    low = reached < LOW_DSC
+    first = rankdata(expected) <= FIRST_SHARE * len(pairs)
+    sentence = f"Expected and reached DSC of {len(pairs)} contours: rank correlation {correlation:.2f}"
+    if low.any():
+        sentence += (
+            f"; the {FIRST_SHARE:.0%} with the lowest expected DSC hold {(first & low).sum()} of the "
+            f"{low.sum()} below {LOW_DSC}"
+        )
+    return sentence + "."
+
+
 def _finite(values: Iterable[float]) -> np.ndarray:
     found = np.array(list(values), float)
     return found[np.isfinite(found)]
@@ -144,6 +171,9 @@ def _score(
         dice(_without(found, leaks), _without(true, leaks)),
         int(found.array.sum()) * voxel_cc,
         int(true.array.sum()) * voxel_cc,
+        float(np.mean([result.expected_dsc[part].value for part in parts]))
+        if all(part in result.expected_dsc for part in parts)
+        else float("nan"),
     )
 
 
