@@ -276,7 +276,7 @@ def test_monday_runs_from_the_ct_to_the_report_without_a_network(
     ]
     assert cli.main([*words, "--output", str(tmp_path / "out"), "--progress", "json"]) == 0
     stages = {json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines() if line[:1] == "{"}
-    assert {"totalsegmentator/head_glands_cavities", "totalsegmentator/total", "starter/mid_level"} <= stages
+    assert {"totalsegmentator/head_glands_cavities", "totalsegmentator/total", "starter/anchor"} <= stages
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     found = {organ["name"]: organ for organ in record["organs"] if organ["state"] == "present"}
     assert {"Glnd_Thyroid_L", "Glnd_Thyroid_R"} <= set(found) and "Parotid_L" in found

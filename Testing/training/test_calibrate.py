@@ -50,7 +50,7 @@ def _sample(case: int, organ: str, confidence: float, dsc: float, **more: float)
 
 def test_an_organ_with_few_samples_gets_no_curve() -> None:
     rows = [_sample(i, "Brainstem", 0.5 + i / 100, 0.6) for i in range(8)]
-    rows += [_sample(i, "Larynx", 0.5, 0.6) for i in range(7)]
+    rows += [_sample(i, "Larynx", 0.5, 0.6) for i in range(3)]
     calibration = review.fit_calibration(rows)
     assert set(calibration.curves) == {"Brainstem"} and calibration.patients == 8
 
@@ -159,7 +159,7 @@ def test_samples_are_contours_against_the_readers(tmp_path: Path) -> None:
     bundle = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
     samples = list(review.collect_samples(bundle, _cases(1), "onnxruntime"))
     assert [s.organ for s in samples] == list(FOUND)
-    assert all(s.dsc > 0.85 and 0.3 < s.evidence.confidence <= 1 for s in samples)
+    assert all(s.dsc > 0.8 and 0.3 < s.evidence.confidence <= 1 for s in samples)
 
 
 def test_a_bundle_gets_its_tables_and_keeps_all_else(

@@ -276,6 +276,9 @@ def test_how_well_the_expected_dsc_orders_contours_is_said() -> None:
     assert told is not None and "10 contours: rank correlation 0.60" in told
     assert "the 20% with the lowest expected DSC hold 2 of the 3 below 0.5" in told
     assert expectation_summary(scores[:2]) is None
+    # Five contours share the lowest expectation, and two come first: two fifths of the three poor ones among them.
+    same = [replace(score, expected_dsc=0.5) for score in scores[:5]] + scores[5:]
+    assert "hold 1.2 of the 3 below" in str(expectation_summary(same))
 
 
 def test_a_scan_that_leaks_is_scored_without_the_slices_that_leak(bundle: Path) -> None:

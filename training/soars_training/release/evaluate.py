@@ -143,11 +143,13 @@ def expectation_summary(scores: Iterable[Score]) -> str | None:
     expected, reached = pairs.T
     correlation = spearmanr(expected, reached).statistic
     low = reached < LOW_DSC
-    first = rankdata(expected) <= FIRST_SHARE * len(pairs)
+    lowest, highest = rankdata(expected, "min"), rankdata(expected, "max")
+    # Contours with the same expected DSC come in any order: of those at the border, some count in part.
+    first = np.clip((FIRST_SHARE * len(pairs) - lowest + 1) / (highest - lowest + 1), 0, 1)
     sentence = f"Expected and reached DSC of {len(pairs)} contours: rank correlation {correlation:.2f}"
     if low.any():
         sentence += (
-            f"; the {FIRST_SHARE:.0%} with the lowest expected DSC hold {(first & low).sum()} of the "
+            f"; the {FIRST_SHARE:.0%} with the lowest expected DSC hold {first[low].sum():.3g} of the "
             f"{low.sum()} below {LOW_DSC}"
         )
     return sentence + "."

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ from soars.structures import StructureSet
 from soars_training.cohorts.prepare import SourceCase
 
 REVIEW = "review.json"
-LEAST_SAMPLES = 8
-"""An organ with fewer contours gets no curve."""
+LEAST_SAMPLES = 4
+"""An organ with fewer contours gets no curve. One suffices for all organs, so few need only be enough for an offset."""
 POINTS = 8
 """A curve has at most this many points, each from the same number of contours."""
 INTERVAL = (0.1, 0.9)
@@ -202,15 +203,22 @@ def load_for_calibration(name: str) -> Bundle:
 
 
 def _isotonic_points(confidence: np.ndarray, dsc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of confidence and DSC over groups of neighbours, then isotonic regression; confidences strictly rise."""
+    """Means of confidence and DSC over groups of neighbours, then centred isotonic regression.
+
+    Groups whose DSC does not rise become one point in their middle, so that the line between the points rises, and
+    contours of different confidence are told apart (A. P. Oron and N. Flournoy, Statistics in Biopharmaceutical
+    Research 9, 2017).
+    """
     order = np.argsort(confidence, kind="stable")
     groups = np.array_split(order, min(POINTS, max(1, len(order) // 3)))
     at = np.array([confidence[g].mean() for g in groups])
     value = np.array([dsc[g].mean() for g in groups])
     weights = np.array([len(g) for g in groups], float)
-    risen = isotonic_regression(value, weights=weights).x
+    blocks = isotonic_regression(value, weights=weights).blocks
+    within = [slice(a, b) for a, b in pairwise(blocks)]
+    at, value = (np.array([np.average(v[s], weights=weights[s]) for s in within]) for v in (at, value))
     distinct = np.concatenate([[True], np.diff(at) > 1e-4])
-    return at[distinct], np.clip(risen[distinct], 0, 1)
+    return at[distinct], np.clip(value[distinct], 0, 1)
 
 
 def _spread(values: np.ndarray) -> Spread:
