@@ -41,6 +41,8 @@ _POLL_S = 0.2
 _is_child = False
 _holding: list[bool] = []
 """For each `uninterrupted` block that has been entered: whether a request waits for its end."""
+_handlers_before: dict[int, Any] = {}
+"""The handlers that `interrupted_once` stands in for, by signal."""
 
 
 def supervised(work: Callable[[], int], name: str = "soars") -> int:
@@ -229,6 +231,7 @@ def interrupted_once(interrupted: list[int]) -> Iterator[None]:
     """The first of `SIGNALS` raises KeyboardInterrupt, so that all clean-up runs, and later ones cannot disturb that;
     from then on `interrupted` holds its number. The child of `supervised` has nothing left to cancel after the block,
     and ignores them."""
+    outer = dict(_handlers_before)
     before: dict[int, Any] = {}
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
@@ -244,13 +247,30 @@ def interrupted_once(interrupted: list[int]) -> Iterator[None]:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, interrupt)
+                _handlers_before.setdefault(number, before[number])
     except ValueError:
         pass  # not the main thread: whoever called us handles signals
     try:
         yield
     finally:
+        _handlers_before.clear()
+        _handlers_before.update(outer)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if _is_child else handler)
+
+
+def _have_no_requests() -> None:
+    """In a process that was forked from this one within `interrupted_once`: signals do there what they did before.
+
+    A handler of Python's runs between two steps of Python only: a worker of a pool that is told to end just before it
+    waits for work would wait for ever, and its pool for the worker.
+    """
+    for number, handler in _handlers_before.items():
+        signal.signal(number, handler)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_have_no_requests)
 
 
 @contextmanager

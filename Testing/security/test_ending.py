@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -328,6 +329,21 @@ def test_a_request_waits_until_results_have_their_names() -> None:
 
 # --- native code that takes too long -----------------------------------------------------------------------------
 @linux
+def test_a_forked_worker_ends_at_once_when_its_pool_ends_it() -> None:
+    """Python's handler, if the worker had it, would wait until the worker's next step, which may never come."""
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupted_once([]):
+        ours = signal.getsignal(signal.SIGTERM)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if signal.getsignal(signal.SIGTERM) == before else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert signal.getsignal(signal.SIGTERM) == ours != before
+        with multiprocessing.get_context("fork").Pool(3) as pool:
+            workers = pool._pool  # type: ignore[attr-defined]
+        assert {worker.exitcode for worker in workers} <= {0, -signal.SIGTERM}
+
+
 def test_a_file_that_takes_too_long_to_decode_is_named(tmp_path: Path) -> None:
     work = "\n            ".join((
         "with staged_folder(home / 'out', ['a']) as staging, within(0.5, home / 'slice.dcm'):",
