@@ -23,8 +23,9 @@ TORCH := torch==2.13.0
 BARE := nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 batchgeneratorsv2==0.3.6 acvl-utils==0.2.6 \
 	TotalSegmentator==2.18.0
 
-# Test files run in this many processes, each file in one of them.
+# Test files run in this many processes, each file in one of them. What computes in a process takes one thread then.
 JOBS := 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .PHONY: help demo test fast coverage style types clean
 
@@ -35,10 +36,10 @@ demo: $(VENV)/.core
 	@$(BIN)/soars demo --output out/demo
 
 test: style types
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	@$(PYTEST)
 
 fast: $(VENV)/.complete
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not slow'
+	@$(PYTEST) -m 'not slow'
 
 # Not part of `test`, since counting takes a third more time (7.2 s become 9.5 s for test_structures and test_formats).
 coverage: $(VENV)/.complete

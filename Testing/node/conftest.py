@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
     for item in items:
         if here in item.path.parents:
-            item.add_marker(strict)
+            item.add_marker(strict, append=False)  # a test's own filters go before
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,6 @@ def _kill_worker(desk: Desk) -> None:
         process = desk.work._worker._process
         if desk.work.busy_with and process is not None and process.pid:
             os.kill(process.pid, signal.SIGKILL)
-            process.join()
             return
         time.sleep(0.005)
 

@@ -304,7 +304,8 @@ def send_and_end():
         for image in (settings.parent / "dicom").iterdir():
             association.send_c_store(pydicom.dcmread(image))
         association.release()
-        while "1.2.840.10008.5.1.4.1.1.481.3" not in taken and time.monotonic() - begun < 120:
+        done = settings.parent.parent / "out" / "node" / "done"
+        while not (taken and done.is_dir() and any(done.iterdir())) and time.monotonic() - begun < 120:
             time.sleep(0.1)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)

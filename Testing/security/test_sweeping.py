@@ -80,7 +80,7 @@ def test_results_that_were_being_replaced_get_their_names_back(tmp_path: Path, g
 
 def test_results_whose_place_is_not_known_are_kept(tmp_path: Path, gone) -> None:  # type: ignore[no-untyped-def]
     with gone():
-        folder = staging_folder(tmp_path, beside=True)
+        folder = staging_folder(tmp_path, tmp_path / "elsewhere")
     (folder / REPLACED).mkdir()
     (folder / REPLACED / "a").write_text("old")
     sweep(tmp_path)

@@ -150,7 +150,7 @@ def test_a_container_writes_one_label_map_on_the_cts_grid(
     ]
     assert "2 of 30 organs; without Left carotid artery" in capsys.readouterr().out
     assert main([*command, "--device", "cpu"]) == 2
-    assert "already holds case_01_IMG_seg.mha" in capsys.readouterr().err
+    assert "results.json is there already; add --overwrite" in capsys.readouterr().err
 
 
 def test_an_mr_that_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:

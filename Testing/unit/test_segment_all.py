@@ -99,7 +99,7 @@ def test_a_tree_of_patients_one_folder_each_and_bad_cases_left_out(
     assert states == dict(anna="segmented", berta="segmented", damaged="failed", empty="failed")
     volumes = {(row["case"], row["organ"]): row["volume_cc"] for row in table(out / "organs.csv")}
     sphere_cc = 4 / 3 * np.pi * 1.8**3
-    assert float(volumes["anna", "Brainstem"]) == pytest.approx(sphere_cc, rel=0.05)
+    assert float(volumes["anna", "Brainstem"]) == pytest.approx(sphere_cc, rel=0.1)
     assert volumes["anna", "Eye_L"] == ""
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.count("data:image/svg+xml;base64,") == 2 and 'href="anna/report.html"' in page
