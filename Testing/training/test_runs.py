@@ -63,6 +63,16 @@ def _options(**changes: object) -> FitOptions:
     return FitOptions(TASK, **(settings | changes))  # type: ignore[arg-type]
 
 
+def _command(cache: Path, run: Path, checkpoint_every: int) -> list[str]:
+    """The same run, on the command line."""
+    return [
+        "fit", str(cache), str(run), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
+        "--patch", "8,8,8", "--steps", "60", "--batch", "2", "--device", "cpu", "--threads", "1",
+        "--deterministic", "--checkpoint-every", str(checkpoint_every), "--held-out", "2", "--learning-rate", "0.01",
+        "--windows=-500:1000", "--preset", "laptop",
+    ]  # fmt: skip
+
+
 def _weights(run: Path) -> dict[str, torch.Tensor]:
     return FittedRun.load(run).network(run).state_dict()
 
@@ -96,12 +106,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
     cache: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    argv = [
-        "fit", str(cache), str(run), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
-        "--patch", "8,8,8", "--steps", "60", "--batch", "2", "--device", "cpu", "--threads", "1",
-        "--deterministic", "--checkpoint-every", "10", "--held-out", "2", "--learning-rate", "0.01",
-        "--windows=-500:1000", "--preset", "laptop",
-    ]  # fmt: skip
+    argv = _command(cache, run, checkpoint_every=10)
     process = subprocess.Popen([sys.executable, "-m", "soars_training.cli", *argv], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while not (run / LAST).exists() and process.poll() is None and time.monotonic() < deadline:
@@ -119,12 +124,7 @@ def test_killed_at_three_random_moments_it_ends_with_the_same_weights(
     cache: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    argv = [
-        "fit", str(cache), str(run), "--branch", "anchor", "--organs", ",".join(ORGANS), "--features", "4,8",
-        "--patch", "8,8,8", "--steps", "60", "--batch", "2", "--device", "cpu", "--threads", "1",
-        "--deterministic", "--checkpoint-every", "5", "--held-out", "2", "--learning-rate", "0.01",
-        "--windows=-500:1000", "--preset", "laptop",
-    ]  # fmt: skip
+    argv = _command(cache, run, checkpoint_every=5)
     code = """
 import os, signal, sys
 from soars_training.cli import main

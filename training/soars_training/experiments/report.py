@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from soars.figures import new_figure, save_figure
 from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.experiments.scores import Trained
 from soars_training.fitting.options import FittedRun
-from soars_training.fitting.state import DSC_FILE, LOSS_FILE
+from soars_training.fitting.state import DSC_FILE, LOSS_FILE, read_log
 from soars_training.windows.loaded import LoadedCase
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ def write_report(cache: Path, folder: Path, guide: Path | None = None, device: s
     figure = new_figure(4.0 * SLICES, 3.2 + 3.4 * len(examples))
     rows = 1 + len(examples)
     grid = figure.add_gridspec(rows, 2 * SLICES)
-    _losses(figure.add_subplot(grid[0, :SLICES]), _read(folder / LOSS_FILE))
-    _scores(figure.add_subplot(grid[0, SLICES:]), _read(folder / DSC_FILE))
+    _losses(figure.add_subplot(grid[0, :SLICES]), read_log(folder / LOSS_FILE))
+    _scores(figure.add_subplot(grid[0, SLICES:]), read_log(folder / DSC_FILE))
     held = set(run.held_out)
     for row, (case, labels) in enumerate(examples, start=1):
         what = "held out" if case.data.name in held else "learned from"
@@ -99,8 +98,3 @@ def _slice(panel: Axes, case: LoadedCase, labels: np.ndarray, z: int) -> None:
         for value in np.unique(values[values > 0]):
             panel.contour(values == value, levels=[0.5], colors=colours, linewidths=0.8)
     panel.set_axis_off()
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

@@ -6,7 +6,6 @@ Nothing in it is fetched, and no script runs.
 from __future__ import annotations
 
 import base64
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ from soars.files import replacing_file
 from soars.networks.names import INPUTS
 from soars.report.page import content_policy
 from soars_training.fitting.options import FittedRun
-from soars_training.fitting.state import CASES_FILE, DSC_FILE
+from soars_training.fitting.state import CASES_FILE, DSC_FILE, read_log
 
 PAGE_FILE = "report.html"
 WORST = 3
@@ -36,7 +35,7 @@ p.note { color: #56616d; }
 def write_page(folder: Path, picture: Path) -> Path:
     """Write `report.html` beside a finished run, with the picture in it; returns its path. Raises `InputError`."""
     run = FittedRun.load(folder)
-    scores, cases = _read(folder / DSC_FILE), _read(folder / CASES_FILE)
+    scores, cases = read_log(folder / DSC_FILE), read_log(folder / CASES_FILE)
     image = base64.b64encode(picture.read_bytes()).decode("ascii")
     body = [
         f"<h1>{escape(_title(run))}</h1>",
@@ -131,8 +130,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequen
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table>{head}{''.join(lines)}</table>"
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

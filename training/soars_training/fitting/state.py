@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -183,6 +184,12 @@ def balance(options: RunOptions, step: int) -> float:
 def _write(data: dict[str, Any], path: Path) -> None:
     with replacing_file(path) as temporary:
         torch.save(data, temporary)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of one of a run's tables (`LOSS_FILE`, `DSC_FILE`, `CASES_FILE`)."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _table(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:

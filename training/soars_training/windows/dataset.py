@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class WindowDataset(Dataset[Sample]):
         if (
             not task.paired
         ):  # mirroring would put a left organ where only the right one is known, or the reverse
-            self.strength = Augmentation(**(vars(strength) | {"mirror": 0.0}))
+            self.strength = replace(strength, mirror=0.0)
         usable = [e for e in entries if set(task.members) & set(e.annotated)]
         if not usable:
             raise InputError(

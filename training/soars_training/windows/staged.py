@@ -4,7 +4,7 @@ small organ that lies in the window, turned as the window is."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class StagedWindows(WindowDataset):
     ) -> None:
         paired = BranchTask("detection", tuple(groups), ("ct",)).paired and (fine is None or fine.task.paired)
         if not paired:
-            strength = Augmentation(**(vars(strength) | {"mirror": 0.0}))
+            strength = replace(strength, mirror=0.0)
         super().__init__(folder, task, shape, entries, seed=seed, strength=strength, foreground=foreground)
         self.stackable = fine is None
         self.map_names, self.map_swap = tuple(groups), mirrored_channels(groups)

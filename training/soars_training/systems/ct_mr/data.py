@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from soars.cascade.sides import mirrored_channels
+from soars.cascade.sides import all_paired, mirrored_channels
 from soars.mr.laid import CHANNELS
 from soars_training.cohorts.cache import CachedCase
 from soars_training.windows.augment import (
@@ -55,8 +56,7 @@ class CtMrDataset(Dataset[CtMrSample]):
         self.cases, self.organs, self.seed = list(cases), tuple(organs), seed
         self.patch, self.window_hu, self.foreground, self.hidden = patch, window_hu, foreground, hidden
         self.swap = mirrored_channels(self.organs)
-        paired = all(self.swap[i] != i for i, o in enumerate(self.organs) if o.endswith(("_L", "_R")))
-        self.strength = strength if paired else Augmentation(**(vars(strength) | {"mirror": 0.0}))
+        self.strength = strength if all_paired(self.organs) else replace(strength, mirror=0.0)
         self.with_organ = {o: [c for c in self.cases if o in c.masks] for o in self.organs}
         self.drawable = [o for o in self.organs if self.with_organ[o]]
 

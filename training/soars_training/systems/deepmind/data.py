@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from soars.cascade.sides import mirrored_channels
+from soars.cascade.sides import all_paired, mirrored_channels
 from soars.networks.slices import CONTEXT
 from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.deepmind.warp import PlaneAugmentation, random_warp
@@ -55,8 +56,9 @@ class SlabDataset(Dataset[SlabSample]):
         self.swap = mirrored_channels(self.organs)
         self.with_organ = {o: [c for c in self.cases if o in c.masks] for o in self.organs}
         self.drawable = [o for o in self.organs if self.with_organ[o]]
-        unpaired = any(self.swap[i] == i and o.endswith(("_L", "_R")) for i, o in enumerate(self.organs))
-        self.may_mirror = not unpaired  # else a left organ would stand where only the right one is known
+        self.may_mirror = all_paired(
+            self.organs
+        )  # else a left organ would stand where only the right one is known
 
     def __getitem__(self, n: int) -> SlabSample:
         return self.draw(np.random.default_rng([self.seed, n]))
@@ -80,7 +82,7 @@ class SlabDataset(Dataset[SlabSample]):
         depth, rows, columns = case.ct_hu.shape
         strength = self.strength
         if not self.may_mirror:
-            strength = PlaneAugmentation(**(vars(strength) | {"mirror": 0.0}))
+            strength = replace(strength, mirror=0.0)
         warp = random_warp(
             rng,
             self.size,

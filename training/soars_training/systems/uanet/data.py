@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from soars.cascade.sides import mirrored_channels
+from soars.cascade.sides import all_paired, mirrored_channels
 from soars.networks.regions import STRIDE, RegionArchitecture
 from soars.systems.uanet.boxes import box_of_mask, make_anchors
 from soars_training.cohorts.cache import CachedCase
@@ -78,8 +79,8 @@ class CropDataset(Dataset[CropSample]):
         self.elastic = elastic
         self.crop, self.margin, self.window_hu, self.strength = crop, margin, window_hu, strength
         self.swap = mirrored_channels(self.organs)
-        if any(self.swap[i] == i and o.endswith(("_L", "_R")) for i, o in enumerate(self.organs)):
-            self.strength = Augmentation(**(vars(strength) | {"mirror": 0.0}))
+        if not all_paired(self.organs):
+            self.strength = replace(strength, mirror=0.0)
         self.anchors = make_anchors([n // STRIDE for n in crop], architecture.bases, architecture.shapes)
         self.regions = UsualRegions.learn(self.cases)
         self.with_organ = {
