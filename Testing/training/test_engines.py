@@ -86,6 +86,10 @@ def test_a_small_network_runs_in_float32_and_a_large_one_in_what_the_processor_h
     ) and chosen.reason
     chosen = choose_engine(bundle, ["anchor"], engine="torch", device="cpu")
     assert (chosen.engine, chosen.precision) == ("torch", "fp32")
+    chosen = choose_engine(bundle, ["anchor"], device="cpu", many=True)
+    assert (chosen.engine, chosen.precision) == ("torch", "fp32") and "many CTs" in chosen.reason
+    chosen = choose_engine(bundle, ["anchor"], engine="onnxruntime", device="cpu", many=True)
+    assert (chosen.engine, chosen.precision) == ("onnxruntime", "fp32")
     large = replace(bundle.branches["anchor"], architecture=Architecture.plain(3, 5, LARGE))
     chosen = choose_engine(replace(bundle, branches={"anchor": large}), ["anchor"], device="cpu")
     expected = ("torch", "bf16") if cpu_has_bf16() else ("onnxruntime", "fp32")

@@ -33,7 +33,10 @@ class CascadeSystem(BundledSystem):
     def draw(self, ct: CtScan, organs: tuple[str, ...], options: SegmentOptions, progress: Reporter) -> Drawn:
         tables = read_review(self.bundle)
         branches = needed_branches(self.bundle, organs)
-        engine = choose_engine(self.bundle, branches, engine=options.engine, device=options.device)
+        many = options.engines is not None
+        engine = choose_engine(
+            self.bundle, branches, engine=options.engine, device=options.device, many=many
+        )
         threads = options.threads or available_processors()
         run = Run(self.bundle, engine, threads, progress, options.cancel or (lambda: False), tables)
         run.engines = options.engines
