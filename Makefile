@@ -51,6 +51,7 @@ style: $(VENV)/.complete
 
 types: $(VENV)/.complete
 	@$(BIN)/mypy
+	@$(BIN)/mypy --ignore-missing-imports Testing/benchmarks
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.13 with its venv module is needed (Debian: apt install python3-venv)" >&2; exit 2; }

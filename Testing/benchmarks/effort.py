@@ -71,7 +71,7 @@ def recording(folder: Path) -> dict[str, float]:
         "edit": lambda: recorder.edit("Organ_0"),
         "tick": recorder.tick,
     }
-    out = {}
+    out: dict[str, float] = {}
     for name, act in acts.items():
         taken = np.empty(EVENTS)
         for n in range(EVENTS):
@@ -81,12 +81,12 @@ def recording(folder: Path) -> dict[str, float]:
         out[f"{name}_us"] = round(float(np.median(taken)) / 1000, 2)
         out[f"{name}_us_99th"] = round(float(np.percentile(taken, 99)) / 1000, 2)
     recorder.end()
-    begin = time.perf_counter()
+    start = time.perf_counter()
     log = read_log(folder / "1.effort.jsonl")
-    out["reading_us_an_event"] = round((time.perf_counter() - begin) / len(log.events) * 1e6, 2)
-    begin = time.perf_counter()
+    out["reading_us_an_event"] = round((time.perf_counter() - start) / len(log.events) * 1e6, 2)
+    start = time.perf_counter()
     session_timing(log)
-    out["timing_us_an_event"] = round((time.perf_counter() - begin) / len(log.events) * 1e6, 2)
+    out["timing_us_an_event"] = round((time.perf_counter() - start) / len(log.events) * 1e6, 2)
     return out
 
 

@@ -93,13 +93,13 @@ def main() -> int:
 def _labels(ct: CtScan, bundle: Bundle, threads: int, opener: Callable[..., Engine]) -> np.ndarray:
     """The organs of a run as numbers on the CT's grid, uint8 [z, y, x]."""
     before = system.choose_engine, engines.open_engine
-    system.choose_engine = lambda *a, **k: EngineInfo("onnxruntime", "cpu", "fp32", "")  # type: ignore[assignment]
-    engines.open_engine = opener  # type: ignore[assignment]
+    system.choose_engine = lambda *a, **k: EngineInfo("onnxruntime", "cpu", "fp32", "")
+    engines.open_engine = opener
     try:
         options = SegmentOptions(threads=threads, engines=engines.OpenEngines())
         structures = segment(ct, bundle, options).structures
     finally:
-        system.choose_engine, engines.open_engine = before  # type: ignore[assignment]
+        system.choose_engine, engines.open_engine = before
     labels = np.zeros(structures.geometry.shape, np.uint8)
     for number, name in enumerate(bundle.organs, start=1):
         if name in structures:

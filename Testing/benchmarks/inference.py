@@ -122,6 +122,7 @@ def make_bundle(args: argparse.Namespace) -> None:
     from soars.bundle.store import CARD_SECTIONS, BranchSpec, write_manifest
     from soars.catalogue import by_stratum
     from soars.networks.architecture import Architecture
+    from soars.networks.names import Activation, Branch, Input, WeightKind
     from soars.networks.unet import UNet
 
     reader = sitk.ImageFileReader()
@@ -135,7 +136,7 @@ def make_bundle(args: argparse.Namespace) -> None:
         tuple(o.name for o in by_stratum(s)) for s in ("anchor", "mid_level", "small_hard")
     )
     groups = tuple(dict.fromkeys(o.detection_group or o.name for o in by_stratum("small_hard")))
-    plan = {
+    plan: dict[Branch, tuple[tuple[Input, ...], tuple[str, ...], Activation, tuple[float, float, float]]] = {
         "anchor": (("ct",), anchors, "softmax", (x, y, z)),
         "mid_level": (("ct", "anchor"), mid, "softmax", (x, y, z)),
         "detection": (("ct", "anchor"), groups, "heatmap", (2 * x, 2 * y, z)),
@@ -148,7 +149,7 @@ def make_bundle(args: argparse.Namespace) -> None:
         architecture = Architecture.plain(channels, outputs, features)
         network = UNet(architecture)
         save_file(network.state_dict(), folder / f"{name}.safetensors")
-        files = {"safetensors": f"{name}.safetensors"}
+        files: dict[WeightKind, str] = {"safetensors": f"{name}.safetensors"}
         if args.engine == "onnxruntime":
             files["onnx"] = f"{name}.onnx"
             axes = {2: "z", 3: "y", 4: "x"}

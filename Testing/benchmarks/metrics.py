@@ -95,7 +95,7 @@ def compare_metrics(phantom: Phantom, repeat: int) -> dict[str, float]:
     for organ in tqdm(reference, desc="distances"):
         a, b = prediction.crop(organ), reference.crop(organ)
         low = np.minimum(a.start, b.start)
-        shape = np.maximum(a.stop, b.stop) - low
+        shape = (np.maximum(a.stop, b.stop) - low).tolist()
         full = prediction.full(organ), reference.full(organ)
         cropped = a.box(low.tolist(), shape), b.box(low.tolist(), shape)
         ours = partial(score_masks, geometry=reference.geometry, tolerance=TOLERANCE)

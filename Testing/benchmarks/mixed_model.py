@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -113,6 +114,10 @@ def deviance(y: np.ndarray, fixed: list[np.ndarray], blocks: list[np.ndarray]) -
     return float(found.fun)
 
 
+def p_values_of(shape: Shape, seed: int) -> tuple[float, float, float]:
+    return p_values(shape, drawn(shape, seed))
+
+
 def share_found(p: Callable[[int], tuple[float, ...]], simulations: int) -> list[str]:
     found = np.array([p(seed) for seed in range(simulations)]) < 0.05
     return [f"{100 * s.mean():4.1f} ({low:.1f} to {high:.1f})" for s in found.T for low, high in [wilson(s)]]
@@ -142,7 +147,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{'% below 5 %, of ' + str(args.simulations):45}  {'t test':20} {'Wald z':20} likelihood ratio")
     for shape in SHAPES:
-        cells = share_found(lambda seed, s=shape: p_values(s, drawn(s, seed)), args.simulations)
+        cells = share_found(partial(p_values_of, shape), args.simulations)
         print(f"{shape.name:45}  " + " ".join(f"{cell:20}" for cell in cells), flush=True)
     said = sum(simulated_study(seed) < 0.05 for seed in range(100))
     print(f"simulated studies in which readers who do not differ are said to: {said} of 100")

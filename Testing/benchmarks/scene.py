@@ -12,7 +12,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mrml_core import boot
 from structures_memory import SHAPE, make_organs
@@ -26,6 +28,8 @@ from SOARSSegmentationLib.scene.ct import ct_file
 from SOARSSegmentationLib.scene.outlines import show_outline
 from SOARSSegmentationLib.scene.reading import organ_mask, structures_of
 from SOARSSegmentationLib.scene.seg_file import write_by_slicer
+
+T = TypeVar("T")
 
 GOAL_S = 3.0
 
@@ -41,7 +45,7 @@ def main() -> int:
     volume = core.add_ct(structures.geometry)
     seconds: dict[str, float] = {}
 
-    def timed(name, function, *arguments, **options):
+    def timed(name: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         start = time.perf_counter()
         result = function(*arguments, **options)
         seconds[name] = time.perf_counter() - start

@@ -34,9 +34,7 @@ class CascadeSystem(BundledSystem):
         tables = read_review(self.bundle)
         branches = needed_branches(self.bundle, organs)
         many = options.engines is not None
-        engine = choose_engine(
-            self.bundle, branches, engine=options.engine, device=options.device, many=many
-        )
+        engine = choose_engine(self.bundle, branches, engine=options.engine, device=options.device, many=many)
         threads = options.threads or available_processors()
         run = Run(self.bundle, engine, threads, progress, options.cancel or (lambda: False), tables)
         run.engines = options.engines

@@ -270,7 +270,7 @@ class Laboratory:
 
     @property
     def voi_mm(self) -> dict[str, Spacing]:
-        return {g: tuple(mm) for g, mm in json.loads((self.work / "voi.json").read_text()).items()}  # type: ignore[misc]
+        return {g: tuple(mm) for g, mm in json.loads((self.work / "voi.json").read_text()).items()}
 
     def _at(self, name: str) -> str:
         return str(self.work / name)

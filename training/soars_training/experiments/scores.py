@@ -165,15 +165,16 @@ def whole_patient_rows(
     maps: Iterable[tuple[LoadedCase, ProbabilityMap]],
     classes: Sequence[str],
     organs: Sequence[str],
-    drawn: Drawn,
+    drawn: Drawn | None = None,
 ) -> Iterator[OrganRow]:
-    """Of those of a softmax branch's classes that are among `organs`, on the working grid."""
+    """Of those of a softmax branch's classes that are among `organs`, on the working grid; masks go into ``drawn``."""
     for case, probabilities in maps:
         labels = probabilities.labels()
         for organ in organs:
             if organ in case.data.annotated and organ in case.data.masks:
                 mask = labels == classes.index(organ) + 1
-                drawn.add(case.data, organ, mask)
+                if drawn is not None:
+                    drawn.add(case.data, organ, mask)
                 yield organ_row(case.data, organ, mask)
 
 
