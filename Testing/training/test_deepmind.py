@@ -21,7 +21,7 @@ from soars.networks.pointwise import Pointwise
 from soars.networks.slice_net import SliceNet
 from soars.networks.slices import CONTEXT, SliceArchitecture
 from soars.run.segment import SegmentOptions, segment
-from soars.systems.deepmind.slabs import probabilities
+from soars.systems.deepmind.slabs import REACH, probabilities, square
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, read_case, write_case
 from soars_training.systems.deepmind.data import SlabDataset
@@ -29,6 +29,7 @@ from soars_training.systems.deepmind.loss import top_k_loss
 from soars_training.systems.deepmind.system import DeepMindTraining
 from soars_training.systems.deepmind.warp import PlaneAugmentation, random_warp
 from soars_training.systems.interface import SystemRun
+from soars_training.windows.task import scaled_ct
 
 TINY = SliceArchitecture(2, 32, (8, 8, 8, 8, 16), (4, 4, 4, 4, 4), 16)
 
@@ -158,6 +159,23 @@ def test_a_warp_without_strength_is_the_middle_square() -> None:
     wide = random_warp(np.random.default_rng(0), 20, (4.5, 5.5), (3, 3), PlaneAugmentation.none())
     found = wide.sample(planes, outside=-1000, nearest=False)
     assert bool((found[:, :4] == -1000).all())
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 9, 8), (3, 8, 11), (3, 5, 7)])
+def test_an_unwarped_slab_is_what_inference_sees(shape: tuple[int, int, int]) -> None:
+    """Also where rows or columns are odd, or fewer than the network's: to the voxel, CT and mask alike."""
+    hu = np.random.default_rng(0).integers(-400, 900, shape).astype(np.int16)
+    whole = (hu > 0).astype(bool)
+    case = CachedCase(
+        "c", hu, (0, 0, 0), (3, 3, 3), {"Brainstem": ((0, 0, 0), whole)}, frozenset({"Brainstem"})
+    )
+    sample = _dataset([case], ("Brainstem",), PlaneAugmentation.none(), 3).cut(
+        case, 0, np.random.default_rng(0)
+    )
+    seen = square(scaled_ct(hu, (-500, 1000)), 8)
+    np.testing.assert_allclose(sample.ct[0, REACH : REACH + 3].numpy(), seen, atol=1e-4)
+    zero = scaled_ct(np.zeros((1, 1, 1), np.int16), (-500, 1000)).item()
+    np.testing.assert_array_equal(sample.masks[0].numpy(), seen > zero + 1e-6)
 
 
 def test_turning_keeps_lengths_in_mm_and_scaling_changes_them() -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from soars.cascade.sides import all_paired, mirrored_channels
 from soars.networks.slices import CONTEXT
+from soars.systems.deepmind.slabs import window_yx
 from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.deepmind.warp import PlaneAugmentation, random_warp
 from soars_training.windows.augment import AIR_HU
@@ -83,10 +84,13 @@ class SlabDataset(Dataset[SlabSample]):
         strength = self.strength
         if not self.may_mirror:
             strength = replace(strength, mirror=0.0)
+        # The square of inference, on whole voxels also where rows or columns are odd: half a voxel aside, nearest
+        # neighbours of a mask would leave out every second row.
+        top, left = window_yx(case.ct_hu.shape, self.size)
         warp = random_warp(
             rng,
             self.size,
-            ((rows - 1) / 2, (columns - 1) / 2),
+            (top + (self.size - 1) / 2, left + (self.size - 1) / 2),
             (case.spacing_mm[1], case.spacing_mm[0]),
             strength,
         )
