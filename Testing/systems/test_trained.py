@@ -130,6 +130,7 @@ def test_a_cancel_ends_the_run(tmp_path: Path, system: str) -> None:
         ("uanet", {"network": None}, "network is missing"),
         ("uanet", {"colour": 1}, "unknown key 'colour'"),
         ("uanet", {"onnx": "weights.safetensors"}, "unknown key 'onnx'"),
+        ("uanet", {"every_box": "yes"}, "every_box must be true or false, not text"),
         ("deepmind", {"spacing_mm": [0, 4, 4]}, "spacing_mm must be positive"),
         ("deepmind", {"window_hu": [5, 5]}, "is not below"),
         ("deepmind", {"weights": "other.safetensors"}, "'other.safetensors' is not listed in files"),

@@ -17,11 +17,12 @@ from soars.bundle.store import load_bundle
 from soars.ct.images import CtScan
 from soars.errors import BundleError
 from soars.metrics import dice
-from soars.networks.region_net import RegionNet
+from soars.networks.region_net import Features, RegionNet, Slices
 from soars.networks.regions import RegionArchitecture
 from soars.run.segment import SegmentOptions, segment
 from soars.systems.uanet import boxes
-from soars.systems.uanet.detection import padded, proposals
+from soars.systems.uanet.detection import Detection, find_organs, kept_boxes, padded, proposals, union
+from soars.systems.uanet.system import UaNetSystem
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.uanet.data import CropDataset, _crop_of
@@ -246,6 +247,59 @@ def test_a_logit_belongs_to_its_anchor() -> None:
     np.testing.assert_allclose(found[0], [4.5, 4.5, 7.5, 10, 10, 16], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("every", "starts"), [(False, [24]), (True, [0, 24])])
+def test_an_organ_is_drawn_in_its_best_box_or_in_all(
+    every: bool, starts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two boxes of an organ at either end of a scan; the last one is surer to be the organ, the first one a box."""
+    network = RegionNet(TINY).eval()
+    logits = np.full((4, 2, 2, 4), -9.0)  # voxels of the shared features, and anchors
+    logits[0, 0, 0, 0], logits[3, 0, 0, 0] = 2, 1
+
+    def propose(_shared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(logits.reshape(-1)), torch.zeros(64, 6)
+
+    def classify(_shared: torch.Tensor, given: list[Slices]) -> tuple[torch.Tensor, torch.Tensor]:
+        assert [b[0] for b in given] == [slice(0, 1), slice(3, 4)]
+        return torch.tensor([[0.0, 4, 0], [0.0, 6, 0]]), torch.zeros(2, 3, 6)
+
+    def draw(_features: Features, box: Slices, _organ: int) -> torch.Tensor:
+        return torch.full([8 * (s.stop - s.start) for s in box], 3.0)
+
+    for name, replacement in (("propose", propose), ("classify", classify), ("draw", draw)):
+        monkeypatch.setattr(network, name, replacement)
+    ct = np.full((32, 16, 16), -1, np.float32)
+    found = find_organs(network, TINY, ORGANS, ct, ORGANS, lambda _done, _of: None, every)
+    ((organ, (start, values)),) = found.items()
+    assert organ == ORGANS[0] and values.shape[1:] == (8, 8)
+    drawn = np.zeros(32)
+    drawn[start[0] : start[0] + len(values)] = values[:, 0, 0]
+    expected = np.zeros(32)
+    for first in starts:
+        expected[first : first + 8] = 1 / (1 + math.exp(-3))
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+
+
+def test_a_union_has_the_larger_probability() -> None:
+    a = ((0, 0, 0), np.full((2, 2, 2), 0.4, np.float32))
+    b = ((1, 1, 1), np.full((2, 2, 2), 0.7, np.float32))
+    start, values = union([a, b])
+    assert start == (0, 0, 0) and values.shape == (3, 3, 3)
+    assert values[0, 0, 0] == np.float32(0.4) and values[1, 1, 1] == values[2, 2, 2] == np.float32(0.7)
+    assert values[2, 0, 0] == 0 and np.count_nonzero(values) == 8 + 8 - 1
+    beyond = ((3, 0, 0), np.zeros((0, 2, 2), np.float32))
+    assert union([a, beyond])[1].shape == (2, 2, 2) and union([beyond])[1].size == 0
+
+
+def test_boxes_that_a_better_one_overlaps_by_half_are_left_out() -> None:
+    """Cubes of 10 voxels, 3 and 9 voxels apart: they share 7 of 13, which is more than half, and 1 of 19."""
+    detections = [
+        Detection(np.array([z, 0, 0, 10, 10, 10.0]), score) for z, score in ((0, 0.9), (3, 0.8), (9, 0.7))
+    ]
+    assert [box[0] for box in kept_boxes(detections, every=True)] == [0, 9]
+    assert [box[0] for box in kept_boxes(detections, every=False)] == [0]
+
+
 def test_heads_begin_when_it_is_their_turn() -> None:
     model = UaNetModel(TINY, boxes_from=0.4, masks_from=0.45, sampled=16, drawn=0, seed=1)
     case = CachedCase(
@@ -285,6 +339,13 @@ def test_a_description_that_makes_no_network_is_refused(change: dict[str, object
 def test_a_description_survives_the_manifest() -> None:
     paper = UaNetTraining().options("paper", ORGANS).architecture()
     assert RegionArchitecture.from_dict(json.loads(json.dumps(paper.to_dict()))) == paper
+
+
+def test_a_run_that_draws_every_box_says_so_to_its_bundle() -> None:
+    options = UaNetTraining().options("laptop", ORGANS)
+    assert "every_box" not in UaNetTraining().settings(options, SPACING_MM)
+    every = UaNetTraining().settings(replace(options, every_box=True), SPACING_MM)
+    assert every["every_box"] is True and set(every) >= set(UaNetSystem.setting_keys)
 
 
 @pytest.mark.slow  # three heads learn one after the other: some seven seconds of one processor

@@ -34,12 +34,18 @@ from soars_training.systems.interface import SystemRun
 from soars_training.systems.loop_system import score_case
 from soars_training.systems.registry import training_system
 
-PHANTOMS, FIRST_SEED, HELD_OUT, SPACING_MM = 24, 100, 4, 4
+PHANTOMS, FIRST_SEED, HELD_OUT, SPACING_MM = 40, 100, 6, "2,2,3"
 PROMISE, BY_HEART = 0.75, 0.9
 SETS = {"uanet": "UaNet", "deepmind": "DeepMind"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "uanet": {"crop": (64, 64, 64), "bases": (4.0, 7.0, 12.0, 20.0), "margin": (2.0, 2.0, 2.0), "drawn": 10},
-    "deepmind": {"size": 64, "slab": 16, "channels": (24, 32, 48, 64, 64)},
+    "uanet": {
+        "crop": (64, 96, 96),
+        "bases": (5.0, 9.0, 15.0, 26.0),
+        "shapes": ((1.0, 1.5, 1.5), (1.0, 1.5, 3.0), (1.0, 3.0, 1.5)),
+        "margin": (3.0, 4.0, 4.0),
+        "drawn": 8,
+    },
+    "deepmind": {"channels": (24, 32, 48, 64, 64)},
 }
 """What differs from the preset `laptop`, which is for voxels of 3 mm."""
 STEPS = {"uanet": 1500, "deepmind": 1500, "nnunet": 400}
@@ -51,7 +57,7 @@ def main() -> int:
     cache = args.work / "cache"
     if not (cache / "index.json").exists():
         command = ["prepare", str(cache), "--phantoms", str(PHANTOMS), "--first-seed", str(FIRST_SEED)]
-        if soars_train([*command, "--spacing", str(SPACING_MM)]):
+        if soars_train([*command, "--spacing", SPACING_MM]):
             return 1
     missed = 0
     for name in args.systems.split(","):

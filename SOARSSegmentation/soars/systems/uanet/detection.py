@@ -10,8 +10,10 @@ import numpy as np
 
 from soars.cascade.activations import no_numbers
 from soars.networks.regions import DIVISOR, STRIDE, RegionArchitecture
+from soars.structures.box import Box
 from soars.systems.trained import Found, Step
 from soars.systems.uanet.boxes import clip, decode, make_anchors, on_map, suppress
+from soars.systems.votes import Part
 
 if TYPE_CHECKING:
     from soars.networks.region_net import Features, RegionNet
@@ -27,7 +29,7 @@ MOST_PROPOSALS = 400
 
 @dataclass(frozen=True)
 class Detection:
-    """An organ's best box, and how sure the network is of it (0 to 1)."""
+    """An organ's box, and how sure the network is of it (0 to 1)."""
 
     box: np.ndarray
     score: float
@@ -52,8 +54,10 @@ def proposals(
     return boxes[suppress(boxes, logits[likely], MOST_OVERLAP)]
 
 
-def detect(network: RegionNet, features: Features, architecture: RegionArchitecture) -> dict[int, Detection]:
-    """Class (counted from 0) -> its best box in the image."""
+def detect(
+    network: RegionNet, features: Features, architecture: RegionArchitecture
+) -> dict[int, list[Detection]]:
+    """Class (counted from 0) -> its boxes in the image, best first; none is left out for overlapping another."""
     shape, map_shape = features.image.shape[2:], features.shared.shape[2:]
     logits, codes = (t.cpu().numpy() for t in network.propose(features.shared))
     if not (np.isfinite(logits.sum()) and np.isfinite(codes.sum())):
@@ -69,11 +73,33 @@ def detect(network: RegionNet, features: Features, architecture: RegionArchitect
     for label in range(1, architecture.classes + 1):
         mine = np.flatnonzero(winner == label)
         if len(mine):
-            # The best box of a class survives any suppression, so none is needed to find it.
-            best = mine[int(probabilities[mine, label].argmax())]
-            box = clip(decode(refinements[best : best + 1, label], boxes[best : best + 1]), shape)[0]
-            found[label - 1] = Detection(box, float(probabilities[best, label]))
+            mine = mine[np.argsort(-probabilities[mine, label], kind="stable")]
+            refined = clip(decode(refinements[mine, label], boxes[mine]), shape)
+            found[label - 1] = [
+                Detection(box, float(probabilities[k, label])) for k, box in zip(mine, refined, strict=True)
+            ]
     return found
+
+
+def kept_boxes(detections: Sequence[Detection], every: bool) -> list[np.ndarray]:
+    """The boxes of an organ that are drawn: the best one, or with ``every`` all that no better one overlaps by half."""
+    if not every:
+        # The best box of a class survives any suppression, so none is needed to find it.
+        return [detections[0].box]
+    boxes = np.stack([d.box for d in detections])
+    kept = suppress(boxes, np.array([d.score for d in detections]), MOST_OVERLAP)
+    return list(boxes[kept])
+
+
+def union(parts: Sequence[Part]) -> Part:
+    """Of every voxel the largest of the probabilities that parts give it, 0 where none does."""
+    parts = [part for part in parts if part[1].size]
+    whole = Box.around(Box.at(start, values.shape) for start, values in parts)
+    values = np.zeros(whole.shape, np.float32)
+    for start, part in parts:
+        there = values[Box.at(start, part.shape).slices_in(whole)]
+        np.maximum(there, part, out=there)
+    return whole.start, values
 
 
 def find_organs(
@@ -83,8 +109,10 @@ def find_organs(
     ct: np.ndarray,
     organs: Collection[str],
     step: Step,
+    every: bool = False,
 ) -> Found:
-    """The organs that are detected, each with its probabilities in its box; see `TrainedSystem.find`."""
+    """The organs that are detected, each with its probabilities in its best box, or with ``every`` in all of its
+    boxes; see `TrainedSystem.find`."""
     import torch
 
     device = next(network.parameters()).device
@@ -94,15 +122,23 @@ def find_organs(
         features = network.encode(image)
         detections = detect(network, features, architecture)
         found = {}
-        for done, (k, detection) in enumerate(detections.items(), start=1):
+        for done, (k, detected) in enumerate(detections.items(), start=1):
             if classes[k] not in organs:
                 continue
             step(done, 1 + len(detections))
-            box = on_map(detection.box, features.shared.shape[2:])
-            values = torch.sigmoid(network.draw(features, box, k)).cpu().numpy()
-            start = (box[0].start * STRIDE, box[1].start * STRIDE, box[2].start * STRIDE)
-            inside = tuple(slice(0, max(n - s, 0)) for n, s in zip(ct.shape, start, strict=True))
-            values = values[inside]
-            if (values > 0.5).any():
-                found[classes[k]] = (start, values)
+            drawn = union(
+                [_drawn(network, features, box, k, ct.shape) for box in kept_boxes(detected, every)]
+            )
+            if (drawn[1] > 0.5).any():
+                found[classes[k]] = drawn
     return found
+
+
+def _drawn(network: RegionNet, features: Features, box: np.ndarray, organ: int, shape: Sequence[int]) -> Part:
+    """One organ's probabilities in one box, as far as the scan [z, y, x] of that shape reaches."""
+    import torch
+
+    at = on_map(box, features.shared.shape[2:])
+    values = torch.sigmoid(network.draw(features, at, organ)).cpu().numpy()
+    start = (at[0].start * STRIDE, at[1].start * STRIDE, at[2].start * STRIDE)
+    return start, values[tuple(slice(0, max(n - s, 0)) for n, s in zip(shape, start, strict=True))]

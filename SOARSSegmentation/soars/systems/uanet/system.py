@@ -26,7 +26,7 @@ class UaNetSystem(TrainedSystem):
 
     name = NAME
     title = "UaNet"
-    setting_keys = ("network",)
+    setting_keys = ("network", "every_box")
 
     def read_settings(self, given: Mapping[str, Any]) -> None:
         self.architecture = RegionArchitecture.from_dict(get_field(given, "network", dict, ""))
@@ -34,6 +34,7 @@ class UaNetSystem(TrainedSystem):
             raise BundleError(
                 f"network.classes: {self.architecture.classes} for {len(self.bundle.organs)} organs"
             )
+        self.every_box = get_field(given, "every_box", bool, "") if "every_box" in given else False
 
     def network(self) -> torch.nn.Module:
         from soars.networks.region_net import RegionNet
@@ -47,6 +48,8 @@ class UaNetSystem(TrainedSystem):
         assert isinstance(network, RegionNet)
 
         def find(ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
-            return find_organs(network, self.architecture, self.bundle.organs, ct, organs, step)
+            return find_organs(
+                network, self.architecture, self.bundle.organs, ct, organs, step, self.every_box
+            )
 
         return info, find

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -39,6 +40,8 @@ class UaNetOptions(SystemOptions):
         sampled: boxes of an image that the box head learns from.
         drawn: organs of an image that the mask head learns from, 0 for all that were detected.
         strength: of the cascade's augmentation.
+        every_box: draw an organ in all of its boxes and take the union (the article), not in the best one alone (the
+            authors' code).
         elastic: share of the crops that are augmented as the authors' are (`soars_training.systems.uanet.elastic`).
     """
 
@@ -59,6 +62,7 @@ class UaNetOptions(SystemOptions):
     window_hu: tuple[float, float] = (-1024.0, 3076.0)
     strength: Augmentation = field(default_factory=Augmentation.none)
     elastic: float = 0.5
+    every_box: bool = False
 
     def architecture(self) -> RegionArchitecture:
         return RegionArchitecture(
@@ -157,7 +161,12 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
     def find(self, network: nn.Module, options: UaNetOptions, case: CachedCase) -> Found:
         assert isinstance(network, RegionNet)
         ct = scaled_ct(case.ct_hu, options.window_hu)
-        return find_organs(network, options.architecture(), options.organs, ct, options.organs, unwatched)
+        return find_organs(
+            network, options.architecture(), options.organs, ct, options.organs, unwatched, options.every_box
+        )
+
+    def own_settings(self, options: UaNetOptions) -> dict[str, Any]:
+        return {"every_box": True} if options.every_box else {}
 
     def summary(self, options: UaNetOptions) -> str:
         shown = "-".join(map(str, options.widths))
