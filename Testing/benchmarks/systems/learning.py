@@ -34,7 +34,7 @@ from soars_training.systems.interface import SystemRun
 from soars_training.systems.loop_system import score_case
 from soars_training.systems.registry import training_system
 
-PHANTOMS, FIRST_SEED, HELD_OUT, SPACING_MM = 40, 100, 6, "2,2,3"
+PHANTOMS, FIRST_SEED, HELD_OUT, SPACING_MM = 32, 100, 5, "2,2,3"
 PROMISE, BY_HEART = 0.75, 0.9
 SETS = {"uanet": "UaNet", "deepmind": "DeepMind"}
 SETTINGS: dict[str, dict[str, Any]] = {

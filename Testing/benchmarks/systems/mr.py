@@ -79,7 +79,7 @@ def main() -> int:
         f"registration: {len(good)} of {len(rows)} within {MOST_MM:g} mm and {MOST_DEGREES:g} degree; worst "
         f"{max(r.mm for r in rows):.2f} mm, {max(r.degrees for r in rows):.2f} degrees, median "
         f"{np.median([r.mm for r in rows]):.2f} mm; turned by up to {max(r.turned_degrees for r in rows):.0f} degrees, "
-        f"moved by up to {max(r.moved_mm for r in rows):.0f} mm; {np.mean([r.seconds for r in rows]):.0f} s each",
+        f"moved by up to {max(r.moved_mm for r in rows):.0f} mm; {np.median([r.seconds for r in rows]):.0f} s each",
         flush=True,
     )
     failed = len(good) < LEAST_RECOVERED

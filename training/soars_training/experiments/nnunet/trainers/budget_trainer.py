@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,21 @@ import torch
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
     nnUNetTrainerNoMirroring,
 )
+from torch import Tensor
+
+from soars.cascade.torch_engine import cpu_has_bf16
 
 STEPS_PER_EPOCH = 250
 """nnU-Net's own."""
+Outputs = Tensor | Sequence[Tensor]
 
 
 class BudgetTrainer(nnUNetTrainerNoMirroring):
     """Without mirroring, which its authors advise where left and right are different labels. The schedule, loss,
-    network and all else are nnU-Net's."""
+    network and all else are nnU-Net's.
+
+    On a processor that multiplies in bfloat16 the network does so, as it computes in half precision on a card.
+    """
 
     def __init__(
         self,
@@ -40,8 +48,28 @@ class BudgetTrainer(nnUNetTrainerNoMirroring):
         np.random.seed(seed)
         torch.manual_seed(seed)
 
+    def initialize(self) -> None:
+        super().initialize()
+        if self.device.type == "cpu" and cpu_has_bf16():
+            self.network.forward = in_bfloat16(self.network.forward)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Nothing: all cases are one fold, so this would draw every one that was learned from, at length."""
+
     def on_train_end(self) -> None:
         super().on_train_end()
         learned = sum(p.numel() for p in self.network.parameters())
         with open(os.path.join(self.output_folder, "learned.json"), "w", encoding="utf-8") as stream:
             json.dump({"parameters": learned}, stream)
+
+
+def in_bfloat16(forward: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
+    """A network's `forward` with its convolutions in bfloat16 on the processor; what comes out, and so the loss, is
+    float32."""
+
+    def run(x: Tensor) -> Outputs:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = forward(x)
+        return found.float() if isinstance(found, Tensor) else [part.float() for part in found]
+
+    return run

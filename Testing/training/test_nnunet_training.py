@@ -1,0 +1,95 @@
+"""nnU-Net's own commands with our trainer: its budget, its precision on a processor, and no work for nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import Tensor, nn
+from without_timm import STAND_INS
+
+from soars_training.cohorts.cache import CachedCase, IndexEntry, write_case
+from soars_training.experiments.nnunet.baseline import write_raw
+from soars_training.experiments.nnunet.commands import NnUNet
+from soars_training.experiments.nnunet.trainers.budget_trainer import in_bfloat16
+
+ORGANS = ("Brainstem", "Larynx")
+LAZY = """def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type(name, (), {})
+"""
+
+
+def test_a_network_in_bfloat16_answers_in_float32_and_learns() -> None:
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 4, 3)
+    seen: list[torch.dtype] = []
+
+    def forward(x: Tensor) -> list[Tensor]:
+        found = network(x)
+        seen.append(found.dtype)
+        return [found, found[:, :2]]
+
+    x = torch.randn(1, 1, 6, 6, 6)
+    coarse, half = in_bfloat16(forward)(x)
+    assert seen == [torch.bfloat16] and coarse.dtype == half.dtype == torch.float32
+    torch.testing.assert_close(coarse, network(x), rtol=0.02, atol=0.02)
+    half.sum().backward()
+    assert network.weight.grad is not None and network.weight.grad.dtype == torch.float32
+    assert in_bfloat16(lambda y: network(y))(x).dtype == torch.float32
+
+
+@pytest.mark.slow  # three of nnU-Net's commands, each some seconds of a processor to start
+def test_nnunets_commands_learn_within_the_budget_and_draw_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("timm") is None:
+        _stand_in_for_timm(tmp_path / "packages")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    entries = []
+    for n in range(3):
+        case = _case(f"p{n}", n)
+        write_case(tmp_path / f"p{n}.npz", case)
+        entries.append(IndexEntry(case.name, str(tmp_path / f"p{n}.npz"), "train", ORGANS))
+    tool = NnUNet(tmp_path / "nnunet", 1, "Cohort", "cpu", 0.02)
+    write_raw(tool.raw, entries[:2], entries[2:], ORGANS, "boxes")
+    tool.plan()
+    tool.train(3, 1)
+    folder = tool.model(1) / "fold_all"
+    used, parameters = tool.trained(1)
+    assert used.seconds > 0 and parameters > 1000
+    checkpoint = torch.load(folder / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    assert checkpoint["trainer_name"] == "BudgetTrainer" and checkpoint["current_epoch"] == 1
+    weights = checkpoint["network_weights"].values()
+    assert {value.dtype for value in weights} == {torch.float32}
+    # Its decoder lists the encoder's weights once more.
+    assert sum({value.data_ptr(): value.numel() for value in weights}.values()) == parameters
+    assert not (folder / "validation").exists()  # the cases that it learned from are not drawn again
+    tool.predict(tool.raw / "imagesTs", 1)
+    labels = sitk.ReadImage(str(tool.predictions(1) / "p2.nii.gz"))
+    assert labels.GetSize() == (20, 18, 16) and labels.GetSpacing() == (3, 3, 3)
+
+
+def _case(name: str, seed: int) -> CachedCase:
+    hu = np.random.default_rng(seed).integers(-50, 50, (16, 18, 20)).astype(np.int16)
+    masks = {}
+    for organ, start, value in (("Brainstem", (3, 3, 2), 900), ("Larynx", (8, 8, 10), 400)):
+        hu[tuple(slice(s, s + 6) for s in start)] += value
+        masks[organ] = (start, np.ones((6, 6, 6), bool))
+    return CachedCase(name, hu, (0.0, 0.0, 0.0), (3.0, 3.0, 3.0), masks, frozenset(ORGANS))
+
+
+def _stand_in_for_timm(folder: Path) -> None:
+    """A package on disk, for nnU-Net's own processes; see `without_timm`."""
+    packages = {name for name in STAND_INS if any(other.startswith(f"{name}.") for other in STAND_INS)}
+    for name in STAND_INS:
+        path = folder.joinpath(*name.split("."))
+        path = path / "__init__.py" if name in packages else path.with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(LAZY)
