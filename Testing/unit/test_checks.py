@@ -145,6 +145,14 @@ def test_a_volume_far_from_the_cohorts_is_found() -> None:
     assert "unusually large" in found[0].text and "12 cc" in found[0].text
 
 
+def test_of_unequal_halves_the_less_usual_one_is_told_or_both() -> None:
+    """Halves of 24.4 and 11.5 cc: beside a usual volume of 24, of 12, and of 17 cc (ln 24.4 / 17 = 0.36, ln 17 / 11.5 =
+    0.39, with a spread of 0.15 less than half of one apart)."""
+    for usual, organs in ((24.0, {"Parotid_R"}), (12.0, {"Parotid_L"}), (17.0, {"Parotid_L", "Parotid_R"})):
+        found = checked(pair(14.0), norms(Parotid_L=usual, Parotid_R=usual))
+        assert {f.organ for f in found if f.kind == "asymmetry"} == organs
+
+
 def test_a_place_far_from_the_cohorts_is_found() -> None:
     s = pair()
     ball(s, "Brainstem", (0, 20, 20), 17.0)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from soars.catalogue import CATALOGUE
 from soars.findings.finding import CHECK, SERIOUS, ExpectedDsc, Finding, Locator
 from soars.findings.norms import Norms, norm_findings, usual_findings
+from soars.findings.notch import notch_findings
 from soars.findings.pairs import pair_findings
 from soars.findings.scan_edge import cut_by_scan
 from soars.findings.shape import LONG_ORGANS, shape_findings
@@ -32,8 +33,11 @@ def check_contours(structures: StructureSet, locator: Locator, norms: Norms | No
     whole = present.subset(name for name in present.names if name not in cut)
     found = [finding for name, finding in cut.items() if name not in LONG_ORGANS]
     for name in present.names:
-        found.extend(shape_findings(present, name, locator))
-    found.extend(pair_findings(whole, locator))
+        shape = list(shape_findings(present, name, locator))
+        found.extend(shape)
+        if all(finding.kind != "flat_face" for finding in shape):
+            found.extend(notch_findings(present, name, locator))
+    found.extend(pair_findings(whole, locator, norms))
     found.extend(overlap_findings(present, locator))
     by_norms = list(norm_findings(whole, norms, locator)) if norms is not None else []
     found.extend(by_norms)

@@ -8,27 +8,32 @@ import numpy as np
 
 from soars.catalogue import CATALOGUE
 from soars.findings.finding import CHECK, MIDLINE_MM, SERIOUS, Finding, Locator
+from soars.findings.norms import Norms, volume_off
 from soars.structures import StructureSet
 
 VOLUME_RATIO, VOLUME_SERIOUS = 1.5, 2.0
 """The larger half over the smaller, from which on it is worth a finding, and one of them probably wrong."""
+ALIKE_SD = 0.5
+"""Halves whose distances from the cohort's mean differ by less than this are as unusual as each other."""
 FEWEST_VOXELS = 40
 """Smaller volumes depend on where the voxels happen to lie."""
 FAR_MM = 15.0
 """Halves that are so far from mirroring each other are worth a finding."""
 
 
-def pair_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
+def pair_findings(
+    structures: StructureSet, locator: Locator, norms: Norms | None = None
+) -> Iterator[Finding]:
     """Pairs whose halves differ in volume or do not mirror each other; none of them empty.
 
-    A finding on volumes is that half's whose volume is the less usual.
+    A finding on volumes is that half's whose volume is the less usual; both halves' where the cohort cannot say.
     """
     for oar in CATALOGUE.values():
         left, right = oar.name, oar.name[:-2] + "_R"
         if oar.side != "left" or left not in structures or right not in structures:
             continue
         yield from _sides(structures, locator, left, right)
-        yield from _volumes(structures, locator, left, right)
+        yield from _volumes(structures, locator, norms, left, right)
         yield from _places(structures, locator, left, right)
 
 
@@ -41,31 +46,46 @@ def _sides(structures: StructureSet, locator: Locator, left: str, right: str) ->
             yield Finding(name, "wrong_side", SERIOUS, text, advice, locator.at_point(centre))
 
 
-def _volumes(structures: StructureSet, locator: Locator, left: str, right: str) -> Iterator[Finding]:
+def _volumes(
+    structures: StructureSet, locator: Locator, norms: Norms | None, left: str, right: str
+) -> Iterator[Finding]:
     small, large = sorted((left, right), key=structures.volume_cc)
     a, b = structures.volume_cc(small), structures.volume_cc(large)
     if b < VOLUME_RATIO * a or structures.voxels(large) < FEWEST_VOXELS:
         return
-    name, other = (large, small) if _less_usual(large, b, a) else (small, large)
-    mask = structures.crop(name)
-    side, opposite = ("left", "right") if name == left else ("right", "left")
-    yield Finding(
-        name,
-        "asymmetry",
-        SERIOUS if b >= VOLUME_SERIOUS * a else CHECK,
-        f"{structures.volume_cc(name):.3g} cc on the {side}, {structures.volume_cc(other):.3g} cc on the {opposite}",
-        "Compare both sides: a part is missing on one or too much is drawn on the other, unless that is the anatomy.",
-        locator.in_mask(mask.array, mask.start),
-    )
+    for name in _less_usual(structures, small, large, norms):
+        other = large if name == small else small
+        mask = structures.crop(name)
+        side, opposite = ("left", "right") if name == left else ("right", "left")
+        yield Finding(
+            name,
+            "asymmetry",
+            SERIOUS if b >= VOLUME_SERIOUS * a else CHECK,
+            f"{structures.volume_cc(name):.3g} cc on the {side}, "
+            f"{structures.volume_cc(other):.3g} cc on the {opposite}",
+            "Compare both sides: a part is missing on one or too much is drawn on the other, "
+            "unless that is the anatomy.",
+            locator.in_mask(mask.array, mask.start),
+        )
 
 
-def _less_usual(name: str, volume: float, other: float) -> bool:
-    """Whether a volume of the organ lies farther from the middle of the usual ones than another does."""
-    usual = CATALOGUE[name].usual_volume_cc
+def _less_usual(structures: StructureSet, small: str, large: str, norms: Norms | None) -> tuple[str, ...]:
+    """The half whose volume is farther from the usual one: the cohort's, or the middle of the catalogue's limits.
+
+    Both of them when the cohort's spread is known and they are about as far from its middle.
+    """
+    if norms is not None:
+        off = [volume_off(structures, name, norms) for name in (small, large)]
+        if off[0] is not None and off[1] is not None:
+            if abs(abs(off[0]) - abs(off[1])) < ALIKE_SD:
+                return small, large
+            return (large,) if abs(off[1]) > abs(off[0]) else (small,)
+    usual = CATALOGUE[large].usual_volume_cc
     if usual is None:
-        return False
+        return (small,)
     middle = (np.log(usual[0]) + np.log(usual[1])) / 2
-    return bool(abs(np.log(volume) - middle) > abs(np.log(other) - middle))
+    far = [abs(np.log(structures.volume_cc(name)) - middle) for name in (small, large)]
+    return (large,) if far[1] > far[0] else (small,)
 
 
 def _places(structures: StructureSet, locator: Locator, left: str, right: str) -> Iterator[Finding]:

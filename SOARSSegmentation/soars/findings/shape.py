@@ -103,7 +103,7 @@ def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | Non
         share = FLAT_ENDS if axis == body_axis or name in FLAT_ORGANS else FLAT_SHARE
         least = max(share, FLAT_EXTENT / mask.shape[axis])
         for step in (1, -1):
-            faces = _faces(mask, axis, step, structures.geometry.shape[axis]) & ~others
+            faces = uncovered_faces(mask, axis, step, structures.geometry.shape[axis]) & ~others
             counts = np.pad(faces.sum(axis=across), 1)
             beside = np.maximum(counts[:-2], counts[2:])
             counts = counts[1:-1]
@@ -117,8 +117,11 @@ def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | Non
     return max(found, key=lambda face: face.share, default=None)
 
 
-def _faces(mask: Mask, axis: int, step: int, extent: int) -> np.ndarray:
-    """Voxels of the mask whose neighbour along `axis` is not in it; none at the scan's last voxel."""
+def uncovered_faces(mask: Mask, axis: int, step: int, extent: int) -> np.ndarray:
+    """Voxels of the mask whose neighbour along `axis` is not in it, bool in its box; none at the scan's last voxel.
+
+    `step` is 1 or -1, the direction of the neighbour; `extent` how many voxels the scan has along the axis.
+    """
     padded = np.pad(mask.array, [(1, 1) if a == axis else (0, 0) for a in range(3)])
     neighbour = np.take(padded, np.arange(mask.shape[axis]) + 1 + step, axis)
     faces: np.ndarray = mask.array & ~neighbour
@@ -134,7 +137,7 @@ def _near_others(structures: StructureSet, name: str, mask: Mask) -> np.ndarray:
     shape = [n + 2 * NEAR_VOXELS for n in mask.shape]
     near = np.zeros(shape, bool)
     for other in structures.names:
-        if other != name and not structures.is_empty(other) and not _related(name, other):
+        if other != name and not structures.is_empty(other) and not related(name, other):
             near |= structures.crop(other).box(start, shape)
     if near.any():
         near = scipy.ndimage.maximum_filter(near, 2 * NEAR_VOXELS + 1)
@@ -142,7 +145,8 @@ def _near_others(structures: StructureSet, name: str, mask: Mask) -> np.ndarray:
     return near[inner, inner, inner]
 
 
-def _related(name: str, other: str) -> bool:
+def related(name: str, other: str) -> bool:
+    """Whether one of two organs is a part of the other."""
     return CATALOGUE[name].parent == other or CATALOGUE[other].parent == name
 
 
