@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -208,3 +210,28 @@ def test_what_was_kept_long_enough_is_forgotten(ct, tmp_path: Path, open_spool) 
     object.__setattr__(config.keep, "done_days", 0.0)
     look.clean()
     assert places(spool) == []
+
+
+def test_the_audit_log_of_a_full_disk_is_whole_once_there_is_room(tmp_path: Path) -> None:
+    """The system writes a part of a line and then refuses, as a full disk does; what a crash cut short stays apart."""
+    audit = Audit(tmp_path / "audit")
+    audit.note("queued", "first")
+    (log,) = (tmp_path / "audit").iterdir()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 20, usual[1]))
+    try:
+        audit.note("image-refused", "second", "disk-full")
+        for _ in range(3):
+            audit.note("waiting", "first", "disk-full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert len(log.read_text().splitlines()) == 1 and log.read_text().endswith("}\n")
+    audit.note("done", "first")
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events == ["queued", "image-refused", "waiting", "done"] and not audit.counts["audit-lost", ""]
+
+    with log.open("a") as file:
+        file.write('{"at": "2026-')
+    Audit(tmp_path / "audit").note("started")
+    *_, torn, last = log.read_text().splitlines()
+    assert torn == '{"at": "2026-' and json.loads(last)["event"] == "started"

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from soars.errors import InputError
-from soars.node.audit import Audit, Reason
+from soars.node.audit import Audit, Event, Reason
 from soars.node.config import Config, Rule
 from soars.node.rules import header_of, holds, values_of
 from soars.node.spool import CT, Record, Spool, State, sha256_of, write_problem
@@ -36,6 +36,8 @@ class Collector:
     ) -> None:
         self._config, self._spool, self._audit = config, spool, audit
         self._quiet_s, self._forget, self._is_busy = quiet_s, forget, is_busy
+        self._said: dict[str, tuple[Event, Reason]] = {}
+        """What the audit log has of a series that could not leave since, as the disk is full."""
 
     def step(self) -> None:
         """Settle every series for which it is time."""
@@ -83,7 +85,7 @@ class Collector:
                 if announced:
                     self._audit.note("removed", key, "incomplete", {"images": 0, "announced": len(announced)})
                 self._spool.remove("receiving", key)
-                self._forget(key)
+                self._gone(key)
                 return
             if not self._join_earlier(key, folder, images):
                 return
@@ -112,7 +114,7 @@ class Collector:
             case = earlier.id
             if state in ("queued", "sending", "done") and images.items() <= earlier.images.items():
                 self._spool.remove("receiving", key)
-                self._forget(key)
+                self._gone(key)
                 self._audit.note("duplicate", case, more={"images": len(images), "state": state})
                 return False
         for state, earlier in list(self._spool.of_series(key)):
@@ -146,25 +148,33 @@ class Collector:
         rule = matching(self._config.rules, values)
         if rule is None:
             shutil.rmtree(folder / CT, ignore_errors=True)
-            self._audit.note("refused", record.id, "no-rule", {"images": len(record.images)})
+            self._note(key, "refused", record, "no-rule")
             self._leave(key, record, "refused", reason="no-rule")
             return
-        more: dict[str, str | int | float] = {
-            "images": len(record.images),
-            "rule": rule.name,
-            **_came(record),
-        }
-        self._audit.note("queued", record.id, more=more)
+        self._note(key, "queued", record, "", {"rule": rule.name, **_came(record)})
         self._leave(key, record, "queued", rule=rule.name)
 
     def _fail(self, key: str, record: Record, reason: Reason, message: str) -> None:
         write_problem(self._spool.folder("receiving", key), message)
-        self._audit.note("failed", record.id, reason, {"images": len(record.images)})
+        self._note(key, "failed", record, reason)
         self._leave(key, record, "failed", reason=reason)
+
+    def _note(
+        self, key: str, event: Event, record: Record, reason: Reason, more: Mapping[str, str] | None = None
+    ) -> None:
+        """Say what becomes of a series; once, however often it is tried."""
+        if self._said.get(key) != (event, reason):
+            self._audit.note(event, record.id, reason, {"images": len(record.images), **(more or {})})
+            self._said[key] = event, reason
 
     def _leave(self, key: str, record: Record, state: State, rule: str = "", reason: Reason = "") -> None:
         self._spool.write("receiving", replace(record, rule=rule, reason=reason), key)
         self._spool.move(key, "receiving", state, record.id)
+        self._gone(key)
+
+    def _gone(self, key: str) -> None:
+        """A series is no longer among those that are received."""
+        self._said.pop(key, None)
         self._forget(key)
 
     def _new_id(self, key: str) -> str:
