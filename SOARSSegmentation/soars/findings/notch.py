@@ -17,8 +17,10 @@ STRAIGHT = 0.6
 """So much of the surface that faces the corner, from either side, lies in one plane."""
 CROSS_SECTION = 0.15
 """And each of the two planes makes up so much of the organ's largest cross-section across it."""
-FACES = 8
+FACES = 12
 """And no fewer faces of voxels."""
+DEPTH = 2
+"""And the organ goes on by so many voxels beyond either plane: coarse voxels make shallow corners everywhere."""
 BORDER_VOXELS, BESIDE_VOXELS = 2, 1
 """A face with another organ so near beyond it, or so far beside that, is a border between organs."""
 
@@ -86,6 +88,8 @@ def _corner(array: np.ndarray, axes: tuple[int, int], one: Faces, two: Faces) ->
     share = np.minimum(in_a / largest[0], in_b / largest[1])
     good = empty & (np.minimum(in_a, in_b) >= FACES) & (share >= CROSS_SECTION)
     good &= (in_a >= STRAIGHT * of_a) & (in_b >= STRAIGHT * of_b)
+    good[max(len(good) - DEPTH + 1, 0) :] = False
+    good[:, max(good.shape[1] - DEPTH + 1, 0) :] = False
     if not good.any():
         return None
     i, j = np.unravel_index(int(np.where(good, share, 0).argmax()), share.shape)
