@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+from numpy.lib.stride_tricks import sliding_window_view
 
 from soars.catalogue import CATALOGUE
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
@@ -28,8 +29,9 @@ FLAT_SHARE, FLAT_ENDS = 0.25, 0.45
 along it, where organs end on a slice, the second."""
 FLAT_ORGANS = frozenset({"Bone_Mandible_L", "Bone_Mandible_R"})
 """Organs with flat sides, of which the second share is asked across all axes."""
-FLAT_NEIGHBOURS = 6.0
-"""And when so many times more of the surface lies in it than in the planes beside it."""
+FLAT_NEIGHBOURS, BESIDE_MM = 6.0, 4.5
+"""And when so many times more of the surface lies in it than in any other plane so near: on a fine scan, a network of
+coarse voxels draws in steps of its own voxels."""
 FLAT_VOXELS = 25
 FLAT_EXTENT = 4.5
 """And only when the share, times the organ's extent across the plane in voxels, reaches this: a round organ of few
@@ -89,7 +91,7 @@ def shape_findings(structures: StructureSet, name: str, locator: Locator) -> Ite
 def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | None:
     """The largest straight part of an organ's surface across an axis of the scan, or None.
 
-    A rounded surface gives each plane about as many faces as the planes beside it, a straight cut gives all to one.
+    A rounded surface gives each plane about as many faces as the planes near it, a straight cut gives all to one.
     Where the scan ends or another organ begins a surface may be straight.
     """
     mask = structures.crop(name)
@@ -102,11 +104,13 @@ def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | Non
         largest = int(mask.array.sum(axis=across).max())
         share = FLAT_ENDS if axis == body_axis or name in FLAT_ORGANS else FLAT_SHARE
         least = max(share, FLAT_EXTENT / mask.shape[axis])
+        near = max(1, int(BESIDE_MM / structures.geometry.spacing[2 - axis]))
         for step in (1, -1):
             faces = uncovered_faces(mask, axis, step, structures.geometry.shape[axis]) & ~others
-            counts = np.pad(faces.sum(axis=across), 1)
-            beside = np.maximum(counts[:-2], counts[2:])
-            counts = counts[1:-1]
+            counts = np.pad(faces.sum(axis=across), near)
+            windows = sliding_window_view(counts, 2 * near + 1).copy()
+            windows[:, near] = 0
+            beside, counts = windows.max(axis=1), counts[near:-near]
             straight = (counts >= FLAT_VOXELS) & (counts >= FLAT_NEIGHBOURS * beside)
             straight &= counts >= least * largest
             for plane in np.flatnonzero(straight):
