@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def _sample(case: int, organ: str, confidence: float, dsc: float, **more: float)
     return Sample(f"p{case}", organ, Evidence(confidence, more.pop("company", 0.8), **more), dsc)
 
 
+def test_a_curve_tells_the_least_and_the_most_sure_contours_apart() -> None:
+    """Beyond the samples too: they rise by 0.8 of the confidence, and so does the curve, up to a DSC of 1."""
+    confidence = np.linspace(0.5, 0.9, 80)
+    curve = review.fit_curve(confidence, 0.1 + 0.8 * confidence)
+    for c in (0.1, 0.3, 0.45, 0.95):
+        assert curve.expected(c).value == pytest.approx(0.1 + 0.8 * c, abs=0.01)
+    assert curve.expected(1.0).value == pytest.approx(0.9, abs=0.01)
+
+
 def test_an_organ_with_few_samples_gets_no_curve() -> None:
     rows = [_sample(i, "Brainstem", 0.5 + i / 100, 0.6) for i in range(8)]
     rows += [_sample(i, "Larynx", 0.5, 0.6) for i in range(3)]
@@ -72,7 +82,7 @@ def _cohort(patients: int, seed: int) -> list[Sample]:
 
 
 def test_a_score_finds_what_the_dsc_depends_on() -> None:
-    score = review.fit_score(_cohort(80, 1), 1.0)
+    score, _ = review.fit_score(_cohort(80, 1), 1.0)
     assert score.weights["company"] == pytest.approx(0.6, abs=0.06)
     assert score.weights["confidence"] == pytest.approx(0.2, abs=0.05)
     assert score.weights["volume"] == pytest.approx(-0.05, abs=0.01)
@@ -89,7 +99,7 @@ def test_a_weight_never_has_the_wrong_sign() -> None:
         for case in range(12)
         for v in [rng.uniform(0, 3)]
     ]
-    weights = review.fit_score(rows, 1.0).weights
+    weights = review.fit_score(rows, 1.0)[0].weights
     assert "confidence" not in weights and all(weights.get(k, 0) <= 0 for k in ("volume", "place"))
 
 
@@ -103,10 +113,34 @@ def test_patients_that_the_fit_has_not_seen_come_in_the_right_order() -> None:
     assert 0.6 < np.mean(inside) < 0.97
 
 
+def test_what_patients_gain_by_having_been_learned_from_is_taken_off() -> None:
+    """Of 120 patients 90 are 0.05 better than others would be: neither score nor curve promises that to a new one."""
+    rows = [
+        replace(row, learned=int(row.case[1:]) < 90, dsc=row.dsc + 0.05 * (int(row.case[1:]) < 90))
+        for row in _cohort(120, 7)
+    ]
+    score, gain = review.fit_score(rows, 1.0)
+    assert gain == pytest.approx(0.05, abs=0.01)
+    honest, nothing = review.fit_score(_cohort(120, 7), 1.0)
+    assert nothing == 0 and score.organs["Larynx"] == pytest.approx(honest.organs["Larynx"], abs=0.02)
+    calibration, new = review.fit_calibration(rows), _cohort(60, 8)
+    expected = [calibration.expected(row.organ, row.evidence) for row in new]
+    off = [e.value - row.dsc for e, row in zip(expected, new, strict=True) if e is not None]
+    assert np.mean(off) == pytest.approx(0, abs=0.01)
+
+
+def test_patients_that_were_learned_from_and_do_worse_gain_nothing() -> None:
+    rows = [
+        replace(row, learned=int(row.case[1:]) < 30, dsc=row.dsc - 0.05 * (int(row.case[1:]) < 30))
+        for row in _cohort(60, 9)
+    ]
+    assert review.fit_score(rows, 1.0)[1] == 0
+
+
 def test_a_reference_that_lies_elsewhere_does_not_spoil_the_score() -> None:
     rows = _cohort(40, 6)
     spoilt = [replace(row, dsc=0.0) if row.case == "p7" else row for row in rows]
-    good, bad = review.fit_score(rows, 3.0).weights, review.fit_score(spoilt, 3.0).weights
+    good, bad = (review.fit_score(r, 3.0)[0].weights for r in (rows, spoilt))
     assert bad["company"] > 0.5 * good["company"] and bad["volume"] < 0.5 * good["volume"]
 
 
@@ -162,6 +196,25 @@ def test_samples_are_contours_against_the_readers(tmp_path: Path) -> None:
     assert all(s.dsc > 0.8 and 0.3 < s.evidence.confidence <= 1 for s in samples)
 
 
+def test_parts_that_readers_drew_as_one_have_the_dsc_of_the_whole(tmp_path: Path) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "tiny"))
+    (case,) = _cases(1)
+    one, two = list(FOUND)[:2]
+    structures = case.structures.subset([*FOUND])
+    structures.add(one, case.structures.full(one) | case.structures.full(two))
+    structures.add(two, np.zeros(case.structures.geometry.shape, bool))
+    drawn = replace(case, structures=structures)
+    apart = {s.organ: s.dsc for s in review.collect_samples(bundle, [drawn], "onnxruntime")}
+    whole = {
+        s.organ: s
+        for s in review.collect_samples(
+            bundle, [drawn], "onnxruntime", joins={"both": (one, two)}, learned={case.name}
+        )
+    }
+    assert apart[two] == 0 and whole[one].dsc == whole[two].dsc > 0.8
+    assert whole[one].learned and set(whole) == set(apart)
+
+
 def test_a_bundle_gets_its_tables_and_keeps_all_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +232,12 @@ def test_a_bundle_gets_its_tables_and_keeps_all_else(
     assert main([*words, "--norms-only"]) == 2, "nothing is written over"
     assert main([*words[:2], str(tmp_path / "other"), *words[3:], "--held-out", "p1,nobody"]) == 2
     assert "nobody" in capsys.readouterr().err and not (tmp_path / "other").exists()
+    learned = [*words[:2], str(tmp_path / "third"), *words[3:], "--learned"]
+    assert main([*learned, "2"]) == 2 and main([*learned, "9", "--held-out", "p1,p2"]) == 2
+    samples = tmp_path / "samples.json"
+    assert main([*learned, "2", "--held-out", "p1,p2", "--samples", str(samples)]) == 0
+    kept = {row["case"]: row["learned"] for row in json.loads(samples.read_text())}
+    assert len(kept) == 4 and [name for name, new in kept.items() if not new] == ["p1", "p2"]
 
 
 def test_chosen_cases_alone_are_evaluated(

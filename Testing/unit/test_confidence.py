@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from soars.cascade.confidence import soft_dice, soft_organs
+from soars.cascade.confidence import soft_dice, soft_organs, spill
 from soars.cascade.placement import place_softmax
 from soars.cascade.preprocess import Grid
 from soars.cascade.windows import ProbabilityMap
@@ -39,6 +39,18 @@ def test_it_is_twice_the_probability_inside_over_all_probability_and_the_mask() 
     """A sharp ball of probability q: 2 q V / (q V + V) = 2 q / (q + 1)."""
     for q in (0.6, 0.8):
         assert confidence(ball_map(0.05, height=q)) == pytest.approx(2 * q / (q + 1), abs=0.02)
+
+
+def test_the_spill_is_the_probability_that_no_contour_holds() -> None:
+    """Voxels of probability 0.9, and half as many of 0.3 beside them: 0.15 / (0.9 + 0.15) is left out."""
+    p = np.zeros((9, 9, 9))
+    p[3:7, 3:7, 2:6], p[3:7, 3:7, 6:8] = 0.9, 0.3
+    map = ProbabilityMap(GRID, np.rint(np.stack([1 - p, p]) * 60000).astype(np.uint16), 60000, True)
+    assert spill(soft_organs(map, ("Brainstem",), {"Brainstem"})["Brainstem"]) == pytest.approx(
+        1 / 7, abs=1e-3
+    )
+    soft = [soft_organs(ball_map(mm), ("Brainstem",), {"Brainstem"})["Brainstem"] for mm in (0.05, 2.0, 4.0)]
+    assert spill(soft[0]) < spill(soft[1]) < spill(soft[2])
 
 
 def test_a_softer_border_and_a_smaller_organ_are_less_sure() -> None:

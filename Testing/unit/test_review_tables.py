@@ -78,6 +78,10 @@ def test_evidence_is_what_the_contours_are_and_what_is_usual() -> None:
     assert set(known) == set(s.names), "no more than there are contours"
     assert known["Parotid_L"].volume == pytest.approx(3 * math.log(20 / 14) / 0.5, rel=0.05)
     assert known["Parotid_R"].volume == pytest.approx(0, abs=0.1)
+    assert known["Parotid_L"].size == known["Parotid_L"].volume, "larger than usual"
+    smaller = Norms({"Parotid_R": Spread((usual.mean[0] + 1.0,), (0.5,), 40)}, {})
+    assert evidence_of(s, confidence, smaller)["Parotid_R"].size == pytest.approx(-2.0, abs=0.1)
+    assert evidence_of(s, {"Larynx": 0.5}, None, {"Larynx": 0.25})["Larynx"].spill == 0.25
     assert known["Parotid_L"].asymmetry == known["Parotid_R"].asymmetry == pytest.approx(1.07, rel=0.05)
     assert known["Brainstem"].place == pytest.approx(0, abs=0.2), "right by one of two is enough to be spared"
     assert known["Brainstem"].company == pytest.approx((0.9 + 0.8 + 0.5 + 0.1) / 4)

@@ -66,6 +66,15 @@ def soft_dice(structures: StructureSet, name: str, soft: SoftOrgan) -> float:
     return 2 * float(p[inside].sum()) / total if total else 0.0
 
 
+def spill(soft: SoftOrgan) -> float:
+    """The share of an organ's probability, 0 to 1, in voxels that are no more likely the organ than not.
+
+    A contour leaves it out. It is large when the networks are torn about a part of the organ.
+    """
+    total = float(soft.values.sum(dtype=np.int64))
+    return float(soft.values[soft.values <= soft.unit // 2].sum(dtype=np.int64)) / total if total else 0.0
+
+
 def _wider(box: Slices, shape: Sequence[int]) -> Slices:
     z, y, x = (
         slice(max(s.start - MARGIN_VOXELS, 0), min(s.stop + MARGIN_VOXELS, n))

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from soars.bundle.manifest import Bundle
 from soars.cascade import branches, postprocess
 from soars.cascade.branches import Detection, Scan
-from soars.cascade.confidence import SoftOrgan, soft_dice, soft_organs
+from soars.cascade.confidence import SoftOrgan, soft_dice, soft_organs, spill
 from soars.cascade.engine import Engine, EngineInfo, OpenEngines, open_engine
 from soars.cascade.placement import Placed
 from soars.cascade.preprocess import find_body
@@ -40,6 +40,7 @@ class CascadeResult:
     absent: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     confidence: dict[str, float] = field(default_factory=dict)
+    spill: dict[str, float] = field(default_factory=dict)
     expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -176,8 +177,9 @@ def _expect(
     result.confidence = {
         name: soft_dice(structures, name, soft[name]) for name in structures.names if name in soft
     }
+    result.spill = {name: spill(soft[name]) for name in result.confidence}
     if tables.calibration is not None:
-        evidence = evidence_of(structures, result.confidence, tables.norms)
+        evidence = evidence_of(structures, result.confidence, tables.norms, result.spill)
         for name, known in evidence.items():
             expected = tables.calibration.expected(name, known)
             if expected is not None:

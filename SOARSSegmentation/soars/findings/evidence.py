@@ -33,6 +33,8 @@ class Evidence:
         place: the same of its place relative to the other organs.
         asymmetry: natural logarithm of the larger half's volume over the smaller one's; 0 for an organ without its
             other half.
+        size: as `volume`, with its sign: negative when the contour is small.
+        spill: share of the organ's probability that its contour leaves out (`soars.cascade.confidence.spill`), 0 to 1.
     """
 
     confidence: float
@@ -40,29 +42,36 @@ class Evidence:
     volume: float = 0.0
     place: float = 0.0
     asymmetry: float = 0.0
+    size: float = 0.0
+    spill: float = 0.0
 
 
 KINDS = tuple(field.name for field in fields(Evidence))
 
 
 def evidence_of(
-    structures: StructureSet, confidence: Mapping[str, float], norms: Norms | None
+    structures: StructureSet,
+    confidence: Mapping[str, float],
+    norms: Norms | None,
+    spill: Mapping[str, float] | None = None,
 ) -> dict[str, Evidence]:
-    """For each organ of `confidence` (organ -> soft Dice confidence) that has a voxel."""
+    """For each organ of `confidence` (organ -> soft Dice confidence) that has a voxel; `spill` has the same organs."""
     present = structures.subset(n for n in structures.names if not structures.is_empty(n))
     whole = [n for n in present.names if not reaches_edge(present, n)]
     centres = {n: np.asarray(present.centre_of_mass(n)) for n in whole}
     found = {}
     for name in (n for n in confidence if n in present):
         others = [value for other, value in confidence.items() if other != name]
-        volume = place = asymmetry = 0.0
+        size = place = asymmetry = 0.0
         if name in whole and norms is not None:
-            volume = min(abs(volume_off(present, name, norms) or 0.0), FARTHEST_SD)
+            size = float(np.clip(volume_off(present, name, norms) or 0.0, -FARTHEST_SD, FARTHEST_SD))
             place = min(place_off(name, centres, norms)[0], FARTHEST_SD)
         half = partner(name)
         if half is not None and name in whole and half in whole:
             ratio = abs(float(np.log(present.volume_cc(name) / present.volume_cc(half))))
             asymmetry = min(ratio, LARGEST_LOG)
         company = float(np.mean(others)) if others else confidence[name]
-        found[name] = Evidence(confidence[name], company, volume, place, asymmetry)
+        found[name] = Evidence(
+            confidence[name], company, abs(size), place, asymmetry, size, spill[name] if spill else 0.0
+        )
     return found

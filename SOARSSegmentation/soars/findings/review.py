@@ -68,7 +68,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One curve per organ (TG-263 name), from ``patients`` held-out patients: of the score, or without one of the
+    """One curve per organ (TG-263 name), from so many ``patients``: of the score, or without one of the
     soft Dice confidence."""
 
     patients: int

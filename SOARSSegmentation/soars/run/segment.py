@@ -49,6 +49,7 @@ class SegmentResult:
         absent: organs looked for and not there -> why.
         findings: what the checks found (absent organs too), organs that most need a look first.
         confidence: organ -> soft Dice confidence, 0 to 1 (`soars.cascade.confidence`), uncalibrated.
+        spill: organ -> share of its probability that its contour leaves out, 0 to 1.
         expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
         look_order: the organs looked for, those that most need a look first.
         warnings: all warnings as sentences: the CT's, the bundle's, those about single organs with their names.
@@ -70,6 +71,7 @@ class SegmentResult:
     engine: EngineInfo
     timings_s: dict[str, float]
     confidence: dict[str, float] = field(default_factory=dict)
+    spill: dict[str, float] = field(default_factory=dict)
     expected_dsc: dict[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
     sources: Mapping[str, Source] = field(default_factory=dict)
@@ -116,6 +118,7 @@ def segment(
         warnings=warnings,
         engine=drawn.engine,
         confidence=dict(drawn.confidence),
+        spill=dict(drawn.spill),
         expected_dsc=dict(drawn.expected_dsc),
         timings_s={**drawn.timings_s, "total": time.perf_counter() - start},
         detections=drawn.detections,

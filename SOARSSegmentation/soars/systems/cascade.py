@@ -48,6 +48,7 @@ class CascadeSystem(BundledSystem):
             timings_s=result.timings_s,
             sources={name: source for name in result.structures},
             confidence=result.confidence,
+            spill=result.spill,
             expected_dsc=result.expected_dsc,
             detections=result.detections,
         )

@@ -83,6 +83,7 @@ class Drawn:
         timings_s: seconds per stage.
         warnings: anything unusual about the run as a whole.
         confidence: organ -> soft Dice confidence, 0 to 1; the cascade's alone.
+        spill: organ -> share of its probability that its contour leaves out, 0 to 1; the cascade's alone.
         expected_dsc: organ -> the DSC that contours of its confidence reached; only where the bundle is calibrated.
         detections: centres of the small organs' heat maps (LPS mm) with their peaks; the cascade's alone.
         sources: organ -> the model that drew it.
@@ -96,6 +97,7 @@ class Drawn:
     sources: Mapping[str, Source]
     warnings: list[str] = field(default_factory=list)
     confidence: Mapping[str, float] = field(default_factory=dict)
+    spill: Mapping[str, float] = field(default_factory=dict)
     expected_dsc: Mapping[str, ExpectedDsc] = field(default_factory=dict)
     detections: list[Detection] = field(default_factory=list)
 

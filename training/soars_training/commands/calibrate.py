@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars.errors import InputError
 from soars.files import write_json
 from soars_training.commands import arguments
+
+if TYPE_CHECKING:
+    from soars_training.cohorts.prepare import SourceCase
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -21,6 +26,21 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--held-out",
         metavar="NAMES",
         help="calibrate on these cases, which the bundle has not learned from, comma-separated; default: all",
+    )
+    parser.add_argument(
+        "--learned",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also take N of the other cases, which the bundle has learned from; what they gain by that is "
+        "estimated and taken off (default 0)",
+    )
+    parser.add_argument(
+        "--join",
+        action="append",
+        default=[],
+        metavar="WHOLE=PART,PART",
+        help="parts that readers drew as one: each has the DSC of the whole",
     )
     parser.add_argument(
         "--norms-only",
@@ -40,11 +60,21 @@ def run(args: argparse.Namespace) -> None:
     from soars_training.release import review
 
     bundle = review.load_for_calibration(args.bundle)
-    norms = review.fit_norms((case.structures, case.annotated) for case in arguments.measured_cases(args))
+    if args.learned and not args.held_out:
+        raise InputError("--learned: name the cases that the bundle has not learned from with --held-out")
+    names: list[str] = []
+    norms = review.fit_norms(
+        (case.structures, case.annotated) for case in _noted(arguments.measured_cases(args), names)
+    )
     calibration = read_review(bundle).calibration
     if not args.norms_only:
-        held_out = arguments.named_cases(arguments.measured_cases(args), args.held_out, "--held-out")
-        samples = list(review.collect_samples(bundle, held_out, args.engine, norms))
+        learned = _drawn(names, args.held_out, args.learned)
+        wanted = ",".join([args.held_out, *learned]) if args.held_out else None
+        cases = arguments.named_cases(arguments.measured_cases(args), wanted, "--held-out")
+        joins = arguments.joins(args.join)
+        samples = list(
+            review.collect_samples(bundle, cases, args.engine, norms, joins=joins, learned=learned)
+        )
         if not samples:
             raise InputError(
                 "no organ of the bundle is annotated in the cases: there is nothing to calibrate on"
@@ -55,3 +85,23 @@ def run(args: argparse.Namespace) -> None:
     made = review.add_review(bundle, ReviewTables(calibration, norms), args.output)
     curves = len(calibration.curves) if calibration is not None else 0
     print(f"{made.name}: {curves} curves, norms of {len(norms.volume)} organs -> {args.output}")
+
+
+def _noted(cases: Iterable[SourceCase], names: list[str]) -> Iterator[SourceCase]:
+    """The cases, and their names into the list."""
+    for case in cases:
+        names.append(case.name)
+        yield case
+
+
+def _drawn(names: Sequence[str], held_out: str | None, count: int) -> list[str]:
+    """So many of the cases that are not held out, drawn at random, the same every time. `InputError` when there are
+    fewer."""
+    import numpy as np
+
+    held = {name.strip() for name in held_out.split(",")} if held_out else set()
+    others = [name for name in names if name not in held]
+    if not 0 <= count <= len(others):
+        raise InputError(f"--learned: {count} of {len(others)} cases")
+    np.random.default_rng(0).shuffle(others)
+    return others[:count]

@@ -52,4 +52,8 @@ def run(args: argparse.Namespace) -> None:
         if unknown:
             raise InputError(f"--without: no case is called {', '.join(sorted(unknown))}")
         print(f"\nwithout {', '.join(sorted(left))}:\n")
-        print(summary_table(row for row in rows if row.case not in left))
+        kept = [row for row in rows if row.case not in left]
+        print(summary_table(kept))
+        expectation = expectation_summary(kept)
+        if expectation is not None:
+            print(f"\n{expectation}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from soars.cascade.engine import OpenEngines
 from soars.ct.images import CtScan
 from soars.errors import InputError
 from soars.files import staged_folder
-from soars.findings.evidence import KINDS, Evidence, evidence_of
+from soars.findings.evidence import Evidence, evidence_of
 from soars.findings.norms import LEAST_PATIENTS, Norms, Spread, pairs_of
 from soars.findings.review import Calibration, Curve, ReviewTables, Score
 from soars.metrics import dice
@@ -40,37 +40,57 @@ PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
 OFFSET_PENALTY = 3.0
 """On the organs' offsets: an organ with as many contours goes half of the way to its own mean."""
 LEAST_DSC = 0.3
-TRUSTED = ("confidence", "company")
-"""Kinds of evidence that speak for a contour; the others speak against it."""
+SPEAKS_FOR = {
+    "confidence": True, "company": True, "size": True,
+    "volume": False, "place": False, "asymmetry": False, "spill": False,
+}  # fmt: skip
+"""The kinds of evidence that are weighed: whether more of it speaks for a contour, or against it. A contour that is too
+small loses more of its DSC than one that is too large by as much: its size counts with its sign, and without."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is known of a contour, and the DSC it reached against a reader's."""
+    """What is known of a contour, and the DSC it reached against a reader's; `learned`: the bundle has learned from the
+    case, and may draw it better than others."""
 
     case: str
     organ: str
     evidence: Evidence
     dsc: float
+    learned: bool = False
 
 
 def collect_samples(
-    bundle: Bundle, cases: Iterable[SourceCase], engine: str = "auto", norms: Norms | None = None
+    bundle: Bundle,
+    cases: Iterable[SourceCase],
+    engine: str = "auto",
+    norms: Norms | None = None,
+    *,
+    joins: Mapping[str, tuple[str, ...]] | None = None,
+    learned: Collection[str] = (),
 ) -> Iterator[Sample]:
-    """Segment cases that the bundle has not learned from, and compare the organs that were annotated in them.
+    """Segment cases, and compare the organs that were annotated in them.
 
     An organ that was not found has no confidence and is left out: its absence is said in other words.
+
+    Args:
+        joins: organs that readers drew as one (whole -> parts): where the cohort's preparation put the border between
+            the parts is no fault of a contour, so each part has the DSC of the whole.
+        learned: names of the cases that the bundle has learned from.
     """
     options = SegmentOptions(engine=engine, engines=OpenEngines())
+    wholes = {part: parts for parts in (joins or {}).values() for part in parts}
     for case in tqdm(cases, desc=f"calibrate {bundle.name}", unit="case"):
         result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, options)
-        known = evidence_of(result.structures, result.confidence, norms)
+        known = evidence_of(result.structures, result.confidence, norms, result.spill)
         for organ, evidence in known.items():
             if organ in case.annotated:
-                dsc = dice(result.structures.crop(organ), case.structures.crop(organ))
-                yield Sample(case.name, organ, evidence, dsc)
+                parts = [part for part in wholes.get(organ, (organ,)) if part in case.annotated]
+                found = result.structures.union(part for part in parts if part in result.structures)
+                dsc = dice(found, case.structures.union(parts))
+                yield Sample(case.name, organ, evidence, dsc, case.name in learned)
 
 
 def fit_calibration(samples: Iterable[Sample]) -> Calibration:
@@ -79,6 +99,7 @@ def fit_calibration(samples: Iterable[Sample]) -> Calibration:
     The score is a ridge regression of the DSC (`fit_score`). The curve is an isotonic regression of the DSC on the
     score that each patient gets from the fit to all others, by points of equal numbers of contours, with quantiles of
     what each contour reached beside the curve of the others. Organs with fewer than `LEAST_SAMPLES` contours have none.
+    From the DSC of patients that the bundle has learned from, what they gain by that is taken off before.
     """
     rows = list(samples)
     counts = Counter(row.organ for row in rows)
@@ -87,39 +108,46 @@ def fit_calibration(samples: Iterable[Sample]) -> Calibration:
     if not kept:
         return Calibration(patients, {})
     penalty = min(PENALTIES, key=lambda penalty: _misfit(kept, penalty))
-    curve = fit_curve(_held_out_scores(kept, penalty), np.array([row.dsc for row in kept]))
-    score = fit_score(kept, penalty)
+    score, gain = fit_score(kept, penalty)
+    reached = [max(row.dsc - gain, 0.0) if row.learned else row.dsc for row in kept]
+    curve = fit_curve(_held_out_scores(kept, penalty), np.array(reached))
     return Calibration(patients, {organ: curve for organ in score.organs}, score)
 
 
-def fit_score(samples: Sequence[Sample], penalty: float) -> Score:
-    """Ridge regression of the DSC on the evidence, with an offset for each organ.
+def fit_score(samples: Sequence[Sample], penalty: float) -> tuple[Score, float]:
+    """Ridge regression of the DSC on the evidence, with an offset for each organ, and one for patients that the bundle
+    has learned from; returns the score of other patients, and that last offset.
 
     More confidence never makes a contour worse, and nothing unusual makes it better: weights have the sign that they
     must have, or are zero, so that few patients do not teach nonsense. A DSC below `LEAST_DSC` counts as that much: a
     reference that lies elsewhere than its CT says nothing about the contour.
     """
     organs = sorted({sample.organ for sample in samples})
-    values = np.array([[getattr(sample.evidence, kind) for kind in KINDS] for sample in samples])
+    values = np.array([[getattr(sample.evidence, kind) for kind in SPEAKS_FOR] for sample in samples])
+    learned = np.array([[sample.learned] for sample in samples], float)
     dsc = np.maximum([sample.dsc for sample in samples], LEAST_DSC)
     middle, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-3)
     offsets = np.array([[sample.organ == organ for organ in organs] for sample in samples], float)
-    design = np.hstack([(values - middle) / scale, offsets])
-    penalties = np.array([penalty] * len(KINDS) + [OFFSET_PENALTY] * len(organs))
-    upwards = np.array([kind in TRUSTED for kind in KINDS])
+    design = np.hstack([(values - middle) / scale, offsets, learned])
+    penalties = np.array([penalty] * len(SPEAKS_FOR) + [OFFSET_PENALTY] * (len(organs) + 1))
+    upwards = np.array([*SPEAKS_FOR.values()])
     free = np.full(len(organs), np.inf)
     fit = lsq_linear(
         np.vstack([design, np.diag(np.sqrt(penalties))]),
         np.concatenate([dsc - dsc.mean(), np.zeros(len(penalties))]),
-        (np.r_[np.where(upwards, 0, -np.inf), -free], np.r_[np.where(upwards, np.inf, 0), free]),
+        (np.r_[np.where(upwards, 0, -np.inf), -free, 0], np.r_[np.where(upwards, np.inf, 0), free, np.inf]),
         method="bvls",
     ).x
-    weights = fit[: len(KINDS)] / scale
+    weights = fit[: len(SPEAKS_FOR)] / scale
     base = float(dsc.mean() - weights @ middle)
-    return Score(
-        {organ: base + float(offset) for organ, offset in zip(organs, fit[len(KINDS) :], strict=True)},
-        {kind: float(weight) for kind, weight in zip(KINDS, weights, strict=True) if abs(weight) > 1e-6},
+    score = Score(
+        {
+            organ: base + float(offset)
+            for organ, offset in zip(organs, fit[len(SPEAKS_FOR) : -1], strict=True)
+        },
+        {kind: float(weight) for kind, weight in zip(SPEAKS_FOR, weights, strict=True) if abs(weight) > 1e-6},
     )
+    return score, float(fit[-1])
 
 
 def _held_out_scores(samples: Sequence[Sample], penalty: float) -> np.ndarray:
@@ -127,7 +155,7 @@ def _held_out_scores(samples: Sequence[Sample], penalty: float) -> np.ndarray:
     scores = np.empty(len(samples))
     for case in {sample.case for sample in samples}:
         others = [sample for sample in samples if sample.case != case] or list(samples)
-        score = fit_score(others, penalty)
+        score, _ = fit_score(others, penalty)
         mean = float(np.mean(list(score.organs.values())))
         for number, sample in enumerate(samples):
             if sample.case == case:
@@ -142,7 +170,11 @@ def _misfit(samples: Sequence[Sample], penalty: float) -> float:
 
 
 def fit_curve(confidence: np.ndarray, dsc: np.ndarray) -> Curve:
-    """`confidence` and `dsc`: [n], any order."""
+    """`confidence` and `dsc`: [n], any order.
+
+    Beyond its first and last point the curve goes on by the slope of all samples, so that the contours that are least
+    and most sure are told apart too.
+    """
     at, value = _isotonic_points(confidence, dsc)
     others = np.arange(len(dsc))
     residuals = []
@@ -150,9 +182,25 @@ def fit_curve(confidence: np.ndarray, dsc: np.ndarray) -> Curve:
         x, y = _isotonic_points(confidence[others != left_out], dsc[others != left_out])
         residuals.append(dsc[left_out] - np.interp(confidence[left_out], x, y))
     below, above = np.quantile(residuals, INTERVAL)
+    at, value = _extended(at, value, confidence, dsc)
     low = np.clip(value + min(below, 0.0), 0, 1)
     high = np.clip(value + max(above, 0.0), 0, 1)
     return Curve(*(tuple(float(v) for v in values) for values in (at, value, low, high)))
+
+
+def _extended(
+    at: np.ndarray, value: np.ndarray, confidence: np.ndarray, dsc: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The points, and one at either end: as far as confidence and DSC stay within 0 and 1."""
+    spread = float(np.var(confidence))
+    slope = float(np.cov(confidence, dsc, bias=True)[0, 1]) / spread if spread > 1e-8 else 0.0
+    if slope <= 0:
+        return at, value
+    down, up = min(at[0], value[0] / slope), min(1 - at[-1], (1 - value[-1]) / slope)
+    ends_at = np.r_[at[0] - down, at, at[-1] + up]
+    ends = np.clip(np.r_[value[0] - slope * down, value, value[-1] + slope * up], 0, 1)
+    kept = np.r_[down > 1e-4, np.full(len(at), True), up > 1e-4]
+    return ends_at[kept], ends[kept]
 
 
 def fit_norms(structures: Iterable[tuple[StructureSet, frozenset[str]]]) -> Norms:
