@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from chromium import start_chromium
 from report_scene import BALLS, CENTRE, COLOURS, record_of, scene
 
-from soars.findings.finding import Finding, Where
+from soars.findings.finding import ExpectedDsc, Finding, Where
 from soars.report.page import write_report
 
 WIDE, NARROW = (1500, 950), (390, 800)
@@ -39,7 +39,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changed.CopyInformation(ct)
     record = record_of(structures)
     organs = {organ.name: organ for organ in record.organs}
-    organs["Lens_L"] = replace(organs["Lens_L"], findings=(SMALL,), label=EVIL)
+    organs["Lens_L"] = replace(
+        organs["Lens_L"], findings=(SMALL,), label=EVIL, expected_dsc=ExpectedDsc(0.61, 0.5, 0.72)
+    )
     path = tmp_path_factory.mktemp("report") / "report.html"
     record = replace(record, organs=tuple(organs.values()), look_order=("Lens_L", "SpinalCord"))
     write_report(path, record, changed, structures)
@@ -276,6 +278,8 @@ def test_a_narrow_screen_shows_all_without_scrolling_sideways(page: Path) -> Non
         browser.open(page)
         browser.wait_for(f"document.getElementById('reader').dataset.loaded == {SLICES}")
         assert browser.run("return document.documentElement.scrollWidth") <= NARROW[0]
+        tables = "return [...document.querySelectorAll('.table')].map((t) => [t.scrollWidth, t.clientWidth])"
+        assert all(inside <= outside for inside, outside in browser.run(tables))
         for view in ("axial", "sagittal", "coronal"):
             width, height = browser.pixels(view).shape[1::-1]
             assert 300 < width <= NARROW[0] and height > 200
