@@ -129,6 +129,15 @@ def test_what_patients_gain_by_having_been_learned_from_is_taken_off() -> None:
     assert np.mean(off) == pytest.approx(0, abs=0.01)
 
 
+def test_the_interval_is_that_of_patients_that_were_not_learned_from() -> None:
+    """They vary by 0.1 to either side, the three times as many others not at all."""
+    rng = np.random.default_rng(4)
+    confidence, unseen = rng.uniform(0.5, 0.9, 400), np.arange(400) % 4 == 0
+    curve = review.fit_curve(confidence, confidence + rng.uniform(-0.1, 0.1, 400) * unseen, unseen)
+    expected = curve.expected(0.7)
+    assert expected.low == pytest.approx(0.62, abs=0.015) and expected.high == pytest.approx(0.78, abs=0.015)
+
+
 def test_patients_that_were_learned_from_and_do_worse_gain_nothing() -> None:
     rows = [
         replace(row, learned=int(row.case[1:]) < 30, dsc=row.dsc - 0.05 * (int(row.case[1:]) < 30))

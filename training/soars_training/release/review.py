@@ -110,7 +110,8 @@ def fit_calibration(samples: Iterable[Sample]) -> Calibration:
     penalty = min(PENALTIES, key=lambda penalty: _misfit(kept, penalty))
     score, gain = fit_score(kept, penalty)
     reached = [max(row.dsc - gain, 0.0) if row.learned else row.dsc for row in kept]
-    curve = fit_curve(_held_out_scores(kept, penalty), np.array(reached))
+    unseen = np.array([not row.learned for row in kept])
+    curve = fit_curve(_held_out_scores(kept, penalty), np.array(reached), unseen)
     return Calibration(patients, {organ: curve for organ in score.organs}, score)
 
 
@@ -169,8 +170,9 @@ def _misfit(samples: Sequence[Sample], penalty: float) -> float:
     return float(np.mean((_held_out_scores(samples, penalty) - dsc) ** 2))
 
 
-def fit_curve(confidence: np.ndarray, dsc: np.ndarray) -> Curve:
-    """`confidence` and `dsc`: [n], any order.
+def fit_curve(confidence: np.ndarray, dsc: np.ndarray, unseen: np.ndarray | None = None) -> Curve:
+    """`confidence` and `dsc`: [n], any order; `unseen`, bool [n]: the contours that the interval is to hold, when the
+    others are of patients that the bundle has learned from and vary less.
 
     Beyond its first and last point the curve goes on by the slope of all samples, so that the contours that are least
     and most sure are told apart too.
@@ -178,7 +180,7 @@ def fit_curve(confidence: np.ndarray, dsc: np.ndarray) -> Curve:
     at, value = _isotonic_points(confidence, dsc)
     others = np.arange(len(dsc))
     residuals = []
-    for left_out in others:
+    for left_out in others if unseen is None or not unseen.any() else others[unseen]:
         x, y = _isotonic_points(confidence[others != left_out], dsc[others != left_out])
         residuals.append(dsc[left_out] - np.interp(confidence[left_out], x, y))
     below, above = np.quantile(residuals, INTERVAL)
