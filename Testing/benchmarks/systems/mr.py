@@ -5,7 +5,7 @@
 Twenty phantoms with a synthetic T1-weighted MR of its own field of view and voxels, turned by up to 10 degrees about
 each axis and moved by up to 30 mm along each. Registration: 19 of 20 should come back within 1 mm (at the corners of a
 cube of 80 mm about the MR's middle) and 1 degree. Then both parotids and submandibular glands are made invisible in the
-CTs: their voxels get the values of what surrounds them. Two networks learn from sixteen of the phantoms as registered,
+CTs: their voxels get what surrounds them, and its noise. Two networks learn from sixteen of the phantoms as registered,
 one from CT and MR (system `ct_mr` with the MR hidden in a quarter of the windows), one from the CTs alone, and draw the
 other four. The MR should help on the glands; without it the first network should lose at most 3 points on the other
 organs. The same command goes on wherever it was stopped.
@@ -38,6 +38,7 @@ from soars_training.fitting.options import LAST, RUN_FILE
 from soars_training.systems.interface import Predict, SystemRun
 from soars_training.systems.loop_system import score_case
 from soars_training.systems.registry import training_system
+from soars_training.windows.augment import Augmentation
 
 SEEDS, TEST = range(300, 320), 4
 TURN_DEGREES, SHIFT_MM = 10.0, 30.0
@@ -54,9 +55,10 @@ SEEN = (
     "Bone_Mandible_R",
     "Cavity_Oral",
 )
-ABOUT_MM = 8.0
+ABOUT_MM, SMOOTH_MM, SOFT_HU = 8.0, 3.0, (-150.0, 150.0)
+"""What surrounds a hidden gland, how its CT is smoothed, and which of its values are soft tissue."""
 MOST_LOST = 0.03
-STEPS = 1000
+STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -174,22 +176,34 @@ def angle(rotation: np.ndarray) -> float:
 
 
 def without_glands(phantom: Phantom, seed: int) -> sitk.Image:
-    """The CT with other values in the voxels of `HIDDEN`: drawn from those up to `ABOUT_MM` about each gland."""
+    """The CT with the voxels of `HIDDEN` filled from the soft tissue about them: what lies next to each, smoothed, with
+    the noise of the surroundings, so that neither brightness nor texture shows where a gland was."""
     rng = np.random.default_rng([seed, 3])
     hu = sitk.GetArrayFromImage(phantom.ct)
+    sigma = SMOOTH_MM / np.array(CT_MM[::-1])
     taken = np.zeros(hu.shape, bool)
     for organ in HIDDEN:
         taken |= phantom.structures.full(organ)
-    reach = np.ceil(ABOUT_MM / np.array(CT_MM[::-1])).astype(int) + 1
+    reach = np.ceil((ABOUT_MM + 2 * SMOOTH_MM) / np.array(CT_MM[::-1])).astype(int)
+    before = hu.copy()
     for organ in HIDDEN:
-        where = np.argwhere(phantom.structures.full(organ))
-        if len(where):
-            low, high = np.maximum(where.min(0) - reach, 0), where.max(0) + reach + 1
-            part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-            mask = phantom.structures.full(organ)[part]
-            near = scipy.ndimage.distance_transform_edt(~mask, sampling=CT_MM[::-1]) <= ABOUT_MM
-            values = hu[part][near & ~taken[part] & (hu[part] > -200) & (hu[part] < 150)]
-            hu[part][mask] = rng.choice(values, int(mask.sum()))
+        mask = phantom.structures.full(organ)
+        where = np.argwhere(mask)
+        if not len(where):
+            continue
+        low, high = np.maximum(where.min(0) - reach, 0), where.max(0) + reach + 1
+        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        values, inside = before[part].astype(np.float32), mask[part]
+        soft = ~taken[part] & (values > SOFT_HU[0]) & (values < SOFT_HU[1])
+        weight = scipy.ndimage.gaussian_filter(soft.astype(np.float32), sigma)
+        smooth = scipy.ndimage.gaussian_filter(np.where(soft, values, 0), sigma) / np.maximum(weight, 1e-6)
+        nearest = scipy.ndimage.distance_transform_edt(
+            ~soft, sampling=CT_MM[::-1], return_distances=False, return_indices=True
+        )
+        filled = scipy.ndimage.gaussian_filter(smooth[tuple(nearest)], sigma)
+        near = scipy.ndimage.distance_transform_edt(~inside, sampling=CT_MM[::-1]) <= ABOUT_MM
+        noise = (values - smooth)[soft & near]
+        hu[part][inside] = np.rint(filled[inside] + rng.choice(noise, int(inside.sum())))
     image = sitk.GetImageFromArray(hu)
     image.CopyInformation(phantom.ct)
     return image
@@ -202,7 +216,8 @@ def drawn(work: Path, name: str, hidden: float) -> Predict:
         system.options("laptop", organs),
         steps=STEPS,
         patch=(48, 48, 48),
-        features=(8, 16, 32, 64),
+        features=(16, 32, 64, 64),
+        strength=replace(Augmentation(), mirror=0.0),
         hidden=hidden,
         threads=1,
         device="cpu",
