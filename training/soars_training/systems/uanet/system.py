@@ -96,7 +96,9 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
         """`paper`: the authors' network, crops of 160 x 240 x 240 voxels, Adam at a constant 1e-3 with weight decay
         1e-4, one crop a step; its anchors and margins are for voxels of about 2.5 x 1 x 1 mm (z, y, x), and its 200
         epochs over 215 scans are 43,000 steps. `laptop`: half the channels or less, crops of 64 voxels, and anchors of
-        the same extent in mm for voxels of 3 mm."""
+        the same extent in mm for voxels of 3 mm. Its margins are not in mm but a stride of the anchors: of the
+        phantoms' organs 41 % then overlap an anchor by half, and 7 % none by three tenths; with margins of 3 voxels it
+        is 21 % each."""
         if preset == "paper":
             return UaNetOptions(
                 organs=organs,
@@ -125,7 +127,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             mask=16,
             bases=(5.0, 9.0, 15.0, 26.0),
             shapes=((1.0, 1.0, 1.0), (1.0, 1.0, 2.0), (1.0, 2.0, 1.0)),
-            margin=(3.0, 3.0, 3.0),
+            margin=(8.0, 8.0, 8.0),
             sampled=48,
             drawn=6,
             window_hu=(-500.0, 1000.0),
