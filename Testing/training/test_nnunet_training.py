@@ -15,7 +15,7 @@ from without_timm import STAND_INS
 from soars_training.cohorts.cache import CachedCase, IndexEntry, write_case
 from soars_training.experiments.nnunet.baseline import write_raw
 from soars_training.experiments.nnunet.commands import NnUNet
-from soars_training.experiments.nnunet.trainers.budget_trainer import in_bfloat16
+from soars_training.experiments.nnunet.trainers.budget_trainer import use_bfloat16
 
 ORGANS = ("Brainstem", "Larynx")
 LAZY = """def __getattr__(name):
@@ -25,23 +25,38 @@ LAZY = """def __getattr__(name):
 """
 
 
+class TwoHeads(nn.Module):
+    """A network as nnU-Net's are: features, and a convolution of one voxel for each resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv3d(1, 4, 3)
+        self.heads = nn.ModuleList(nn.Conv3d(4, n, 1) for n in (3, 2))
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found = self.features(x)
+        answers = [head(found) for head in self.heads]
+        self.seen += [found.dtype, *(answer.dtype for answer in answers)]
+        return answers
+
+
 def test_a_network_in_bfloat16_answers_in_float32_and_learns() -> None:
+    """Convolutions of one voxel stay in float32, since torch's in bfloat16 can write beyond their memory."""
     torch.manual_seed(0)
-    network = nn.Conv3d(1, 4, 3)
-    seen: list[torch.dtype] = []
-
-    def forward(x: Tensor) -> list[Tensor]:
-        found = network(x)
-        seen.append(found.dtype)
-        return [found, found[:, :2]]
-
+    network = TwoHeads()
     x = torch.randn(1, 1, 6, 6, 6)
-    coarse, half = in_bfloat16(forward)(x)
-    assert seen == [torch.bfloat16] and coarse.dtype == half.dtype == torch.float32
-    torch.testing.assert_close(coarse, network(x), rtol=0.02, atol=0.02)
-    half.sum().backward()
-    assert network.weight.grad is not None and network.weight.grad.dtype == torch.float32
-    assert in_bfloat16(lambda y: network(y))(x).dtype == torch.float32
+    exact = network(x)
+    use_bfloat16(network)
+    network.seen.clear()
+    rough = network(x)
+    assert network.seen == [torch.bfloat16, torch.float32, torch.float32]
+    for ours, theirs in zip(rough, exact, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+    rough[1].sum().backward()
+    gradient = network.features.weight.grad
+    assert gradient is not None and gradient.dtype == torch.float32 and bool(gradient.any())
 
 
 @pytest.mark.slow  # three of nnU-Net's commands, each some seconds of a processor to start

@@ -1,7 +1,7 @@
 """Cases that each lack half of the organs: how much is lost, and what becomes of a network that takes "not drawn" for
 "not there".
 
-    python Testing/benchmarks/training/partial_labels.py WORK [--seeds 3] [--steps 800] [--threads 1]
+    python Testing/benchmarks/training/partial_labels.py WORK [--seeds 3] [--steps 3000] [--threads 1]
 
 Phantoms at 5 mm with twelve organs. The same network learns three times: from all contours; from cases of which each
 lacks a random half of the organs, as cohorts that were put together do; and from the same cases with what nobody drew
@@ -136,7 +136,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("work", type=Path, help="gets caches and runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

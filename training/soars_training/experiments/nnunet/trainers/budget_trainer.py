@@ -14,7 +14,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
     nnUNetTrainerNoMirroring,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from soars.cascade.torch_engine import cpu_has_bf16
 
@@ -51,7 +51,7 @@ class BudgetTrainer(nnUNetTrainerNoMirroring):
     def initialize(self) -> None:
         super().initialize()
         if self.device.type == "cpu" and cpu_has_bf16():
-            self.network.forward = in_bfloat16(self.network.forward)
+            use_bfloat16(self.network)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: all cases are one fold, so this would draw every one that was learned from, at length."""
@@ -63,13 +63,23 @@ class BudgetTrainer(nnUNetTrainerNoMirroring):
             json.dump({"parameters": learned}, stream)
 
 
-def in_bfloat16(forward: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
-    """A network's `forward` with its convolutions in bfloat16 on the processor; what comes out, and so the loss, is
-    float32."""
+def use_bfloat16(network: nn.Module) -> None:
+    """Have a network's convolutions computed in bfloat16 on the processor; what comes out, and so the loss, is float32.
+
+    Those of one voxel stay in float32: see `soars.networks.pointwise`.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d) and set(layer.kernel_size) == {1}:
+            layer.forward = _within(layer.forward, torch.float32)  # type: ignore[method-assign, assignment]
+    network.forward = _within(network.forward, torch.bfloat16)
+
+
+def _within(forward: Callable[[Tensor], Outputs], precision: torch.dtype) -> Callable[[Tensor], Outputs]:
+    """The same `forward`, computed in this precision; float32 in and out."""
 
     def run(x: Tensor) -> Outputs:
-        with torch.autocast("cpu", torch.bfloat16):
-            found = forward(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            found = forward(x.float())
         return found.float() if isinstance(found, Tensor) else [part.float() for part in found]
 
     return run
