@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 
 from soars.findings.finding import CHECK, Finding, Locator
-from soars.findings.shape import related, uncovered_faces
+from soars.findings.shape import others_about, uncovered_faces
 from soars.structures import Mask, StructureSet
 
 STRAIGHT = 0.6
@@ -58,34 +58,56 @@ def largest_notch(structures: StructureSet, name: str) -> Notch | None:
     met by many planes, each with a little of the surface.
     """
     mask = structures.crop(name)
-    faces = _all_faces(structures, name, mask)
+    every = {
+        (axis, step): uncovered_faces(mask, axis, step, structures.geometry.shape[axis])
+        for axis, step in product(range(3), (1, -1))
+    }
+    # Faces with another organ beyond can only take from a notch; most organs have none even with them.
+    if _largest(mask, {key: (faces, faces) for key, faces in every.items()}) is None:
+        return None
+    free = _free_faces(structures, name, mask, every)
+    return _largest(mask, {key: (free[key], faces) for key, faces in every.items()})
+
+
+def _largest(mask: Mask, faces: Mapping[tuple[int, int], Faces]) -> Notch | None:
+    """By axis and direction: the faces with no other organ beyond, and all."""
     found: list[Notch] = []
-    for first, second in combinations(range(3), 2):
-        for step, other_step in product((1, -1), (1, -1)):
-            turned = tuple(a for a, s in ((first, step), (second, other_step)) if s < 0)
-            one, two = (
-                (np.flip(free, turned), np.flip(every, turned))
-                for free, every in (faces[first, step], faces[second, other_step])
-            )
-            notch = _corner(np.flip(mask.array, turned), (first, second), one, two)
-            if notch is not None:
-                found.append(Notch(np.flip(notch.voxels, turned), notch.share))
+    for axes in combinations(range(3), 2):
+        across = 3 - sum(axes)
+        organ = mask.array.sum(axis=across)
+        counts = {key: _counts(faces[key], across) for key in product(axes, (1, -1))}
+        for steps in product((1, -1), (1, -1)):
+            one, two = zip(axes, steps, strict=True)
+            turned = tuple(n for n, step in enumerate(steps) if step < 0)
+            corner = _corner(*(np.flip(part, turned) for part in (organ, *counts[one], *counts[two])))
+            if corner is not None:
+                place, share = corner
+                voxels = _looking_in(faces[one][0], faces[two][0], axes, steps, place)
+                found.append(Notch(voxels, share))
     return max(found, key=lambda notch: notch.share, default=None)
 
 
-def _corner(array: np.ndarray, axes: tuple[int, int], one: Faces, two: Faces) -> Notch | None:
-    """The largest notch whose quarter lies towards the ends of both axes; `one` and `two`: the faces towards the first
-    and the second end."""
-    across = 3 - sum(axes)
-    # [first axis, second axis]: voxels at and beyond both; faces in a plane and beyond the other axis' place.
-    beyond = _from_end(_from_end(array.sum(axis=across), 0), 1)
-    a, all_a = (_from_end(part.sum(axis=across), 1) for part in one)
-    b, all_b = (_from_end(part.sum(axis=across), 0) for part in two)
+def _counts(faces: Faces, across: int) -> Faces:
+    free, every = faces
+    all_of_them = every.sum(axis=across)
+    return all_of_them if free is every else free.sum(axis=across), all_of_them
+
+
+def _corner(
+    organ: np.ndarray, a: np.ndarray, all_a: np.ndarray, b: np.ndarray, all_b: np.ndarray
+) -> tuple[tuple[int, int], float] | None:
+    """The two planes of the largest notch whose quarter lies towards the ends of both axes, and its share.
+
+    All are counts [first axis, second axis]: of the organ's voxels, and of its faces towards the end of the first axis
+    (free ones and all) and of the second.
+    """
+    # Voxels at and beyond both; faces in a plane and beyond the other axis' place.
+    beyond = _from_end(_from_end(organ, 0), 1)
+    a, all_a, b, all_b = _from_end(a, 1), _from_end(all_a, 1), _from_end(b, 0), _from_end(all_b, 0)
     empty = beyond[1:, 1:] == 0
     in_a, in_b = a[:-1, 1:], b[1:, :-1]
     of_a, of_b = all_a.sum(axis=0)[1:][None, :], all_b.sum(axis=1)[1:][:, None]
-    largest = [int(array.sum(axis=tuple(x for x in range(3) if x != axis)).max()) for axis in axes]
-    share = np.minimum(in_a / largest[0], in_b / largest[1])
+    share = np.minimum(in_a / organ.sum(axis=1).max(), in_b / organ.sum(axis=0).max())
     good = empty & (np.minimum(in_a, in_b) >= FACES) & (share >= CROSS_SECTION)
     good &= (in_a >= STRAIGHT * of_a) & (in_b >= STRAIGHT * of_b)
     good[max(len(good) - DEPTH + 1, 0) :] = False
@@ -93,12 +115,21 @@ def _corner(array: np.ndarray, axes: tuple[int, int], one: Faces, two: Faces) ->
     if not good.any():
         return None
     i, j = np.unravel_index(int(np.where(good, share, 0).argmax()), share.shape)
-    voxels = np.zeros_like(array)
-    for faces, here, there in ((one[0], (i, i + 1), (j + 1, None)), (two[0], (i + 1, None), (j, j + 1))):
+    return (int(i), int(j)), float(share[i, j])
+
+
+def _looking_in(
+    one: np.ndarray, two: np.ndarray, axes: tuple[int, int], steps: tuple[int, int], place: tuple[int, int]
+) -> np.ndarray:
+    """The faces in either plane that look into the corner; the planes are numbered along the steps."""
+    turned = tuple(axis for axis, step in zip(axes, steps, strict=True) if step < 0)
+    voxels = np.zeros_like(one)
+    i, j = place
+    for faces, here, there in ((one, (i, i + 1), (j + 1, None)), (two, (i + 1, None), (j, j + 1))):
         at = [slice(None)] * 3
         at[axes[0]], at[axes[1]] = slice(*here), slice(*there)
-        voxels[tuple(at)] |= faces[tuple(at)]
-    return Notch(voxels, float(share[i, j]))
+        np.flip(voxels, turned)[tuple(at)] |= np.flip(faces, turned)[tuple(at)]
+    return voxels
 
 
 def _from_end(counts: np.ndarray, axis: int) -> np.ndarray:
@@ -107,29 +138,22 @@ def _from_end(counts: np.ndarray, axis: int) -> np.ndarray:
     return sums
 
 
-def _all_faces(structures: StructureSet, name: str, mask: Mask) -> dict[tuple[int, int], Faces]:
-    """By axis and direction, voxels of the mask with none of it beyond: those with no other organ beyond, and all."""
+def _free_faces(
+    structures: StructureSet, name: str, mask: Mask, every: Mapping[tuple[int, int], np.ndarray]
+) -> dict[tuple[int, int], np.ndarray]:
+    """Those of the faces that have no other organ beyond (`BORDER_VOXELS`, `BESIDE_VOXELS`)."""
     margin = BORDER_VOXELS + BESIDE_VOXELS
-    start, shape = [s - margin for s in mask.start], [n + 2 * margin for n in mask.shape]
-    others = np.zeros(shape, bool)
-    for other in structures.names:
-        if other != name and not related(name, other):
-            others |= structures.crop(other).box(start, shape)
-    found = {}
-    for axis, step in product(range(3), (1, -1)):
-        every = uncovered_faces(mask, axis, step, structures.geometry.shape[axis])
-        found[axis, step] = (every & ~_before(others, mask.shape, axis, step), every)
-    return found
-
-
-def _before(others: np.ndarray, shape: tuple[int, int, int], axis: int, step: int) -> np.ndarray:
-    """Where others lie within `BORDER_VOXELS` beyond, in a box of `shape` in the middle of theirs."""
-    covered = np.zeros(shape, bool)
-    if others.any():
+    others = others_about(structures, name, mask, margin)
+    if not others.any():
+        return dict(every)
+    free = {}
+    for axis in range(3):
         wide = [1 if a == axis else 2 * BESIDE_VOXELS + 1 for a in range(3)]
-        others = scipy.ndimage.maximum_filter(others, wide)
-        margin = BORDER_VOXELS + BESIDE_VOXELS
-        for reach in range(1, BORDER_VOXELS + 1):
-            first = [margin + (step * reach if a == axis else 0) for a in range(3)]
-            covered |= others[tuple(slice(f, f + n) for f, n in zip(first, shape, strict=True))]
-    return covered
+        near = scipy.ndimage.maximum_filter(others, wide)
+        for step in (1, -1):
+            covered = np.zeros(mask.shape, bool)
+            for reach in range(1, BORDER_VOXELS + 1):
+                first = [margin + (step * reach if a == axis else 0) for a in range(3)]
+                covered |= near[tuple(slice(f, f + n) for f, n in zip(first, mask.shape, strict=True))]
+            free[axis, step] = every[axis, step] & ~covered
+    return free

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from soars.catalogue import CATALOGUE
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Mask, StructureSet
+from soars.structures.box import Box
 
 LONG_ORGANS = frozenset({"SpinalCord", "Esophagus", "BrachialPlex_L", "BrachialPlex_R", "Trachea"})
 """Organs that extend beyond any head-and-neck scan, or are contoured up to some slice: a cut end is expected."""
@@ -137,16 +138,25 @@ def uncovered_faces(mask: Mask, axis: int, step: int, extent: int) -> np.ndarray
 
 def _near_others(structures: StructureSet, name: str, mask: Mask) -> np.ndarray:
     """Where another organ lies within `NEAR_VOXELS`, bool in the mask's box."""
-    start = [s - NEAR_VOXELS for s in mask.start]
-    shape = [n + 2 * NEAR_VOXELS for n in mask.shape]
-    near = np.zeros(shape, bool)
-    for other in structures.names:
-        if other != name and not structures.is_empty(other) and not related(name, other):
-            near |= structures.crop(other).box(start, shape)
+    near = others_about(structures, name, mask, NEAR_VOXELS)
     if near.any():
         near = scipy.ndimage.maximum_filter(near, 2 * NEAR_VOXELS + 1)
     inner = slice(NEAR_VOXELS, -NEAR_VOXELS)
     return near[inner, inner, inner]
+
+
+def others_about(structures: StructureSet, name: str, mask: Mask, margin: int) -> np.ndarray:
+    """The other organs, but for those that are a part of this one or the reverse, bool in a box of so many voxels more
+    on every side."""
+    box = Box.at([s - margin for s in mask.start], [n + 2 * margin for n in mask.shape])
+    others = np.zeros(box.shape, bool)
+    for other in structures.names:
+        if other != name and not related(name, other):
+            crop = structures.crop(other)
+            common = crop.bounds & box
+            if not common.is_empty:
+                others[common.slices_in(box)] |= crop.array[common.slices_in(crop.bounds)]
+    return others
 
 
 def related(name: str, other: str) -> bool:
@@ -156,12 +166,19 @@ def related(name: str, other: str) -> bool:
 
 def _hole(array: np.ndarray, body_axis: int) -> np.ndarray:
     """What the organ encloses in a slice across the body, or in all directions."""
-    filled = scipy.ndimage.binary_fill_holes(array)
+    hole = _enclosed(array)
     for number in range(array.shape[body_axis]):
         at = tuple(number if a == body_axis else slice(None) for a in range(3))
-        filled[at] |= scipy.ndimage.binary_fill_holes(array[at])
-    hole: np.ndarray = filled & ~array
+        hole[at] |= _enclosed(array[at])
     return hole
+
+
+def _enclosed(array: np.ndarray) -> np.ndarray:
+    """What scipy's `binary_fill_holes` would fill, by labels instead of rounds of dilation."""
+    labels, count = scipy.ndimage.label(np.pad(~array, 1, constant_values=True))
+    inner = labels[(slice(1, -1),) * array.ndim]
+    enclosed: np.ndarray = inner > 1 if count > 1 else np.zeros_like(array)
+    return enclosed
 
 
 def _largest(voxels: np.ndarray) -> np.ndarray:
