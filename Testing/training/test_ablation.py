@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,19 @@ def test_scores_of_shifted_boxes_are_those_of_geometry() -> None:
     found[3:8, 3:8, 4:9] = True
     row = organ_row(case, "Larynx", found)
     assert row.dsc == pytest.approx(0.8) and row.stratum == "mid_level" and row.hd_mm == pytest.approx(3.0)
+
+
+def test_surface_dsc_is_that_at_the_organs_tolerance() -> None:
+    """A box of 9 x 9 x 9 voxels of 3 mm moved by one voxel: two of its six sides lie 3 mm off, more than a parotid's
+    2.85 mm; nobody has published a larynx's tolerance."""
+    whole = np.ones((9, 9, 9), bool)
+    masks = dict.fromkeys(("Parotid_L", "Larynx"), ((3, 3, 3), whole))
+    case = CachedCase("a", np.zeros((16, 16, 16), np.int16), (0, 0, 0), (3, 3, 3), masks, frozenset(masks))
+    found = case.full_mask("Parotid_L")
+    assert organ_row(case, "Parotid_L", found).surface_dsc == 1
+    moved = np.roll(found, 1, 2)
+    assert organ_row(case, "Parotid_L", moved).surface_dsc == pytest.approx(4 / 6, abs=0.06)
+    assert math.isnan(organ_row(case, "Larynx", moved).surface_dsc)
 
 
 def test_rows_survive_a_file(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from soars.catalogue import CATALOGUE
 from soars.cells import HarmlessWriter, original
 from soars.files import replacing_file
 from soars.metrics.scores import score_masks
+from soars.metrics.tolerances import catalogue_tolerances
 from soars.structures import Geometry
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
 from soars_training.cohorts.regions import UsualRegions
@@ -179,9 +180,14 @@ def whole_patient_rows(
 
 
 def organ_row(case: CachedCase, organ: str, found: np.ndarray, name: str | None = None) -> OrganRow:
-    """A mask [z, y, x] on a case's grid against the case's own; setting and seed are still to be filled in."""
+    """A mask [z, y, x] on a case's grid against the case's own; setting and seed are still to be filled in.
+
+    The surface DSC is that at the catalogue's tolerance of the organ.
+    """
     geometry = Geometry(case.ct_hu.shape[::-1], case.spacing_mm, case.origin_mm)
-    score = score_masks(found, case.full_mask(organ), geometry, organ=organ)
+    score = score_masks(
+        found, case.full_mask(organ), geometry, organ=organ, tolerance=catalogue_tolerances().get(organ)
+    )
     return OrganRow(
         "", 0, stratum_of(organ), name or case.name, organ, score.dsc, score.hd_mm, score.asd_mm,
         score.hd95_mm, score.surface_dsc,
