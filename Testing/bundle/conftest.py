@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_bundles import make_bundle
-
-import soars.bundle.store
+from made_bundles import empty_home, make_bundle
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's bundle folder and a place for shipped bundles, both empty."""
-    monkeypatch.setenv("SOARS_BUNDLES", str(tmp_path / "home"))
-    monkeypatch.setattr(soars.bundle.store, "SHIPPED", tmp_path / "shipped")
-    return tmp_path / "home"
+    return empty_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture

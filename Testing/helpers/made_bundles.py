@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import soars.bundle.store
 from soars.bundle.card import CARD_SECTIONS
 from soars.bundle.manifest import BranchSpec
 from soars.bundle.store import load_bundle, write_manifest
@@ -52,6 +53,13 @@ FIELDS: dict[str, Any] = {
     "branches": {b.name: b.to_dict() for b in BRANCHES},
     "voi_mm": {"Ear_L": [60, 60, 60], "Lens_L": [30, 30, 30.5]},
 }
+
+
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's bundle folder and a place for shipped bundles, both empty."""
+    monkeypatch.setenv("SOARS_BUNDLES", str(tmp_path / "home"))
+    monkeypatch.setattr(soars.bundle.store, "SHIPPED", tmp_path / "shipped")
+    return tmp_path / "home"
 
 
 def make_bundle(folder: Path, **fields: Any) -> Path:

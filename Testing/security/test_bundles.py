@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -15,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 import SimpleITK as sitk
+from made_bundles import change_manifest, empty_home
 from onnx.external_data_helper import convert_model_to_external_data
 from tiny_bundle import patient, write_tiny_bundle
 
-import soars.bundle.store
 from soars.bundle.card import card_sections
 from soars.bundle.install import import_bundle, remove_bundle
 from soars.bundle.integrity import read_weights
@@ -35,9 +34,7 @@ ONNX = EngineInfo("onnxruntime", "cpu", "fp32", "asked for")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SOARS_BUNDLES", str(tmp_path / "home"))
-    monkeypatch.setattr(soars.bundle.store, "SHIPPED", tmp_path / "shipped")
-    return tmp_path / "home"
+    return empty_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -54,13 +51,6 @@ def list_in_manifest(folder: Path, *names: str) -> None:
             manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
     change_manifest(folder, change)
-
-
-def change_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    change(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def with_external_weights(folder: Path, name: str = "anchor.data") -> None:
