@@ -102,6 +102,6 @@ def _drawn(names: Sequence[str], held_out: str | None, count: int) -> list[str]:
     held = {name.strip() for name in held_out.split(",")} if held_out else set()
     others = [name for name in names if name not in held]
     if not 0 <= count <= len(others):
-        raise InputError(f"--learned: {count} of {len(others)} cases")
+        raise InputError(f"--learned {count}: {len(others)} cases are not held out; give 0 to {len(others)}")
     np.random.default_rng(0).shuffle(others)
     return others[:count]

@@ -57,9 +57,8 @@ class SlabDataset(Dataset[SlabSample]):
         self.swap = mirrored_channels(self.organs)
         self.with_organ = {o: [c for c in self.cases if o in c.masks] for o in self.organs}
         self.drawable = [o for o in self.organs if self.with_organ[o]]
-        self.may_mirror = all_paired(
-            self.organs
-        )  # else a left organ would stand where only the right one is known
+        # Else a left organ would stand where only the right one is known.
+        self.may_mirror = all_paired(self.organs)
 
     def __getitem__(self, n: int) -> SlabSample:
         return self.draw(np.random.default_rng([self.seed, n]))
