@@ -25,7 +25,7 @@ from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.experiments.crossval import crossval
 from soars_training.fitting.fit import fit
-from soars_training.fitting.loop import training_device
+from soars_training.fitting.loop import training_device, worker_count
 from soars_training.fitting.options import BEST, LAST, FitOptions, FittedRun
 from soars_training.fitting.presets import paper_steps, preset
 from soars_training.fitting.state import balance, learning_rate
@@ -100,6 +100,25 @@ def test_a_run_learns_and_remembers_how_well(whole: Path) -> None:
     assert run.held_out == ("c1", "c4") or len(run.held_out) == 2
     assert set(run.validation) == set(ORGANS)
     assert (whole / BEST).exists()
+
+
+def test_how_many_processes_draw_windows_does_not_alter_what_is_learned(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    fit(cache, tmp_path / "run", _options(workers=3))
+    _same_as_whole(tmp_path / "run", whole)
+
+
+def test_a_gpu_gets_its_windows_from_as_many_processes_as_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert (worker_count(None, cpu), worker_count(5, cpu), worker_count(5, gpu)) == (1, 5, 5)
+    for cores, wanted in ((1, 1), (2, 1), (6, 5), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        assert worker_count(None, gpu) == wanted
+    with pytest.raises(InputError, match="--workers"):
+        _options(workers=0).check()
 
 
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(

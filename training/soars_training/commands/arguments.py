@@ -66,6 +66,9 @@ def add_computer(parser: argparse.ArgumentParser) -> None:
     )
     add_device_option(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--workers", type=int, help="processes that draw windows (default: 1 on a CPU, up to 8 for a GPU)"
+    )
 
 
 def real_cases(args: argparse.Namespace, openkbp_split: str, left_out: LeftOut) -> Iterator[SourceCase]:

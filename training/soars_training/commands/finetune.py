@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
         checkpoint_every=args.checkpoint_every,
         device=args.device,
         threads=args.threads,
+        workers=args.workers,
         deterministic=args.deterministic,
     )
     runs = finetune(

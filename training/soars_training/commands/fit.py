@@ -193,6 +193,7 @@ def settings_of(
         validate_every=getattr(args, "validate_every", 0),
         device=args.device,
         threads=args.threads,
+        workers=args.workers,
         deterministic=args.deterministic,
         init=getattr(args, "init", None),
         strength=default.strength.times(args.augmentation),

@@ -68,6 +68,7 @@ def options_of(args: argparse.Namespace, system: TrainingSystem) -> SystemOption
         "checkpoint_every": args.checkpoint_every,
         "device": args.device,
         "threads": args.threads,
+        "workers": args.workers,
         "deterministic": args.deterministic,
     }
     for name in ("steps", "batch", "learning_rate", "optimiser"):

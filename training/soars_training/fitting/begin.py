@@ -37,6 +37,8 @@ def begin(cache: Path, output: Path, options: RunOptions, *, resume: bool, overw
     _refuse_a_run(output, resume, overwrite)
     if options.threads:
         torch.set_num_threads(options.threads)
+    # Windows of one shape: cuDNN tries its ways to convolve them once and keeps the fastest.
+    torch.backends.cudnn.benchmark = not options.deterministic
     torch.manual_seed(options.seed)
     index = CacheIndex.load(cache)
     learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import threading
 import time
@@ -25,7 +26,7 @@ from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS, saving_first
 from soars_training.cohorts.disk import require_disk
 from soars_training.fitting import processes
-from soars_training.fitting.options import BEST, LAST, RUN_FILE
+from soars_training.fitting.options import BEST, LAST, MOST_WORKERS, RUN_FILE
 from soars_training.fitting.state import TrainingState, balance, learning_rate
 from soars_training.fitting.validate import CaseScore, mean_per_organ
 from soars_training.windows.task import Batch, TrainingData
@@ -66,7 +67,7 @@ def train(
     ):  # a run that is overwritten stays until the new one can begin
         for name in (RUN_FILE, LAST, BEST):
             (output / name).unlink(missing_ok=True)
-    with saving_first(), _requests() as stop, closing(_batches(data, state)) as every_batch:
+    with saving_first(), _requests() as stop, closing(_batches(data, state, device)) as every_batch:
         if state.step and processes.is_first() and _is_due(state) and not _is_scored(state):
             stopping = not _score(state, output, validate, stop)
             state.save(output)
@@ -172,7 +173,7 @@ def _one_step(
     state.model.begin(state.step, options.steps)
     compute, adding_up = loss_of
     for number, batch in enumerate(batches, start=1):
-        there = tuple(part.to(device) for part in batch)
+        there = tuple(part.to(device, non_blocking=True) for part in batch)
         with adding_up(number < len(batches)):
             with torch.autocast(device.type, precision, precision != torch.float32):
                 loss = compute(there, power) / len(batches)
@@ -200,9 +201,22 @@ def _leave_ending_to_the_loop(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch], None, None]:
-    """For each step still to do its micro-batches, windows drawn in a second process; of several processes each has
-    its own share of the windows.
+def worker_count(asked: int | None, device: torch.device) -> int:
+    """How many processes draw the windows when so many, or None, were asked for.
+
+    On a CPU the network needs the cores, and one process is ahead of it; a GPU waits for several.
+    """
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores - 1, MOST_WORKERS)) if device.type == "cuda" else 1
+
+
+def _batches(
+    data: TrainingData, state: TrainingState, device: torch.device
+) -> Generator[list[Batch], None, None]:
+    """For each step still to do its micro-batches, windows drawn in other processes; of several processes that train
+    together each has its own share of the windows.
 
     Samples that differ in shape (VOIs, say) are seen one at a time, and the gradients of a batch added up.
     """
@@ -214,8 +228,9 @@ def _batches(data: TrainingData, state: TrainingState) -> Generator[list[Batch],
         batch_size=size,
         sampler=_Share(state.step, options.steps, width, processes.rank(), processes.count()),
         collate_fn=data.collate,
-        num_workers=1,
+        num_workers=worker_count(options.workers, device),
         prefetch_factor=4,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_leave_ending_to_the_loop,
     )
     pending: list[Batch] = []

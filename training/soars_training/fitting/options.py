@@ -23,6 +23,7 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 RUN_FILE = "run.json"
 OPTIMISERS = ("adamw", "radam", "adam")
 SCHEDULES = ("cosine", "poly", "constant", "stairs")
+MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class RunOptions:
         held_out: so many patients of it are kept for validation, every `validate_every` steps (0: only at the end);
             fold: (k, n) keeps the k-th of n parts instead, counted from 1.
         device: auto, cpu, cuda or cuda:1; threads: CPU threads; deterministic: the same bits on every repetition.
+        workers: processes that draw the windows; None is one beside a CPU, and for a GPU all cores but one, up to
+            `MOST_WORKERS`. How many there are does not alter what is drawn.
         balance: power of the classes' rarity that they weigh by at the start; falls to zero over the first half.
         ema: decay of the averaged weights.
         checkpoint_every: steps between two checkpoints; a run resumes from the last.
@@ -56,6 +59,7 @@ class RunOptions:
     validate_every: int = 0
     device: str = "auto"
     threads: int | None = None
+    workers: int | None = None
     deterministic: bool = False
     balance: float = 0.0
     ema: float = 0.999
@@ -65,6 +69,8 @@ class RunOptions:
         """Raises `InputError` for numbers that make no sense."""
         if min(self.steps, self.batch, self.checkpoint_every) < 1:
             raise InputError("--steps, --batch and --checkpoint-every must be at least 1")
+        if self.workers is not None and self.workers < 1:
+            raise InputError("--workers must be at least 1")
         if self.optimiser not in OPTIMISERS:
             raise InputError(f"--optimiser {self.optimiser}: choose {' or '.join(OPTIMISERS)}")
         if self.schedule not in SCHEDULES:

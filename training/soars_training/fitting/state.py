@@ -140,7 +140,7 @@ class TrainingState:
             optimiser.load_state_dict(data["others"][name])
 
 
-_MAY_DIFFER = ("device", "threads", "checkpoint_every", "validate_every", "init")
+_MAY_DIFFER = ("device", "threads", "workers", "checkpoint_every", "validate_every", "init")
 """Options that may differ in a resumed run: they do not alter what is learned."""
 
 

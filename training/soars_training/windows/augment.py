@@ -4,7 +4,7 @@ make."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -119,17 +119,12 @@ def sample(volumes: np.ndarray, window: Window, *, outside: float, nearest: bool
     box = volumes[:, lo[0] : hi[0], lo[1] : hi[1], lo[2] : hi[2]]
     # grid_sample pads with zero: shift so that zero means "outside".
     source = torch.from_numpy(np.ascontiguousarray(box)).float()[None] - outside
-    extent = np.maximum((hi - lo).astype(float), 1)
-    scale = 2 / extent
-    theta = np.zeros((3, 4))
-    # Window coordinate in [-1, 1] (align_corners=False) -> offset in voxels -> case voxel -> box coordinate.
-    to_offset = np.diag(np.asarray(window.shape) / 2)
-    theta[:, :3] = np.diag(scale) @ window.matrix @ to_offset
-    theta[:, 3] = (window.centre_zyx - lo + 0.5) * scale - 1
-    xyz = theta[::-1][:, [2, 1, 0, 3]]
-    grid = functional.affine_grid(
-        torch.from_numpy(np.ascontiguousarray(xyz)).float()[None], [1, 1, *window.shape], align_corners=False
+    # Index in the case -> in the box -> coordinate in [-1, 1], x first (align_corners=False).
+    scale = 2 / (hi - lo)
+    in_box = replace(
+        window, centre_zyx=(window.centre_zyx - lo + 0.5) * scale - 1, matrix=scale[:, None] * window.matrix
     )
+    grid = torch.stack(in_box.voxels()[::-1], dim=-1)[None]
     mode = "nearest" if nearest else "bilinear"
     return (
         functional.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
