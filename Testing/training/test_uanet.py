@@ -340,6 +340,26 @@ def test_heads_begin_when_it_is_their_turn() -> None:
     assert touched == [[True, False, False], [True, True, False], [True, True, True]]
 
 
+@pytest.mark.parametrize("every_organ", [False, True])
+@pytest.mark.parametrize("detected", [False, True])
+def test_the_mask_head_waits_for_detection_or_does_not(every_organ: bool, detected: bool) -> None:
+    """The box head calls everything the brainstem, which is there, or the parotid, which is not."""
+    model = UaNetModel(TINY, boxes_from=0, masks_from=0, sampled=16, drawn=0, seed=1, every_organ=every_organ)
+    block = np.ones((8, 8, 8), bool)
+    case = CachedCase(
+        "c", np.zeros((32, 32, 32), np.int16), (0, 0, 0), (3, 3, 3), {"Brainstem": ((8, 8, 8), block)},
+        frozenset(ORGANS),
+    )  # fmt: skip
+    data = _dataset([case], ORGANS, (32, 32, 32))
+    with torch.no_grad():
+        model.net.box_class.weight.zero_()
+        assert model.net.box_class.bias is not None
+        model.net.box_class.bias.copy_(torch.tensor([0.0, 9.0, 0.0] if detected else [0.0, 0.0, 9.0]))
+    model.begin(0, 1)
+    model.loss(data.collate([data[0]]), 0.0).backward()
+    assert (model.net.mask_class.weight.grad is not None) == (detected or every_organ)
+
+
 def test_a_ct_is_padded_with_air_to_multiples_of_sixteen() -> None:
     ct = np.zeros((15, 16, 17), np.float32)
     found = padded(ct)

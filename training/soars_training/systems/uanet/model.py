@@ -35,11 +35,12 @@ class UaNetModel(Model):
         sampled: int,
         drawn: int,
         seed: int,
+        every_organ: bool = False,
     ) -> None:
         super().__init__()
         self.net = RegionNet(architecture)
         self.boxes_from, self.masks_from, self.sampled, self.drawn = boxes_from, masks_from, sampled, drawn
-        self.seed = seed
+        self.every_organ, self.seed = every_organ, seed
         self.done = 0.0
         self.rng = np.random.default_rng([seed, 0])
         assert self.net.objectness.bias is not None
@@ -102,19 +103,22 @@ class UaNetModel(Model):
         refinements: Tensor,
         masks: Tensor,
     ) -> Tensor:
-        """The Dice-like losses of the organs that were detected, one random box of each, summed."""
+        """The Dice-like losses of the organs that were detected, one random box of each, summed; with ``every_organ``
+        also of those that were not, in a box that overlaps theirs, as it was proposed."""
         predicted = scores.detach().argmax(1).cpu().numpy()
         codes = refinements.detach().cpu().numpy()
         total = scores.sum() * 0
-        detected = [
-            k for k in np.unique(owners[owners >= 0]) if ((owners == k) & (predicted == classes)).any()
-        ]
+        detected = np.unique(owners[(owners >= 0) & (predicted == classes)])
+        wanted = np.unique(owners[owners >= 0]) if self.every_organ else detected
         if self.drawn:
-            detected = self.rng.permutation(detected)[: self.drawn].tolist()
-        for k in detected:
-            row = int(self.rng.choice(np.flatnonzero((owners == k) & (predicted == classes))))
-            refined = decode(codes[row : row + 1, classes[row]], chosen[row : row + 1])
-            box = on_map(clip(refined, features.image.shape[2:])[0], features.shared.shape[2:])
+            wanted = self.rng.permutation(wanted)[: self.drawn]
+        for k in wanted:
+            found = k in detected
+            row = int(self.rng.choice(np.flatnonzero((owners == k) & ((predicted == classes) | (not found)))))
+            drawn = chosen[row : row + 1]
+            if found:
+                drawn = decode(codes[row : row + 1, classes[row]], drawn)
+            box = on_map(clip(drawn, features.image.shape[2:])[0], features.shared.shape[2:])
             mask = masks[int(k)][tuple(slice(STRIDE * s.start, STRIDE * s.stop) for s in box)]
             if mask.any():
                 probabilities = torch.sigmoid(self.net.draw(features, box, int(classes[row]) - 1))

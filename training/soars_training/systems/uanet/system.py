@@ -38,7 +38,10 @@ class UaNetOptions(SystemOptions):
         margin: by how many voxels (z, y, x) true boxes are longer than their organs.
         boxes_from, masks_from: shares of the steps after which these heads learn.
         sampled: boxes of an image that the box head learns from.
-        drawn: organs of an image that the mask head learns from, 0 for all that were detected.
+        drawn: organs of an image that the mask head learns from, 0 for all of them.
+        every_organ: the mask head also learns from organs that were not detected, each in a box of those that the box
+            head saw; else, as the authors' does, from detected ones alone. In a short run the box head would keep it
+            waiting.
         strength: of the cascade's augmentation.
         every_box: draw an organ in all of its boxes and take the union (the article), not in the best one alone (the
             authors' code).
@@ -59,6 +62,7 @@ class UaNetOptions(SystemOptions):
     masks_from: float = MASKS_FROM
     sampled: int = 128
     drawn: int = 0
+    every_organ: bool = False
     window_hu: tuple[float, float] = (-1024.0, 3076.0)
     strength: Augmentation = field(default_factory=Augmentation.none)
     elastic: float = 0.5
@@ -130,6 +134,9 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             margin=(8.0, 8.0, 8.0),
             sampled=48,
             drawn=6,
+            every_organ=True,
+            boxes_from=0.05,
+            masks_from=0.05,
             window_hu=(-500.0, 1000.0),
             strength=Augmentation(),
             elastic=0.0,
@@ -158,6 +165,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             sampled=options.sampled,
             drawn=options.drawn,
             seed=options.seed,
+            every_organ=options.every_organ,
         )
 
     def find(self, network: nn.Module, options: UaNetOptions, case: CachedCase) -> Found:
