@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from soars.catalogue import CATALOGUE
 from soars.findings.finding import CHECK, SERIOUS, ExpectedDsc, Finding, Locator
 from soars.findings.norms import Norms, norm_findings, usual_findings
@@ -66,14 +68,14 @@ def unsure_findings(
 
 def overlap_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
     """Organs that share voxels although neither lies in the other; the smaller one of two bears the finding."""
-    names = [name for name in structures.names if not structures.is_empty(name)]
-    for first, second in itertools.combinations(names, 2):
+    sizes = {name: structures.voxels(name) for name in structures.names if not structures.is_empty(name)}
+    for first, second in itertools.combinations(sizes, 2):
         if CATALOGUE[first].parent == second or CATALOGUE[second].parent == first:
             continue
         mask, other = structures.crop(first), structures.crop(second)
         common = mask.array & other.box(mask.start, mask.shape)
-        small, large = sorted((first, second), key=structures.voxels)
-        share = common.sum() / structures.voxels(small)
+        small, large = sorted((first, second), key=sizes.__getitem__)
+        share = np.count_nonzero(common) / sizes[small]
         if share < OVERLAP_SHARE:
             continue
         yield Finding(

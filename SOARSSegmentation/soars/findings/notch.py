@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-import scipy
 
+from soars.findings.counting import counts, dilated
 from soars.findings.finding import CHECK, Finding, Locator
 from soars.findings.shape import others_about, uncovered_faces
 from soars.structures import Mask, StructureSet
@@ -74,12 +74,12 @@ def _largest(mask: Mask, faces: Mapping[tuple[int, int], Faces]) -> Notch | None
     found: list[Notch] = []
     for axes in combinations(range(3), 2):
         across = 3 - sum(axes)
-        organ = mask.array.sum(axis=across)
-        counts = {key: _counts(faces[key], across) for key in product(axes, (1, -1))}
+        organ = counts(mask.array, across)
+        of_faces = {key: _counts(faces[key], across) for key in product(axes, (1, -1))}
         for steps in product((1, -1), (1, -1)):
             one, two = zip(axes, steps, strict=True)
             turned = tuple(n for n, step in enumerate(steps) if step < 0)
-            corner = _corner(*(np.flip(part, turned) for part in (organ, *counts[one], *counts[two])))
+            corner = _corner(*(np.flip(part, turned) for part in (organ, *of_faces[one], *of_faces[two])))
             if corner is not None:
                 place, share = corner
                 voxels = _looking_in(faces[one][0], faces[two][0], axes, steps, place)
@@ -89,8 +89,8 @@ def _largest(mask: Mask, faces: Mapping[tuple[int, int], Faces]) -> Notch | None
 
 def _counts(faces: Faces, across: int) -> Faces:
     free, every = faces
-    all_of_them = every.sum(axis=across)
-    return all_of_them if free is every else free.sum(axis=across), all_of_them
+    all_of_them = counts(every, across)
+    return all_of_them if free is every else counts(free, across), all_of_them
 
 
 def _corner(
@@ -148,8 +148,7 @@ def _free_faces(
         return dict(every)
     free = {}
     for axis in range(3):
-        wide = [1 if a == axis else 2 * BESIDE_VOXELS + 1 for a in range(3)]
-        near = scipy.ndimage.maximum_filter(others, wide)
+        near = dilated(others, [0 if a == axis else BESIDE_VOXELS for a in range(3)])
         for step in (1, -1):
             covered = np.zeros(mask.shape, bool)
             for reach in range(1, BORDER_VOXELS + 1):

@@ -10,6 +10,7 @@ import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
 from soars.catalogue import CATALOGUE
+from soars.findings.counting import counts, dilated
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Mask, StructureSet
 from soars.structures.box import Box
@@ -55,8 +56,9 @@ def shape_findings(structures: StructureSet, name: str, locator: Locator) -> Ite
     mask = structures.crop(name)
     body_axis = locator.body_axis
     hole = _hole(mask.array, body_axis)
-    share = hole.sum() / (hole.sum() + mask.voxels)
-    if share >= (HOLE_SERIOUS if name in HOLLOW else HOLE_SHARE) and hole.sum() >= HOLE_VOXELS:
+    hollow = np.count_nonzero(hole)
+    share = hollow / (hollow + mask.voxels)
+    if share >= (HOLE_SERIOUS if name in HOLLOW else HOLE_SHARE) and hollow >= HOLE_VOXELS:
         yield Finding(
             name,
             "hole",
@@ -102,23 +104,23 @@ def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | Non
         if axis == body_axis and name in LONG_ORGANS | ON_SLICES:
             continue
         across = tuple(a for a in range(3) if a != axis)
-        largest = int(mask.array.sum(axis=across).max())
+        largest = int(counts(mask.array, across).max())
         share = FLAT_ENDS if axis == body_axis or name in FLAT_ORGANS else FLAT_SHARE
         least = max(share, FLAT_EXTENT / mask.shape[axis])
         near = max(1, int(BESIDE_MM / structures.geometry.spacing[2 - axis]))
         for step in (1, -1):
             faces = uncovered_faces(mask, axis, step, structures.geometry.shape[axis]) & ~others
-            counts = np.pad(faces.sum(axis=across), near)
-            windows = sliding_window_view(counts, 2 * near + 1).copy()
+            in_plane = counts(faces, across)
+            windows = sliding_window_view(np.pad(in_plane, near), 2 * near + 1).copy()
             windows[:, near] = 0
-            beside, counts = windows.max(axis=1), counts[near:-near]
-            straight = (counts >= FLAT_VOXELS) & (counts >= FLAT_NEIGHBOURS * beside)
-            straight &= counts >= least * largest
+            beside = windows.max(axis=1)
+            straight = (in_plane >= FLAT_VOXELS) & (in_plane >= FLAT_NEIGHBOURS * beside)
+            straight &= in_plane >= least * largest
             for plane in np.flatnonzero(straight):
                 here = np.zeros_like(faces)
                 at = tuple(slice(plane, plane + 1) if a == axis else slice(None) for a in range(3))
                 here[at] = faces[at]
-                found.append(Face(here, axis, float(counts[plane]) / largest))
+                found.append(Face(here, axis, float(in_plane[plane]) / largest))
     return max(found, key=lambda face: face.share, default=None)
 
 
@@ -127,9 +129,12 @@ def uncovered_faces(mask: Mask, axis: int, step: int, extent: int) -> np.ndarray
 
     `step` is 1 or -1, the direction of the neighbour; `extent` how many voxels the scan has along the axis.
     """
-    padded = np.pad(mask.array, [(1, 1) if a == axis else (0, 0) for a in range(3)])
-    neighbour = np.take(padded, np.arange(mask.shape[axis]) + 1 + step, axis)
-    faces: np.ndarray = mask.array & ~neighbour
+    here, there = (
+        tuple(part if a == axis else slice(None) for a in range(3))
+        for part in (slice(None, -1), slice(1, None))[::step]
+    )
+    faces: np.ndarray = mask.array.copy()
+    faces[here] &= ~mask.array[there]
     if mask.stop[axis] == extent if step > 0 else mask.start[axis] == 0:
         last = slice(-1, None) if step > 0 else slice(0, 1)
         faces[tuple(last if a == axis else slice(None) for a in range(3))] = False
@@ -140,7 +145,7 @@ def _near_others(structures: StructureSet, name: str, mask: Mask) -> np.ndarray:
     """Where another organ lies within `NEAR_VOXELS`, bool in the mask's box."""
     near = others_about(structures, name, mask, NEAR_VOXELS)
     if near.any():
-        near = scipy.ndimage.maximum_filter(near, 2 * NEAR_VOXELS + 1)
+        near = dilated(near, (NEAR_VOXELS,) * 3)
     inner = slice(NEAR_VOXELS, -NEAR_VOXELS)
     return near[inner, inner, inner]
 
@@ -189,7 +194,7 @@ def _largest(voxels: np.ndarray) -> np.ndarray:
 
 def _gaps(array: np.ndarray, axis: int) -> list[tuple[int, int]]:
     """First and last slice, in the box, of each run of slices that hold little or nothing of the organ."""
-    areas = array.sum(axis=tuple(a for a in range(3) if a != axis)).astype(float)
+    areas = counts(array, (a for a in range(3) if a != axis)).astype(float)
     gaps, number = [], 1
     while number < len(areas) - 1:
         end = number
