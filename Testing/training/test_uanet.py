@@ -360,6 +360,16 @@ def test_the_mask_head_waits_for_detection_or_does_not(every_organ: bool, detect
     assert (model.net.mask_class.weight.grad is not None) == (detected or every_organ)
 
 
+def test_at_the_start_hardly_a_voxel_is_an_organs() -> None:
+    torch.manual_seed(0)
+    model = UaNetModel(TINY, boxes_from=0, masks_from=0, sampled=16, drawn=0, seed=1)
+    with torch.no_grad():
+        features = model.net.encode(torch.randn(1, 1, 32, 32, 32))
+        logits, _ = model.net.propose(features.shared)
+        drawn = model.net.draw(features, (slice(0, 2),) * 3, 1)
+    assert float(torch.sigmoid(logits).mean()) < 0.1 and float(torch.sigmoid(drawn).mean()) < 0.1
+
+
 def test_a_ct_is_padded_with_air_to_multiples_of_sixteen() -> None:
     ct = np.zeros((15, 16, 17), np.float32)
     found = padded(ct)

@@ -16,7 +16,8 @@ from soars_training.systems.uanet.targets import UnknownRegions, sample_boxes
 from soars_training.windows.task import Batch
 
 RARE = -4.0
-"""The proposal head's bias at the start: an anchor holds an organ with probability 0.02."""
+"""The bias at the start of the heads of proposals and masks: an anchor holds an organ, and a voxel of a box is one's,
+with probability 0.02. At one half, a Dice of an organ that fills a thousandth of its box has hardly a gradient."""
 
 
 class UaNetModel(Model):
@@ -43,8 +44,9 @@ class UaNetModel(Model):
         self.every_organ, self.seed = every_organ, seed
         self.done = 0.0
         self.rng = np.random.default_rng([seed, 0])
-        assert self.net.objectness.bias is not None
-        torch.nn.init.constant_(self.net.objectness.bias, RARE)
+        for head in (self.net.objectness, self.net.mask_class):
+            assert head.bias is not None
+            torch.nn.init.constant_(head.bias, RARE)
 
     def begin(self, step: int, steps: int) -> None:
         self.done = step / steps
