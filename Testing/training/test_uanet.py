@@ -26,6 +26,7 @@ from soars.systems.uanet.detection import Detection, find_organs, kept_boxes, pa
 from soars.systems.uanet.system import UaNetSystem
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase
+from soars_training.systems.loop_system import whole_masks
 from soars_training.systems.uanet.data import CropDataset, _crop_of
 from soars_training.systems.uanet.elastic import Bend, affine, control_points
 from soars_training.systems.uanet.model import UaNetModel
@@ -297,6 +298,43 @@ def test_an_organ_is_drawn_in_its_best_box_or_in_all(
     for first in starts:
         expected[first : first + 8] = 1 / (1 + math.exp(-3))
     np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+
+
+def test_what_is_drawn_in_a_box_lies_where_the_organ_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that knows the truth, on a scan whose sides are no multiples of 16: all comes back, to the voxel."""
+    network, rng = RegionNet(TINY).eval(), np.random.default_rng(4)
+    shape = (21, 35, 50)
+    ct = np.where(rng.random(shape) < 0.5, 0.5, -1).astype(np.float32)
+    truth = np.zeros((2, *shape), bool)
+    truth[0, 2:13, 20:35, 30:50] = ct[2:13, 20:35, 30:50] > 0  # as far as the scan reaches
+    truth[1, 5:20, 3:9, 0:11] = ct[5:20, 3:9, 0:11] > 0
+    wanted = np.stack([box for mask in truth if (box := boxes.box_of_mask(mask)) is not None])
+
+    def propose(shared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        anchors = boxes.make_anchors(shared.shape[2:], TINY.bases, TINY.shapes)
+        logits, codes = torch.full((len(anchors),), -9.0), torch.zeros(len(anchors), 6)
+        for k, box in enumerate(wanted):
+            best = int(boxes.overlap(box[None], anchors)[0].argmax())
+            logits[best] = 2.0 - k
+            codes[best] = torch.from_numpy(boxes.encode(box[None], anchors[best : best + 1])[0])
+        return logits, codes
+
+    def draw(features: Features, box: Slices, organ: int) -> torch.Tensor:
+        """The bright voxels of the image, in the organ's own box."""
+        low, high = boxes.ends(wanted[organ : organ + 1])
+        inside = torch.zeros(features.image.shape[2:], dtype=torch.bool)
+        inside[tuple(slice(round(a + 0.5), round(b + 0.5)) for a, b in zip(low[0], high[0], strict=True))] = (
+            True
+        )
+        part = tuple(slice(STRIDE * s.start, STRIDE * s.stop) for s in box)
+        return torch.where((features.image[0, 0] > 0) & inside, 5.0, -5.0)[part]
+
+    monkeypatch.setattr(network, "propose", propose)
+    monkeypatch.setattr(network, "classify", lambda *_: (torch.eye(3)[1:] * 9, torch.zeros(2, 3, 6)))
+    monkeypatch.setattr(network, "draw", draw)
+    masks = whole_masks(find_organs(network, TINY, ORGANS, ct, ORGANS, lambda _done, _of: None), shape)
+    for organ, mask in zip(ORGANS, truth, strict=True):
+        np.testing.assert_array_equal(masks[organ], mask)
 
 
 def test_a_union_has_the_larger_probability() -> None:
