@@ -1,7 +1,7 @@
 """Do the other systems learn? UaNet, DeepMind's U-Net and nnU-Net on phantoms, each with minutes of one processor core.
 
     python Testing/benchmarks/systems/learning.py WORK [--systems uanet,deepmind,nnunet] [--overfit] [--steps N]
-                                                       [--device cuda]
+                                                       [--device cuda] [--workers N]
 
 Thirty-two phantoms on voxels of 2 x 2 x 3 mm, five of them held out (on 4 mm a lens is a voxel or two, which nobody can
 learn). UaNet and DeepMind's U-Net learn those of the 42 organs that their articles cover (a mandible or
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.nnunet.baseline import ENDING, write_raw
 from soars_training.experiments.nnunet.commands import NnUNet
-from soars_training.fitting.options import LAST, RUN_FILE
+from soars_training.fitting.options import LAST, MOST_WORKERS, RUN_FILE
 from soars_training.fitting.validate import CaseScore
 from soars_training.systems.interface import SystemRun
 from soars_training.systems.loop_system import score_case
@@ -76,16 +76,16 @@ def main() -> int:
         command = ["prepare", str(cache), "--phantoms", str(PHANTOMS), "--first-seed", str(FIRST_SEED)]
         if soars_train([*command, "--spacing", SPACING_MM]):
             return 1
-    missed = 0
+    missed, computer = 0, Computer(args.device, args.workers)
     for name in args.systems.split(","):
         if args.overfit:
-            dsc = by_heart(args.work, cache, name, args.steps, args.device)
+            dsc = by_heart(args.work, cache, name, args.steps, computer)
             missed += dsc < BY_HEART
             continue
         scores = (
-            nnunet(args.work, cache, args.steps, args.device)
+            nnunet(args.work, cache, args.steps, computer)
             if name == "nnunet"
-            else system(args.work, cache, name, args.steps, args.device)
+            else system(args.work, cache, name, args.steps, computer)
         )
         organs = sorted({s.organ for s in scores}, key=list(CATALOGUE).index)
         means = {o: float(np.mean([s.dsc for s in scores if s.organ == o])) for o in organs}
@@ -102,6 +102,14 @@ def main() -> int:
     return 1 if missed else 0
 
 
+@dataclass(frozen=True)
+class Computer:
+    """What to train on, and how many processes draw the windows: as `RunOptions` has it when None."""
+
+    device: str
+    workers: int | None
+
+
 def covered(name: str) -> tuple[str, ...]:
     """Those of the 42 organs that a system's article has, whole or as parts of one that it has."""
     theirs = set(label_map(SETS[name]).values())
@@ -114,15 +122,16 @@ def settings(name: str, device: str) -> dict[str, Any]:
     return SETTINGS[name] | (ON_A_GPU.get(name, {}) if device != "cpu" else {})
 
 
-def system(work: Path, cache: Path, name: str, steps: int | None, device: str) -> list[CaseScore]:
+def system(work: Path, cache: Path, name: str, steps: int | None, computer: Computer) -> list[CaseScore]:
     ready = training_system(name)
     options = replace(
         ready.options("laptop", covered(name)),
         steps=steps or STEPS[name],
         held_out=HELD_OUT,
         threads=1,
-        device=device,
-        **settings(name, device),
+        workers=computer.workers,
+        device=computer.device,
+        **settings(name, computer.device),
     )
     folder = work / name
     if not (folder / RUN_FILE).exists():
@@ -132,12 +141,12 @@ def system(work: Path, cache: Path, name: str, steps: int | None, device: str) -
         f"{name}: {run.cases} phantoms, {options.steps} steps, {run.seconds / 60:.1f} min, "
         f"{run.parameters:,} parameters"
     )
-    predict = ready.finished(folder, options, torch.device(device))
+    predict = ready.finished(folder, options, torch.device(computer.device))
     cases = [read_case(cache / e.file) for e in CacheIndex.load(cache).cases if e.patient in run.held_out]
     return [score for case in cases for score in score_case(case, predict(case), options.organs)]
 
 
-def by_heart(work: Path, cache: Path, name: str, steps: int | None, device: str) -> float:
+def by_heart(work: Path, cache: Path, name: str, steps: int | None, computer: Computer) -> float:
     index = CacheIndex.load(cache)
     cases = {entry.name: read_case(cache / entry.file) for entry in index.cases}
     best = max(index.cases, key=lambda entry: len(cases[entry.name].masks))
@@ -155,14 +164,17 @@ def by_heart(work: Path, cache: Path, name: str, steps: int | None, device: str)
         learning_rate=3e-3,
         ema=0.9,
         threads=1,
-        device=device,
-        **(settings(name, device) | {"plane" if name == "deepmind" else "strength": still}),
+        workers=computer.workers,
+        device=computer.device,
+        **(settings(name, computer.device) | {"plane" if name == "deepmind" else "strength": still}),
     )
     folder = work / f"{name}.by_heart"
     if not (folder / RUN_FILE).exists():
         ready.fit(one, folder, options, resume=(folder / LAST).exists())
     case = cases[best.name]
-    rows = score_case(case, ready.finished(folder, options, torch.device(device))(case), options.organs)
+    rows = score_case(
+        case, ready.finished(folder, options, torch.device(computer.device))(case), options.organs
+    )
     mean = float(np.mean([row.dsc for row in rows]))
     minutes = SystemRun.load(folder).seconds / 60
     print(
@@ -173,11 +185,13 @@ def by_heart(work: Path, cache: Path, name: str, steps: int | None, device: str)
     return mean
 
 
-def nnunet(work: Path, cache: Path, steps: int | None, device: str) -> list[CaseScore]:
+def nnunet(work: Path, cache: Path, steps: int | None, computer: Computer) -> list[CaseScore]:
     index = CacheIndex.load(cache)
     absolute = [replace(e, file=str((cache / e.file).resolve())) for e in index.cases]
     learn, test = hold_out(absolute, HELD_OUT)
-    tool = NnUNet(work / "nnunet", 1, "Phantoms", device, NNUNET_GB)
+    # Beside a GPU nnU-Net's own processes draw the windows, as it is meant to run.
+    workers = 0 if computer.device == "cpu" else computer.workers or MOST_WORKERS
+    tool = NnUNet(work / "nnunet", 1, "Phantoms", computer.device, NNUNET_GB, workers)
     write_raw(tool.raw, learn, test, SOARS42, index.source)
     tool.plan()
     tool.train(steps or STEPS["nnunet"], 1)
@@ -201,6 +215,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--overfit", action="store_true")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, help="processes that draw windows for a training")
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,6 @@
 """CT and MR on phantoms: is the MR's motion recovered, and does a network gain by the MR what a CT does not show?
 
-    python Testing/benchmarks/systems/mr.py WORK [--only registration]
+    python Testing/benchmarks/systems/mr.py WORK [--only registration|both|alone]
 
 Twenty phantoms with a synthetic T1-weighted MR of its own field of view and voxels, turned by up to 10 degrees about
 each axis and moved by up to 30 mm along each. Registration: 19 of 20 should come back within 1 mm (at the corners of a
@@ -8,7 +8,8 @@ cube of 80 mm about the MR's middle) and 1 degree. Then both parotids and subman
 CTs: their voxels get what surrounds them, and its noise. Two networks learn from sixteen of the phantoms as registered,
 one from CT and MR (system `ct_mr` with the MR hidden in a quarter of the windows), one from the CTs alone, and draw the
 other four. The MR should help on the glands; without it the first network should lose at most 3 points on the other
-organs. The same command goes on wherever it was stopped.
+organs. The same command goes on wherever it was stopped; with `--only` it comes as far as that, so
+that two processes can train the two networks at the same time.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ import torch
 
 from soars.cascade.preprocess import find_body
 from soars.catalogue import SOARS42
+from soars.commands.options import add_device_option
 from soars.mr.images import MrScan
 from soars.mr.laid import lay_mr
 from soars.phantom import Phantom, make_phantom
 from soars.phantom.mr import SyntheticMr, make_mr
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
 from soars_training.cohorts.prepare import SourceCase, preprocess
+from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import LAST, RUN_FILE
 from soars_training.systems.interface import Predict, SystemRun
 from soars_training.systems.loop_system import score_case
@@ -87,7 +90,11 @@ def main() -> int:
     failed = len(good) < LEAST_RECOVERED
     if args.only == "registration":
         return 1 if failed else 0
-    both, alone = (drawn(args.work, name, hidden) for name, hidden in (("both", 0.25), ("alone", 1.0)))
+    device, hidden = training_device(args.device), {"both": 0.25, "alone": 1.0}
+    if args.only:
+        drawn(args.work, args.only, hidden[args.only], device, args.workers)
+        return 0
+    both, alone = (drawn(args.work, name, share, device, args.workers) for name, share in hidden.items())
     with_mr, without, ct_only = (
         scores(args.work, p, mr) for p, mr in ((both, True), (both, False), (alone, False))
     )
@@ -209,7 +216,7 @@ def without_glands(phantom: Phantom, seed: int) -> sitk.Image:
     return image
 
 
-def drawn(work: Path, name: str, hidden: float) -> Predict:
+def drawn(work: Path, name: str, hidden: float, device: torch.device, workers: int | None) -> Predict:
     system = training_system("ct_mr")
     organs = tuple(o for o in SOARS42 if o in (*HIDDEN, *SEEN))
     options = replace(
@@ -220,14 +227,15 @@ def drawn(work: Path, name: str, hidden: float) -> Predict:
         strength=replace(Augmentation(), mirror=0.0),
         hidden=hidden,
         threads=1,
-        device="cpu",
+        workers=workers,
+        device=str(device),
     )
     folder = work / name
     if not (folder / RUN_FILE).exists():
         system.fit(work / "cache", folder, options, resume=(folder / LAST).exists())
     run = SystemRun.load(folder)
     print(f"{name}: {run.cases} phantoms, {STEPS} steps, {run.seconds / 60:.1f} min", flush=True)
-    return system.finished(folder, options, torch.device("cpu"))
+    return system.finished(folder, options, device)
 
 
 def scores(work: Path, predict: Predict, mr: bool) -> dict[str, float]:
@@ -250,7 +258,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path, help="folder for caches and runs")
-    parser.add_argument("--only", choices=("registration",))
+    parser.add_argument("--only", choices=("registration", "both", "alone"))
+    add_device_option(parser)
+    parser.add_argument("--workers", type=int, help="processes that draw windows for a training")
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,6 @@
 """The papers' method from a cohort to a bundle, on phantoms with all 42 organs: does the whole of it hold its promise?
 
-    python Testing/benchmarks/training/phantom_cohort.py WORK [--size laptop|tiny] [--threads 1] [--until STAGE]
+    python Testing/benchmarks/training/phantom_cohort.py WORK [--size laptop|tiny] [--until STAGE | --only STAGE]
 
 Trains on phantoms whose contours an observer drew who differs from the truth (`Testing/helpers/observers.py`), one
 observer a patient, and tests on patients of another hospital: other voxels, scanner and sizes, scored against the
@@ -8,25 +8,26 @@ truth. Stages, in order, each in a folder of WORK: `prepare` (caches, VOIs), `ov
 finds faults cheaply), for the anchors, mid-level organs and small organs a search, then the network from scratch,
 `detection`, the `controls` direct (small organs in one network over the whole scan, for as many steps) and detection_ct
 (without the anchors), `finetune` (all branches end to end), `evaluate`. The same command goes on wherever it was
-killed. WORK/report.md gets the figures and says which of these hold:
+killed. On a computer that can do more at once, `--only` gives a process one stage: once `prepare` is done, `overfit`,
+`anchor`, `small_hard` and `controls` need nothing of each other, and `mid_level` and `detection` only `anchor`.
+WORK/report.md gets the figures and says which of these hold:
 
 - the bundle: mean DSC of the 42 organs at least 0.87, of the small and hard ones at least 0.85;
 - small organs in detected volumes: at least 10 points of DSC above direct (inner ears and cochleas left out, since they
   overlap, and the voxels of one network over the whole scan have one label each);
 - detection with the anchors: centres nearer to the truth than without.
 
-The size `laptop` takes the preset of that name, seven to ten hours of one core; `tiny` goes through every stage within
-minutes, and its figures mean nothing.
+The size `laptop` takes the preset of that name, seven to ten hours of one core; with `--share 0.5` every training takes
+half of its steps. `tiny` goes through every stage within minutes, and its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,9 +36,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "helpers"))
 import numpy as np
 import torch
 from observers import another_hospital, drawn_by
+from phantom_figures import Figures
 
 from soars.catalogue import CATALOGUE, SOARS42, by_stratum
+from soars.commands.options import add_device_option
 from soars.metrics import dice
+from soars.parallel import in_processes
 from soars_training.cli import main as soars_train
 from soars_training.cohorts.many import Job, Made, prepare_jobs, volumes_of
 from soars_training.cohorts.phantoms import phantom_case, phantom_voi_scans, voi_of_scan
@@ -94,6 +98,11 @@ class Size:
     whole_mm: Spacing = WHOLE_MM
     fine_mm: Spacing = FINE_MM
 
+    def with_share(self, share: float) -> Size:
+        """With so much of the steps."""
+        trained = (*STAGES[1:6], "search", "finetune")
+        return replace(self, **{name: round(share * getattr(self, name)) for name in trained})
+
 
 SIZES = {
     "laptop": Size(
@@ -121,13 +130,17 @@ def main() -> int:
     args = parse()
     work = args.work
     work.mkdir(parents=True, exist_ok=True)
-    _same_size(work / "size.json", args.size)
-    lab = Laboratory(work, SIZES[args.size], args.threads)
+    _same_size(
+        work / "size.json", args.size if args.share == 1 else f"{args.size}, {args.share:g} of the steps"
+    )
+    lab = Laboratory(
+        work, SIZES[args.size].with_share(args.share), args.device, args.threads, args.workers, args.processes
+    )
     torch.set_num_threads(args.threads)
-    for stage in STAGES:
+    for stage in (args.only,) if args.only else STAGES:
         print(f"== {stage}", flush=True)
         getattr(lab, stage)()
-        if stage == args.until:
+        if stage in (args.until, args.only):
             return 0
     return lab.report()
 
@@ -138,7 +151,10 @@ class Laboratory:
 
     work: Path
     size: Size
+    device: str
     threads: int
+    workers: int | None
+    processes: int
 
     def prepare(self) -> None:
         seeds = range(FIRST_SEED, FIRST_SEED + self.size.whole)
@@ -178,7 +194,7 @@ class Laboratory:
         self._fit("one_vois", small, "small_hard", *of_vois, *self.size.small_network)
         self._export("overfit/bundle", anchor, mid, detection, small)
         self._score(
-            "overfit/bundle", [(f"phantom{FIRST_SEED}", partial(_learned, FIRST_SEED, self.size.whole_mm))]
+            ["overfit/bundle"], [(f"phantom{FIRST_SEED}", partial(_learned, FIRST_SEED, self.size.whole_mm))]
         )
         print(self._figures("overfit/bundle").line("one patient, learned by heart"), flush=True)
 
@@ -225,11 +241,11 @@ class Laboratory:
         self._export("bundles/direct", "direct")
         self._export("bundles/detection_ct", "detection_ct", "small_hard")
         seeds = range(FIRST_TEST_SEED, FIRST_TEST_SEED + self.size.test)
-        for bundle in ("tuned", "staged", "direct", "detection_ct"):
-            self._score(f"bundles/{bundle}", [(f"test{s}", partial(another_hospital, s)) for s in seeds])
+        bundles = [f"bundles/{bundle}" for bundle in ("tuned", "staged", "direct", "detection_ct")]
+        self._score(bundles, [(f"test{s}", partial(another_hospital, s)) for s in seeds])
         path = self.work / "observers.json"
         if not path.exists():
-            path.write_text(json.dumps(_agreement(seeds), indent=1))
+            path.write_text(json.dumps(_agreement(seeds, self.processes), indent=1))
 
     def report(self) -> int:
         """Write report.md; 1 when something does not hold."""
@@ -277,10 +293,12 @@ class Laboratory:
 
     def _cache(self, name: str, jobs: Sequence[Job], spacing_mm: Spacing) -> None:
         if not (self.work / name).exists():
-            prepare_jobs(jobs, self.work / name, spacing_mm, "phantoms drawn by observers", LeftOut())
+            source = "phantoms drawn by observers"
+            prepare_jobs(jobs, self.work / name, spacing_mm, source, LeftOut(), self.processes)
 
     def _computer(self) -> tuple[str, ...]:
-        return "--device", "cpu", "--threads", str(self.threads), "--checkpoint-every", "100"
+        workers = () if self.workers is None else ("--workers", str(self.workers))
+        return "--device", self.device, "--threads", str(self.threads), *workers, "--checkpoint-every", "100"
 
     def _steps(self, steps: int) -> tuple[str, ...]:
         return "--steps", str(steps), "--held-out", str(self.size.held_out), *self.size.network
@@ -312,7 +330,7 @@ class Laboratory:
             self._run([*argv, *(["--resume"] if (folder / LAST).exists() else [])])
 
     def _guide(self, cache: str, anchor: str, name: str) -> None:
-        guided(self.work / cache, self.work / anchor, self.work / name, "cpu")
+        guided(self.work / cache, self.work / anchor, self.work / name, self.device)
 
     def _export(self, name: str, *runs: str) -> None:
         folder = self.work / name
@@ -327,51 +345,13 @@ class Laboratory:
         if code:
             sys.exit(code)
 
-    def _score(self, bundle: str, cases: Sequence[tuple[str, Callable[[], SourceCase]]]) -> None:
-        folder = self.work / "scores" / Path(bundle).name
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, make in cases:
-            if not (folder / f"{name}.csv").exists():
-                write_csv(evaluate_bundle(self.work / bundle, [make()]), folder / f"{name}.csv")
+    def _score(self, bundles: Sequence[str], cases: Sequence[tuple[str, Callable[[], SourceCase]]]) -> None:
+        work_on = partial(_scored, self.work, bundles, self.device)
+        for _ in in_processes(work_on, cases, self.processes):
+            pass
 
     def _figures(self, bundle: str) -> Figures:
-        rows = []
-        for path in sorted((self.work / "scores" / Path(bundle).name).glob("*.csv")):
-            with path.open(newline="", encoding="utf-8") as stream:
-                rows += list(csv.DictReader(stream))
-        return Figures(rows)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The rows of `soars-train evaluate` for one bundle."""
-
-    rows: list[dict[str, str]]
-
-    def of(self, organ: str) -> float:
-        return float(np.nanmean([float(r["dsc"]) for r in self.rows if r["organ"] == organ] or [np.nan]))
-
-    def mean(self, organs: Sequence[str]) -> float:
-        """Over the organs that the bundle has."""
-        return float(np.nanmean([self.of(o) for o in organs]))
-
-    def centre_error(self) -> float:
-        """Mean over the heat maps."""
-        errors: dict[str, list[float]] = {}
-        for row in self.rows:
-            errors.setdefault(CATALOGUE[row["organ"]].detection_group, []).append(
-                float(row["centre_error_mm"])
-            )
-        means = [np.nanmean(found) for group, found in errors.items() if group and np.isfinite(found).any()]
-        return float(np.mean(means))
-
-    def line(self, what: str) -> str:
-        there = [o for o in SOARS42 if any(r["organ"] == o for r in self.rows)]
-        parts = [f"mean {self.mean(there):.3f} ({len(there)} organs)"]
-        for stratum in ("anchor", "mid_level", "small_hard"):
-            organs = [o for o in there if CATALOGUE[o].stratum == stratum]
-            parts += [f"{stratum.replace('_', ' ')} {self.mean(organs):.3f}"] if organs else []
-        return f"- {what}: {', '.join(parts)}"
+        return Figures.read(self.work / "scores" / Path(bundle).name)
 
 
 def _learned(seed: int, spacing_mm: Spacing) -> SourceCase:
@@ -392,16 +372,33 @@ def _vois(seed: int, voi_mm: dict[str, Spacing], spacing_mm: Spacing, _left_out:
             yield made
 
 
-def _agreement(seeds: Sequence[int]) -> dict[str, float]:
+def _scored(
+    work: Path, bundles: Sequence[str], device: str, named: tuple[str, Callable[[], SourceCase]]
+) -> None:
+    """Write what every bundle draws of a patient, a table each; the patient is made once."""
+    name, make = named
+    case = None
+    for bundle in bundles:
+        path = work / "scores" / Path(bundle).name / f"{name}.csv"
+        if not path.exists():
+            case = case or make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(evaluate_bundle(work / bundle, [case], device=device), path)
+
+
+def _agreement(seeds: Sequence[int], processes: int) -> dict[str, float]:
     """Mean DSC of an observer against the truth, on the scans of the test patients."""
     found: dict[str, list[float]] = {}
-    for seed in seeds:
-        truth = another_hospital(seed).structures
-        drawn = drawn_by(SECOND_OBSERVER + seed, truth)
-        for organ in SOARS42:
-            if not truth.is_empty(organ):
-                found.setdefault(organ, []).append(dice(drawn.crop(organ), truth.crop(organ)))
-    return {organ: float(np.mean(values)) for organ, values in found.items()}
+    for _, values in in_processes(_agreement_on, seeds, processes):
+        for organ, value in values.items():
+            found.setdefault(organ, []).append(value)
+    return {organ: float(np.mean(found[organ])) for organ in SOARS42 if organ in found}
+
+
+def _agreement_on(seed: int) -> dict[str, float]:
+    truth = another_hospital(seed).structures
+    drawn = drawn_by(SECOND_OBSERVER + seed, truth)
+    return {o: dice(drawn.crop(o), truth.crop(o)) for o in SOARS42 if not truth.is_empty(o)}
 
 
 def _same_size(path: Path, size: str) -> None:
@@ -417,8 +414,16 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("work", type=Path, help="gets caches, runs, bundles, scores and report.md")
     parser.add_argument("--size", choices=sorted(SIZES), default="laptop")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps of every training (default 1)")
+    add_device_option(parser)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--until", choices=STAGES, help="stop after this stage")
+    parser.add_argument("--workers", type=int, help="processes that draw windows for a training")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that prepare and score patients (default 1)"
+    )
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--until", choices=STAGES, help="stop after this stage")
+    some.add_argument("--only", choices=STAGES, help="this stage alone, whose forerunners are done")
     return parser.parse_args()
 
 

@@ -26,8 +26,12 @@ class Beginning:
     held: Sequence[IndexEntry]
 
 
-def begin(cache: Path, output: Path, options: RunOptions, *, resume: bool, overwrite: bool) -> Beginning:
+def begin(
+    cache: Path, output: Path, options: RunOptions, *, resume: bool, overwrite: bool, few_shapes: bool = True
+) -> Beginning:
     """Check what was asked for, and set threads and seed; changes nothing on the disk.
+
+    `few_shapes`: whether what the network convolves has the same shapes again and again.
 
     Raises `InputError` for options that make no sense, a device or cache that is not there, too few patients, and a
     folder that holds a run, unless it is to be resumed or overwritten.
@@ -37,8 +41,8 @@ def begin(cache: Path, output: Path, options: RunOptions, *, resume: bool, overw
     _refuse_a_run(output, resume, overwrite)
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Windows of one shape: cuDNN tries its ways to convolve them once and keeps the fastest.
-    torch.backends.cudnn.benchmark = not options.deterministic
+    # Of every shape cuDNN tries its ways to convolve once and keeps the fastest, which pays where there are few.
+    torch.backends.cudnn.benchmark = few_shapes and not options.deterministic
     torch.manual_seed(options.seed)
     index = CacheIndex.load(cache)
     learn, held = split(index.of_split(options.train_split), options.held_out, options.fold)

@@ -55,6 +55,7 @@ def evaluate_bundle(
     cases: Iterable[SourceCase],
     *,
     engine: str = "auto",
+    device: str = "auto",
     joins: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Score]:
     """Segment every case and compare the organs that were annotated in it.
@@ -66,7 +67,9 @@ def evaluate_bundle(
     joined = {part for parts in joins.values() for part in parts}
     scores = []
     for case in tqdm(cases, desc=f"evaluate {bundle.name}", unit="case"):
-        result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, SegmentOptions(engine=engine))
+        result = segment(
+            CtScan(case.ct, Path(case.name), None, []), bundle, SegmentOptions(engine=engine, device=device)
+        )
         leaks = _leaking(case)
         for organ in bundle.organs:
             if organ in case.annotated and organ not in joined:

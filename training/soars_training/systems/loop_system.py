@@ -41,6 +41,8 @@ class LoopSystem(ABC, Generic[Options]):
 
     name: str
     presets: tuple[str, ...]
+    few_shapes = True
+    """Whether the network sees the same shapes again and again: cuDNN measures each once then."""
 
     @abstractmethod
     def options(self, preset: str, organs: tuple[str, ...]) -> Options:
@@ -118,7 +120,7 @@ class LoopSystem(ABC, Generic[Options]):
         self, cache: Path, output: Path, options: Options, *, resume: bool = False, overwrite: bool = False
     ) -> SystemRun:
         """See `TrainingSystem.fit`."""
-        start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+        start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=self.few_shapes)
         device, index, held = start.device, start.index, start.held
         data = self.data(options, _cases(cache, start.learn, options.organs), index.spacing_mm)
         held_cases = _cases(cache, held, options.organs) if held else []

@@ -58,6 +58,8 @@ class NnUNet:
         home: holds nnUNet_raw, nnUNet_preprocessed and, a folder a seed, nnUNet_results.
         number, name: of the data set: "Dataset001_Name" in its folders.
         device: cpu or cuda. memory_gb: what its planner may count on, nnU-Net's own default when None.
+        workers: processes that draw the training's windows, which then differ from run to run; with 0 the training
+            draws them itself, the same in every run.
     """
 
     home: Path
@@ -65,6 +67,7 @@ class NnUNet:
     name: str
     device: str
     memory_gb: float | None = None
+    workers: int = 0
 
     @property
     def dataset(self) -> str:
@@ -132,13 +135,12 @@ class NnUNet:
         self.home.mkdir(parents=True, exist_ok=True)
         output = self.home / f"{command}.log"
         log.info("%s %s (its words: %s)", command, " ".join(words), output)
-        # Windows that its own worker processes augment would differ from run to run.
         environment = {
             "nnUNet_raw": str(self.home / "nnUNet_raw"),
             "nnUNet_preprocessed": str(self.home / "nnUNet_preprocessed"),
             "nnUNet_results": str(self._results(seed)),
             "nnUNet_extTrainer": str(TRAINERS),
-            "nnUNet_n_proc_DA": "0" if command == "nnUNetv2_train" else "1",
+            "nnUNet_n_proc_DA": str(self.workers) if command == "nnUNetv2_train" else "1",
             "nnUNet_def_n_proc": "1",
             "SOARS_NNUNET_STEPS": str(steps),
             "SOARS_NNUNET_SEED": str(seed),

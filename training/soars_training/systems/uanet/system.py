@@ -95,6 +95,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
 
     name = NAME
     presets = ("laptop", "paper")
+    few_shapes = False  # organs are drawn in boxes of any size
 
     def options(self, preset: str, organs: tuple[str, ...]) -> UaNetOptions:
         """`paper`: the authors' network, crops of 160 x 240 x 240 voxels, Adam at a constant 1e-3 with weight decay
