@@ -99,8 +99,8 @@ class Size:
     fine_mm: Spacing = FINE_MM
 
     def with_share(self, share: float) -> Size:
-        """With so much of the steps."""
-        trained = (*STAGES[1:6], "search", "finetune")
+        """With so much of the steps of the cohort's trainings; one patient is learned by heart as before."""
+        trained = ("anchor", "mid_level", "detection", "small_hard", "search", "finetune")
         return replace(self, **{name: round(share * getattr(self, name)) for name in trained})
 
 
