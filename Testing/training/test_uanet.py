@@ -248,6 +248,25 @@ def test_pooling_takes_the_largest_value_of_each_part_of_a_box() -> None:
     np.testing.assert_array_equal(seen[0][1].numpy(), np.repeat(shared[0, :, 0, 0, 0].numpy(), 8))
 
 
+def test_boxes_of_one_size_are_drawn_together_as_one_by_one() -> None:
+    """The last layer is 1 x 1 x 1: an organ's logit is its own row of weights times the 8 channels, and its bias."""
+    network = RegionNet(TINY).eval()
+    pair = [(slice(0, 2), slice(1, 2), slice(0, 3)), (slice(1, 3), slice(0, 1), slice(1, 4))]
+    seen: list[torch.Tensor] = []
+    network.mask[-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        features = network.encode(torch.randn(1, 1, 32, 16, 32))
+        together = network.draw_alike(features, pair, [1, 0])
+        weight, bias = network.mask_class.weight[:, :, 0, 0, 0], network.mask_class.bias
+        assert bias is not None
+        for n, (box, organ) in enumerate(zip(pair, (1, 0), strict=True)):
+            alone = network.draw(features, box, organ)
+            expected = sum(weight[organ, c] * seen[-1][0, c] for c in range(8)) + bias[organ]
+            assert together[n].shape == (16, 8, 24)
+            np.testing.assert_allclose(alone, expected, atol=1e-5)
+            np.testing.assert_allclose(together[n], alone, atol=1e-5)
+
+
 def test_a_logit_belongs_to_its_anchor() -> None:
     """Only one anchor of one voxel is above one half, and its box is where that anchor is."""
     network = RegionNet(TINY)

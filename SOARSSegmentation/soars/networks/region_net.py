@@ -99,18 +99,29 @@ class RegionNet(nn.Module):
 
     def draw(self, features: Features, box: Slices, organ: int) -> Tensor:
         """Logits [z, y, x] of one organ in a box (slices of the shared features), at the image's resolution."""
-        both = slice(None), slice(None)
-        x = features.shared[(*both, *box)]
+        return self.draw_alike(features, [box], [organ])[0]
+
+    def draw_alike(self, features: Features, boxes: Sequence[Slices], organs: Sequence[int]) -> Tensor:
+        """Logits [n, z, y, x] of organs, each in a box of its own; the boxes have one size. Gives what drawing
+        them one by one does, and keeps a GPU busier."""
+
+        def cut(maps: Tensor, scale: int) -> Tensor:
+            corners = [[slice(scale * side.start, scale * side.stop) for side in box] for box in boxes]
+            return torch.cat([maps[:, :, z, y, x] for z, y, x in corners])
+
+        x = cut(features.shared, 1)
         layers = iter(self.mask)
         for scale, skip in ((2, features.quarter), (4, features.half), (8, features.image)):
-            part = skip[(*both, *(slice(scale * s.start, scale * s.stop) for s in box))]
             x = functional.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
             x = next(layers)(x)
-            x = next(layers)(torch.cat((x, part), 1))
+            x = next(layers)(torch.cat((x, cut(skip, scale)), 1))
         with _float32(x):
-            weight, bias = self.mask_class.weight[organ : organ + 1], self.mask_class.bias
+            weight, bias = self.mask_class.weight, self.mask_class.bias
             assert bias is not None
-            return functional.conv3d(x.float(), weight, bias[organ : organ + 1])[0, 0]
+            mine = torch.stack([weight[organ, :, 0, 0, 0] for organ in organs])[:, None]
+            level = torch.stack([bias[organ] for organ in organs])[:, None, None]
+            logits = torch.baddbmm(level, mine, x.float().flatten(2))
+            return logits.reshape(len(boxes), *x.shape[2:])
 
 
 class _Residual(nn.Module):

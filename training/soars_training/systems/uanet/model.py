@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soars.networks.region_net import Features, RegionNet
+from soars.networks.region_net import Features, RegionNet, Slices
 from soars.networks.regions import STRIDE, RegionArchitecture
 from soars.systems.uanet.boxes import clip, decode, encode, make_anchors, on_map
 from soars.systems.uanet.detection import proposals
@@ -114,6 +114,7 @@ class UaNetModel(Model):
         wanted = np.unique(owners[owners >= 0]) if self.every_organ else detected
         if self.drawn:
             wanted = self.rng.permutation(wanted)[: self.drawn]
+        alike: dict[tuple[int, ...], list[tuple[Slices, int, Tensor]]] = {}
         for k in wanted:
             found = k in detected
             row = int(self.rng.choice(np.flatnonzero((owners == k) & ((predicted == classes) | (not found)))))
@@ -122,7 +123,11 @@ class UaNetModel(Model):
                 drawn = decode(codes[row : row + 1, classes[row]], drawn)
             box = on_map(clip(drawn, features.image.shape[2:])[0], features.shared.shape[2:])
             mask = masks[int(k)][tuple(slice(STRIDE * s.start, STRIDE * s.stop) for s in box)]
-            probabilities = torch.sigmoid(self.net.draw(features, box, int(classes[row]) - 1))
-            # Not an `if`, for which a GPU would stop and wait at every organ.
-            total = total + mask.any() * mask_loss(probabilities, mask)
+            alike.setdefault(tuple(mask.shape), []).append((box, int(classes[row]) - 1, mask))
+        for group in alike.values():
+            same_size, named, truths = zip(*group, strict=True)
+            probabilities = torch.sigmoid(self.net.draw_alike(features, same_size, named))
+            for one, truth in zip(probabilities, truths, strict=True):
+                # Not an `if`, for which a GPU would stop and wait at every organ.
+                total = total + truth.any() * mask_loss(one, truth)
         return total

@@ -119,7 +119,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             organs=organs,
             steps=3000,
             batch=1,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             optimiser="adam",
             weight_decay=1e-4,
             ema=0.99,
