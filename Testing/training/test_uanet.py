@@ -29,6 +29,7 @@ from soars_training.cohorts.cache import CachedCase
 from soars_training.systems.loop_system import whole_masks
 from soars_training.systems.uanet.data import CropDataset, _crop_of
 from soars_training.systems.uanet.elastic import Bend, affine, control_points
+from soars_training.systems.uanet.losses import mask_loss
 from soars_training.systems.uanet.model import UaNetModel
 from soars_training.systems.uanet.system import UaNetTraining
 from soars_training.systems.uanet.targets import POSITIVE, UnknownRegions, anchor_targets, sample_boxes
@@ -415,6 +416,37 @@ def test_the_mask_head_waits_for_detection_or_does_not(every_organ: bool, detect
     model.begin(0, 1)
     model.loss(data.collate([data[0]]), 0.0).backward()
     assert (model.net.mask_class.weight.grad is not None) == (detected or every_organ)
+
+
+def test_the_logarithm_lets_a_small_organ_pull_as_hard_as_a_large_one() -> None:
+    """Of N voxels n are the organ's and all have the probability p: phi = 2 p n / (p N + n). By the quotient rule its
+    voxels' logits together have the gradient 2 n p (1 - p) / (p N + n) times 1 - phi / 2, for -log(phi) over phi."""
+    p, whole = 0.02, 4096
+    pulls = {}
+    for inside in (4, 2048):
+        mask = torch.arange(whole) < inside
+        for logarithm in (False, True):
+            logits = torch.full((whole,), math.log(p / (1 - p)), requires_grad=True)
+            mask_loss(torch.sigmoid(logits), mask, logarithm).backward()
+            assert logits.grad is not None
+            pulls[inside, logarithm] = -float(logits.grad[mask].sum())
+            phi = 2 * p * inside / (p * whole + inside)
+            own = 2 * p * (1 - p) * inside / (p * whole + inside) * (1 - phi / 2)
+            assert pulls[inside, logarithm] == pytest.approx(own / phi if logarithm else own, rel=1e-3)
+    assert pulls[2048, False] > 10 * pulls[4, False] and pulls[4, True] > 0.9 * pulls[2048, True]
+
+
+def test_the_logarithm_of_nothing_is_finite() -> None:
+    """A box that holds none of the organ has no gradient, and one where the network is sure of nothing a finite one."""
+    for mask, value in ((torch.zeros(8, dtype=torch.bool), 0.0), (torch.ones(8, dtype=torch.bool), -300.0)):
+        logits = torch.full((8,), value, requires_grad=True)
+        loss = mask.any() * mask_loss(torch.sigmoid(logits), mask, True)
+        loss.backward()
+        assert torch.isfinite(loss) and logits.grad is not None and bool((logits.grad == 0).all())
+    near = torch.full((8,), 9.0)
+    everything = torch.ones(8, dtype=torch.bool)
+    plain, logarithm = (mask_loss(torch.sigmoid(near), everything, given) for given in (False, True))
+    assert float(logarithm) == pytest.approx(float(plain), rel=1e-3)
 
 
 def test_at_the_start_hardly_a_voxel_is_an_organs() -> None:

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 GAMMA = 2.0
 ALPHA, BETA, EPSILON = 0.5, 0.5, 1e-5
+LEAST = 1e-12
+"""Of phi before its logarithm is taken."""
 
 
 def focal_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -47,9 +49,16 @@ def class_loss(logits: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(logits, target, weight / weight.sum())
 
 
-def mask_loss(probabilities: Tensor, mask: Tensor) -> Tensor:
-    """1 - sum(m g) / (sum(m g) + a sum(m (1 - g)) + b sum((1 - m) g) + e), a = b = 0.5: one minus a soft Dice."""
+def mask_loss(probabilities: Tensor, mask: Tensor, logarithm: bool = False) -> Tensor:
+    """1 - phi of an organ in its box, phi = sum(m g) / (sum(m g) + a sum(m (1 - g)) + b sum((1 - m) g) + e) with
+    a = b = 0.5: one minus a soft Dice.
+
+    With ``logarithm`` -log(phi) instead, which comes to the same as phi nears 1. Of 1 - phi an organ that fills a
+    thousandth of its box has hardly a gradient before it is found; of -log(phi) it has as much as one that fills half
+    (Wong et al., MICCAI 2018, without their power).
+    """
     mask = mask.to(probabilities.dtype)
     both = (probabilities * mask).sum()
     extra, missed = (probabilities * (1 - mask)).sum(), ((1 - probabilities) * mask).sum()
-    return 1 - both / (both + ALPHA * extra + BETA * missed + EPSILON)
+    phi = both / (both + ALPHA * extra + BETA * missed + EPSILON)
+    return -torch.log(phi.clamp_min(LEAST)) if logarithm else 1 - phi

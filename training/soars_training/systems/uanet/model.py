@@ -37,11 +37,12 @@ class UaNetModel(Model):
         drawn: int,
         seed: int,
         every_organ: bool = False,
+        logarithm: bool = False,
     ) -> None:
         super().__init__()
         self.net = RegionNet(architecture)
         self.boxes_from, self.masks_from, self.sampled, self.drawn = boxes_from, masks_from, sampled, drawn
-        self.every_organ, self.seed = every_organ, seed
+        self.every_organ, self.logarithm, self.seed = every_organ, logarithm, seed
         self.done = 0.0
         self.rng = np.random.default_rng([seed, 0])
         for head in (self.net.objectness, self.net.mask_class):
@@ -129,5 +130,5 @@ class UaNetModel(Model):
             probabilities = torch.sigmoid(self.net.draw_alike(features, same_size, named))
             for one, truth in zip(probabilities, truths, strict=True):
                 # Not an `if`, for which a GPU would stop and wait at every organ.
-                total = total + truth.any() * mask_loss(one, truth)
+                total = total + truth.any() * mask_loss(one, truth, self.logarithm)
         return total

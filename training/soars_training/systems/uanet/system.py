@@ -42,6 +42,7 @@ class UaNetOptions(SystemOptions):
         every_organ: the mask head also learns from organs that were not detected, each in a box of those that the box
             head saw; else, as the authors' does, from detected ones alone. In a short run the box head would keep it
             waiting.
+        logarithm: masks learn from -log of the Dice, not from one minus it; see `mask_loss`.
         strength: of the cascade's augmentation.
         every_box: draw an organ in all of its boxes and take the union (the article), not in the best one alone (the
             authors' code).
@@ -63,6 +64,7 @@ class UaNetOptions(SystemOptions):
     sampled: int = 128
     drawn: int = 0
     every_organ: bool = False
+    logarithm: bool = False
     window_hu: tuple[float, float] = (-1024.0, 3076.0)
     strength: Augmentation = field(default_factory=Augmentation.none)
     elastic: float = 0.5
@@ -136,6 +138,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             sampled=48,
             drawn=6,
             every_organ=True,
+            logarithm=True,
             boxes_from=0.05,
             masks_from=0.05,
             window_hu=(-500.0, 1000.0),
@@ -167,6 +170,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             drawn=options.drawn,
             seed=options.seed,
             every_organ=options.every_organ,
+            logarithm=options.logarithm,
         )
 
     def find(self, network: nn.Module, options: UaNetOptions, case: CachedCase) -> Found:
