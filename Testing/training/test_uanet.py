@@ -287,6 +287,21 @@ def test_a_logit_belongs_to_its_anchor() -> None:
     np.testing.assert_allclose(found[0], [4.5, 4.5, 7.5, 10, 10, 16], rtol=1e-5)
 
 
+def test_a_small_organ_is_proposed_beside_hundreds_of_sure_anchors_of_a_large_one() -> None:
+    anchors = boxes.make_anchors((10, 10, 10), TINY.bases, TINY.shapes)
+    at = anchors[:, :3]
+    logits = np.where(
+        (at < 48).all(1), 5.0, -5.0
+    )  # 6 x 6 x 6 voxels of the shared features, four anchors at each
+    small = int(np.flatnonzero((at == 67.5).all(1))[0])
+    logits[small] = 0.5
+    codes = boxes.encode(np.array([[24.0, 24, 24, 40, 40, 40]]), anchors)
+    codes[small] = 0
+    found = proposals(logits, codes, anchors, (80, 80, 80))
+    assert int((logits > 1).sum()) == 864
+    np.testing.assert_allclose(found, [[24, 24, 24, 40, 40, 40], anchors[small]])
+
+
 @pytest.mark.parametrize(("every", "starts"), [(False, [24]), (True, [0, 24])])
 def test_an_organ_is_drawn_in_its_best_box_or_in_all(
     every: bool, starts: list[int], monkeypatch: pytest.MonkeyPatch

@@ -74,10 +74,14 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
     better one that is kept by more than ``most``."""
     kept: list[int] = []
     waiting = np.argsort(-scores, kind="stable")
+    low, high = (corner[waiting] for corner in ends(np.asarray(boxes, np.float64)))
+    volume = np.prod(high - low, 1)
     while len(waiting):
-        best, rest = waiting[0], waiting[1:]
-        kept.append(int(best))
-        waiting = rest[overlap(boxes[best : best + 1], boxes[rest])[0] <= most]
+        kept.append(int(waiting[0]))
+        both = np.prod(np.clip(np.minimum(high, high[0]) - np.maximum(low, low[0]), 0, None), 1)
+        apart = both <= most * (volume + volume[0] - both)
+        apart[0] = False
+        waiting, low, high, volume = waiting[apart], low[apart], high[apart], volume[apart]
     return np.array(kept, int)
 
 
