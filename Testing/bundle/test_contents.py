@@ -45,6 +45,15 @@ class TestAGoodBundle:
         change_manifest(bundle.folder, lambda m: m.update(format_version=1))
         refused(bundle.folder, "unknown key 'branches.anchor.mirror'")
 
+    def test_may_say_how_close_windows_follow_one_another(self, tmp_path: Path) -> None:
+        anchor = replace(BRANCHES[0], stride=0.25)
+        bundle = load_bundle(
+            make_bundle(tmp_path / "close", branches={"anchor": anchor.to_dict()}, voi_mm={})
+        )
+        assert bundle.format_version == 2 and bundle.branches["anchor"].stride == 0.25
+        change_manifest(bundle.folder, lambda m: m.update(format_version=1))
+        refused(bundle.folder, "unknown key 'branches.anchor.stride'")
+
     def test_may_have_another_network_in_format_2(self, tmp_path: Path) -> None:
         plain = BRANCHES[0].architecture
         network = Architecture.plain(
@@ -232,6 +241,17 @@ NONSENSE: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (
         in_format_2(at("branches", "anchor", "mirror", to=1)),
         "branches.anchor.mirror must be true or false, not a whole number",
+    ),
+    *(
+        (
+            in_format_2(at("branches", "anchor", "stride", to=stride)),
+            f"branches.anchor.stride must be a number above 0 and at most 1, got {stride}",
+        )
+        for stride in (0, 1.5, -0.25)
+    ),
+    (
+        in_format_2(at("branches", "anchor", "stride", to=True)),
+        "branches.anchor.stride must be a number above 0 and at most 1, got True",
     ),
     (
         in_format_2(at("branches", "anchor", "windows_hu", to=[[-500, 1000], [240, -160]])),

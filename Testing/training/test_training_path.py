@@ -211,6 +211,18 @@ def test_export_leaves_nothing_behind_when_the_card_is_incomplete(
     assert [p.name for p in tmp_path.iterdir()] == ["card.md"]
 
 
+def test_export_can_bring_windows_closer_together(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["export", str(tmp_path / "close"), str(bundle.parent / "anchor"), str(bundle.parent / "mid")]
+    argv += ["--description", "x", "--licence", "x", "--stride"]
+    assert main([*argv, "0.25"]) == 0
+    assert {spec.stride for spec in load_bundle(tmp_path / "close").branches.values()} == {0.25}
+    argv[1] = str(tmp_path / "other")
+    assert main([*argv, "2"]) == 2
+    assert "--stride" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
 def test_two_runs_of_one_branch_are_refused(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,7 @@ def test_a_small_network_gets_closer_windows() -> None:
     large = Architecture.plain(1, 43, (32, 64, 128, 256, 320, 320))
     spec = BranchSpec("anchor", ("ct",), ("a",), "softmax", (1.0, 1.0, 1.0), (64, 64, 64), large, {})
     assert stride_for(spec) == STRIDE
+    assert stride_for(replace(spec, stride=0.25)) == 0.25, "the bundle's own wish comes first"
 
 
 def test_a_short_axis_gets_a_window_of_a_multiple_of_the_divisor() -> None:

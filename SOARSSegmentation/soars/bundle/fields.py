@@ -75,6 +75,16 @@ def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) ->
     return tuple(float(v) for v in value)
 
 
+def get_share(mapping: Mapping[str, Any], key: str, where: str) -> float:
+    """A number above 0 and at most 1."""
+    if key not in mapping:
+        raise BundleError(f"{path_of(where, key)} is missing")
+    value = mapping[key]
+    if type(value) not in (int, float) or not 0 < value <= 1:
+        raise BundleError(f"{path_of(where, key)} must be a number above 0 and at most 1, got {brief(value)}")
+    return float(value)
+
+
 def get_window(mapping: Mapping[str, Any], key: str, where: str) -> tuple[float, float]:
     """A window as [low, high], with low below high."""
     low, high = get_numbers(mapping, key, 2, where)

@@ -27,11 +27,12 @@ one. Format version 1::
     }
 
 Format version 2 adds options to a branch: ``"windows_hu": [[low, high], ...]``, the CT through each of these windows,
-one channel each, instead of through window_hu; and ``"mirror": true`` for a network that has learned from mirror images
-too, which is shown windows on the patient's right as their mirror image. An architecture may be of ``"type": "phnn"``
-instead of ``"unet"``, and have ``"order": "norm-act-conv"``: batch norm and ReLU before each convolution. The format
-also adds bundles of systems other than the cascade (see `soars.systems`). They have name, version, description,
-licence, card and files as above, and instead of window, branches and VOIs::
+one channel each, instead of through window_hu; ``"mirror": true`` for a network that has learned from mirror images
+too, which is shown windows on the patient's right as their mirror image; and ``"stride": 0.25`` for the step between
+windows as a share of their size, which the size of the network decides otherwise. An architecture may be of
+``"type": "phnn"`` instead of ``"unet"``, and have ``"order": "norm-act-conv"``: batch norm and ReLU before each
+convolution. The format also adds bundles of systems other than the cascade (see `soars.systems`). They have name,
+version, description, licence, card and files as above, and instead of window, branches and VOIs::
 
       "system": "nnunet",                  which system reads the settings
       "organs": ["Brainstem", ...],        catalogue names of all organs that it can give
@@ -57,6 +58,7 @@ from soars.bundle.fields import (
     get_field,
     get_names,
     get_numbers,
+    get_share,
     get_text,
     get_window,
     get_windows,
@@ -116,6 +118,7 @@ class BranchSpec:
         windows_hu: windows of the CT, one input channel each; the bundle's own window alone when empty.
         mirror: whether the network has learned from mirror images too, with left and right exchanged: windows on the
             patient's right are shown to it mirrored then (`soars.cascade.branches.exchange_of`).
+        stride: step between windows as a share of the window; None leaves it to `soars.cascade.layout.stride_for`.
     """
 
     name: Branch
@@ -128,6 +131,7 @@ class BranchSpec:
     files: Mapping[WeightKind, str]
     windows_hu: tuple[tuple[float, float], ...] = ()
     mirror: bool = False
+    stride: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The branch as the manifest stores it (its name is the key it is stored under)."""
@@ -142,6 +146,7 @@ class BranchSpec:
             "files": dict(self.files),
             **windows,
             **({"mirror": True} if self.mirror else {}),
+            **({"stride": self.stride} if self.stride is not None else {}),
         }
 
 
@@ -229,7 +234,7 @@ _COMMON_KEYS = ("format_version", "name", "version", "description", "licence", "
 CASCADE_KEYS = ("window_hu", "branches", "voi_mm")
 SYSTEM_KEYS = ("system", "organs", "settings")
 OPTIONAL_KEYS = ("review",)
-BRANCH_OPTIONS = ("windows_hu", "mirror")
+BRANCH_OPTIONS = ("windows_hu", "mirror", "stride")
 """Keys that a branch may have from format version 2 on."""
 
 
@@ -421,4 +426,5 @@ def _branch(name: Branch, entry: Any, version: int) -> BranchSpec:
         files={kind: get_text(files, kind, f"{where}.files") for kind in WEIGHT_KINDS if kind in files},
         windows_hu=get_windows(entry, "windows_hu", where) if "windows_hu" in entry else (),
         mirror=get_field(entry, "mirror", bool, where) if "mirror" in entry else False,
+        stride=get_share(entry, "stride", where) if "stride" in entry else None,
     )

@@ -35,7 +35,9 @@ def window_shape(shape: Sequence[int], spec: BranchSpec) -> tuple[int, int, int]
 
 
 def stride_for(spec: BranchSpec) -> float:
-    """The stride that the branch's network can afford."""
+    """The stride that the branch's bundle names, or else one that its network can afford."""
+    if spec.stride is not None:
+        return spec.stride
     return STRIDE if multiplications(spec.architecture) >= LARGE_NETWORK else CLOSE_STRIDE
 
 

@@ -12,7 +12,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -52,8 +52,12 @@ class BundleFacts:
         }
 
 
-def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bundle:
+def export_bundle(
+    runs: Sequence[Path], output: Path, facts: BundleFacts, stride: float | None = None
+) -> Bundle:
     """Write a bundle folder from finished runs (one a branch); nothing is left behind when it fails.
+
+    `stride` is the step between windows as a share of the window, of the branches that see a scan by windows.
 
     Raises `InputError` when two runs train the same branch, or `output` exists.
     """
@@ -68,7 +72,8 @@ def export_bundle(runs: Sequence[Path], output: Path, facts: BundleFacts) -> Bun
             folder, run = loaded[branch]
             files: dict[WeightKind, str] = {"safetensors": f"{branch}.safetensors", "onnx": f"{branch}.onnx"}
             export_network(run.network(folder), work, files["safetensors"], files["onnx"])
-            branches[branch] = branch_spec(run, files).to_dict()
+            spec = branch_spec(run, files)
+            branches[branch] = (spec if branch == "small_hard" else replace(spec, stride=stride)).to_dict()
             window_hu = run.windows_hu[0]
             voi_mm = run.voi_mm or voi_mm
         fields = {
