@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from soars.catalogue import CATALOGUE
+from soars.findings.crowd import Crowd, related
 from soars.findings.finding import CHECK, SERIOUS, ExpectedDsc, Finding, Locator
 from soars.findings.norms import Norms, norm_findings, usual_findings
 from soars.findings.notch import notch_findings
@@ -34,13 +35,14 @@ def check_contours(structures: StructureSet, locator: Locator, norms: Norms | No
     cut = {name: edge for name, edge in edges.items() if edge is not None}
     whole = present.subset(name for name in present.names if name not in cut)
     found = [finding for name, finding in cut.items() if name not in LONG_ORGANS]
+    crowd = Crowd(present)
     for name in present.names:
-        shape = list(shape_findings(present, name, locator))
+        shape = list(shape_findings(present, name, locator, crowd))
         found.extend(shape)
         if all(finding.kind != "flat_face" for finding in shape):
-            found.extend(notch_findings(present, name, locator))
+            found.extend(notch_findings(present, name, locator, crowd))
     found.extend(pair_findings(whole, locator, norms))
-    found.extend(overlap_findings(present, locator))
+    found.extend(overlap_findings(present, locator, crowd))
     by_norms = list(norm_findings(whole, norms, locator)) if norms is not None else []
     found.extend(by_norms)
     told = {finding.organ for finding in by_norms if finding.kind == "volume"}
@@ -66,11 +68,15 @@ def unsure_findings(
             )
 
 
-def overlap_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
-    """Organs that share voxels although neither lies in the other; the smaller one of two bears the finding."""
-    sizes = {name: structures.voxels(name) for name in structures.names if not structures.is_empty(name)}
+def overlap_findings(structures: StructureSet, locator: Locator, crowd: Crowd) -> Iterator[Finding]:
+    """Organs that share voxels although neither lies in the other; the smaller one of two bears the finding.
+
+    None of the structures is empty.
+    """
+    sizes = {name: structures.voxels(name) for name in structures.names}
+    shared = {name: crowd.shared(name) for name in structures.names}
     for first, second in itertools.combinations(sizes, 2):
-        if CATALOGUE[first].parent == second or CATALOGUE[second].parent == first:
+        if related(first, second) or not (shared[first] and shared[second]):
             continue
         mask, other = structures.crop(first), structures.crop(second)
         common = mask.array & other.box(mask.start, mask.shape)

@@ -9,8 +9,9 @@ from itertools import combinations, product
 import numpy as np
 
 from soars.findings.counting import counts, dilated
+from soars.findings.crowd import Crowd
 from soars.findings.finding import CHECK, Finding, Locator
-from soars.findings.shape import others_about, uncovered_faces
+from soars.findings.shape import uncovered_faces
 from soars.structures import Mask, StructureSet
 
 STRAIGHT = 0.6
@@ -36,9 +37,11 @@ class Notch:
     share: float
 
 
-def notch_findings(structures: StructureSet, name: str, locator: Locator) -> Iterator[Finding]:
-    """At most one, the largest notch."""
-    notch = largest_notch(structures, name)
+def notch_findings(
+    structures: StructureSet, name: str, locator: Locator, crowd: Crowd | None = None
+) -> Iterator[Finding]:
+    """At most one, the largest notch; `crowd` is that of the structures, counted here when it is not at hand."""
+    notch = largest_notch(structures, name, crowd)
     if notch is not None:
         yield Finding(
             name,
@@ -50,7 +53,7 @@ def notch_findings(structures: StructureSet, name: str, locator: Locator) -> Ite
         )
 
 
-def largest_notch(structures: StructureSet, name: str) -> Notch | None:
+def largest_notch(structures: StructureSet, name: str, crowd: Crowd | None = None) -> Notch | None:
     """The corner with the largest share, over all pairs of axes of the scan.
 
     A corner is a quarter of the mask's box without a voxel of the organ, bounded by two planes; what of the organ looks
@@ -65,7 +68,7 @@ def largest_notch(structures: StructureSet, name: str) -> Notch | None:
     # Faces with another organ beyond can only take from a notch; most organs have none even with them.
     if _largest(mask, {key: (faces, faces) for key, faces in every.items()}) is None:
         return None
-    free = _free_faces(structures, name, mask, every)
+    free = _free_faces(crowd or Crowd(structures), name, mask, every)
     return _largest(mask, {key: (free[key], faces) for key, faces in every.items()})
 
 
@@ -139,11 +142,11 @@ def _from_end(counts: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _free_faces(
-    structures: StructureSet, name: str, mask: Mask, every: Mapping[tuple[int, int], np.ndarray]
+    crowd: Crowd, name: str, mask: Mask, every: Mapping[tuple[int, int], np.ndarray]
 ) -> dict[tuple[int, int], np.ndarray]:
     """Those of the faces that have no other organ beyond (`BORDER_VOXELS`, `BESIDE_VOXELS`)."""
     margin = BORDER_VOXELS + BESIDE_VOXELS
-    others = others_about(structures, name, mask, margin)
+    others = crowd.others(name, mask.bounds.grown(margin))
     if not others.any():
         return dict(every)
     free = {}

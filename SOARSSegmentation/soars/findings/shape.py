@@ -9,11 +9,10 @@ import numpy as np
 import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
-from soars.catalogue import CATALOGUE
 from soars.findings.counting import counts, dilated
+from soars.findings.crowd import Crowd
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.structures import Mask, StructureSet
-from soars.structures.box import Box
 
 LONG_ORGANS = frozenset({"SpinalCord", "Esophagus", "BrachialPlex_L", "BrachialPlex_R", "Trachea"})
 """Organs that extend beyond any head-and-neck scan, or are contoured up to some slice: a cut end is expected."""
@@ -51,8 +50,11 @@ class Face:
     share: float
 
 
-def shape_findings(structures: StructureSet, name: str, locator: Locator) -> Iterator[Finding]:
-    """Cavities, missing slices and straight cuts of one organ."""
+def shape_findings(
+    structures: StructureSet, name: str, locator: Locator, crowd: Crowd | None = None
+) -> Iterator[Finding]:
+    """Cavities, missing slices and straight cuts of one organ; `crowd` is that of the structures, counted here when it
+    is not at hand."""
     mask = structures.crop(name)
     body_axis = locator.body_axis
     hole = _hole(mask.array, body_axis)
@@ -79,7 +81,7 @@ def shape_findings(structures: StructureSet, name: str, locator: Locator) -> Ite
             "Draw it there; interpolation between the slices beside it is a good start.",
             locator.at_index(np.array(index)),
         )
-    face = flat_face(structures, name, body_axis)
+    face = flat_face(structures, name, body_axis, crowd or Crowd(structures))
     if face is not None:
         yield Finding(
             name,
@@ -91,14 +93,14 @@ def shape_findings(structures: StructureSet, name: str, locator: Locator) -> Ite
         )
 
 
-def flat_face(structures: StructureSet, name: str, body_axis: int) -> Face | None:
+def flat_face(structures: StructureSet, name: str, body_axis: int, crowd: Crowd) -> Face | None:
     """The largest straight part of an organ's surface across an axis of the scan, or None.
 
     A rounded surface gives each plane about as many faces as the planes near it, a straight cut gives all to one.
     Where the scan ends or another organ begins a surface may be straight.
     """
     mask = structures.crop(name)
-    others = _near_others(structures, name, mask)
+    others = _near_others(crowd, name, mask)
     found: list[Face] = []
     for axis in range(3):
         if axis == body_axis and name in LONG_ORGANS | ON_SLICES:
@@ -141,32 +143,13 @@ def uncovered_faces(mask: Mask, axis: int, step: int, extent: int) -> np.ndarray
     return faces
 
 
-def _near_others(structures: StructureSet, name: str, mask: Mask) -> np.ndarray:
+def _near_others(crowd: Crowd, name: str, mask: Mask) -> np.ndarray:
     """Where another organ lies within `NEAR_VOXELS`, bool in the mask's box."""
-    near = others_about(structures, name, mask, NEAR_VOXELS)
+    near = crowd.others(name, mask.bounds.grown(NEAR_VOXELS))
     if near.any():
         near = dilated(near, (NEAR_VOXELS,) * 3)
     inner = slice(NEAR_VOXELS, -NEAR_VOXELS)
     return near[inner, inner, inner]
-
-
-def others_about(structures: StructureSet, name: str, mask: Mask, margin: int) -> np.ndarray:
-    """The other organs, but for those that are a part of this one or the reverse, bool in a box of so many voxels more
-    on every side."""
-    box = Box.at([s - margin for s in mask.start], [n + 2 * margin for n in mask.shape])
-    others = np.zeros(box.shape, bool)
-    for other in structures.names:
-        if other != name and not related(name, other):
-            crop = structures.crop(other)
-            common = crop.bounds & box
-            if not common.is_empty:
-                others[common.slices_in(box)] |= crop.array[common.slices_in(crop.bounds)]
-    return others
-
-
-def related(name: str, other: str) -> bool:
-    """Whether one of two organs is a part of the other."""
-    return CATALOGUE[name].parent == other or CATALOGUE[other].parent == name
 
 
 def _hole(array: np.ndarray, body_axis: int) -> np.ndarray:
