@@ -67,7 +67,7 @@ def finetune(
         runs |= {name: FittedRun.load(folder) for name, folder in folders.items() if name not in runs}
         of_branch |= _small_options(of_branch, runs)
     options = _whole(of_branch)
-    start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+    start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=small is None)
     device, index, held = start.device, start.index, start.held
     fine = CacheIndex.load(small.vois) if small is not None and small.vois is not None else None
     data = _windows(cache, index, options, start.learn, of_branch, small, fine)

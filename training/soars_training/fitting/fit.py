@@ -40,7 +40,7 @@ def fit(
     class, the guide is missing, a GPU was asked for and is not there, or `output` holds a run already and neither
     `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
     """
-    start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+    start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=options.one_shape)
     device, index, held = start.device, start.index, start.held
     data = window_data(cache, index, options, start.learn, guide_folder)
     held_cases = held_out_cases(cache, held, data, guide_folder)

@@ -109,6 +109,11 @@ class FitOptions(RunOptions):
     dice_only: bool = False
     supervised: int = 3
 
+    @property
+    def one_shape(self) -> bool:
+        """Whether all windows are alike; each group's volumes of interest have a shape of their own."""
+        return self.task.branch != "small_hard"
+
     def architecture(self) -> Architecture:
         return self.architecture_of(self.task)
 

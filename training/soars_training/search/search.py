@@ -49,7 +49,7 @@ def search(
     """
     options = replace(options, blocks=None)
     processes.alone("a search")
-    start = begin(cache, output, options, resume=resume, overwrite=overwrite)
+    start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=options.one_shape)
     device, index = start.device, start.index
     patients = len({e.patient for e in start.learn})
     if patients < 3:
