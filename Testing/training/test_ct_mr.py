@@ -152,7 +152,8 @@ def test_it_learns_what_only_the_mr_shows(tmp_path: Path) -> None:
     write_case(cache / "a.npz", case)
     CacheIndex((3, 3, 3), "boxes", [IndexEntry("a", "a.npz", "train", organs)]).save(cache)
     still = json.dumps({f.name: 0.0 for f in fields(Augmentation)})
-    settings = ("features=[8,16,16]", "patch=[32,32,32]", "ema=0.9", "foreground=1", f"strength={still}")
+    sizes = ("features=[8,16,16]", "patch=[32,32,32]")
+    settings = (*sizes, "ema=0.9", "foreground=1", "hidden=0.25", f"strength={still}")
     command = ["fit-system", "ct_mr", str(cache), str(tmp_path / "run")]
     schedule = ["--steps", "70", "--learning-rate", "0.01", "--device", "cpu", "--threads", "1"]
     assert main([*command, *schedule, *(f"--set={setting}" for setting in settings)]) == 0

@@ -4,12 +4,17 @@
 
 Twenty phantoms with a synthetic T1-weighted MR of its own field of view and voxels, turned by up to 10 degrees about
 each axis and moved by up to 30 mm along each. Registration: 19 of 20 should come back within 1 mm (at the corners of a
-cube of 80 mm about the MR's middle) and 1 degree. Then both parotids and submandibular glands are made invisible in the
-CTs: their voxels get what surrounds them, and its noise. Two networks learn from sixteen of the phantoms as registered,
-one from CT and MR (system `ct_mr` with the MR hidden in a quarter of the windows), one from the CTs alone, and draw the
-other four. The MR should help on the glands; without it the first network should lose at most 3 points on the other
-organs. The same command goes on wherever it was stopped; with `--only` it comes as far as that, so
-that two processes can train the two networks at the same time.
+cube of 80 mm about the MR's middle) and 1 degree.
+
+Both parotids and submandibular glands are in the MR alone. The CT has fat in their place; each gland, with its label,
+is moved by up to 12 mm along each axis to somewhere in soft tissue, where the CT shows what it showed before. So
+neither the CT nor the anatomy about a gland says where it is; the printed DSC of the old places with the new ones says
+how far a good guess comes. Two networks learn from sixteen of the phantoms as registered, one from CT and MR (system
+`ct_mr` with the MR hidden in half of the windows, as by default), one from the CTs alone, and draw the other four. The
+MR should help on the glands; without it the first network should lose at most 3 points on the other organs.
+
+The same command goes on wherever it was stopped; with `--only` it comes as far as that, so that two processes can train
+the two networks at the same time.
 """
 
 from __future__ import annotations
@@ -34,10 +39,13 @@ from soars.mr.images import MrScan
 from soars.mr.laid import lay_mr
 from soars.phantom import Phantom, make_phantom
 from soars.phantom.mr import SyntheticMr, make_mr
+from soars.structures import Box, Mask, StructureSet
+from soars.structures.mask import dice
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case, write_case
 from soars_training.cohorts.prepare import SourceCase, preprocess
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import LAST, RUN_FILE
+from soars_training.systems.ct_mr.system import CtMrOptions
 from soars_training.systems.interface import Predict, SystemRun
 from soars_training.systems.loop_system import score_case
 from soars_training.systems.registry import training_system
@@ -58,15 +66,16 @@ SEEN = (
     "Bone_Mandible_R",
     "Cavity_Oral",
 )
-ABOUT_MM, SMOOTH_MM, SOFT_HU = 8.0, 3.0, (-150.0, 150.0)
-"""What surrounds a hidden gland, how its CT is smoothed, and which of its values are soft tissue."""
+FAT_HU, SOFT_HU = (-150.0, -50.0), (-150.0, 150.0)
+MOVED_MM, LEAST_LEFT = 12.0, 0.8
+"""How far a hidden gland is moved along each axis, and the least part of it that its new place must have room for."""
 MOST_LOST = 0.03
 STEPS = 3000
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """How far a registration is off, and what it took."""
+    """How far a registration is off, what it took, and the mean DSC of the glands with their places before moving."""
 
     seed: int
     mm: float
@@ -74,6 +83,7 @@ class Recovered:
     turned_degrees: float
     moved_mm: float
     seconds: float
+    unmoved_dsc: float
 
 
 def main() -> int:
@@ -87,10 +97,11 @@ def main() -> int:
         f"moved by up to {max(r.moved_mm for r in rows):.0f} mm; {np.median([r.seconds for r in rows]):.0f} s each",
         flush=True,
     )
+    print(f"glands where they were, as a guess: DSC {np.mean([r.unmoved_dsc for r in rows]):.3f}", flush=True)
     failed = len(good) < LEAST_RECOVERED
     if args.only == "registration":
         return 1 if failed else 0
-    device, hidden = training_device(args.device), {"both": 0.25, "alone": 1.0}
+    device, hidden = training_device(args.device), {"both": CtMrOptions.hidden, "alone": 1.0}
     if args.only:
         drawn(args.work, args.only, hidden[args.only], device, args.workers)
         return 0
@@ -118,8 +129,7 @@ def registered(work: Path) -> list[Recovered]:
                 values = {k: float(v) for k, v in line.items() if k != "seed"}
                 rows.append(Recovered(int(line["seed"]), **values))
     for seed in list(SEEDS)[len(rows) :]:
-        phantom, scan = scanned(seed)
-        row, case = registered_case(seed, phantom, scan)
+        row, case = registered_case(seed, *scanned(seed))
         write_case(cache / f"{case.name}.npz", case)
         rows.append(row)
         with table.open("a", newline="") as stream:
@@ -139,22 +149,30 @@ def registered(work: Path) -> list[Recovered]:
     return rows
 
 
-def scanned(seed: int) -> tuple[Phantom, SyntheticMr]:
-    """A phantom and its MR: place, angle, field of view and voxels are the seed's."""
+def scanned(seed: int) -> tuple[Phantom, SyntheticMr, float]:
+    """A phantom whose glands its MR alone shows, the MR, and `Recovered.unmoved_dsc`; the MR's place, angle, field
+    of view and voxels are the seed's, its middle lies between brainstem and submandibular glands."""
     rng = np.random.default_rng([seed, 2])
-    phantom = make_phantom(seed, spacing_mm=CT_MM, field_of_view="head_neck")
+    before = make_phantom(seed, spacing_mm=CT_MM, field_of_view="head_neck")
+    phantom = replace(before, ct=without_glands(before, seed))
+    phantom = replace(phantom, structures=with_glands_moved(phantom, seed))
+    shown = np.array([before.structures.centre_of_mass(o) for o in ("Brainstem", *HIDDEN[2:])], float)
     scan = make_mr(
         phantom,
         seed=seed,
+        centre_mm=np.average(shown, axis=0, weights=(2, 1, 1)).tolist(),
         rotation_degrees=rng.uniform(-TURN_DEGREES, TURN_DEGREES, 3).tolist(),
         shift_mm=rng.uniform(-SHIFT_MM, SHIFT_MM, 3).tolist(),
         extent_mm=rng.uniform((180, 200, 140), (230, 250, 220)).tolist(),
         spacing_mm=(*[rng.uniform(0.8, 1.4)] * 2, rng.uniform(1.5, 4.0)),
     )
-    return phantom, scan
+    kept = [dice(before.structures.crop(o), phantom.structures.crop(o)) for o in HIDDEN]
+    return phantom, scan, float(np.mean(kept))
 
 
-def registered_case(seed: int, phantom: Phantom, scan: SyntheticMr) -> tuple[Recovered, CachedCase]:
+def registered_case(
+    seed: int, phantom: Phantom, scan: SyntheticMr, unmoved_dsc: float
+) -> tuple[Recovered, CachedCase]:
     body = find_body(phantom.ct)
     start = time.perf_counter()
     laid = lay_mr(MrScan(scan.image, Path(f"phantom{seed}")), phantom.ct, body)
@@ -170,9 +188,9 @@ def registered_case(seed: int, phantom: Phantom, scan: SyntheticMr) -> tuple[Rec
         round(angle(b), 1),
         round(float(np.linalg.norm(scan.to_mr.GetTranslation())), 1),
         round(seconds, 1),
+        round(unmoved_dsc, 3),
     )
-    ct = without_glands(phantom, seed)
-    case = SourceCase(f"phantom{seed}", "train", ct, phantom.structures, frozenset((*HIDDEN, *SEEN)))
+    case = SourceCase(f"phantom{seed}", "train", phantom.ct, phantom.structures, frozenset((*HIDDEN, *SEEN)))
     grid = body.grid(SPACING_MM)
     cached = preprocess(case, grid, body, case.name)
     return row, replace(cached, mr=laid.channels(grid, body).astype(np.float16))
@@ -183,37 +201,40 @@ def angle(rotation: np.ndarray) -> float:
 
 
 def without_glands(phantom: Phantom, seed: int) -> sitk.Image:
-    """The CT with the voxels of `HIDDEN` filled from the soft tissue about them: what lies next to each, smoothed, with
-    the noise of the surroundings, so that neither brightness nor texture shows where a gland was."""
+    """The CT with fat, and its noise, in place of `HIDDEN`."""
     rng = np.random.default_rng([seed, 3])
     hu = sitk.GetArrayFromImage(phantom.ct)
-    sigma = SMOOTH_MM / np.array(CT_MM[::-1])
-    taken = np.zeros(hu.shape, bool)
-    for organ in HIDDEN:
-        taken |= phantom.structures.full(organ)
-    reach = np.ceil((ABOUT_MM + 2 * SMOOTH_MM) / np.array(CT_MM[::-1])).astype(int)
-    before = hu.copy()
-    for organ in HIDDEN:
-        mask = phantom.structures.full(organ)
-        where = np.argwhere(mask)
-        if not len(where):
-            continue
-        low, high = np.maximum(where.min(0) - reach, 0), where.max(0) + reach + 1
-        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        values, inside = before[part].astype(np.float32), mask[part]
-        soft = ~taken[part] & (values > SOFT_HU[0]) & (values < SOFT_HU[1])
-        weight = scipy.ndimage.gaussian_filter(soft.astype(np.float32), sigma)
-        smooth = scipy.ndimage.gaussian_filter(np.where(soft, values, 0), sigma) / np.maximum(weight, 1e-6)
-        nearest = scipy.ndimage.distance_transform_edt(
-            ~soft, sampling=CT_MM[::-1], return_distances=False, return_indices=True
-        )
-        filled = scipy.ndimage.gaussian_filter(smooth[tuple(nearest)], sigma)
-        near = scipy.ndimage.distance_transform_edt(~inside, sampling=CT_MM[::-1]) <= ABOUT_MM
-        noise = (values - smooth)[soft & near]
-        hu[part][inside] = np.rint(filled[inside] + rng.choice(noise, int(inside.sum())))
+    fat = scipy.ndimage.binary_erosion((hu > FAT_HU[0]) & (hu < FAT_HU[1]) & phantom.anatomy.full("Body"))
+    glands = phantom.structures.union(HIDDEN)
+    hu[glands.slices][glands.array] = rng.choice(hu[fat], glands.voxels)
     image = sitk.GetImageFromArray(hu)
     image.CopyInformation(phantom.ct)
     return image
+
+
+def with_glands_moved(phantom: Phantom, seed: int) -> StructureSet:
+    """The phantom's organs with each of `HIDDEN` moved to a place that the seed draws from all those in reach with room
+    for it: in soft tissue and clear of every other organ. What has no room there is cut off."""
+    rng = np.random.default_rng([seed, 4])
+    hu = sitk.GetArrayFromImage(phantom.ct)
+    moved = phantom.structures.subset([o for o in phantom.structures if o not in HIDDEN])
+    room = phantom.anatomy.full("Body") & (hu > SOFT_HU[0]) & (hu < SOFT_HU[1])
+    taken = moved.union(moved.names)
+    room[taken.slices] &= ~taken.array
+    reach = (MOVED_MM / np.array(CT_MM[::-1])).astype(int)
+    for organ in HIDDEN:
+        gland = phantom.structures.crop(organ)
+        places: list[Mask] = []
+        for step in np.ndindex(*(2 * reach + 1)):
+            box = Box.at([int(v) for v in np.add(gland.start, step) - reach], gland.shape)
+            if Box.of(hu.shape).contains(box):
+                left = gland.array & room[box.slices]
+                if left.sum() >= LEAST_LEFT * gland.voxels:
+                    places.append(Mask(box.start, left))
+        chosen = places[int(rng.integers(len(places)))]
+        room[chosen.slices] &= ~chosen.array
+        moved.add_crop(organ, chosen.start, chosen.array)
+    return moved
 
 
 def drawn(work: Path, name: str, hidden: float, device: torch.device, workers: int | None) -> Predict:
@@ -222,7 +243,7 @@ def drawn(work: Path, name: str, hidden: float, device: torch.device, workers: i
     options = replace(
         system.options("laptop", organs),
         steps=STEPS,
-        patch=(48, 48, 48),
+        patch=(40, 40, 40),
         features=(16, 32, 64, 64),
         strength=replace(Augmentation(), mirror=0.0),
         hidden=hidden,

@@ -46,7 +46,7 @@ class CtMrOptions(SystemOptions):
     features: tuple[int, ...] = (32, 64, 128, 256, 320)
     patch: tuple[int, int, int] = (96, 128, 128)
     foreground: float = 0.7
-    hidden: float = 0.25
+    hidden: float = 0.5
     balance: float = field(default=0.5, kw_only=True)
     strength: Augmentation = field(default_factory=Augmentation)
 
