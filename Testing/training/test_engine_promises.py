@@ -156,7 +156,8 @@ def test_a_shifted_input_gives_a_shifted_output(opened: Open) -> None:
     before = first[:, reach : -reach - a, reach : -reach - b, reach : -reach - c]
     after = second[:, reach + a : -reach, reach + b : -reach, reach + c : -reach]
     assert np.abs(first[:, 12, 12, 12] - first[:, 19, 19, 19]).max() > 0.1, "the thing is seen"
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-3)
+    # Sums of float32 in another order: a few units in the sixth digit.
+    np.testing.assert_allclose(after, before, rtol=5e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

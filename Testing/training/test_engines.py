@@ -66,6 +66,14 @@ def test_float32_engines_agree_to_rounding(bundle: Bundle, window: np.ndarray) -
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+def test_no_convolution_on_a_cpu_takes_the_slow_way(bundle: Bundle, window: np.ndarray) -> None:
+    engine = open_engine(bundle, "anchor", info("torch", "fp32"), 1)
+    with torch.profiler.profile() as profile:
+        engine.run(window)
+    seen = {event.key for event in profile.key_averages()}
+    assert "aten::mkldnn_convolution" in seen and "aten::slow_conv3d_forward" not in seen
+
+
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has no bfloat16 units")
 def test_bfloat16_differs_only_where_classes_are_nearly_equal(bundle: Bundle, window: np.ndarray) -> None:
     exact = open_engine(bundle, "anchor", info("torch", "fp32"), 1).run(window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -71,6 +72,12 @@ class TorchEngine:
             network.sides.float()
             self._weight = torch.eye(channels, device=self._device)
             self._bias = torch.zeros(channels, 1, device=self._device)
+        if (
+            self._device.type == "cpu"
+            and self._dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+        ):
+            convolve_by_onednn(network)
         self._network = network
         stop_between_layers(network, cancelled)
 
@@ -154,6 +161,25 @@ def failed(error: RuntimeError, branch: Branch, device: str) -> EngineError:
             "close other programs that use it, or choose --device cpu"
         )
     return EngineError(f"torch failed on branch {branch} ({device}): {_brief(error)}")
+
+
+def convolve_by_onednn(network: torch.nn.Module) -> None:
+    """Have every 3D convolution of a float32 network on the CPU run in oneDNN, also those of the coarse levels.
+
+    For one small window torch takes a slower way of its own (its `use_mkldnn` wants 20480 channels times slices times
+    rows), which costs a small network a quarter of its time.
+    """
+    for layer in network.modules():
+        if type(layer) is torch.nn.Conv3d:
+            layer.forward = partial(_convolved, layer)  # type: ignore[method-assign]
+
+
+def _convolved(layer: torch.nn.Conv3d, values: torch.Tensor) -> torch.Tensor:
+    assert not isinstance(layer.padding, str)
+    found: torch.Tensor = torch.mkldnn_convolution(
+        values, layer.weight, layer.bias, layer.padding, layer.stride, layer.dilation, layer.groups
+    )
+    return found
 
 
 def stop_between_layers(network: torch.nn.Module, cancelled: Callable[[], bool]) -> None:
