@@ -34,11 +34,15 @@ def path_of(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def get_field(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    """The value of a field, of exactly the type `kind`; raises `BundleError` when it is missing or of another type."""
+def _value(mapping: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in mapping:
         raise BundleError(f"{path_of(where, key)} is missing")
-    value = mapping[key]
+    return mapping[key]
+
+
+def get_field(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """The value of a field, of exactly the type `kind`; raises `BundleError` when it is missing or of another type."""
+    value = _value(mapping, key, where)
     if type(value) is not kind:
         raise BundleError(f"{path_of(where, key)} must be {_KINDS[kind]}, not {kind_of(value)}")
     return value
@@ -77,9 +81,7 @@ def get_numbers(mapping: Mapping[str, Any], key: str, count: int, where: str) ->
 
 def get_share(mapping: Mapping[str, Any], key: str, where: str) -> float:
     """A number above 0 and at most 1."""
-    if key not in mapping:
-        raise BundleError(f"{path_of(where, key)} is missing")
-    value = mapping[key]
+    value = _value(mapping, key, where)
     if type(value) not in (int, float) or not 0 < value <= 1:
         raise BundleError(f"{path_of(where, key)} must be a number above 0 and at most 1, got {brief(value)}")
     return float(value)
