@@ -31,6 +31,11 @@ def test_the_least_is_a_node_on_loopback_whose_paths_are_beside_the_file(tmp_pat
     assert config.listen.ae_titles == ("SOARS",) and config.limits.cases == 500
 
 
+def test_a_rule_may_name_the_second_card(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, rules=[{"name": "a", "device": "cuda:1"}]))
+    assert config.rules[0].options.device == "cuda:1"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -43,6 +48,7 @@ def test_the_least_is_a_node_on_loopback_whose_paths_are_beside_the_file(tmp_pat
         ({"rules": [{"name": "a", "when": {"SliceThickness": "<thin"}}]}, "'thin' is not a number"),
         ({"rules": [{"name": "a", "when": {"SliceThickness": 3}}]}, "write it in quotes"),
         ({"rules": [{"name": "a", "organs": ["Brainstm"]}]}, "did you mean Brainstem"),
+        ({"rules": [{"name": "a", "device": "gpu"}]}, "rules[0]: device: auto, cpu, cuda or a numbered card"),
         ({"rules": [{"bundle": "starter"}]}, "rules[0]: name must be given"),
         ({"listen": {"port": "104"}}, "listen.port: a whole number is wanted, not '104'"),
         ({"listen": {"port": 0}}, "not a port"),

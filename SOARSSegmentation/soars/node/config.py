@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from soars.archive.nodes import CALLING_AE_TITLE, Node, is_this_computer
 from soars.catalogue import resolve
+from soars.devices import EXPECTED, is_device
 from soars.dicom.rtstruct import read_roi_names
 from soars.errors import InputError
 from soars.node.fields import build, json_schema
@@ -102,13 +103,15 @@ class Rule:
     send: tuple[str, ...] = ()
     bundle: str = "starter"
     organs: tuple[str, ...] | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     engine: Literal["auto", "torch", "onnxruntime"] = "auto"
 
     def __post_init__(self) -> None:
         _ = self.conditions
         for organ in self.organs or ():
             resolve(organ)
+        if not is_device(self.device):
+            raise InputError(f"device: {EXPECTED} is wanted, not {self.device!r}")
 
     @cached_property
     def conditions(self) -> Conditions:
