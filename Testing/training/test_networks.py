@@ -18,7 +18,7 @@ from soars.networks.build import build
 from soars.networks.phnn import PHnn
 from soars.networks.pointwise import Pointwise
 from soars_training.fitting.losses import marginal_dice_ce
-from soars_training.fitting.models import BranchModel
+from soars_training.fitting.models import BranchModel, Model
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.fitting.presets import preset
 from soars_training.fitting.start import start_from
@@ -174,6 +174,32 @@ def test_with_anchors_as_new_channels_a_network_first_answers_as_before(
     )
     with pytest.raises(InputError, match="different layers"):
         start_from(other, tmp_path, after)
+
+
+def test_averaged_weights_keep_the_statistics_that_belong_to_them() -> None:
+    """A batch normalisation in evaluation must see the statistics of its own weights' features: averaged like them, by
+    decay 0.5 from 0 to 1 in three steps 1 - 0.5 ** 3 = 0.875. The count of batches is the last one."""
+
+    class Normed(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm3d(1)
+
+    model = Normed()
+    options = FitOptions(
+        BranchTask("anchor", ("Brainstem",), ("ct",)), features=FEATURES, patch=(8, 8, 8), ema=0.5
+    )
+    state = TrainingState.new(options, model)
+    state.step = 1000
+    with torch.no_grad():
+        model.norm.running_mean.fill_(1.0)  # type: ignore[union-attr]
+        model.norm.bias.fill_(1.0)
+        model.norm.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
+    for _ in range(3):
+        state.average()
+    averaged = state.averaged.state_dict()
+    assert float(averaged["norm.running_mean"]) == pytest.approx(0.875) == float(averaged["norm.bias"])
+    assert int(averaged["norm.num_batches_tracked"]) == 7
 
 
 def test_every_progressive_sum_is_trained() -> None:

@@ -47,10 +47,7 @@ class RegionNet(nn.Module):
         self.objectness = Pointwise(a.hidden, a.anchors)
         self.anchor_deltas = Pointwise(a.hidden, 6 * a.anchors)
         self.dense = nn.Sequential(
-            nn.Linear(a.fused * a.pooled**3, a.dense[0]),
-            nn.ReLU(inplace=True),
-            nn.Linear(a.dense[0], a.dense[1]),
-            nn.ReLU(inplace=True),
+            *_dense(a.fused * a.pooled**3, a.dense[0], a.normalised), *_dense(*a.dense, a.normalised)
         )
         self.box_class = nn.Linear(a.dense[1], 1 + a.classes)
         self.box_deltas = nn.Linear(a.dense[1], 6 * (1 + a.classes))
@@ -148,6 +145,11 @@ def _chain(inputs: int, outputs: int) -> list[nn.Module]:
 
 def _unit(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
     return [nn.Conv3d(inputs, outputs, 3, stride, 1), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
+
+
+def _dense(inputs: int, outputs: int, normalised: bool) -> list[nn.Module]:
+    norm = [nn.LayerNorm(outputs)] if normalised else []
+    return [nn.Linear(inputs, outputs), *norm, nn.ReLU(inplace=True)]
 
 
 def _local(inputs: int, outputs: int) -> nn.Module:

@@ -34,6 +34,9 @@ class RegionArchitecture:
         mask: channels of the layers that draw in a box.
         bases: edge lengths of the anchors in voxels.
         shapes: each base times each of these (z, y, x) is an anchor.
+        normalised: each dense layer normalises its values before the ReLU, which the authors' do not. Of thousands of
+            inputs that are never negative a few steps of Adam can otherwise push every value below zero at once, and
+            then nothing ever learns there again.
     """
 
     classes: int
@@ -45,6 +48,7 @@ class RegionArchitecture:
     mask: int = 64
     bases: tuple[float, ...] = PAPER_BASES
     shapes: tuple[tuple[float, ...], ...] = PAPER_SHAPES
+    normalised: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) != 5 or len(self.dense) != 2:
@@ -64,19 +68,23 @@ class RegionArchitecture:
         return len(self.bases) * len(self.shapes)
 
     def to_dict(self) -> dict[str, Any]:
+        """`normalised` is named where it is set, so that other bundles stay readable to earlier versions."""
         return {
             key: [list(v) if isinstance(v, tuple) else v for v in value]
             if isinstance(value, tuple)
             else value
             for key, value in asdict(self).items()
+            if key != "normalised" or value
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RegionArchitecture:
         """Raises `BundleError` when a key is missing or unknown, or has the wrong type."""
         try:
-            if set(data) != {f.name for f in fields(cls)}:
+            if set(data) | {"normalised"} != {f.name for f in fields(cls)}:
                 raise ValueError(f"keys {sorted(data)}")
+            if type(data.get("normalised", False)) is not bool:
+                raise TypeError("normalised: true or false expected")
             whole = [data[k] for k in ("classes", "fused", "hidden", "pooled", "mask")]
             if any(type(n) is not int for n in (*whole, *data["widths"], *data["dense"])):
                 raise TypeError("whole numbers expected")
@@ -86,6 +94,7 @@ class RegionArchitecture:
                 dense=tuple(data["dense"]),
                 bases=tuple(float(b) for b in data["bases"]),
                 shapes=tuple(tuple(float(s) for s in shape) for shape in data["shapes"]),
+                normalised=data.get("normalised", False),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"architecture description is not valid: {repr(error)[:200]}") from error

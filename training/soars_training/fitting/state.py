@@ -73,7 +73,11 @@ class TrainingState:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay)
             for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-                mine.copy_(theirs)
+                # A batch normalisation's statistics belong to the weights that they were found with.
+                if mine.is_floating_point():
+                    mine.lerp_(theirs, 1.0 - decay)
+                else:
+                    mine.copy_(theirs)
 
     def save(self, folder: Path) -> None:
         """Write `last.ckpt`, whole or not at all, and the tables."""

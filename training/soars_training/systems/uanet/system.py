@@ -34,7 +34,8 @@ class UaNetOptions(SystemOptions):
 
     Attributes:
         crop: size (z, y, x) of a training crop in voxels.
-        widths, fused, hidden, pooled, dense, mask, bases, shapes: see `RegionArchitecture`.
+        widths, fused, hidden, pooled, dense, mask, bases, shapes, normalised: see
+            `RegionArchitecture`.
         margin: by how many voxels (z, y, x) true boxes are longer than their organs.
         boxes_from, masks_from: shares of the steps after which these heads learn.
         sampled: boxes of an image that the box head learns from.
@@ -58,6 +59,7 @@ class UaNetOptions(SystemOptions):
     mask: int = 64
     bases: tuple[float, ...] = PAPER_BASES
     shapes: tuple[tuple[float, ...], ...] = PAPER_SHAPES
+    normalised: bool = False
     margin: tuple[float, ...] = (4.0, 8.0, 8.0)
     boxes_from: float = BOXES_FROM
     masks_from: float = MASKS_FROM
@@ -73,7 +75,7 @@ class UaNetOptions(SystemOptions):
     def architecture(self) -> RegionArchitecture:
         return RegionArchitecture(
             len(self.organs), self.widths, self.fused, self.hidden, self.pooled, self.dense, self.mask, self.bases,
-            self.shapes,
+            self.shapes, self.normalised,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -134,6 +136,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             mask=16,
             bases=(5.0, 9.0, 15.0, 26.0),
             shapes=((1.0, 1.0, 1.0), (1.0, 1.0, 2.0), (1.0, 2.0, 1.0)),
+            normalised=True,
             margin=(8.0, 8.0, 8.0),
             sampled=48,
             drawn=6,
