@@ -47,6 +47,24 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             assert heading in _headings(target.read_text("utf-8")), f"{link} names no heading"
 
 
+def test_messages_that_troubleshooting_explains_are_the_programs() -> None:
+    """Of a message with `...` or `N` for what varies, each part between them stands in the source."""
+    source = "\n".join(
+        p.read_text("utf-8") for p in sorted((ROOT / "SOARSSegmentation" / "soars").rglob("*.py"))
+    )
+    source = " ".join(re.sub(r'"\s*\n\s*f?"', "", source).split())
+    rows = [
+        line.split("|")[1]
+        for line in (ROOT / "docs" / "troubleshooting.md").read_text("utf-8").splitlines()
+        if line.startswith("| `")
+    ]
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    assert len(messages) > 10
+    for message in messages:
+        for part in re.split(r"\.\.\.|\bN\b|'parotid'|'Parotid_L'|cuda(?::1)?", message):
+            assert part.strip(" ;") in source, f"no message says {part!r} of {message!r}"
+
+
 @PAGE
 def test_files_that_are_named_exist(page: Path) -> None:
     named = [word for code in re.findall(r"`([^`\n]+)`", page.read_text("utf-8")) for word in code.split()]

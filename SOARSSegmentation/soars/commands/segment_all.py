@@ -64,8 +64,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--at-once",
         metavar="N",
         type=_count,
-        help="cases at the same time, each in a process with its share of the processors (default: one with a GPU, "
-        "else up to 4, as processors and free memory allow)",
+        help="cases at the same time, each in a process with its share of the processors (default: one with a GPU "
+        "or a system other than the cascade, else up to 4, as processors, free memory and the number of cases allow)",
     )
     cluster = parser.add_argument_group("on several machines or GPUs", "by Ray (the extra `ray`)")
     cluster.add_argument(

@@ -60,7 +60,7 @@ def _add_get(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "get",
         help="download the weights that a bundle's models need",
         description="Show what a bundle's models would download, from where and under which licence, and download it "
-        "after confirmation. Nothing else in soars downloads anything.",
+        "after confirmation. No other command downloads weights.",
     )
     parser.add_argument("bundle", metavar="NAME|PATH", help="an installed bundle, a folder or a .zip")
     add_organs_option(parser)
