@@ -74,6 +74,15 @@ def test_a_window_shows_ct_mr_and_where_the_mr_is() -> None:
     np.testing.assert_array_equal(sample.labels, case.label_map(ORGANS))
 
 
+def test_an_organ_that_was_drawn_on_some_slices_only_is_unknown() -> None:
+    case = replace(_case(), annotated=frozenset({"Parotid_R"}))
+    data = _dataset(case)
+    assert data.drawable == ["Parotid_R"]
+    sample = data.cut(case, np.full(3, 15.5), np.random.default_rng(0))
+    assert sample.known.tolist() == [organ == "Parotid_R" for organ in ORGANS]
+    assert not (sample.labels == 1 + ORGANS.index("Parotid_L")).any()
+
+
 def test_a_hidden_mr_leaves_zeros() -> None:
     case = _case()
     rng = np.random.default_rng(0)

@@ -68,6 +68,15 @@ def test_a_case_comes_back_as_written(cache: Path) -> None:
     np.testing.assert_array_equal(np.unique(case.label_map(PAROTIDS)), [0, 1, 2])
 
 
+def test_an_organ_that_was_drawn_on_some_slices_only_is_no_label(cache: Path) -> None:
+    """The cascade holds it for unknown; a label there would be all that the loss hears of it."""
+    case = read_case(cache / "a.npz")
+    drawn = {"Parotid_L": case.full_mask("Parotid_L").any((1, 2))}
+    partly = replace(case, annotated=frozenset({"Parotid_R"}), slices=drawn)
+    np.testing.assert_array_equal(np.unique(partly.label_map(PAROTIDS)), [0, 2])
+    np.testing.assert_array_equal(partly.label_map(PAROTIDS) == 2, case.full_mask("Parotid_R"))
+
+
 def test_a_damaged_case_is_named(cache: Path) -> None:
     data = (cache / "a.npz").read_bytes()
     (cache / "a.npz").write_bytes(data[: len(data) // 2])

@@ -69,10 +69,14 @@ class CachedCase:
         return full
 
     def label_map(self, classes: Iterable[str]) -> np.ndarray:
-        """uint8 [z, y, x]: 0 background, then 1 + position in `classes`; a later class wins where organs overlap."""
+        """uint8 [z, y, x]: 0 background, then 1 + position in `classes`; a later class wins where organs overlap.
+
+        An organ that is not annotated has no label, also on slices on which somebody drew it: a loss that lets an
+        unknown organ be background anywhere, and rewards it there, would teach to see it everywhere.
+        """
         labels = np.zeros(self.ct_hu.shape, np.uint8)
         for value, organ in enumerate(classes, start=1):
-            if organ in self.masks:
+            if organ in self.masks and organ in self.annotated:
                 start, crop = self.masks[organ]
                 labels[Box.at(start, crop.shape).slices][crop] = value
         return labels

@@ -57,7 +57,9 @@ class CtMrDataset(Dataset[CtMrSample]):
         self.patch, self.window_hu, self.foreground, self.hidden = patch, window_hu, foreground, hidden
         self.swap = mirrored_channels(self.organs)
         self.strength = strength if all_paired(self.organs) else replace(strength, mirror=0.0)
-        self.with_organ = {o: [c for c in self.cases if o in c.masks] for o in self.organs}
+        self.with_organ = {
+            o: [c for c in self.cases if o in c.masks and o in c.annotated] for o in self.organs
+        }
         self.drawable = [o for o in self.organs if self.with_organ[o]]
 
     def __getitem__(self, n: int) -> CtMrSample:
