@@ -13,6 +13,7 @@ import torch
 from soars.bundle.store import load_bundle
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.fitting.finetune import _like
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.windows.augment import Augmentation, Window, random_window
@@ -166,6 +167,32 @@ def test_the_small_organs_loss_reaches_the_anchors_through_the_heat_map_alone(
         for name, branch in model.named_children()
     }
     assert reached == {"anchor": heatmap, "mid_level": False, "detection": heatmap, "small_hard": True}
+
+
+def test_batch_statistics_stay_those_of_the_branches() -> None:
+    task = BranchTask("anchor", ("Brainstem",), ("ct",))
+    options = FitOptions(task, features=(4, 8), supervised=1, order="norm-act-conv")
+    mid = BranchTask("mid_level", ("Larynx",), ("ct", "anchor"), ("Brainstem",))
+    model = EndToEnd(BranchModel(options, task), BranchModel(options, mid)).train()
+    before = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
+    assert before
+    known, possible = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, 8, 8, 8, dtype=torch.bool)
+    labels = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
+    model.loss((torch.randn(1, 1, 8, 8, 8), labels, known, possible), 0.0).backward()
+    assert all(torch.equal(before[name], value) for name, value in model.named_buffers() if name in before)
+    assert all(weight.grad is not None for weight in model.anchor.network.parameters())
+
+
+def test_the_loss_is_that_of_the_runs(runs: dict[str, Path]) -> None:
+    """A run by the papers' loss is tuned by the papers' loss, and gets no heads that nobody trained."""
+    run = FittedRun.load(runs["anchor"])
+    paper = replace(run, options={**run.options, "supervised": 1, "dice_only": True})
+    ready = FitOptions(run.task())
+    assert (_like(ready, paper, run.task()).supervised, _like(ready, paper, run.task()).dice_only) == (
+        1,
+        True,
+    )
+    assert (_like(ready, run, run.task()).supervised, ready.supervised) == (run.options["supervised"], 3)
 
 
 @pytest.fixture(scope="module")

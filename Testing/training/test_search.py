@@ -15,7 +15,10 @@ from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.report import slices_to_show
+from soars_training.fitting.loop import _one_step
 from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.processes import loss_of
+from soars_training.fitting.state import TrainingState
 from soars_training.search.search import alpha_optimiser, alpha_step, read_blocks
 from soars_training.search.supernet import SearchModel
 from soars_training.windows.task import Batch, BranchTask
@@ -90,6 +93,27 @@ def test_an_alpha_step_leaves_the_weights_alone_and_a_weight_step_the_alphas() -
     alpha_step(model, alpha_optimiser(model, 0.1), _across(torch.Generator().manual_seed(0), True))
     assert all(torch.equal(a, b) for a, b in zip(weights, model.weights(), strict=True))
     assert not torch.equal(alphas[0], model.alphas[0])
+
+
+@pytest.mark.parametrize("longest", [0.0, 1e-3])
+def test_the_alphas_gradients_do_not_add_up_between_their_steps(longest: float) -> None:
+    """They would shorten the weights' more and more, until the alphas have their first step. Of the weights' gradients
+    none is longer than was asked for; 0 lets every one be."""
+    options = FitOptions(TASK, features=(4,), supervised=1, learning_rate=0.0, max_gradient=longest)
+    model = SearchModel(options)
+    state = TrainingState.new(options, model, model.weights())
+    batch = _across(torch.Generator().manual_seed(0), False)
+    found, lengths = [], []
+    for _ in range(3):
+        _one_step(state, [batch], torch.device("cpu"), torch.float32, loss_of(model), False)
+        assert model.alphas[0].grad is not None
+        found.append(model.alphas[0].grad.clone())
+        lengths.append(
+            float(torch.cat([w.grad.flatten() for w in model.weights() if w.grad is not None]).norm())
+        )
+    for later in found[1:]:
+        np.testing.assert_allclose(later, found[0], rtol=1e-3, atol=1e-6)
+    assert lengths[0] > 0.01 if longest == 0 else lengths == pytest.approx([longest] * 3, rel=0.01)
 
 
 def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,8 +128,8 @@ def _joined(
 
 
 def _like(options: FitOptions, run: FittedRun, task: BranchTask) -> FitOptions:
-    """For a task, with the network and windows of a run."""
-    old = run.architecture
+    """For a task, with the network, windows and loss of a run."""
+    old, before = run.architecture, run.options
     return replace(
         options,
         task=task,
@@ -139,6 +139,8 @@ def _like(options: FitOptions, run: FittedRun, task: BranchTask) -> FitOptions:
         blocks=old.blocks,
         patch=run.patch,
         voi_mm=run.voi_mm or None,
+        supervised=int(before.get("supervised", options.supervised)),
+        dice_only=bool(before.get("dice_only", options.dice_only)),
     )
 
 

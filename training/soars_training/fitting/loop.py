@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 20
 CHECKPOINTS = 3
 """So many lie on the disk at once: the last, the next that takes its place, and the best (without the optimiser)."""
-MAX_GRADIENT = 5.0
 
 
 def train(
@@ -168,7 +167,8 @@ def _one_step(
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     state.model.train()
-    state.optimiser.zero_grad(set_to_none=True)
+    # All of the model's, not the optimiser's alone: a search has weights that learn elsewhere (the shares of kernels).
+    state.model.zero_grad(set_to_none=True)
     total = 0.0
     state.model.begin(state.step, options.steps)
     compute, adding_up = loss_of
@@ -184,7 +184,9 @@ def _one_step(
         raise InputError(
             f"the loss is {total} at step {state.step}; lower --learning-rate, or check the cases for broken CTs"
         )
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT)
+    if options.max_gradient:
+        mine = [weight for group in state.optimiser.param_groups for weight in group["params"]]
+        torch.nn.utils.clip_grad_norm_(mine, options.max_gradient)
     state.optimiser.step()
     state.step += 1
     state.average()

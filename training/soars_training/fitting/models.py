@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -107,6 +109,15 @@ class EndToEnd(Model):
         super().__init__()
         self.anchor, self.mid_level = anchor, mid_level
         self.detection, self.small_hard = detection, small_hard
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch normalisation keeps the statistics of the branches' own runs: here a batch is a window or two, and the
+        guide would be another one than at inference."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.eval()
+        return self
 
     def loss(self, batch: Batch, balance: float) -> Tensor:
         ct, labels, known, possible, *more = batch

@@ -42,6 +42,7 @@ class RunOptions:
             `MOST_WORKERS`. How many there are does not alter what is drawn.
         balance: power of the classes' rarity that they weigh by at the start; falls to zero over the first half.
         ema: decay of the averaged weights.
+        max_gradient: longer gradients (the norm over all weights) are shortened to it; 0: none is.
         checkpoint_every: steps between two checkpoints; a run resumes from the last.
     """
 
@@ -63,6 +64,7 @@ class RunOptions:
     deterministic: bool = False
     balance: float = 0.0
     ema: float = 0.999
+    max_gradient: float = 5.0
     checkpoint_every: int = 250
 
     def check(self) -> None:

@@ -27,8 +27,9 @@ from soars_training.windows.dataset import WindowDataset, heat_maps
 from soars_training.windows.loaded import LoadedCase, group_centres, load
 from soars_training.windows.task import Batch, BranchTask, collate, ct_channels
 
-REACH_MM = 12.0
-"""So far from the true centre the volume of interest can be cut where the detector finds its organ."""
+REACH_MM = 8.0
+"""So far from the true centre the volume of interest can be cut where the detector finds its organ. With the turning
+and scaling of the augmentation, more would often reach beyond the margin of the cached volumes: there is only air."""
 ABOUT_SMALL = 0.5
 
 
