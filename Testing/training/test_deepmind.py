@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from soars.systems.deepmind.slabs import REACH, probabilities, square
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, read_case, write_case
 from soars_training.systems.deepmind.data import SlabDataset
-from soars_training.systems.deepmind.loss import top_k_loss
+from soars_training.systems.deepmind.loss import organ_loss, top_k_loss
 from soars_training.systems.deepmind.system import DeepMindTraining
 from soars_training.systems.deepmind.warp import PlaneAugmentation, random_warp
 from soars_training.systems.interface import SystemRun
@@ -135,17 +137,45 @@ def test_the_loss_is_the_mean_of_the_worst_pixels() -> None:
     assert float(top_k_loss(logits, masks, known, 1.0)) == pytest.approx(everything, rel=1e-6)
 
 
-def test_what_is_not_labelled_has_no_gradient() -> None:
+def test_small_and_large_organs_pull_alike() -> None:
+    """At p = 0.02 everywhere, -log of a Dice 2 p m / (p n + m) of m among n pixels; its pull on the organ's own pixels
+    is, summed, p (1 - p) m (1 / (p m) - 1 / (p n + m)), so about 1 - p whatever m is."""
+    p, n = 0.02, 64 * 64
+    sizes = 5, 500
+    logits = torch.full((1, 2, 1, 64, 64), math.log(p / (1 - p)), requires_grad=True)
+    masks = torch.zeros(logits.shape)
+    for k, m in enumerate(sizes):
+        masks[0, k].view(-1)[:m] = 1
+    loss = organ_loss(logits, masks, torch.ones((1, 2, 1), dtype=torch.bool))
+    dice = [2 * p * m / (p * n + m) for m in sizes]
+    assert float(loss.detach()) == pytest.approx(-sum(map(math.log, dice)) / 2, rel=1e-4)
+    loss.backward()
+    assert logits.grad is not None
+    for k, m in enumerate(sizes):
+        pull = -float(logits.grad[0, k].view(-1)[:m].sum())
+        assert pull == pytest.approx(p * (1 - p) * m * (1 / (p * m) - 1 / (p * n + m)) / 2, rel=1e-3)
+        assert pull > 0.4
+
+
+def test_an_organ_that_is_not_there_has_no_dice() -> None:
+    logits = torch.zeros((1, 1, 2, 4, 4), requires_grad=True)
+    known = torch.ones((1, 1, 2), dtype=torch.bool)
+    assert float(organ_loss(logits, torch.zeros(logits.shape), known).detach()) == 0
+
+
+@pytest.mark.parametrize("loss_of", [partial(top_k_loss, share=0.5), organ_loss])
+def test_what_is_not_labelled_has_no_gradient(loss_of: Callable[..., torch.Tensor]) -> None:
     logits = torch.zeros((1, 2, 3, 4, 4), requires_grad=True)
     masks = torch.ones(logits.shape)
     known = torch.tensor([[[True, False, False], [False, False, True]]])
-    loss = top_k_loss(logits, masks, known, 0.5)
-    assert float(loss.detach()) == pytest.approx(math.log(2), rel=1e-6)
+    loss = loss_of(logits, masks, known)
+    # Cross-entropy of p = 1/2, and -log of the Dice of p = 1/2 with 1, 2 (1/2) / (1/2 + 1).
+    assert float(loss.detach()) == pytest.approx(math.log(2 if loss_of is not organ_loss else 1.5), rel=1e-5)
     loss.backward()
     assert logits.grad is not None
     touched = logits.grad.abs().sum((3, 4))[0] > 0
     assert torch.equal(touched, known[0])
-    nothing = top_k_loss(logits, masks, torch.zeros_like(known), 0.5)
+    nothing = loss_of(logits, masks, torch.zeros_like(known))
     assert float(nothing.detach()) == 0 and nothing.requires_grad
 
 

@@ -47,7 +47,8 @@ class RegionNet(nn.Module):
         self.objectness = Pointwise(a.hidden, a.anchors)
         self.anchor_deltas = Pointwise(a.hidden, 6 * a.anchors)
         self.dense = nn.Sequential(
-            *_dense(a.fused * a.pooled**3, a.dense[0], a.normalised), *_dense(*a.dense, a.normalised)
+            *_dense(a.fused * a.pooled**3, a.dense[0], a.normalised),
+            *_dense(a.dense[0], a.dense[1], a.normalised),
         )
         self.box_class = nn.Linear(a.dense[1], 1 + a.classes)
         self.box_deltas = nn.Linear(a.dense[1], 6 * (1 + a.classes))

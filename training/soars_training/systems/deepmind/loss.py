@@ -1,10 +1,12 @@
-"""DeepMind's loss: per output channel the cross-entropy of the worst pixels of a slice."""
+"""DeepMind's loss: per output channel the cross-entropy of the worst pixels of a slice; and a Dice to go with it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+EPSILON = 1e-5
 
 
 def top_k_loss(logits: Tensor, masks: Tensor, known: Tensor, share: float) -> Tensor:
@@ -25,3 +27,20 @@ def top_k_loss(logits: Tensor, masks: Tensor, known: Tensor, share: float) -> Te
     ).flatten(1)
     kept = max(1, round(share * losses.shape[1]))
     return torch.topk(losses, kept, dim=1).values.mean()
+
+
+def organ_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+    """-log of the soft Dice of each organ that a sample holds, the mean over these; 0 where there is none.
+
+    Pixel by pixel a lens, five pixels of a slice, pulls a hundredth as hard as the brainstem, and a network that is not
+    sure of it stays below one half everywhere. Here both pull alike.
+
+    Args:
+        logits, masks, known: as for `top_k_loss`; an organ's slices together are one sum, those not labelled left out.
+    """
+    seen = known[..., None, None]
+    found, truth = torch.sigmoid(logits.float()) * seen, masks.float() * seen
+    both, total = (found * truth).sum((2, 3, 4)), (found + truth).sum((2, 3, 4))
+    there = truth.flatten(2).any(2)
+    dice = (2 * both + EPSILON) / (total + EPSILON)
+    return (-torch.log(dice) * there).sum() / there.sum().clamp_min(1)

@@ -103,11 +103,11 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
 
     def options(self, preset: str, organs: tuple[str, ...]) -> UaNetOptions:
         """`paper`: the authors' network, crops of 160 x 240 x 240 voxels, Adam at a constant 1e-3 with weight decay
-        1e-4, one crop a step; its anchors and margins are for voxels of about 2.5 x 1 x 1 mm (z, y, x), and its 200
-        epochs over 215 scans are 43,000 steps. `laptop`: half the channels or less, crops of 64 voxels, and anchors of
-        the same extent in mm for voxels of 3 mm. Its margins are not in mm but a stride of the anchors: of the
-        phantoms' organs 41 % then overlap an anchor by half, and 7 % none by three tenths; with margins of 3 voxels it
-        is 21 % each."""
+        1e-4, gradients of any length, one crop a step; its anchors and margins are for voxels of about 2.5 x 1 x 1 mm
+        (z, y, x), and its 200 epochs over 215 scans are 43,000 steps. `laptop`: half the channels or less, crops of
+        64 voxels, and anchors of the same extent in mm for voxels of 3 mm. Its margins are not in mm but a stride of
+        the anchors: of the phantoms' organs 41 % then overlap an anchor by half, and 7 % none by three tenths; with
+        margins of 3 voxels it is 21 % each."""
         if preset == "paper":
             return UaNetOptions(
                 organs=organs,
@@ -118,6 +118,7 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
                 weight_decay=1e-4,
                 schedule="constant",
                 ema=0.0,
+                max_gradient=0.0,
             )
         return UaNetOptions(
             organs=organs,
