@@ -13,7 +13,7 @@ from soars.cli import main
 from soars.errors import InputError
 from soars.node.collect import matching
 from soars.node.config import read_config, schema_text
-from soars.node.rules import values_of
+from soars.node.rules import holds, read_conditions, values_of
 
 LEAST: dict[str, Any] = {"schema": 1, "state": "state", "rules": [{"name": "all"}]}
 
@@ -34,6 +34,26 @@ def test_the_least_is_a_node_on_loopback_whose_paths_are_beside_the_file(tmp_pat
 def test_a_rule_may_name_the_second_card(tmp_path: Path) -> None:
     config = read_config(written(tmp_path, rules=[{"name": "a", "device": "cuda:1"}]))
     assert config.rules[0].options.device == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    ("texts", "value", "expected"),
+    [
+        (("HEAD*", "NECK"), "neck", True),
+        (("HEAD*", "NECK"), "CHEST", False),
+        (("!=*topo*", "!=*MAR*"), "HN topo", False),
+        (("!=*topo*", "!=*MAR*"), "HN MAR", False),
+        (("!=*topo*", "!=*MAR*"), "HN", True),
+        (("HEAD*", "!=*MAR*"), "HEAD MAR", False),
+        (("HEAD*", "!=*MAR*"), "HEAD", True),
+        (("HEAD*", "!=*MAR*"), "CHEST", False),
+    ],
+)
+def test_one_text_of_a_list_must_match_and_none_that_excludes(
+    texts: tuple[str, ...], value: str, expected: bool
+) -> None:
+    when = read_conditions({"SeriesDescription": texts})
+    assert holds(when, {"SeriesDescription": value}) is expected
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ CALLED, CALLING, ARCHIVE = "called", "calling", "archive"
 """Keys beside DICOM's: the AE titles of the association that brought the series, or the archive it was fetched from."""
 
 Conditions = Mapping[str, tuple[Condition, ...]]
-"""By key, the alternatives of which one must hold."""
+"""By key, the alternatives of which one must hold, and exclusions (``!=``), all of which must."""
 
 _OPERATORS = ("!=", "<=", ">=", "<", ">")
 
@@ -32,9 +32,15 @@ def read_conditions(when: Mapping[str, tuple[str, ...]]) -> Conditions:
 def holds(conditions: Conditions, values: Mapping[str, str], *, unknown: bool = False) -> bool:
     """Whether all conditions hold; ``unknown`` is the answer for keys that are not among the values."""
     return all(
-        any(one.holds(values[key]) for one in alternatives) if key in values else unknown
+        _one_holds(alternatives, values[key]) if key in values else unknown
         for key, alternatives in conditions.items()
     )
+
+
+def _one_holds(alternatives: tuple[Condition, ...], value: str) -> bool:
+    wanted = [one for one in alternatives if one.operator != "!="]
+    kept = all(one.holds(value) for one in alternatives if one.operator == "!=")
+    return kept and (not wanted or any(one.holds(value) for one in wanted))
 
 
 def values_of(dataset: Dataset, keys: set[str]) -> dict[str, str]:
