@@ -179,6 +179,29 @@ def paired(
     return read_pair(CasePair("a", folder / "p.nrrd", folder / "r.nrrd"))
 
 
+@pytest.mark.parametrize("empty_is_absent", [False, True])
+def test_a_whole_is_not_compared_with_a_reference_of_which_half_was_not_drawn(
+    tmp_path: Path, empty_is_absent: bool
+) -> None:
+    """An empty structure of a reference says that nobody drew it, not that the patient has half a mandible."""
+    prediction, reference = StructureSet(WHOLE), StructureSet(WHOLE)
+    mask = np.zeros(WHOLE.shape, bool)
+    mask[5:15, 5:15, 5:15] = True
+    reference.add("Bone_Mandible_L", mask)
+    reference.add("Bone_Mandible_R", np.zeros(WHOLE.shape, bool))
+    mask[5:15, 5:15, 5:25] = True
+    prediction.add("Bone_Mandible", mask)
+    for name, side in (("p", prediction), ("r", reference)):
+        format_to_write(tmp_path / f"{name}.nrrd").write(side, tmp_path / f"{name}.nrrd", WriteOptions())  # type: ignore[misc]
+    pair = CasePair("a", tmp_path / "p.nrrd", tmp_path / "r.nrrd")
+    _, theirs = read_pair(pair, empty_is_absent=empty_is_absent)
+    assert ("Bone_Mandible" in theirs) is empty_is_absent
+    assert (
+        any("was not joined: Bone_Mandible_R has no voxel" in text for text in theirs.warnings)
+        is not empty_is_absent
+    )
+
+
 @pytest.mark.parametrize("cropped", ["reference", "prediction", "both"])
 @pytest.mark.parametrize("origin", [(0, 0, 0), (3, 4, 5)])
 def test_a_side_that_is_cropped_to_its_organ_is_compared_whole(

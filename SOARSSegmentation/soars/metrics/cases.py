@@ -82,13 +82,14 @@ def find_pairs(
     )
 
 
-def read_pair(pair: CasePair) -> tuple[StructureSet, StructureSet]:
+def read_pair(pair: CasePair, *, empty_is_absent: bool = False) -> tuple[StructureSet, StructureSet]:
     """The prediction and the reference of a case on one grid: the reference's (the CT's for an RTSTRUCT, or the other
-    side's where no CT is given), extended to cover both. An organ that one side has in parts is joined. Anything
-    unusual is in their ``warnings``."""
+    side's where no CT is given), extended to cover both. An organ that one side has in parts is joined; one
+    of whose parts the reference has no voxel is not, unless that says that the part is absent. Anything unusual is in
+    their ``warnings``."""
     prediction, reference = _read(pair)
     join_parts(prediction, reference)
-    join_parts(reference, prediction)
+    join_parts(reference, prediction, drawn_only=not empty_is_absent)
     return prediction, reference
 
 
@@ -185,8 +186,9 @@ def _few(names: dict[str, Path]) -> str:
     return ", ".join(listed[:3]) + (" ..." if len(listed) > 3 else "")
 
 
-def join_parts(structures: StructureSet, other: StructureSet) -> None:
-    """Add, in place, every organ of the catalogue that only ``other`` has and that all of its parts here make up.
+def join_parts(structures: StructureSet, other: StructureSet, *, drawn_only: bool = False) -> None:
+    """Add, in place, every organ of the catalogue that only ``other`` has and that all of its parts here make up; with
+    ``drawn_only`` parts without a voxel make up nothing, since nobody drew them.
 
     Parts that ``other`` does not have are then removed: there is nothing to compare them with. Each organ that was
     joined is listed in ``structures.warnings``.
@@ -194,7 +196,10 @@ def join_parts(structures: StructureSet, other: StructureSet) -> None:
     for whole in CATALOGUE.values():
         if not whole.parts or whole.name in structures or whole.name not in other:
             continue
-        if all(part in structures for part in whole.parts):
+        missing = [part for part in whole.parts if part not in structures or structures.is_empty(part)]
+        if drawn_only and missing and any(part not in missing for part in whole.parts):
+            structures.warnings.append(f"{whole.name} was not joined: {', '.join(missing)} has no voxel")
+        elif all(part in structures for part in whole.parts):
             structures.add_mask(whole.name, structures.union(whole.parts))
             structures.warnings.append(f"{whole.name} was joined from {', '.join(whole.parts)}")
             for part in whole.parts:

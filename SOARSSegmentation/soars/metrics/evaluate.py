@@ -43,7 +43,7 @@ def evaluate_case(
     pair: CasePair, options: EvaluateOptions = EvaluateOptions(), threads: int = 1
 ) -> CaseScores:
     """Read and compare one case; raises `InputError` where reading does."""
-    prediction, reference = read_pair(pair)
+    prediction, reference = read_pair(pair, empty_is_absent=options.empty_is_absent)
     if not options.empty_is_absent:
         reference = without_undrawn(reference)
     found = dict.fromkeys((*reference, *prediction))
