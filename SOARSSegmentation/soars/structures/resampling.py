@@ -11,6 +11,8 @@ from soars.structures.box import Box
 from soars.structures.geometry import Geometry
 from soars.structures.mask import EMPTY_MASK, Mask, tight_mask
 
+_TIE = 1e-4
+"""Of a voxel: so far the centres of a grid are moved along each of its axes, to decide ties."""
 _SIDES = (("right", "left"), ("front", "back"), ("below", "above"))
 """Before and beyond a patient's x, y and z (LPS)."""
 
@@ -29,7 +31,11 @@ class Outside:
 
 def resample_mask(mask: Mask, source: Geometry, target: Geometry, *, nearest: bool) -> Mask:
     """The mask on the target grid, computed only where the organ's box lies: the same voxels where those of the two
-    grids coincide, else interpolated linearly and cut at one half, or sampled at the nearest voxel."""
+    grids coincide, else interpolated linearly and cut at one half, or sampled at the nearest voxel.
+
+    A centre exactly halfway between a voxel inside and one outside, as on grids that lie half a voxel apart, is inside
+    on the organ's right, front and lower side and outside on the others: were it inside on all, organs would grow.
+    """
     if mask.is_empty:
         return mask
     offset = target.offset_of(source)
@@ -48,18 +54,26 @@ def resample_mask(mask: Mask, source: Geometry, target: Geometry, *, nearest: bo
     padded = np.pad(mask.array, 1).astype(np.uint8 if nearest else np.float32)
     image = grid.place(sitk.GetImageFromArray(padded))
     part = target.cropped(box.start, box.shape)
+    aside = np.zeros(3) if nearest else _aside(source)
     result = sitk.Resample(
         image,
         part.size,
         sitk.Transform(),
         sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,
-        part.origin,
+        tuple(float(value) for value in part.origin + aside),
         part.spacing,
         part.direction,
         0,
         image.GetPixelID(),
     )
-    return tight_mask(sitk.GetArrayViewFromImage(result) >= (1 if nearest else 0.5), box.start)
+    return tight_mask(sitk.GetArrayViewFromImage(result) >= (1 if nearest else 0.5 - _TIE / 2), box.start)
+
+
+def _aside(source: Geometry) -> np.ndarray:
+    """`_TIE` voxels along each of a grid's axes, to the left, back and upwards whichever way these run, in mm (LPS)."""
+    steps = source.to_physical(np.eye(3)) - source.to_physical(np.zeros((1, 3)))
+    signs = [np.sign(step[np.abs(step).argmax()]) for step in steps]
+    return np.asarray(_TIE * (np.array(signs)[:, None] * steps).sum(axis=0))
 
 
 def outside(mask: Mask, source: Geometry, target: Geometry) -> Outside | None:
