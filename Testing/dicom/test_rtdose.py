@@ -13,9 +13,12 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from soars.ct.series import CtSeries, read_series
-from soars.dicom.rtdose import RtDose, add_rtdoses, check_belongs, read_rtdose
+from soars.dicom.rtdose import RtDose, add_rtdoses, check_belongs, check_structures, read_rtdose
+from soars.dicom.rtstruct import write_rtstruct
+from soars.dicom.seg.write import write_seg
 from soars.dicom.write import write_ct_series, write_rtdose
 from soars.errors import InputError
+from soars.structures import Geometry, StructureSet
 
 Edit = Callable[[Dataset], None]
 
@@ -181,6 +184,82 @@ def test_dose_of_another_frame_of_reference_is_refused(path: Path, reference: Ct
         check_belongs(dose, reference)
 
 
+def test_dose_of_another_patient_is_refused_unless_the_id_was_taken_away(
+    path: Path, reference: CtSeries
+) -> None:
+    """The same frame of reference: UIDs that were not made unique, or a copy of another patient's plan."""
+    dose = read_rtdose(_edited(path, _set(PatientID="Q")))
+    with pytest.raises(InputError, match="another patient than the CT: their Patient IDs differ") as caught:
+        check_belongs(dose, reference)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    for edit in (_set(PatientID="Q", PatientIdentityRemoved="YES"), _set(PatientID=""), _set(PatientID=None)):
+        dose = read_rtdose(_edited(path, edit))
+        check_belongs(dose, reference)
+        assert not dose.warnings
+
+
+# --- structures in place of a CT -----------------------------------------------------------------------------------
+def _contours(folder: Path, reference: CtSeries, kind: str, edit: Edit) -> Path:
+    organs = StructureSet(Geometry((8, 9, 10), (20.0, 20.0, 20.0), (0.0, 0.0, 0.0)))
+    organs.add_crop("Brainstem", (3, 3, 3), np.ones((3, 3, 3), bool))
+    write = write_rtstruct if kind == "RTSTRUCT" else write_seg
+    write(organs, folder / "s.dcm", reference)
+    return _edited(folder / "s.dcm", edit)
+
+
+def _of_frame(uid: str) -> Edit:
+    """The frame of reference everywhere a file names one, "" in none."""
+
+    def edit(ds: Dataset) -> None:
+        for item in (
+            ds,
+            *ds.get("ReferencedFrameOfReferenceSequence", []),
+            *ds.get("StructureSetROISequence", []),
+        ):
+            for keyword in ("FrameOfReferenceUID", "ReferencedFrameOfReferenceUID"):
+                if keyword in item:
+                    setattr(item, keyword, uid)
+
+    return edit
+
+
+@pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])
+def test_without_a_ct_the_dose_is_held_to_the_structures(
+    path: Path, tmp_path: Path, reference: CtSeries, kind: str
+) -> None:
+    dose = read_rtdose(path)
+    check_structures(dose, _contours(tmp_path, reference, kind, lambda ds: None))
+    assert not dose.warnings
+    with pytest.raises(InputError, match="another frame of reference than .*s.dcm"):
+        check_structures(dose, _contours(tmp_path, reference, kind, _of_frame("1.2.3")))
+    with pytest.raises(InputError, match="another patient than the dose"):
+        check_structures(dose, _contours(tmp_path, reference, kind, _set(PatientID="Q")))
+    check_structures(dose, _contours(tmp_path, reference, kind, _of_frame("")))
+    assert dose.warnings == ["dose.dcm: s.dcm has no frame of reference: check that they belong together"]
+
+
+def test_the_frame_of_the_rois_counts_not_another_that_the_file_lists(
+    path: Path, tmp_path: Path, reference: CtSeries
+) -> None:
+    """An RTSTRUCT lists the frames of all its images; its ROIs may be in that of the MR."""
+
+    def in_the_mr(ds: Dataset) -> None:
+        for item in ds.StructureSetROISequence:
+            item.ReferencedFrameOfReferenceUID = "1.2.3"
+
+    dose = read_rtdose(path)
+    with pytest.raises(InputError, match="another frame of reference"):
+        check_structures(dose, _contours(tmp_path, reference, "RTSTRUCT", in_the_mr))
+
+
+def test_structures_that_name_no_frame_of_reference_are_not_checked(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "organ.nii.gz").write_bytes(b"anything but DICOM")
+    dose = read_rtdose(path)
+    check_structures(dose, tmp_path / "organ.nii.gz")
+    check_structures(dose, tmp_path)
+    assert not dose.warnings
+
+
 # --- several doses -----------------------------------------------------------------------------------------------
 def _part(path: Path, share: float, reference: CtSeries, kind: str = "BEAM", **values: object) -> RtDose:
     image = _dose() * share
@@ -211,3 +290,63 @@ def test_what_would_count_dose_twice_or_elsewhere_is_not_added(tmp_path: Path, r
     ):
         with pytest.raises(InputError, match=said):
             add_rtdoses(pair)
+
+
+def _uniform(name: str, kind: str, gy: float) -> RtDose:
+    image = sitk.GetImageFromArray(np.full((3, 3, 3), gy, np.float32))
+    return RtDose(image, Path(f"{name}.dcm"), "1.2", "1.3", kind, name)
+
+
+@pytest.mark.parametrize(
+    "doses",
+    [
+        [("PLAN", 50), ("PLAN", 20), ("MULTI_PLAN", 70)],  # the sum of the plans, beside them: 140 Gy
+        [("BEAM", 30), ("BEAM", 40), ("FRACTION", 2)],
+        [("PLAN", 70), ("", 60)],
+        [("", 70), ("BEAM", 30)],
+        [("BEAM", 30), ("PLAN", 70)],
+    ],
+)
+def test_doses_of_different_kinds_are_not_added(doses: list[tuple[str, float]]) -> None:
+    with pytest.raises(InputError, match="counts double") as caught:
+        add_rtdoses([_uniform(str(number), kind, gy) for number, (kind, gy) in enumerate(doses)])
+    said = str(caught.value)
+    assert all((kind or "none given") in said for kind, _ in doses) and "\n" not in said
+
+
+def test_doses_of_one_kind_are_added(reference: CtSeries) -> None:
+    for kind, gy, total in (("PLAN", (50, 20), 70), ("BEAM", (30, 25, 15), 70), ("", (50, 20), 70)):
+        found = add_rtdoses([_uniform(str(number), kind, value) for number, value in enumerate(gy)])
+        assert np.unique(sitk.GetArrayViewFromImage(found.image)).tolist() == [total]
+        assert any("Dose Summation Type" in warning for warning in found.warnings) == (not kind)
+
+
+def test_a_dose_exported_twice_is_not_added(tmp_path: Path, reference: CtSeries) -> None:
+    """Under another SOP Instance UID, in 16 bits and in 32, after another dose; sessions of a plan may be alike."""
+    other, plan = (
+        _part(tmp_path / f"{n}.dcm", share, reference, "PLAN") for n, share in (("a", 0.4), ("b", 1))
+    )
+
+    def widen(ds: Dataset) -> None:
+        # 4294967295 = 65537 x 65535: the highest value of the dose is that of 16 bits
+        stored = np.rint(
+            sitk.GetArrayFromImage(_dose()).astype(np.float64) / float(ds.DoseGridScaling) * 65537
+        )
+        ds.BitsAllocated = ds.BitsStored = 32
+        ds.HighBit = 31
+        ds.PixelData = stored.astype("<u4").tobytes()
+        ds.DoseGridScaling = f"{float(ds.DoseGridScaling) / 65537:.10g}"
+
+    write_rtdose(_dose(), tmp_path / "again.dcm", reference, seed="again")
+    again = read_rtdose(_edited(tmp_path / "again.dcm", widen))
+    assert again.instance_uid != plan.instance_uid
+    assert np.abs(sitk.GetArrayFromImage(again.image) - sitk.GetArrayFromImage(plan.image)).max() > 0
+    with pytest.raises(InputError, match=r"b.dcm and .*again.dcm hold the same dose") as caught:
+        add_rtdoses([other, plan, again])
+    assert "\n" not in str(caught.value)
+    for dose in (plan, again):
+        dose.summation = "FRACTION_SESSION"
+    total = add_rtdoses([plan, again])
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(total.image), 2 * sitk.GetArrayFromImage(_dose()), atol=3 * 70 / 65000
+    )

@@ -95,13 +95,13 @@ def test_a_dicom_patient_from_dose_to_differences(
 def test_beams_are_added_only_when_asked(
     patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two halves of the dose are the dose."""
+    """Two parts of the dose are the dose."""
     _, series, _ = read_series(patient / "ct")
     whole = read_rtdose(patient / "dose.dcm").image
     folder = tmp_path / "beams"
     folder.mkdir()
-    for number in range(2):
-        path = write_rtdose(whole * 0.5, folder / f"beam{number}.dcm", series, seed=number)
+    for number, share in enumerate((0.3, 0.7)):
+        path = write_rtdose(whole * share, folder / f"beam{number}.dcm", series, seed=number)
         dataset = pydicom.dcmread(path)
         dataset.DoseSummationType = "BEAM"
         dataset.save_as(path)
@@ -190,6 +190,12 @@ def test_a_dose_that_is_not_this_patients_is_refused(
     command[command.index(str(patient / "dose.dcm"))] = str(tmp_path / "other.dcm")
     assert main(command) == 2
     assert "another frame of reference" in capsys.readouterr().err
+    dataset.FrameOfReferenceUID = pydicom.dcmread(patient / "dose.dcm").FrameOfReferenceUID
+    dataset.PatientID = "somebody else"
+    dataset.save_as(tmp_path / "other.dcm")
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "of another patient than the CT" in said and "somebody else" not in said
 
 
 def test_an_organ_beyond_the_dose_grid_is_said(
@@ -203,6 +209,58 @@ def test_an_organ_beyond_the_dose_grid_is_said(
     assert main(command) == 0
     assert "100 % of Parotid_R lies beyond the dose grid" in capsys.readouterr().err
     assert [r["reference_outside_percent"] for r in _rows(tmp_path / "d.csv")] == ["0", "100"]
+
+
+def test_what_a_substitute_has_beyond_the_dose_grid_is_said_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cord of 1000 voxels in a dose of 20 slices: the reference ends within it, the substitutes are drawn 5 of 25
+    slices and a single voxel too far."""
+    geometry = Geometry((40, 40, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    sitk.WriteImage(
+        sitk.GetImageFromArray(np.full((20, 40, 40), 50, np.float32)), str(tmp_path / "dose.nrrd")
+    )
+    inside = np.zeros(geometry.shape, bool)
+    inside[10:20, 10:20, 10:20] = True
+    longer, voxel = inside.copy(), inside.copy()
+    longer[20:25, 10:20, 10:20] = True
+    voxel[20, 10, 10] = True
+    for name, array in (("reference", inside), ("longer", longer), ("voxel", voxel)):
+        structures = StructureSet(geometry)
+        structures.add("SpinalCord", array)
+        write_seg_nrrd(structures, tmp_path / f"{name}.seg.nrrd")
+    command = [
+        "dose",
+        "--dose",
+        str(tmp_path / "dose.nrrd"),
+        "--reference",
+        str(tmp_path / "reference.seg.nrrd"),
+    ]
+    command += ["--substitute", str(tmp_path / "longer.seg.nrrd"), str(tmp_path / "voxel.seg.nrrd")]
+    assert main([*command, "--progress", "none"]) == 0
+    said = [
+        line.partition("reference: ")[2] for line in capsys.readouterr().err.splitlines() if "beyond" in line
+    ]
+    assert said == [
+        "33 % of SpinalCord lies beyond the dose grid in longer.seg.nrrd, and counts as 0 Gy",
+        "0.1 % of SpinalCord lies beyond the dose grid in voxel.seg.nrrd, and counts as 0 Gy",
+    ]
+
+
+def test_without_a_ct_contours_of_another_frame_of_reference_are_refused(
+    patient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reference an RTSTRUCT, its grid the substitute's: only the RTSTRUCT says which CT it is of."""
+    command = _command(patient)
+    del command[command.index("--ct") :]
+    assert main(command) == 0
+    capsys.readouterr()
+    dataset = pydicom.dcmread(patient / "dose.dcm")
+    dataset.FrameOfReferenceUID = "1.2.3"
+    dataset.save_as(tmp_path / "other.dcm")
+    command[command.index(str(patient / "dose.dcm"))] = str(tmp_path / "other.dcm")
+    assert main(command) == 2
+    assert "another frame of reference than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,14 @@ def plain(value: object) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
-def check_patient(path: Path, dataset: Dataset, header: Dataset) -> None:
-    """Refuse a CT of another patient; an ID that was taken away or replaced says nothing."""
+def check_patient(path: Path, dataset: Dataset, header: Dataset, other: str = "CT") -> None:
+    """Refuse a CT (or what ``other`` says ``header`` is of) of another patient; an ID that was taken away or replaced
+    says nothing."""
     if any(plain(d.get("PatientIdentityRemoved")).upper() == "YES" for d in (dataset, header)):
         return
-    own, other = plain(dataset.get("PatientID")), plain(header.get("PatientID"))
-    if own and other and own != other:
+    own, its = plain(dataset.get("PatientID")), plain(header.get("PatientID"))
+    if own and its and own != its:
         # the IDs themselves stay out of the message: it goes into logs
         raise InputError(
-            f"{path} is of another patient than the CT: their Patient IDs differ; give the CT of this patient"
+            f"{path} is of another patient than the {other}: their Patient IDs differ; give the {other} of this patient"
         )

@@ -20,9 +20,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from soars.ct.decode import LOSSY_SYNTAXES, stored_frames
-from soars.ct.dicom_files import check_complete, read_dataset, read_header
+from soars.ct.dicom_files import check_complete, is_dicom, read_dataset, read_header
 from soars.ct.series import CtSeries
 from soars.ct.stack import UNEVEN_LIMIT_MM, UNEVEN_WARNING_MM
+from soars.dicom.objects import check_patient, damage_reported, plain
 from soars.errors import InputError, keeping_warnings
 from soars.structures.model import Geometry
 
@@ -38,13 +39,22 @@ ORIENTATION_TOLERANCE = 1e-3
 #: What is not the dose of a whole plan.
 _PARTS = ("FRACTION", "BEAM", "BRACHY", "FRACTION_SESSION", "BEAM_SESSION", "BRACHY_SESSION", "CONTROL_POINT")
 _OF_A_PART = ", not of the whole plan"
+#: Sessions of one plan may give the same dose; two files of any other kind that do are one dose, exported twice.
+_SESSIONS = ("FRACTION_SESSION", "BEAM_SESSION", "BRACHY_SESSION")
+#: Of the highest dose: copies of one dose differ by less, rounded to 16 bits in one and to 32 in another.
+_ROUNDING = 1e-4
+#: What `check_patient` compares.
+_IDENTITY = ("PatientID", "PatientIdentityRemoved")
+#: Where an RTSTRUCT (PS3.3 C.8.8.5) names its frames of reference, and that of each ROI.
+_ALL_FRAMES, _ROIS = "ReferencedFrameOfReferenceSequence", "StructureSetROISequence"
 
 
 @dataclass
 class RtDose:
     """A dose grid: ``image`` in Gy, float32, LPS mm, its frames in ascending order along row x column.
 
-    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...), in capitals.
+    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...), in capitals;
+    ``identity`` says whose it is, as far as the file does (Patient ID, Patient Identity Removed).
     """
 
     image: sitk.Image
@@ -54,6 +64,7 @@ class RtDose:
     summation: str = ""
     instance_uid: str = ""
     warnings: list[str] = field(default_factory=list)
+    identity: Dataset = field(default_factory=Dataset)
 
 
 def read_rtdose(path: Path | str, unit: str | None = None) -> RtDose:
@@ -92,7 +103,16 @@ def _dose(dataset: Dataset, path: Path, unit: str | None) -> RtDose:
         str(dataset.get("DoseSummationType") or "").upper(),
         str(dataset.get("SOPInstanceUID") or ""),
         warnings,
+        _identity(dataset),
     )
+
+
+def _identity(dataset: Dataset) -> Dataset:
+    identity = Dataset()
+    for keyword in _IDENTITY:
+        if keyword in dataset:
+            identity[keyword] = dataset[keyword]
+    return identity
 
 
 def _image(dataset: Dataset, path: Path, unit: str | None, warnings: list[str]) -> sitk.Image:
@@ -121,8 +141,9 @@ def _image(dataset: Dataset, path: Path, unit: str | None, warnings: list[str]) 
 def add_rtdoses(doses: Sequence[RtDose]) -> RtDose:
     """The sum of the doses of beams, fractions or plans, as one dose in Gy on their grid.
 
-    `InputError` for what would count dose twice or at another place: the same dose given twice, the dose of a whole
-    plan together with that of a part, other grids or frames of reference.
+    `InputError` for what would count dose twice or at another place: the same dose given twice, also under another SOP
+    Instance UID; doses of different kinds (Dose Summation Type, PS3.3 C.8.8.3), of which one may contain another; other
+    grids or frames of reference.
     """
     first = doses[0]
     for number, other in enumerate(doses[1:], 1):
@@ -133,35 +154,89 @@ def add_rtdoses(doses: Sequence[RtDose]) -> RtDose:
             raise InputError(f"{pair} have different grids: export them on one grid to add them")
         if other.instance_uid and other.instance_uid in [d.instance_uid for d in doses[:number]]:
             raise InputError(f"{other.path} is given twice: its dose would count double")
-        if (other.summation in _PARTS) != (first.summation in _PARTS):
+        if other.summation != first.summation:
+            kinds = " and ".join(d.summation or "none given" for d in (first, other))
             raise InputError(
-                f"{pair} are the dose of a plan and of a part of one: added, the part counts double"
+                f"{pair} are doses of different kinds (Dose Summation Type: {kinds}): what one of them contains of the "
+                "other counts double; add doses of one kind"
             )
+    if first.summation not in _SESSIONS:
+        _check_different(doses)
     total = np.zeros(first.image.GetSize()[::-1])
     for dose in doses:
         total += sitk.GetArrayViewFromImage(dose.image)
     image = sitk.GetImageFromArray(total.astype(np.float32))
     image.CopyInformation(first.image)
     warnings = [f"{len(doses)} doses were added: {', '.join(dose.path.name for dose in doses)}"]
+    if len(doses) > 1 and not first.summation:
+        warnings.append(
+            "none of them has a Dose Summation Type: check that none is a part of another, and counts double"
+        )
     # That each is only a part is why they are added.
     warnings += [w for dose in doses for w in dose.warnings if not w.endswith(_OF_A_PART)]
-    return RtDose(image, first.path.parent, first.frame_of_reference_uid, first.study_uid, "", "", warnings)
+    return RtDose(
+        image,
+        first.path.parent,
+        first.frame_of_reference_uid,
+        first.study_uid,
+        warnings=warnings,
+        identity=first.identity,
+    )
+
+
+def _check_different(doses: Sequence[RtDose]) -> None:
+    """Refuse a dose that is there twice: exported again, it has another SOP Instance UID, but the same values."""
+    values = [sitk.GetArrayViewFromImage(dose.image) for dose in doses]
+    highest = [float(array.max()) for array in values]
+    for second in range(1, len(doses)):
+        for one in range(second):
+            limit = _ROUNDING * highest[one]
+            planes = zip(values[one], values[second], strict=True)
+            if highest[one] > 0 and all(float(np.abs(a - b).max()) <= limit for a, b in planes):
+                raise InputError(
+                    f"{doses[one].path} and {doses[second].path} hold the same dose, exported twice: it would count "
+                    "double; leave one of them in the folder"
+                )
 
 
 def check_belongs(dose: RtDose, reference: CtSeries) -> None:
-    """Raise `InputError` when the dose was computed in another frame of reference than the CT's; where one of the two
-    names none, that becomes a warning of the dose."""
+    """Raise `InputError` when the dose is of another patient than the CT, or was computed in another frame of reference
+    than the CT's; where one of the two names none, that becomes a warning of the dose."""
+    check_patient(dose.path, dose.identity, reference.header)
     frames = dose.frame_of_reference_uid, reference.frame_of_reference_uid
     if not all(frames):
-        whose = "the dose" if not frames[0] else "the CT"
-        dose.warnings.append(
-            f"{dose.path.name}: {whose} has no frame of reference: check that they belong together"
-        )
-    if all(frames) and frames[0] != frames[1]:
+        dose.warnings.append(_not_checked(dose, "the CT"))
+    elif frames[0] != frames[1]:
         raise InputError(
             f"{dose.path}: the dose is in another frame of reference than the CT's: it does not belong to this CT; "
             "choose the dose of its plan"
         )
+
+
+def check_structures(dose: RtDose, structures: Path) -> None:
+    """`check_belongs` without the CT, against the structures the dose is read in: an RTSTRUCT or a DICOM segmentation,
+    which say whose they are and in which frame of reference; other files do not, and are not checked."""
+    with damage_reported(structures):
+        if not structures.is_file() or not is_dicom(structures):
+            return
+        tags: list[Any] = [*_IDENTITY, "FrameOfReferenceUID", _ALL_FRAMES, _ROIS]
+        dataset = read_dataset(structures, specific_tags=tags)
+        check_patient(structures, dataset, dose.identity, "dose")
+        rois = {plain(item.get("ReferencedFrameOfReferenceUID")) for item in dataset.get(_ROIS) or ()}
+        told = {plain(one.get("FrameOfReferenceUID")) for one in (dataset, *(dataset.get(_ALL_FRAMES) or ()))}
+    frames = (rois - {""}) or (told - {""})
+    if not frames or not dose.frame_of_reference_uid:
+        dose.warnings.append(_not_checked(dose, structures.name))
+    elif dose.frame_of_reference_uid not in frames:
+        raise InputError(
+            f"{dose.path}: the dose is in another frame of reference than {structures}: they do not belong together; "
+            "choose the dose of its plan"
+        )
+
+
+def _not_checked(dose: RtDose, other: str) -> str:
+    whose = other if dose.frame_of_reference_uid else "the dose"
+    return f"{dose.path.name}: {whose} has no frame of reference: check that they belong together"
 
 
 def _read(path: Path) -> Dataset:

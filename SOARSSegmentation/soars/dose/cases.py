@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from soars.ct.images import IMAGE_SUFFIXES, read_ct
-from soars.dose.compare import DoseDifference, compare_dose
+from soars.dose.compare import DoseDifference, OrganDose, compare_dose, percent_text
 from soars.dose.dvh import Dvh
 from soars.dose.grid import add_doses, read_dose, rtdoses_in
 from soars.dose.sampling import DEFAULT_SAMPLING
 from soars.errors import InputError
 from soars.formats.labelmap import image_stem
+from soars.formats.sources import structure_source
 from soars.metrics.cases import CasePair, find_pairs, read_pair, without_undrawn
 from soars.parallel import LeftOut, in_processes, or_left_out
 from soars.progress import Progress, Reporter, ignore
@@ -104,7 +105,12 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
     first = case.pairs[0][1]
     series = read_ct(first.ct, first.series).series if first.ct else None
     read = add_doses if case.dose.is_dir() else read_dose
-    dose = read(case.dose, series, options.unit)
+    files = (
+        structure_source(path, pair.names)
+        for _, pair in case.pairs
+        for path in (pair.reference, pair.prediction)
+    )
+    dose = read(case.dose, series, options.unit, [file for file in dict.fromkeys(files) if file is not None])
     warnings += dose.warnings
     for name, pair in case.pairs:
         substitute, reference = read_pair(pair)
@@ -123,15 +129,20 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
             threads=threads,
         )
         warnings += [*reference.warnings, *substitute.warnings]
-    beyond = {d.organ: d.reference_dose.outside for d in differences if d.reference_dose.outside > 0}
-    warnings += [
-        f"{100 * share:.0f} % of {organ} lies beyond the dose grid and counts as 0 Gy"
-        for organ, share in beyond.items()
-    ]
+    warnings += [_beyond(d.organ, "the reference", d.reference_dose) for d in differences]
+    warnings += [_beyond(d.organ, d.substitute, d.substitute_dose) for d in differences]
     if not options.keep_dvhs:
         none = Dvh.empty()
         differences = [replace(one, reference_dvh=none, substitute_dvh=none) for one in differences]
-    return CaseDose(case.case, tuple(differences), tuple(dict.fromkeys(warnings)))
+    return CaseDose(case.case, tuple(differences), tuple(dict.fromkeys(filter(None, warnings))))
+
+
+def _beyond(organ: str, contour: str, dose: OrganDose) -> str:
+    """What of a contour of an organ has no dose, as a warning; "" where all has."""
+    if not dose.outside:
+        return ""
+    percent = percent_text(dose.outside)
+    return f"{percent} of {organ} lies beyond the dose grid in {contour}, and counts as 0 Gy"
 
 
 def compare_cases(

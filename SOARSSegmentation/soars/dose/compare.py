@@ -92,6 +92,12 @@ def percent_difference(substitute: float, reference: float) -> float:
     return 100 * (substitute - reference) / reference if reference > 0 else float("nan")
 
 
+def percent_text(share: float) -> str:
+    """A share (0 to 1) in percent, with two digits where it is small: never "0 %" of something."""
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+
+
 def organ_dose(dvh: Dvh) -> OrganDose:
     return OrganDose(dvh.volume_cc, dvh.mean_gy, dvh.max_gy, dvh.hottest_cc(HOTTEST_CC), dvh.outside)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +27,16 @@ class Dose:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_dose(path: Path | str, reference: CtSeries | None = None, unit: str | None = None) -> Dose:
-    """Read an RTDOSE (checked against the CT's frame of reference, if given), or a NRRD, NIfTI or MHA file.
+def read_dose(
+    path: Path | str,
+    reference: CtSeries | None = None,
+    unit: str | None = None,
+    structures: Iterable[Path] = (),
+) -> Dose:
+    """Read an RTDOSE, or a NRRD, NIfTI or MHA file.
 
+    Patient and frame of reference of an RTDOSE must be those of the CT, if given, else those of ``structures``: the
+    files it will be read in, as far as these name any.
     ``unit``, "Gy" or "cGy", is what the values are in when the file does not say (an image: Gy), or says it wrongly.
     Raises `InputError`, with the file, for what cannot be used.
     """
@@ -36,11 +44,16 @@ def read_dose(path: Path | str, reference: CtSeries | None = None, unit: str | N
     if is_image_name(path):
         image, warnings = _read_image(path, unit)
         return Dose(image, path, warnings)
-    found = _read_rtdose(path, reference, unit)
+    found = _read_rtdose(path, reference, unit, structures)
     return Dose(found.image, path, found.warnings)
 
 
-def add_doses(folder: Path, reference: CtSeries | None = None, unit: str | None = None) -> Dose:
+def add_doses(
+    folder: Path,
+    reference: CtSeries | None = None,
+    unit: str | None = None,
+    structures: Iterable[Path] = (),
+) -> Dose:
     """The sum of all RTDOSEs in a folder, each checked as `read_dose` does. `InputError` when there are none, or they
     cannot be added (`soars.dicom.rtdose.add_rtdoses`)."""
     from soars.dicom.rtdose import add_rtdoses
@@ -48,7 +61,7 @@ def add_doses(folder: Path, reference: CtSeries | None = None, unit: str | None 
     paths = rtdoses_in(folder)
     if not paths:
         raise InputError(f"{folder}: there is no RTDOSE in it")
-    total = add_rtdoses([_read_rtdose(path, reference, unit) for path in paths])
+    total = add_rtdoses([_read_rtdose(path, reference, unit, structures) for path in paths])
     return Dose(total.image, folder, total.warnings)
 
 
@@ -66,13 +79,18 @@ def rtdoses_in(folder: Path) -> list[Path]:
     return found
 
 
-def _read_rtdose(path: Path, reference: CtSeries | None, unit: str | None) -> RtDose:
-    """Read, and checked against the CT's frame of reference."""
-    from soars.dicom.rtdose import check_belongs, read_rtdose
+def _read_rtdose(
+    path: Path, reference: CtSeries | None, unit: str | None, structures: Iterable[Path]
+) -> RtDose:
+    """Read, and checked against the CT, or else against the structures."""
+    from soars.dicom.rtdose import check_belongs, check_structures, read_rtdose
 
     found = read_rtdose(path, unit)
     if reference is not None:
         check_belongs(found, reference)
+    else:
+        for one in structures:
+            check_structures(found, one)
     return found
 
 
