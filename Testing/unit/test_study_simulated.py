@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from tiny_study import shared_out_study, tiny_study
 
+from soars.catalogue import SOARS42
 from soars.cli import main
 from soars.errors import InputError
+from soars.formats import read_seg_nrrd
 from soars.study.load import Opened, collect_study, open_study
 from soars.study.results.arms import compare_arms
 from soars.study.results.effort import category_table, main_rows
 from soars.study.results.minutes import minutes_table, patient_minutes, threshold_table
+from soars.study.results.page import render_page
 from soars.study.results.readers import reader_tables, repeat_table
 from soars.study.results.summary import analyse_study
 from soars.study.rows import OrganRow
@@ -116,6 +120,25 @@ def test_an_organ_of_another_readers_part_is_not_missing(tmp_path: Path) -> None
     minutes = {row[:2]: row[3] for row in analysis.table("minutes").rows}
     together = minutes[("revise", "R1")] + minutes[("revise", "R2")]  # type: ignore[operator]
     assert minutes[("revise", "all")] == pytest.approx(together)
+
+
+def test_what_is_odd_about_a_dose_is_in_the_log_and_on_the_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dose cut off after x index 8, through an organ at 8 to 10: all but its first 6 voxels (or 5) of 18 (or 17)."""
+    cut = SOARS42[1]
+    shared_out_study(tmp_path / "s", {"R1": (SOARS42[0], cut)}, cases=2)
+    dose = tmp_path / "s" / "doses" / "case-2.nrrd"
+    sitk.WriteImage(sitk.ReadImage(str(dose))[:9], str(dose))
+    voxels = read_seg_nrrd(tmp_path / "s" / "references" / "case-2.seg.nrrd").crop(cut).voxels
+    analysis = analyse_study(open_study(tmp_path / "s"), processes=1)
+    said = (
+        f"{100 * 12 / voxels:.0f} % of {cut} lies beyond the dose grid in the reference, and counts as 0 Gy"
+    )
+    assert f"case-2: {said}" in [record.getMessage() for record in caplog.records]
+    page = render_page(analysis, [], tmp_path)
+    assert f"<li>case-2: {said}</li>" in page
+    assert "<li>case-1: " not in page and SOARS42[0] + " lies beyond" not in page
 
 
 def test_a_planted_difference_of_readers_is_found(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ dose`."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,13 +18,16 @@ from soars.study.results.sets import ContourSet, cts, pairs_of, references
 from soars.study.results.table import Table, in_catalogue_order, mean_of, spread
 from soars.study.statistics import adjust, wilcoxon_matched_pairs
 
+log = logging.getLogger(__name__)
+
 NAN = float("nan")
 
 
 def compare_doses(
     opened: Opened, sets: Sequence[ContourSet], *, processes: int = 1, progress: Reporter = ignore
 ) -> list[CaseDose]:
-    """The doses of every case that has a dose and reference contours, with every set that drew it."""
+    """The doses of every case that has a dose and reference contours, with every set that drew it. What is odd about
+    them is in their ``warnings``, and in the log."""
     known, plan = references(opened), opened.plan
     work = []
     for case in plan.main_cases if plan is not None else ():
@@ -41,6 +45,9 @@ def compare_doses(
         return []
     by_name = {one.name: one for one in sets}
     found = compare_cases(work, DoseOptions(plan.organs), processes=processes, progress=progress)
+    for one in found:
+        for warning in one.warnings:
+            log.warning("%s: %s", one.case, warning)
     return [
         replace(
             case,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import soars
+from soars.dose.cases import CaseDose
 from soars.files import write_text
 from soars.study.load import Opened
 from soars.study.results.table import Table
@@ -91,6 +92,7 @@ def render_page(analysis: Analysis, names: Sequence[str], figures: Path) -> str:
         f"<p>{escape(methods(opened))}</p>",
         "<h2>Sessions</h2>",
         _problems(analysis.collection),
+        _dose_warnings(analysis.contours.doses),
     ]
     body = "\n".join(part for part in parts if part)
     return (
@@ -222,3 +224,11 @@ def _problems(collection: Collection) -> str:
     if not lines and not out:
         return "<p>Every session follows the protocol.</p>"
     return f"<ul class=problems>{''.join(out + lines)}</ul>"
+
+
+def _dose_warnings(doses: Sequence[CaseDose]) -> str:
+    """What is odd about doses and the contours they were read in; "" where nothing is."""
+    lines = [
+        f"<li>{escape(case.case)}: {escape(warning)}</li>" for case in doses for warning in case.warnings
+    ]
+    return f"<h2>Doses</h2><ul class=problems>{''.join(lines)}</ul>" if lines else ""
