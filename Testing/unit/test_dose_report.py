@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from soars import catalogue
 from soars.cli import main
 from soars.dose.cases import CaseDose
-from soars.dose.compare import compare_dose
+from soars.dose.compare import DoseDifference, compare_dose, organ_dose
 from soars.dose.constraints import SHIPPED, judge, read_constraints
 from soars.dose.dvh import Dvh
 from soars.dose.figures import parse_figure, parse_figures
@@ -127,6 +127,108 @@ def test_the_shipped_table_names_organs_and_sources() -> None:
     assert len(known) == len(shipped)
     assert all(c.source and c.endpoint and c.organ in catalogue.CATALOGUE for c in shipped)
     assert {c.source.partition(" ")[0] for c in shipped} == {"QUANTEC", "GORTEC"}
+
+
+# --- organs that leave the dose grid ------------------------------------------------------------------------------
+#: `RAMP` of which a tenth lies beyond the dose grid: V(d) within is 90 - 0.9 d percent, the mean 45 Gy.
+CUT = Dvh(
+    np.append(np.zeros(100, np.float32), (100 / 900) * (0.5 + np.arange(900, dtype=np.float32))), 0.01, 0.1
+)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        ("mean,<50", None),
+        ("mean,<40", False),
+        ("mean,>40", True),
+        ("mean,>50", None),
+        ("max,<101", None),
+        ("max,<90", False),
+        ("V50,<60", True),  # 45 % within the grid, so 55 % at most
+        ("V50,<50", None),
+        ("V50,<40", False),
+        ("V50cc,<5", None),
+        ("V50cc,<6", True),
+        ("D0.5cc,<101", None),
+        ("D2cc,<95", True),  # 1 cc outside and the hottest 1 cc within, which receives 100 - 100/9 Gy
+        ("D2cc,<85", None),
+        ("D2cc,<75", False),
+        ("min,>0", None),
+        ("min,>1", False),
+        ("D95%,>=4", None),  # 0 Gy, or, the tenth outside being hot, what 850 of 900 samples receive: 50/9 Gy
+        ("D95%,>=6", False),
+        ("D80%,>=10", True),  # 800 of 900 samples receive 100/9 Gy
+        ("D80%,>=12", None),
+    ],
+)  # fmt: skip
+def test_a_verdict_that_the_dose_beyond_the_grid_decides_is_not_given(
+    tmp_path: Path, limit: str, kept: bool | None
+) -> None:
+    (constraint,) = read_constraints(table(tmp_path / "c.csv", f"Parotid_L,{limit}"))
+    difference = DoseDifference("Parotid_L", "auto", "compared", organ_dose(CUT), organ_dose(RAMP), CUT, RAMP)
+    ours, whole = judge([CaseDose("a", (difference,))], [constraint])
+    assert (ours.contour, ours.kept, ours.outside) == ("reference", kept, 0.1)
+    assert whole.kept is constraint.kept_by(constraint.figure.of(RAMP))
+
+
+@pytest.mark.parametrize(("voxels", "kept"), [(0, True), (10, True), (11, None)])
+def test_up_to_a_hundredth_beyond_the_grid_is_judged_as_it_is(
+    tmp_path: Path, voxels: int, kept: bool | None
+) -> None:
+    (constraint,) = read_constraints(table(tmp_path / "c.csv", "Parotid_L,max,<60"))
+    gy = np.append(np.zeros(voxels, np.float32), np.full(1000 - voxels, 50, np.float32))
+    cut = Dvh(gy, 0.01, voxels / 1000)
+    difference = DoseDifference("Parotid_L", "auto", "compared", organ_dose(cut), organ_dose(cut), cut, cut)
+    assert {v.kept for v in judge([CaseDose("a", (difference,))], [constraint])} == {kept}
+
+
+def test_negative_dose_does_not_take_the_place_of_what_is_outside() -> None:
+    """Two samples of -1 and 3 Gy within the grid, two beyond it."""
+    found = Dvh(np.array([-1, 0, 0, 3], np.float32), 0.01, 0.5).unbounded()
+    assert found.gy.tolist() == [-1, 3, np.inf, np.inf]
+    assert found.volume_cc == pytest.approx(0.04)
+
+
+def test_verdicts_on_organs_that_leave_the_dose_grid_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """50 Gy everywhere in 20 slices: the reference ends within them, a third of the substitute is beyond: 33.3 Gy."""
+    sitk.WriteImage(
+        sitk.GetImageFromArray(np.full((20, 30, 30), 50, np.float32)), str(tmp_path / "dose.nrrd")
+    )
+    for name, slices in (("reference", 10), ("auto", 15)):
+        structures = StructureSet(Geometry((30, 30, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+        structures.add_crop("SpinalCord", (10, 5, 5), np.ones((slices, 10, 10), bool))
+        write_seg_nrrd(structures, tmp_path / f"{name}.seg.nrrd")
+    table(tmp_path / "c.csv", "SpinalCord,mean,<45", "SpinalCord,D50%,<45", "SpinalCord,D95%,>=47")
+    command = [
+        "dose",
+        "--dose",
+        str(tmp_path / "dose.nrrd"),
+        "--reference",
+        str(tmp_path / "reference.seg.nrrd"),
+    ]
+    command += ["--substitute", str(tmp_path / "auto.seg.nrrd"), "--progress", "none"]
+    command += ["--constraints", str(tmp_path / "c.csv"), "--verdicts", str(tmp_path / "v.csv")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "33.33 not judged (33 % outside)" in out and "50.00 FAIL (33 % outside)" in out
+    assert out.rstrip().endswith("1 of 4 kept, 2 not judged")
+    with (tmp_path / "v.csv").open(newline="") as file:
+        rows = [
+            (r["contour"], r["figure"], r["verdict"], float(r["outside_percent"]))
+            for r in csv.DictReader(file)
+        ]
+    third = pytest.approx(100 / 3, abs=1e-3)
+    assert rows == [
+        ("reference", "mean", "FAIL", 0),
+        ("auto.seg.nrrd", "mean", "not judged", third),
+        ("reference", "D50%", "FAIL", 0),
+        ("auto.seg.nrrd", "D50%", "FAIL", third),
+        ("reference", "D95%", "pass", 0),
+        ("auto.seg.nrrd", "D95%", "not judged", third),
+    ]
 
 
 # --- through the command ------------------------------------------------------------------------------------------

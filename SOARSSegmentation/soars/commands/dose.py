@@ -77,11 +77,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--constraints",
         metavar="FILE",
-        help="check contours against dose constraints, pass or fail: a CSV file (organ,figure,limit,endpoint,source, "
-        "such as Parotid_L,mean,<26), or head-neck for the shipped table of QUANTEC and consensus values",
+        help="check contours against dose constraints: pass, fail, or not judged where the dose beyond the dose grid "
+        "decides; a CSV file (organ,figure,limit,endpoint,source, such as Parotid_L,mean,<26), or head-neck for the "
+        "shipped table of QUANTEC and consensus values",
     )
     parser.add_argument(
-        "--verdicts", metavar="FILE", type=Path, help="write pass or fail of every constraint as CSV"
+        "--verdicts", metavar="FILE", type=Path, help="write the verdict on every constraint as CSV"
     )
     parser.add_argument(
         "--volume-axis",

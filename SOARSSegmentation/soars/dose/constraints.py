@@ -24,6 +24,7 @@ import numpy as np
 
 from soars import catalogue
 from soars.dose.cases import CaseDose
+from soars.dose.dvh import Dvh
 from soars.dose.figures import DvhFigure, parse_figure
 from soars.errors import InputError, UnknownOrganError
 from soars.texts import read_text
@@ -34,6 +35,8 @@ REFERENCE = "reference"
 _LIMIT = re.compile(r"(<=|>=|<|>|≤|≥)?\s*(\d+(?:\.\d+)?)\s*(gy|%|cc|cm3)?", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", None: "<="}
 _MOST_BYTES = 1 << 20
+#: With up to this share of an organ beyond the dose grid, a few voxels of its end, the verdict stands.
+NEGLIGIBLE_OUTSIDE = 0.01
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,19 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one contour ("reference", or the substitute's name) of a case meets a constraint."""
+    """Whether one contour ("reference", or the substitute's name) of a case meets a constraint.
+
+    ``value`` counts the share ``outside`` (0 to 1) of the organ, which lies beyond the dose grid, as 0 Gy. ``kept`` is
+    None where the dose there, which is not known, decides: an upper limit that is exceeded already is exceeded, one
+    that is kept may not be.
+    """
 
     case: str
     contour: str
     constraint: Constraint
     value: float
-    kept: bool
+    kept: bool | None
+    outside: float = 0.0
 
 
 def read_constraints(path: Path | str) -> tuple[Constraint, ...]:
@@ -111,8 +120,18 @@ def judge(cases: Sequence[CaseDose], constraints: Sequence[Constraint]) -> list[
             for contour, dvh in contours:
                 value = constraint.figure.of(dvh)
                 if np.isfinite(value):
-                    verdicts.append(Verdict(case.case, contour, constraint, value, constraint.kept_by(value)))
+                    kept = _kept(constraint, dvh, value)
+                    verdicts.append(Verdict(case.case, contour, constraint, value, kept, dvh.outside))
     return verdicts
+
+
+def _kept(constraint: Constraint, dvh: Dvh, value: float) -> bool | None:
+    """Whether the limit is kept, whatever the dose beyond the grid; None where that decides. Every figure grows with
+    each sample's dose, so the two extremes tell."""
+    kept = constraint.kept_by(value)
+    if dvh.outside <= NEGLIGIBLE_OUTSIDE:
+        return kept
+    return kept if constraint.kept_by(constraint.figure.of(dvh.unbounded())) is kept else None
 
 
 def _constraint(cells: list[str], where: str) -> Constraint:

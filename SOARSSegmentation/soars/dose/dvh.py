@@ -74,6 +74,14 @@ class Dvh:
         below = np.searchsorted(self.gy, np.asarray(gy, dtype=np.float32), side="left")
         return np.asarray(100 * (1 - below / len(self.gy)))
 
+    def unbounded(self) -> Dvh:
+        """The DVH if the part beyond the dose grid had a dose above every other. Figures of the dose that this part
+        really has lie between those of this DVH, which counts it as 0 Gy, and those of that one."""
+        count = round(self.outside * len(self.gy))
+        first = int(np.searchsorted(self.gy, 0.0))
+        known = np.delete(self.gy, slice(first, first + count))
+        return Dvh(np.append(known, np.full(count, np.inf, np.float32)), self.sample_cc, self.outside)
+
     def cumulative(self, bin_gy: float = 0.1) -> tuple[Floats, Floats]:
         """Doses from 0 to beyond the maximum in steps of ``bin_gy``, and the percent that receives at least
         each."""

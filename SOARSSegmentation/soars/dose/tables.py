@@ -16,6 +16,7 @@ from soars.dose.compare import (
     NOTED_PERCENT,
     DifferenceSummary,
     DoseDifference,
+    percent_text,
     summarise,
 )
 from soars.dose.constraints import Verdict
@@ -53,6 +54,7 @@ VERDICT_COLUMNS = (
         "verdict",
         "endpoint",
         "source",
+        "outside_percent",
     ),
 )
 DVH_BIN_GY = 0.1
@@ -76,14 +78,17 @@ def write_differences(cases: Iterable[CaseDose], path: Path, figures: Sequence[D
 
 
 def write_verdicts(verdicts: Iterable[Verdict], path: Path) -> None:
-    """Write one row per case, constraint and contour: the value, and pass or fail."""
+    """Write one row per case, constraint and contour: the value, pass, fail or not judged, and how much of the organ
+    lies beyond the dose grid."""
     with replacing_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = HarmlessWriter(file)
         writer.writerow(VERDICT_COLUMNS)
         for v in verdicts:
             c = v.constraint
             limit = [c.organ, v.contour, c.figure.name, c.sign, cell(c.limit), c.figure.unit]
-            writer.writerow([v.case, *limit, cell(v.value), _kept(v), c.endpoint, c.source])
+            writer.writerow(
+                [v.case, *limit, cell(v.value), _kept(v), c.endpoint, c.source, cell(100 * v.outside)]
+            )
 
 
 def write_dvhs(cases: Iterable[CaseDose], path: Path) -> None:
@@ -133,16 +138,27 @@ def verdicts_text(verdicts: Sequence[Verdict]) -> str:
         for contour in contours:
             mine = [v for v in verdicts if (v.constraint, v.contour) == (constraint, contour)]
             if several:
-                cells.append(f"{sum(v.kept for v in mine)} of {len(mine)}" if mine else "")
+                cells.append(_counted(mine) if mine else "")
             else:
-                cells.append(f"{mine[0].value:.2f} {_kept(mine[0])}" if mine else "")
+                cells.append(_said(mine[0]) if mine else "")
         rows.append((constraint.organ, constraint.describe(), *cells))
-    kept = sum(v.kept for v in verdicts)
-    return "\n".join([*_lined_up(rows, left=2), f"{kept} of {len(verdicts)} kept"])
+    return "\n".join([*_lined_up(rows, left=2), _counted(verdicts, " kept")])
+
+
+def _counted(verdicts: Sequence[Verdict], kept: str = "") -> str:
+    """How many keep their limit of those that could be judged, and how many could not."""
+    judged = [v.kept for v in verdicts if v.kept is not None]
+    rest = len(verdicts) - len(judged)
+    return f"{sum(judged)} of {len(judged)}{kept}" + (f", {rest} not judged" if rest else "")
+
+
+def _said(verdict: Verdict) -> str:
+    outside = f" ({percent_text(verdict.outside)} outside)" if verdict.outside else ""
+    return f"{verdict.value:.2f} {_kept(verdict)}{outside}"
 
 
 def _kept(verdict: Verdict) -> str:
-    return "pass" if verdict.kept else "FAIL"
+    return "not judged" if verdict.kept is None else "pass" if verdict.kept else "FAIL"
 
 
 def in_catalogue_order(organs: Iterable[str]) -> list[str]:
