@@ -253,8 +253,14 @@ def test_what_rt_utils_writes_is_read_as_it_means_it(
     theirs = rt_utils.RTStructBuilder.create_new(str(file.ct))
     for name in file.structures:
         theirs.add_roi(mask=np.moveaxis(file.structures.full(name), 0, -1), name=name)
+    rings = np.zeros(file.geometry.shape, dtype=bool)  # their two contours are through the same voxels
+    y, x = np.mgrid[-8:9, -8:9]
+    for z, radius in enumerate(range(2, 8), start=3):
+        rings[z, 20:37, 30:47] = np.abs(x) + np.abs(y) == radius
+    theirs.add_roi(mask=np.moveaxis(rings, 0, -1), name="Rings")
     theirs.save(str(tmp_path / "theirs.dcm"))
     read = read_rtstruct(tmp_path / "theirs.dcm", file.geometry, file.series)
+    np.testing.assert_array_equal(read.full("Rings"), rings)
     assert [name for name in file.structures if not read.crop(name).equals(file.structures.crop(name))] == []
 
 

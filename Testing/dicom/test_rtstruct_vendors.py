@@ -117,6 +117,66 @@ def test_xor_contours_take_away_where_they_overlap(clinic: Clinic) -> None:
     assert clinic.read().voxels("Brainstem") == 54
 
 
+def circle(radius: float, points: int, centre: tuple[float, float] = (9.5, 7.5)) -> list[tuple[float, float]]:
+    angles = 2 * np.pi * np.arange(points) / points
+    return [(centre[0] + radius * np.cos(a), centre[1] + radius * np.sin(a)) for a in angles]
+
+
+def centres_within(radius: float, centre: tuple[float, float] = (9.5, 7.5)) -> int:
+    y, x = np.mgrid[:16, :20]
+    return np.count_nonzero((x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2)
+
+
+ROUND = circle(6.2, 120)
+COPIES = {
+    "first point repeated": [*ROUND, ROUND[0]],
+    "moved by 0.01 voxels": [(x + 0.01, y) for x, y in ROUND],
+    "half of the points": ROUND[::2],
+    "more points on the same line": [p for q, r in zip(ROUND, ROUND[1:] + ROUND[:1], strict=True)
+                                     for p in (q, ((q[0] + r[0]) / 2, (q[1] + r[1]) / 2))],
+    "the other way, with a spike": [*ROUND[::-1], (ROUND[-1][0] + 0.3, ROUND[-1][1])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_counts_once_whatever_its_vertices(clinic: Clinic, name: str) -> None:
+    """No voxel's centre is nearer than 0.15 voxels to the circle, so all of them enclose the same ones."""
+    outline, copy, hole = (clinic.contour(2, *points) for points in (ROUND, COPIES[name], circle(3.2, 60)))
+    for others, less in (((), 0), ((hole,), centres_within(3.2))):
+        read = clinic.draw(outline, *others, copy).read()
+        assert read.voxels("Brainstem") == centres_within(6.2) - less
+        assert [w for w in read.warnings if "drawn twice" in w] == read.warnings != []
+        assert "1 contour drawn twice, counted once" in read.warnings[0]
+
+
+@pytest.mark.parametrize("wall", [1, 2])
+def test_a_thin_wall_stays_a_ring(clinic: Clinic, wall: int) -> None:
+    """A box of 10 x 10 voxels with a wall of one or two all around."""
+    inner = clinic.box(2, (1.5 + wall, 1.5 + wall, 11.5 - wall, 11.5 - wall))
+    read = clinic.draw(clinic.box(2, (1.5, 1.5, 11.5, 11.5)), inner).read()
+    assert read.voxels("Brainstem") == 100 - (10 - 2 * wall) ** 2
+    assert not read.warnings
+
+
+def test_contours_of_nearly_the_same_area_are_not_judged_but_told(clinic: Clinic) -> None:
+    """10 x 10 voxels and the same a column narrower: a hole that leaves one column. On another slice a true ring."""
+    outer = (1.5, 1.5, 11.5, 11.5)
+    items = [clinic.box(z, outer) for z in (1, 2, 3)] + [
+        clinic.box(z, (2.5, 1.5, 11.5, 11.5)) for z in (1, 2)
+    ]
+    read = clinic.draw(*items, clinic.box(3, (2.5, 2.5, 10.5, 10.5))).read()
+    assert read.voxels("Brainstem") == 10 + 10 + 36
+    (warning,) = read.warnings
+    assert "two contours of nearly the same area cancel each other on 2 slices" in warning
+
+
+def test_several_contours_without_a_voxel_are_no_copies(clinic: Clinic) -> None:
+    """Each lies between voxel centres, at another place."""
+    specks = [clinic.box(2, (k + 0.2, 3.2, k + 0.8, 3.8)) for k in range(3)]
+    read = clinic.draw(clinic.box(2, (1.5, 1.5, 11.5, 11.5)), *specks).read()
+    assert read.voxels("Brainstem") == 100 and not read.warnings
+
+
 def test_a_keyhole_is_a_hole(clinic: Clinic) -> None:
     outline = [(1.5, 1.5), (9.5, 1.5), (9.5, 9.5), (1.5, 9.5), (1.5, 5.5)]
     hole = [(3.5, 5.5), (3.5, 3.5), (7.5, 3.5), (7.5, 7.5), (3.5, 7.5), (3.5, 5.5)]

@@ -4,11 +4,12 @@ DICOM defines the meaning of several contours on one slice only for CLOSEDPLANAR
 what planning systems do:
 
 - one contour within another is a hole, a third within that an island, and so on (even-odd), whatever the type;
-- the same contour twice is one contour (a copy must not cancel it);
+- the same contour twice is one contour (a copy must not cancel it): contours that enclose the same voxel centres are;
 - CLOSED_PLANAR contours that overlap in part are one area, their union.
 
 rt-utils draws through the centres of an organ's outermost voxels, so the contour leaves open whether these are inside.
-It intends them to be (`image_helper.find_mask_contours` of its 1.2.7), with specks of one or two points.
+It intends them to be (`image_helper.find_mask_contours` of its 1.2.7), with specks of one or two points. A wall of one
+voxel it draws as two contours through the same centres; it writes no copies, so neither counts as one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from soars.dicom.contour_overlap import area_of_overlapping
+from soars.dicom.contour_overlap import area_of_overlapping, same_area
 from soars.dicom.contours import Contour, fill
 from soars.structures.mask import EMPTY_MASK, union
 from soars.structures.model import Geometry, Mask, tight_mask
@@ -74,11 +75,13 @@ def contours_to_mask(
     what = f"{path.name}: {name!r}"
     whole: list[Contour] = []
     patches: list[tuple[tuple[int, int, int], BoolArray]] = []
-    overlapping = copies = 0
+    overlapping = copies = cancelled = 0
     for z, found in on_slice.items():
-        distinct = list({_key(contour): (contour, xor) for contour, xor in found}.values())
+        distinct = found if lines_inside else _without_copies(found, geometry.shape[1:])
         copies += len(found) - len(distinct)
-        patch = area_of_overlapping(distinct, geometry.shape[1:]) if len(distinct) > 1 else None
+        cancelling: list[tuple[int, int]] = []
+        patch = area_of_overlapping(distinct, geometry.shape[1:], cancelling) if len(distinct) > 1 else None
+        cancelled += bool(cancelling) and not lines_inside
         if patch is None:
             whole += [contour for contour, _ in distinct]
         else:
@@ -93,6 +96,11 @@ def contours_to_mask(
     if overlapping:
         warnings.append(
             f"{what}: contours overlap in part on {overlapping} slice{'s' * (overlapping > 1)}; read as one area there"
+        )
+    if cancelled:
+        warnings.append(
+            f"{what}: two contours of nearly the same area cancel each other on {cancelled} "
+            f"slice{'s' * (cancelled > 1)}, as an outline and its hole do; check there, one may be a copy"
         )
     if not on_slice:
         elsewhere = _ELSEWHERE & left_out.keys()
@@ -192,6 +200,12 @@ def _points(item: Dataset, noted: Counter[str]) -> npt.NDArray[np.float64]:
             points = points + vector
             noted["moved by the Contour Offset Vector"] += 1
     return points
+
+
+def _without_copies(found: list[tuple[Contour, bool]], shape: tuple[int, int]) -> list[tuple[Contour, bool]]:
+    """The contours of a slice, each once."""
+    distinct = list({_key(contour): (contour, xor) for contour, xor in found}.values())
+    return same_area(distinct, shape) if len(distinct) > 1 else distinct
 
 
 def _key(contour: Contour) -> bytes:

@@ -1,4 +1,5 @@
-"""Which contours of a slice overlap in part: they are drawn as one area, where a contour within another is a hole.
+"""Which contours of a slice are the same, and which overlap in part: these are drawn as one area, where a contour
+within another is a hole.
 
 Thousands of contours on a slice (a thresholded volume, calcifications, a noisy mask) take time in proportion to the
 area they cover, not to the number of their pairs: all are cut into spans along the rows at once, and only voxels that
@@ -20,6 +21,9 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 #: A contour is within another when this part of its voxels is: holes are drawn to the outline, and a bit over it.
 WITHIN = 0.9
+#: Two contours are nearly equal when the voxels of one alone make a line that is thinner than this, in voxels, around
+#: them: the thinnest wall that a ring's two contours can mean is a voxel wide.
+NEARLY_EQUAL = 0.5
 #: Voxels that are looked at together.
 VOXELS_AT_ONCE = 2_000_000
 
@@ -45,17 +49,44 @@ class _Spans:
         return np.cumsum(steps, axis=1, dtype=np.int32)[:, :-1]
 
 
+def same_area(contours: Sequence[tuple[Contour, bool]], shape: tuple[int, int]) -> list[tuple[Contour, bool]]:
+    """Of contours that enclose the same voxel centres of a slice of ``shape`` (y, x) the first; of those that enclose
+    none, every one.
+
+    A copy need not have the same vertices: the first may be repeated at its end, some left out or moved a little.
+    """
+    spans = _spans([contour.points for contour, _ in contours], shape)
+    row = spans.owner * shape[0] + spans.row
+    ends = np.concatenate([row * (shape[1] + 1) + spans.first, row * (shape[1] + 1) + spans.stop])
+    ends, count = np.unique(ends, return_counts=True)
+    ends = ends[count == 1]  # where one run goes on from another, neither begins nor stops
+    size = shape[0] * (shape[1] + 1)
+    bounds = np.searchsorted(ends, np.arange(len(contours) + 1) * size)
+    kept: dict[bytes | int, tuple[Contour, bool]] = {}
+    for k, contour in enumerate(contours):
+        kept.setdefault((ends[bounds[k] : bounds[k + 1]] - k * size).tobytes() or k, contour)
+    return list(kept.values())
+
+
 def area_of_overlapping(
-    contours: Sequence[tuple[Contour, bool]], shape: tuple[int, int]
+    contours: Sequence[tuple[Contour, bool]],
+    shape: tuple[int, int],
+    cancelling: list[tuple[int, int]] | None = None,
 ) -> tuple[tuple[int, int], BoolArray] | None:
     """(first voxel (y, x), area) of one slice of ``shape`` (y, x) on which CLOSED_PLANAR contours overlap in part:
     their union counts as one contour, and all that are left as even-odd. None when none overlap in part.
 
-    ``contours`` come with whether they are CLOSEDPLANAR_XOR, for which overlapping means what it says.
+    ``contours`` come with whether they are CLOSEDPLANAR_XOR, for which overlapping means what it says. Pairs of others
+    that are nearly equal, so that even-odd leaves next to nothing of them, are added to ``cancelling``.
     """
     spans = _spans([contour.points for contour, _ in contours], shape)
     plain = ~np.array([xor for _, xor in contours])
-    group = _groups(spans, plain, len(contours), shape)
+    common = _common(spans, plain, len(contours), shape)
+    if common is None:
+        return None
+    group = _groups(common)
+    if cancelling is not None:
+        cancelling += _nearly_equal([contour.points for contour, _ in contours], common, group)
     if group is None:
         return None
     sizes = np.bincount(group)
@@ -85,10 +116,23 @@ def _spans(outlines: Sequence[npt.NDArray[np.float64]], shape: tuple[int, int]) 
     return spans.of(spans.stop > spans.first)
 
 
-def _groups(spans: _Spans, plain: BoolArray, count: int, shape: tuple[int, int]) -> IntArray | None:
-    """The group of every contour, shape (count,); None when every contour is a group of its own."""
+@dataclass(frozen=True)
+class _Common:
+    """Voxels in each of ``areas`` (n,), and of pairs of contours ``a`` < ``b`` the voxels in both, all (m,), > 0."""
+
+    areas: IntArray
+    a: IntArray
+    b: IntArray
+    voxels: IntArray
+
+    def partly(self) -> BoolArray:
+        """Which pairs overlap in part."""
+        return self.voxels < WITHIN * np.minimum(self.areas[self.a], self.areas[self.b])
+
+
+def _common(spans: _Spans, plain: BoolArray, count: int, shape: tuple[int, int]) -> _Common | None:
+    """What the ``plain`` ones of so many contours have in common; None when no two have anything."""
     from scipy.sparse import coo_array, csr_array
-    from scipy.sparse.csgraph import connected_components
 
     counted = spans.of(plain[spans.owner])
     cover = counted.count((0, 0), shape)
@@ -100,14 +144,40 @@ def _groups(spans: _Spans, plain: BoolArray, count: int, shape: tuple[int, int])
         ones = np.ones(len(owner), dtype=np.int64)
         covers = coo_array((ones, (voxel, owner)), shape=(int(voxel.max()) + 1, count)).tocsr()
         common = common + covers.T @ covers
-    areas = np.bincount(counted.owner, counted.stop - counted.first, minlength=count)
+    areas = np.bincount(counted.owner, counted.stop - counted.first, minlength=count).astype(np.int64)
     pairs = common.tocoo()
     a, b = pairs.coords
-    partly = (a < b) & (pairs.data > 0) & (pairs.data < WITHIN * np.minimum(areas[a], areas[b]))
+    once = (a < b) & (pairs.data > 0)
+    return _Common(areas, a[once].astype(np.int64), b[once].astype(np.int64), pairs.data[once])
+
+
+def _groups(common: _Common) -> IntArray | None:
+    """The group of every contour, shape (n,); None when every contour is a group of its own."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    partly = common.partly()
     if not partly.any():
         return None
-    links = coo_array((np.ones(np.count_nonzero(partly)), (a[partly], b[partly])), shape=(count, count))
+    count = len(common.areas)
+    ones = np.ones(np.count_nonzero(partly))
+    links = coo_array((ones, (common.a[partly], common.b[partly])), shape=(count, count))
     return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+
+
+def _nearly_equal(
+    outlines: Sequence[npt.NDArray[np.float64]], common: _Common, group: IntArray | None
+) -> list[tuple[int, int]]:
+    """Pairs of contours of different groups, of which next to no voxel is in one only."""
+    lengths = np.array(
+        [np.linalg.norm(np.roll(points, -1, axis=0) - points, axis=1).sum() for points in outlines]
+    )
+    a, b = common.a, common.b
+    apart = common.areas[a] + common.areas[b] - 2 * common.voxels
+    nearly = (apart < NEARLY_EQUAL * np.minimum(lengths[a], lengths[b])) & ~common.partly()
+    if group is not None:
+        nearly &= group[a] != group[b]
+    return list(zip(a[nearly].tolist(), b[nearly].tolist(), strict=True))
 
 
 def _shared_voxels(spans: _Spans, shared: BoolArray) -> Iterator[tuple[IntArray, IntArray]]:
