@@ -18,6 +18,9 @@ EDITOR_TAG = "SOARSSegmentation"
 undo states, and clear each other's segment. Work in the stand-alone Segment Editor still counts: a session listens to
 every editor node of the scene."""
 EDITOR_CLASS = "vtkMRMLSegmentEditorNode"
+DEFAULTS_ATTRIBUTE = "SOARS.defaults"
+"""On an editor node that has got its defaults. A closed scene keeps the node, but resets its values and takes its
+attributes."""
 UNDO_STATES = 20
 
 
@@ -55,7 +58,7 @@ class EditorSection(Section):
 
     @property
     def node(self) -> Any:
-        """The segment editor node; made again when a closed scene took it."""
+        """The segment editor node, with its defaults; made again when it was taken out of the scene."""
         self._use_node()
         return self._node
 
@@ -104,6 +107,7 @@ class EditorSection(Section):
 
     def _use_node(self) -> None:
         node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, EDITOR_CLASS) or _new_node(slicer.mrmlScene)
+        _set_defaults(slicer.mrmlScene, node)
         if node is self._node:
             return
         self._forget_node()
@@ -124,11 +128,17 @@ class EditorSection(Section):
 
 
 def _new_node(mrml_scene: Any) -> Any:
-    """An editor node with the user's defaults. Without any, painting one organ takes nothing from its neighbours, as
-    organs may overlap."""
     node = mrml_scene.CreateNodeByClass(EDITOR_CLASS)
     node.UnRegister(None)
     node.SetSingletonTag(EDITOR_TAG)
+    return mrml_scene.AddNode(node)
+
+
+def _set_defaults(mrml_scene: Any, node: Any) -> None:
+    """Once for a new or reset node: painting one organ takes nothing from its neighbours, as organs may overlap. The
+    user's own defaults, where there are any, are in the node already."""
+    if node.GetAttribute(DEFAULTS_ATTRIBUTE) is not None:
+        return
     if mrml_scene.GetDefaultNodeByClass(EDITOR_CLASS) is None:
         node.SetOverwriteMode(node.OverwriteNone)
-    return mrml_scene.AddNode(node)
+    node.SetAttribute(DEFAULTS_ATTRIBUTE, "1")
