@@ -71,14 +71,14 @@ class SOARSSegmentation(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", self.onStartupCompleted)
 
     def onStartupCompleted(self) -> None:
-        """Registers what other modules provide a place for (sample data, terminology); the module works without any of
-        it."""
+        """Registers what other modules provide a place for (sample data, terminology, the layout); the module works
+        without any of it."""
         if why_not_here():
             return
-        for step in (self.registerSampleData, self.loadTerminology):
+        for step in (self.registerSampleData, self.loadTerminology, self.registerLayout):
             try:
                 step()
-            except Exception:  # a failure of one must not keep the other, or Slicer, from starting
+            except Exception:  # a failure of one must not keep the others, or Slicer, from starting
                 logging.exception("SOARS Segmentation: %s failed", step.__name__)
 
     def registerSampleData(self) -> None:
@@ -92,6 +92,12 @@ class SOARSSegmentation(ScriptedLoadableModule):
 
         if hasattr(slicer.modules, "terminologies"):
             terminology.load_terminology(slicer.modules.terminologies.logic())
+
+    def registerLayout(self) -> None:
+        """A scene that was saved with the layout may be opened before the module is."""
+        from SOARSSegmentationLib.views.layout import register_layout
+
+        register_layout()
 
 
 class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
 from module_visit import ORGANS
+from slicer_layout import LayoutManager
 
 from soars.catalogue import SOARS42
 from soars.errors import InputError
@@ -211,29 +212,12 @@ def test_the_layout_has_a_large_axial_slice_and_the_other_planes(core: Any) -> N
     logic.SetMRMLScene(None)
 
 
-class LayoutManager:
-    """Slicer's, as far as a layout is asked for and set."""
-
-    def __init__(self, node: Any) -> None:
-        self.layout = 3
-        self._node = node
-
-    def layoutLogic(self) -> Any:
-        return self
-
-    def GetLayoutNode(self) -> Any:
-        return self._node
-
-    def setLayout(self, number: int) -> None:
-        self.layout = number
-
-
 def test_the_layout_before_comes_back_unless_the_user_chose_another(
-    application: Any, monkeypatch: pytest.MonkeyPatch
+    application: Any, core: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from SOARSSegmentationLib.views.layout import LAYOUT, ReviewLayout
 
-    manager = LayoutManager(slicer.vtkMRMLLayoutNode())
+    manager = LayoutManager(core.scene)
     monkeypatch.setattr(slicer.app, "layoutManager", lambda: manager)
     layout = ReviewLayout()
     for chosen, afterwards in ((None, 3), (7, 7)):
@@ -243,6 +227,7 @@ def test_the_layout_before_comes_back_unless_the_user_chose_another(
         manager.layout = chosen or manager.layout
         layout.restore()
         assert manager.layout == afterwards
+    manager.close()
 
 
 def test_every_organ_has_a_window() -> None:

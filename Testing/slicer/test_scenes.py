@@ -1,5 +1,5 @@
-"""Scenes that are closed, opened and imported while the module is there: Slicer keeps the nodes that are only once in a
-scene (the segment editor's, the module's parameters, the layout), resets them, and writes the file's values into them."""
+"""Scenes that are closed, opened and imported while the module is there: of the editor, the parameters and the layout a
+scene has one node each, which Slicer keeps, resets, and fills with the values of a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
+from slicer_layout import LayoutManager
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
 
 CHANGE = 3
+PLANES = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
 
 
 # --- overwriting -------------------------------------------------------------------------------------------------
@@ -53,3 +55,68 @@ def test_the_users_own_default_of_overwriting_holds_in_the_next_scene_too(visit:
     slicer.mrmlScene.AddDefaultNode(usual)
     slicer.mrmlScene.Clear(0)
     assert visit.window.editor.node.GetOverwriteMode() == usual.OverwriteVisibleSegments
+
+
+# --- the layout --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def managers(application: Any, core: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes layout managers, each of a scene of its own, as Slicer's has after it was started."""
+    made: list[Any] = []
+
+    def make() -> LayoutManager:
+        scene = core.scene if not made else slicer.vtkMRMLScene()
+        made.append((LayoutManager(scene), scene))
+        monkeypatch.setattr(slicer.app, "layoutManager", lambda: made[-1][0])
+        return made[-1][0]
+
+    yield make
+    for manager, _scene in made:
+        manager.close()
+
+
+def saved(scene: Any) -> str:
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    return str(scene.GetSceneXMLString())
+
+
+def read_into(scene: Any, text: str) -> None:
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(text)
+    scene.Import()
+
+
+def test_a_scene_saved_with_the_layout_has_its_views_when_the_module_is_entered(managers: Any) -> None:
+    from SOARSSegmentationLib.views.layout import LAYOUT, ReviewLayout
+
+    first = managers()
+    ReviewLayout().show()
+    text = saved(first.node.GetScene())
+    second = managers()
+    read_into(second.node.GetScene(), text)
+    assert second.layout == LAYOUT and second.planes() == {}, "Slicer keeps the number only"
+    layout = ReviewLayout()
+    layout.show()
+    assert second.planes() == PLANES
+    layout.restore()
+    assert second.layout == second.node.SlicerLayoutFourUpView
+
+
+def test_a_scene_saved_with_the_layout_has_its_views_before_the_module_is_opened(
+    managers: Any, visit: Any
+) -> None:
+    from SOARSSegmentationLib.views.layout import LAYOUT, ReviewLayout
+
+    first = managers()
+    ReviewLayout().show()
+    text = saved(first.node.GetScene())
+    second = managers()
+    visit.application.module.onStartupCompleted()
+    assert second.layout == second.node.SlicerLayoutFourUpView, "it is only made known"
+    read_into(second.node.GetScene(), text)
+    assert second.layout == LAYOUT and second.planes() == PLANES
+
+
+def test_without_a_main_window_there_is_no_layout_to_make_known(visit: Any) -> None:
+    assert slicer.app.layoutManager() is None
+    visit.application.module.registerLayout()

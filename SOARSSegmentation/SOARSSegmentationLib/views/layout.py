@@ -24,6 +24,17 @@ DESCRIPTION = f"""<layout type="horizontal" split="true">
 </layout></item></layout>"""
 
 
+def register_layout() -> None:
+    """Tell Slicer the layout. A scene keeps its number only: one that was saved with it has no views in a Slicer that
+    does not know it."""
+    manager = slicer.app.layoutManager()
+    if manager is None:  # no main window
+        return
+    node = manager.layoutLogic().GetLayoutNode()
+    if not node.IsLayoutDescription(LAYOUT):
+        node.AddLayoutDescription(LAYOUT, DESCRIPTION)
+
+
 class ReviewLayout:
     """Sets the layout while the module is shown; the previous one comes back unless the user has chosen another."""
 
@@ -34,12 +45,16 @@ class ReviewLayout:
         manager = slicer.app.layoutManager()
         if manager is None:  # no main window
             return
+        register_layout()
         node = manager.layoutLogic().GetLayoutNode()
-        if not node.IsLayoutDescription(LAYOUT):
-            node.AddLayoutDescription(LAYOUT, DESCRIPTION)
         if manager.layout != LAYOUT:
             self._before = manager.layout
             manager.setLayout(LAYOUT)
+            return
+        if self._before is None:  # of a scene that was saved with it
+            self._before = node.SlicerLayoutFourUpView
+        # The manager does nothing where the number is set already; the node takes up a description that came later.
+        node.SetViewArrangement(LAYOUT)
 
     def restore(self) -> None:
         manager: Any = slicer.app.layoutManager()
