@@ -9,6 +9,8 @@ import pydicom
 import pytest
 
 from soars.ct.series import read_series
+from soars.dicom.provenance import GENERATION_TAG
+from soars.dicom.rtstruct import read_rtstruct, write_rtstruct
 from soars.dicom.seg.read import read_seg
 from soars.dicom.seg.write import write_seg
 from soars.errors import InputError
@@ -106,3 +108,43 @@ def test_nothing_is_written_of_nothing_or_of_another_ct(ct_series, tmp_path: Pat
     with pytest.raises(InputError, match="not on its grid"):
         write_seg(other, tmp_path / "seg.dcm", series)
     assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_how_a_segment_was_made_goes_with_it(ct_series, dciodvfy, tmp_path: Path) -> None:
+    """Segment Algorithm Type has the three values of ROI Generation Algorithm; a name only what has an algorithm."""
+    ct_series(tmp_path / "ct")
+    image, series, _ = read_series(tmp_path / "ct")
+    ours = organs(Geometry.of(image))
+    ours.info["Brainstem"] = StructureInfo(
+        tags={GENERATION_TAG: "SEMIAUTOMATIC", "SOARS.bundle": "starter 1.2"}
+    )
+    ours.info["Parotid_L"] = StructureInfo(tags={GENERATION_TAG: "MANUAL"})
+    ours.info["PTV 70"] = StructureInfo(tags={GENERATION_TAG: "BY MAGIC"})
+    wanted = {"Brainstem": "SEMIAUTOMATIC", "Parotid_L": "MANUAL", "PTV 70": "AUTOMATIC"}
+    write_seg(ours, tmp_path / "seg.dcm", series)
+    assert dciodvfy(tmp_path / "seg.dcm") == ""
+    segments = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    assert {item.SegmentLabel: item.SegmentAlgorithmType for item in segments} == wanted
+    names = [item.get("SegmentAlgorithmName") for item in segments]
+    assert names == ["starter 1.2", None, "SOARS"]
+
+    again = read_seg(tmp_path / "seg.dcm", series)
+    assert {name: again.info[name].tags[GENERATION_TAG] for name in again} == wanted
+    write_rtstruct(again.resample(ours.geometry), tmp_path / "rt.dcm", series)
+    rois = pydicom.dcmread(tmp_path / "rt.dcm").StructureSetROISequence
+    assert {roi.ROIName: roi.ROIGenerationAlgorithm for roi in rois} == wanted
+    write_seg(read_rtstruct(tmp_path / "rt.dcm", ours.geometry, series), tmp_path / "2.dcm", series)
+    segments = pydicom.dcmread(tmp_path / "2.dcm").SegmentSequence
+    assert {item.SegmentLabel: item.SegmentAlgorithmType for item in segments} == wanted
+
+
+def test_an_unknown_way_of_making_is_not_passed_on(ct_series, tmp_path: Path) -> None:
+    ct_series(tmp_path / "ct")
+    image, series, _ = read_series(tmp_path / "ct")
+    write_seg(organs(Geometry.of(image)), tmp_path / "seg.dcm", series)
+    data = pydicom.dcmread(tmp_path / "seg.dcm")
+    data.SegmentSequence[0].SegmentAlgorithmType = "BY_MAGIC"
+    del data.SegmentSequence[1].SegmentAlgorithmType
+    data.save_as(tmp_path / "seg.dcm")
+    read = read_seg(tmp_path / "seg.dcm", series)
+    assert [read.info[name].tags.get(GENERATION_TAG) for name in read] == [None, None, "AUTOMATIC"]

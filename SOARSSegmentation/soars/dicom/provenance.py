@@ -1,4 +1,4 @@
-"""How a structure was made, in an RTSTRUCT: by which model, by what other program, and whether edited since.
+"""How a structure was made, in RTSTRUCT and SEG: by which model, by what other program, and whether edited since.
 
 A model's name and the first digits of its SHA-256 are the ROI Generation Description (PS3.3 C.8.8.5), its whole hash is
 in the Contributing Equipment Sequence (C.12.1.1.5): years later the file still says what made it. In a structure's tags
@@ -48,11 +48,22 @@ def code_item(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
     return item
 
 
+def generation_algorithm(info: StructureInfo) -> str:
+    """Which of `GENERATION_ALGORITHMS` made a structure, AUTOMATIC where its tags do not say."""
+    algorithm = str(info.tags.get(GENERATION_TAG, "")).upper()
+    return algorithm if algorithm in GENERATION_ALGORITHMS else "AUTOMATIC"
+
+
+def generation_tag(stated: object) -> dict[str, str]:
+    """The tag for a file's ROI Generation Algorithm or Segment Algorithm Type; none for anything else."""
+    algorithm = plain(stated).upper()
+    return {GENERATION_TAG: algorithm} if algorithm in GENERATION_ALGORITHMS else {}
+
+
 def describe_generation(roi: Dataset, info: StructureInfo) -> None:
     """Write into an item of the Structure Set ROI Sequence how its structure was made."""
-    algorithm = str(info.tags.get(GENERATION_TAG, "")).upper()
     # never empty, though DICOM allows it: planning systems have refused such files
-    roi.ROIGenerationAlgorithm = algorithm if algorithm in GENERATION_ALGORITHMS else "AUTOMATIC"
+    roi.ROIGenerationAlgorithm = generation_algorithm(info)
     description = info.tags.get(DESCRIPTION_TAG, "")
     if model := _model(info):
         name, sha256 = model
@@ -92,8 +103,7 @@ def generation_tags(roi: Dataset, models: dict[str, str]) -> dict[str, str]:
 
     Of a model whose item of the equipment is gone, as planning systems drop it, the first digits of the hash are left.
     """
-    algorithm = plain(roi.get("ROIGenerationAlgorithm")).upper()
-    tags = {GENERATION_TAG: algorithm} if algorithm in GENERATION_ALGORITHMS else {}
+    tags = generation_tag(roi.get("ROIGenerationAlgorithm"))
     description = dicom_text(plain(roi.get("ROIGenerationDescription")))
     match = _DESCRIPTION.fullmatch(description)
     if match is None:

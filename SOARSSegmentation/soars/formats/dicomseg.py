@@ -20,4 +20,4 @@ def read(path: Path, options: ReadOptions) -> StructureSet:
     """The segments on the grid of the file's own frames."""
     from soars.dicom.seg.read import read_seg
 
-    return read_seg(path, options.reference, any_frame=options.any_frame)
+    return read_seg(path, options.reference, grid=options.geometry, any_frame=options.any_frame)

@@ -1,7 +1,8 @@
 """Reading a DICOM Segmentation (PS3.3 A.51, C.8.20), as dcmqi, OHIF, MONAI Label and highdicom write it.
 
 Binary and fractional segmentations, and label maps. The file's frames are slices of some segment, in any order; slices
-without a voxel are usually left out. They say where they lie, so no CT is needed.
+without a voxel are usually left out. They say where they lie, so no CT is needed. How far the slices are apart they say
+by their places, too: a Slice Thickness is not a spacing (PS3.3 C.7.6.16.2.1), slices may overlap or leave gaps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydicom.uid import UID
 
 from soars.ct.series import CtSeries
 from soars.dicom.objects import check_patient, damage_reported, plain, read_object
+from soars.dicom.provenance import generation_tag
 from soars.errors import InputError
 from soars.structures.mask import Mask, tight_mask, union
 from soars.structures.model import Colour, Geometry, StructureInfo, StructureSet, as_colour
@@ -25,6 +27,10 @@ SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 OFF_PLANE = 0.05
 """Frames may lie this far, in slices, from an even spacing: positions are decimal strings."""
+SAME_PLACE = 0.01
+"""Frames nearer than this, mm, are of one slice."""
+MOST_APART = 3
+"""Two slices alone may be this many times as far apart as they are thick; farther, slices between them are empty."""
 
 D50 = np.array([0.96422, 1.0, 0.82521])
 """The white point of DICOM's CIELab, in XYZ."""
@@ -49,20 +55,29 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Plane:
-    """What all frames share: direction of rows, of columns and of the normal, row and column spacing and thickness."""
+    """What all frames share: direction of rows, of columns and of the normal, row and column spacing; between slices
+    and thickness, 0 where the file does not say it (nor the thickness where it says the spacing)."""
 
     axes: npt.NDArray[np.float64]
     spacing: tuple[float, float]
+    between: float
     thickness: float
 
 
-def read_seg(path: Path | str, reference: CtSeries | None = None, *, any_frame: bool = False) -> StructureSet:
+def read_seg(
+    path: Path | str,
+    reference: CtSeries | None = None,
+    *,
+    grid: Geometry | None = None,
+    any_frame: bool = False,
+) -> StructureSet:
     """The segments of a DICOM SEG on the grid of its frames; names are its segments' labels.
 
     A voxel of a fractional segmentation belongs to the segment where the fraction is at least one half. With
     ``reference``, the CT's series, the file must be of the same patient and, unless ``any_frame``, in the same frame of
-    reference. Raises `InputError`, with the file, when it is damaged, no segmentation, or its frames do not lie on one
-    regular grid.
+    reference; with the CT's ``grid``, too, a file that was made from this series and does not say how far its slices
+    are apart has the CT's spacing. Raises `InputError`, with the file, when it is damaged, no segmentation, or its
+    frames do not lie on one regular grid.
     """
     path = Path(path)
     with damage_reported(path):
@@ -75,14 +90,17 @@ def read_seg(path: Path | str, reference: CtSeries | None = None, *, any_frame: 
             check_patient(path, dataset, reference.header)
             _check_frame_of_reference(path, dataset, reference, any_frame)
         frames, plane = _frames(path, dataset)
-        geometry, slice_of = _grid(path, dataset, frames, plane)
+        ct = grid if reference is not None and _is_of(dataset, reference) else None
+        geometry, slice_of, warnings = _grid(path, dataset, frames, plane, ct)
         masks: dict[int, list[Mask]] = {}
         for frame, pixels in zip(frames, _pixels(path, dataset, len(frames)), strict=True):
             for segment, inside in _segments_in(dataset, frame, pixels):
                 mask = tight_mask(inside[None], (slice_of[frame.index], 0, 0))
                 if not mask.is_empty:
                     masks.setdefault(segment, []).append(mask)
-        return _structures(path, dataset, geometry, masks)
+        structures = _structures(path, dataset, geometry, masks)
+        structures.warnings[:0] = warnings
+        return structures
 
 
 def _structures(
@@ -101,7 +119,8 @@ def _structures(
             name, copy = f"{label}_{copy}", copy + 1
         if name != label:
             out.warnings.append(f"{path.name}: two segments are called {label!r}; one is now {name!r}")
-        out.add_mask(name, union(masks.get(number, [])), StructureInfo(colour=_colour(item)))
+        info = StructureInfo(colour=_colour(item), tags=generation_tag(item.get("SegmentAlgorithmType")))
+        out.add_mask(name, union(masks.get(number, [])), info)
     if not known:
         raise InputError(f"{path} has no segments")
     unknown = sorted(masks.keys() - known)
@@ -138,13 +157,14 @@ def _frames(path: Path, dataset: Dataset) -> tuple[list[_Frame], _Plane]:
         orientation = _macro(path, group, shared, "PlaneOrientationSequence").ImageOrientationPatient
         measures = _macro(path, group, shared, "PixelMeasuresSequence")
         x, y, z = (float(v) for v in position)
-        thickness = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0)
-        planes.append((*map(float, orientation), *map(float, measures.PixelSpacing), thickness))
+        between = max(float(measures.get("SpacingBetweenSlices") or 0), 0.0)
+        thickness = 0.0 if between else max(float(measures.get("SliceThickness") or 0), 0.0)
+        planes.append((*map(float, orientation), *map(float, measures.PixelSpacing), between, thickness))
         frames.append(_Frame(index, (x, y, z), _segment_number(dataset, group, shared, path)))
     if not frames:
         raise InputError(f"{path} has no frames")
     all_planes = np.array(planes, dtype=np.float64)
-    if all_planes.shape[1] != 9 or not np.isfinite(all_planes).all():
+    if all_planes.shape[1] != 10 or not np.isfinite(all_planes).all():
         raise InputError(f"{path} does not say how its frames lie; export it again")
     if np.abs(all_planes - all_planes[0]).max() > 1e-3:
         raise InputError(f"{path}: its frames do not share one orientation and pixel spacing")
@@ -156,10 +176,10 @@ def _frames(path: Path, dataset: Dataset) -> tuple[list[_Frame], _Plane]:
     ):
         raise InputError(f"{path}: the axes of its frames are not perpendicular")
     axes = np.stack([row, column, np.cross(row, column)], axis=1)
-    between_rows, between_columns, thickness = all_planes[0, 6:].tolist()
+    between_rows, between_columns, between, thickness = all_planes[0, 6:].tolist()
     if min(between_rows, between_columns) <= 0:
         raise InputError(f"{path}: its pixel spacing is not usable")
-    return frames, _Plane(axes, (between_columns, between_rows), thickness)
+    return frames, _Plane(axes, (between_columns, between_rows), between, thickness)
 
 
 def _macro(path: Path, group: Dataset, shared: Dataset, keyword: str) -> Dataset:
@@ -182,10 +202,16 @@ def _is_label_map(dataset: Dataset) -> bool:
     return plain(dataset.get("SegmentationType")).upper() == "LABELMAP" or dataset.SOPClassUID == LABEL_MAP
 
 
+def _is_of(dataset: Dataset, reference: CtSeries) -> bool:
+    """Whether the file says that it was made from this series."""
+    series = (plain(item.get("SeriesInstanceUID")) for item in dataset.get("ReferencedSeriesSequence") or [])
+    return reference.series_uid in set(series) - {""}
+
+
 def _grid(
-    path: Path, dataset: Dataset, frames: list[_Frame], plane: _Plane
-) -> tuple[Geometry, dict[int, int]]:
-    """The grid from the first to the last frame, and the slice of each frame."""
+    path: Path, dataset: Dataset, frames: list[_Frame], plane: _Plane, ct: Geometry | None
+) -> tuple[Geometry, dict[int, int], list[str]]:
+    """The grid from the first to the last frame, the slice of each frame, and warnings."""
     positions = np.array([frame.position for frame in frames])
     normal = plane.axes[:, 2]
     along = positions @ normal
@@ -193,7 +219,8 @@ def _grid(
     if np.abs(sideways - sideways[0]).max() > OFF_PLANE * min(plane.spacing):
         raise InputError(f"{path}: its frames do not lie one above the other")
     first = along.min()
-    step = _step(along, plane.thickness)
+    of_ct = _step_of_ct(positions, normal, ct) if ct is not None else 0.0
+    step = _step(along, plane, of_ct)
     at = (along - first) / step
     if np.abs(at - np.rint(at)).max() > OFF_PLANE:
         raise InputError(f"{path}: its frames are not evenly spaced; export it on a regular grid")
@@ -201,22 +228,50 @@ def _grid(
     origin = positions[int(np.argmin(along))]
     size = (int(dataset.Columns), int(dataset.Rows), int(number.max()) + 1)
     x, y, z = origin.tolist()
-    geometry = Geometry(size, (*plane.spacing, float(step)), (x, y, z), tuple(plane.axes.ravel().tolist()))
-    return geometry, {frame.index: int(n) for frame, n in zip(frames, number, strict=True)}
+    geometry = Geometry(size, (*plane.spacing, step), (x, y, z), tuple(plane.axes.ravel().tolist()))
+    warnings = []
+    if 0 < plane.thickness < step / 1.5 and abs(step - of_ct) > OFF_PLANE * step:
+        warnings.append(
+            f"{path.name}: its slices are {plane.thickness:g} mm thick but {step:.4g} mm apart; each counts as far as "
+            "halfway to the next"
+        )
+    return geometry, {frame.index: int(n) for frame, n in zip(frames, number, strict=True)}, warnings
 
 
-def _step(along: npt.NDArray[np.float64], thickness: float) -> float:
-    """Millimetres from slice to slice: what the file says, where its frames agree with it, else the least distance."""
-    distances = np.diff(np.unique(np.round(along, 3)))
+def _step_of_ct(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], ct: Geometry) -> float:
+    """Millimetres from slice to slice of the CT; 0 where the frames do not lie on its slices."""
+    across = np.array(ct.direction).reshape(3, 3)[:, 2]
+    slices = ct.to_index(positions)[:, 0]
+    on_them = abs(across @ normal) > 1 - 1e-4 and np.abs(slices - np.rint(slices)).max() <= OFF_PLANE
+    return ct.spacing[2] if on_them else 0.0
+
+
+def _step(along: npt.NDArray[np.float64], plane: _Plane, of_ct: float) -> float:
+    """Millimetres from slice to slice: what the file says, or the CT, ``of_ct``, where the frames agree with it, else
+    the least distance of frames.
+
+    Their thickness is it where that explains the distances better: where the least, several times the thickness, is an
+    exception or the only one. A CT of closer slices says nothing against frames as far apart as they are thick.
+    """
+    distances = np.diff(np.sort(along))
+    distances = distances[distances > SAME_PLACE]
     if not len(distances):
-        return thickness if thickness > 0 else 1.0
-    if thickness > 0:
-        slices = distances / thickness
-        if np.abs(slices - np.rint(slices)).max() <= OFF_PLANE and slices.min() > 0.5:
-            # the whole stack gives the step more exactly than one rounded number
-            return float((along.max() - along.min()) / np.rint((along.max() - along.min()) / thickness))
-    least = float(distances.min())
-    return float((along.max() - along.min()) / np.rint((along.max() - along.min()) / least))
+        return plane.between or of_ct or plane.thickness or 1.0
+    near = distances[distances < 1.5 * distances.min()]
+    least, thickness = float(np.median(near)), plane.thickness
+    usual = 2 * len(near) > len(distances) and (len(near) > 1 or least < (MOST_APART + 0.5) * thickness)
+    steps = [plane.between]
+    if abs(least - thickness) > OFF_PLANE * least:
+        steps.append(of_ct)
+    steps += [least, thickness] if usual or least < 1.5 * thickness else [thickness, least]
+    step = next((step for step in steps if step > 0 and _fits(distances, step)), least)
+    extent = float(along.max() - along.min())
+    return extent / float(np.rint(extent / step))  # more exact than one rounded number
+
+
+def _fits(distances: npt.NDArray[np.float64], step: float) -> bool:
+    slices = distances / step
+    return bool(np.abs(slices - np.rint(slices)).max() <= OFF_PLANE and slices.min() > 0.5)
 
 
 def _pixels(path: Path, dataset: Dataset, count: int) -> Iterator[npt.NDArray[np.integer]]:

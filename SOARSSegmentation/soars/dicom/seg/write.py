@@ -20,7 +20,7 @@ from soars import __version__
 from soars.ct.dicom_files import CT_IMAGE
 from soars.ct.series import CtSeries
 from soars.dicom.document import add_patient_and_study, copied, slice_origins
-from soars.dicom.provenance import MANUFACTURER, MODEL_TAG, code_item, dicom_text
+from soars.dicom.provenance import MANUFACTURER, MODEL_TAG, code_item, dicom_text, generation_algorithm
 from soars.dicom.rtstruct_write import SERIES_DESCRIPTION, check_reference
 from soars.dicom.seg.read import D50, SEGMENTATION, TO_RGB
 from soars.dicom.write import IMPLEMENTATION_UID
@@ -117,8 +117,9 @@ def _segment(number: int, name: str, info: StructureInfo) -> Dataset:
     item.SegmentNumber = number
     item.SegmentLabel = dicom_text(name)
     item.SegmentDescription = dicom_text(info.label)
-    item.SegmentAlgorithmType = "AUTOMATIC"
-    item.SegmentAlgorithmName = dicom_text(info.tags.get(MODEL_TAG, "") or "SOARS")
+    item.SegmentAlgorithmType = generation_algorithm(info)
+    if item.SegmentAlgorithmType != "MANUAL":  # drawn by hand it has no algorithm (type 1C, PS3.3 C.8.20.2)
+        item.SegmentAlgorithmName = dicom_text(info.tags.get(MODEL_TAG, "") or "SOARS")
     item.SegmentedPropertyCategoryCodeSequence = DicomSequence([code_item(*_CATEGORY)])
     oar = catalogue_entry(name)
     known = oar is not None and oar.snomed_verified
