@@ -127,6 +127,8 @@ class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
+        # After those of the widgets in the window, which follow the scene at that event.
+        self.addObserver(scene, scene.EndBatchProcessEvent, self.onSceneEndBatch)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
 
     def enter(self) -> None:
@@ -149,6 +151,9 @@ class SOARSSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onSceneEnd(self, caller, event) -> None:
         """A scene was closed, or another one opened."""
         self.window.use_scene()
+
+    def onSceneEndBatch(self, caller, event) -> None:
+        self.window.scene_settles()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:

@@ -104,6 +104,10 @@ class Window:
             section.scene_closes()
         self.desk.leave_scene()
 
+    def scene_settles(self) -> None:
+        """A batch of changes to the scene, as when one is read, is over, and Slicer's widgets have followed."""
+        self.editor.scene_settles()
+
     def node_leaves(self, node: Any) -> None:
         """A node is about to be removed from the scene."""
         if self.desk.parameters is not None:

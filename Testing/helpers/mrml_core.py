@@ -60,14 +60,15 @@ class Core:
     def subject_hierarchy(self) -> Any:
         return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
 
-    def open_mrb(self, path: Path, cache: Path) -> None:
-        """Open a scene file in place of what is there, by way of a cache folder as the application has one."""
+    def open_mrb(self, path: Path, cache: Path, *, clear: bool = True) -> None:
+        """Open a scene file in place of what is there (``clear`` false: beside it), by way of a cache folder as the
+        application has one."""
         manager, files = slicer.vtkDataIOManager(), slicer.vtkCacheManager()
         files.SetRemoteCacheDirectory(str(cache))
         manager.SetCacheManager(files)
         self.scene.SetCacheManager(files)
         self.scene.SetDataIOManager(manager)
-        assert self.scene.ReadFromMRB(str(path), True)
+        assert self.scene.ReadFromMRB(str(path), clear)
 
     def bend(self, transform_node: Any, volume_node: Any) -> None:
         """Make a grid transform of what Slicer's DICOM reader makes for uneven slices: each is moved along z, here the

@@ -4,6 +4,7 @@ scene has one node each, which Slicer keeps, resets, and fills with the values o
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,22 @@ def test_a_scene_saved_with_the_layout_has_its_views_before_the_module_is_opened
 def test_without_a_main_window_there_is_no_layout_to_make_known(visit: Any) -> None:
     assert slicer.app.layoutManager() is None
     visit.application.module.registerLayout()
+
+
+# --- what is in hand ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("way", ["opened", "added"])
+def test_nothing_is_in_hand_of_a_scene_that_was_saved_with_the_brush_on_an_organ(
+    visit: Any, tmp_path: Path, way: str
+) -> None:
+    visit.propose()
+    visit.click("Parotid_L")
+    node = visit.window.editor.node
+    node.SetActiveEffectName("Paint")
+    assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    visit.application.core.open_mrb(tmp_path / "scene.mrb", tmp_path, clear=way == "opened")
+    assert visit.segmentation is not None and node.GetSegmentationNode() is visit.segmentation
+    assert (node.GetSelectedSegmentID() or "", node.GetActiveEffectName() or "") == ("", "")
+    assert visit.window.review.panel.table.organ is None
+    visit.click("Eye_L")
+    assert node.GetSelectedSegmentID() == visit.row("Eye_L").segment_id

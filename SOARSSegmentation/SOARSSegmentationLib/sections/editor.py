@@ -33,6 +33,9 @@ class EditorSection(Section):
         self._node: Any = None
         self._tag: int | None = None
         self._segment_id = ""
+        self._edited: Any = None
+        self._volume: Any = None
+        self._to_settle = False
         self.widget, layout = section(_("Segment editor"))
         self.notice = Notice()
         layout.addWidget(self.notice.widget)
@@ -63,21 +66,30 @@ class EditorSection(Section):
         return self._node
 
     def edit(self, segmentation_node: Any, volume_node: Any) -> None:
-        """Edit this segmentation (None: none) on this CT."""
-        another = self.node.GetSegmentationNode() is not segmentation_node
+        """Edit this segmentation (None: none) on this CT; of another one than before, nothing is in hand."""
+        in_node = self.node.GetSegmentationNode()  # a scene that was read may have put another one there
+        another = segmentation_node is not self._edited or segmentation_node is not in_node
+        self._edited, self._volume = segmentation_node, volume_node
         self.editor.setSegmentationNode(segmentation_node)
         if segmentation_node is not None:
             if hasattr(self.editor, "setReferenceVolumeNode"):
                 self.editor.setReferenceVolumeNode(volume_node)
             else:
                 self.editor.setSourceVolumeNode(volume_node)
-        # Slicer's widget has selected the first segment: nothing is in hand until the reader turns to it.
         if another:
-            self.select("")
+            self._put_down()
+            self._to_settle = slicer.mrmlScene.IsBatchProcessing()
         self.editor.enabled = segmentation_node is not None
 
     def select(self, segment_id: str) -> None:
         self.node.SetSelectedSegmentID(segment_id)
+
+    def _put_down(self) -> None:
+        """Slicer's widget selects the first segment, and a scene that was read brings a segment and an effect along:
+        nothing is in hand until the reader turns to it."""
+        self.editor.updateWidgetFromMRML()
+        self.editor.setActiveEffect(None)
+        self.select("")
 
     def save_for_undo(self) -> None:
         """What comes now can be taken back by the editor's undo."""
@@ -97,8 +109,16 @@ class EditorSection(Section):
 
     def scene_closes(self) -> None:
         self._forget_node()
+        self._edited = self._volume = None
         self.editor.setSegmentationNode(None)
         self.editor.removeViewObservations()
+
+    def scene_settles(self) -> None:
+        """What was chosen while a scene was read, Slicer's widget takes up now."""
+        if self._to_settle:
+            self._to_settle = False
+            segmentation_node, self._edited = self._edited, None
+            self.edit(segmentation_node, self._volume)
 
     def close(self) -> None:
         self._forget_node()

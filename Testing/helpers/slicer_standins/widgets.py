@@ -5,9 +5,11 @@ The segment editor's has no effects of its own, but the real ``vtkSlicerSegmentE
 
 from __future__ import annotations
 
+import weakref
 from types import ModuleType
 from typing import Any
 
+import shiboken6
 import slicer
 from PySide6 import QtCore, QtWidgets
 
@@ -141,6 +143,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self.sourceVolumeNodeSelectorVisible = self.jumpToSelectedSegmentEnabled = True
         self.shortcuts_installed = self.views_observed = False
         self._node: Any = None
+        self._tag = 0
         self._shown: Any = None
         self.history = slicer.vtkSegmentationHistory()
         self.hand = slicer.vtkSlicerSegmentEditorLogic()
@@ -180,27 +183,49 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         )
 
     def setMRMLScene(self, scene: Any) -> None:
+        if scene is self.mrmlScene():
+            return
         super().setMRMLScene(scene)
         self.hand.SetMRMLScene(scene)
+        self.updateWidgetFromMRML()
+        update = _while_there(self.updateWidgetFromMRML)
+        for event in (scene.EndCloseEvent, scene.EndBatchProcessEvent):
+            scene.AddObserver(event, update)
 
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
+        if node is self._node:
+            return
+        if self._node is not None:
+            self._node.RemoveObserver(self._tag)
         self._node = node
         self.hand.SetSegmentEditorNode(node)
-        self._shown = node.GetSegmentationNode() if node is not None else None
+        if node is not None:
+            self._tag = node.AddObserver("ModifiedEvent", _while_there(self.updateWidgetFromMRML))
+            self.updateWidgetFromMRML()
 
     def mrmlSegmentEditorNode(self) -> Any:
         return self._node
 
     def setSegmentationNode(self, node: Any) -> None:
-        """As the real one (updateWidgetFromSegmentationNode): another segmentation's first segment is selected."""
-        another = node is not self._shown
-        self._shown = node
-        self.history.SetSegmentation(node.GetSegmentation() if node is not None else None)
+        """As the real one: the effect goes with another segmentation; the node's own one is none."""
+        if self.hand.GetSegmentationNode() is node:
+            return
         self.hand.SetSegmentationNode(node)
-        if another and node is not None and self._node is not None:
-            self.setActiveEffectByName("")
-            if node.GetSegmentation().GetNumberOfSegments():
-                self._node.SetSelectedSegmentID(node.GetSegmentation().GetNthSegmentID(0))
+        self.setActiveEffect(None)
+
+    def updateWidgetFromMRML(self) -> None:
+        """As the real one: not while the scene is closed or filled, and where another segmentation is found in the
+        node, its first segment is selected."""
+        scene = self.mrmlScene()
+        if scene is None or scene.IsClosing() or scene.IsBatchProcessing() or self._node is None:
+            return
+        segmentation_node = self.hand.GetSegmentationNode()
+        if segmentation_node is self._shown:
+            return
+        self._shown = segmentation_node
+        self.history.SetSegmentation(segmentation_node.GetSegmentation() if segmentation_node else None)
+        if segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments():
+            self._node.SetSelectedSegmentID(segmentation_node.GetSegmentation().GetNthSegmentID(0))
 
     def segmentationNode(self) -> Any:
         return self.hand.GetSegmentationNode()
@@ -240,8 +265,17 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def uninstallKeyboardShortcuts(self) -> None:
         self.shortcuts_installed = False
 
-    def updateWidgetFromMRML(self) -> None:
-        pass
+
+def _while_there(method: Any) -> Any:
+    """An observer that calls a widget's method, and neither keeps the widget nor outlives it."""
+    reference = weakref.WeakMethod(method)
+
+    def observe(*_arguments: Any) -> None:
+        called = reference()
+        if called is not None and shiboken6.isValid(called.__self__):
+            called()
+
+    return observe
 
 
 SLICER_WIDGETS = (qMRMLWidget, qMRMLNodeComboBox, qMRMLSegmentEditorWidget)
