@@ -140,3 +140,55 @@ def test_nothing_is_in_hand_of_a_scene_that_was_saved_with_the_brush_on_an_organ
     assert visit.window.review.panel.table.organ is None
     visit.click("Eye_L")
     assert node.GetSelectedSegmentID() == visit.row("Eye_L").segment_id
+
+
+# --- a session ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def other_scene(visit: Any, tmp_path: Path) -> Path:
+    """A saved scene of the same patient, with contours of its own; there is nothing in the scene any more."""
+    visit.propose()
+    visit.click("Parotid_L")
+    assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "other.mrb"))
+    slicer.mrmlScene.Clear(0)
+    return tmp_path / "other.mrb"
+
+
+def test_a_scene_added_to_a_session_leaves_it_at_its_own_contours(visit: Any, other_scene: Path) -> None:
+    from SOARSSegmentationLib.scene.reading import organ_mask
+
+    visit.ct = visit.application.core.add_ct(visit.structures.geometry, name="Planning CT")
+    visit.propose()
+    visit.start()
+    own, folder = visit.segmentation, visit.session.folder
+    visit.application.core.open_mrb(other_scene, other_scene.parent, clear=False)
+    (added,) = (n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n is not own)
+    parameters = visit.window.desk.parameters
+    assert visit.window.timing.control.running and visit.segmentation is own
+    assert parameters.volume is visit.ct and parameters.session_folder == str(folder)
+    assert visit.window.editor.node.GetSegmentationNode() is own
+    assert visit.window.review.panel.table.organ is None
+    visit.click("Eye_L")
+    visit.paint()
+    visit.window.review.panel.accept.click()
+    assert visit.row("Eye_L").state == "accepted" and visit.cell("Eye_L", CHANGE) == "+0.10"
+    sizes = [organ_mask(node, "Eye_L").voxels for node in (own, added)]
+    assert sizes == [7 * 10 * 10 + 32, 7 * 10 * 10]
+
+
+def test_contours_chosen_during_a_session_on_others_are_not_accepted_in_it(visit: Any) -> None:
+    from SOARSSegmentationLib.scene.building import empty_segmentation
+
+    visit.propose()
+    visit.start()
+    own = visit.segmentation
+    other = empty_segmentation(slicer.mrmlScene, visit.ct, ["Brainstem", "Eye_L"], "Other")
+    visit.window.desk.put("segmentation", other)
+    visit.click("Eye_L")
+    assert visit.session.organ != "Eye_L" and not visit.window.review.panel.accept.enabled
+    visit.window.review.accept()
+    assert visit.session.states()["Eye_L"] != "accepted"
+    visit.window.desk.put("segmentation", own)
+    visit.click("Eye_L")
+    assert visit.session.organ == "Eye_L"
+    visit.window.review.panel.accept.click()
+    assert visit.session.states()["Eye_L"] == "accepted"

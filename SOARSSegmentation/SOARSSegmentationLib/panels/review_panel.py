@@ -139,7 +139,7 @@ class ReviewPanel:
         reviewing: bool,
         has_proposal: bool,
     ) -> None:
-        """``organ`` is the current one, ``finding`` the one that the views show; ``reviewing``: a session is running,
+        """``organ`` is the current one, ``finding`` the one that the views show; ``reviewing``: a session runs on them,
         so organs can be accepted."""
         self.table.show(rows)
         if self.table.organ != organ:

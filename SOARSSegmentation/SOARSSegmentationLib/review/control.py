@@ -74,14 +74,17 @@ class ReviewControl:
 
     def rows(self) -> list[Row]:
         """What is known of each organ, in the catalogue's order."""
-        session = self._session()
-        if session is not None and session.segmentation_node is not self._node:
-            session = None  # of another segmentation
+        session = self._own_session()
         if self._node is None or self._volume is None or self._volume.GetImageData() is None:
             return []
         organs = session.header.organs if session is not None else self._organs
         voxel_cc = grid_of(self._volume).voxel_cc
         return rows_of(self._node, organs, voxel_cc, session=session, masks=self._masks, found=self._found)
+
+    @property
+    def reviewing(self) -> bool:
+        """Whether a session runs on the segmentation."""
+        return self._running_session() is not None
 
     @property
     def has_proposal(self) -> bool:
@@ -180,8 +183,13 @@ class ReviewControl:
         return True
 
     # --- inside --------------------------------------------------------------------------------------------------
-    def _running_session(self) -> EditingSession | None:
+    def _own_session(self) -> EditingSession | None:
+        """Segments of different segmentations have the same IDs, the organs' names: only a session on this one."""
         session = self._session()
+        return session if session is not None and session.segmentation_node is self._node else None
+
+    def _running_session(self) -> EditingSession | None:
+        session = self._own_session()
         return session if session is not None and session.running else None
 
     def _draw_outline(self) -> None:

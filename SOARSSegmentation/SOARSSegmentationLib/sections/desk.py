@@ -122,6 +122,12 @@ class Desk:
         if new:
             for name in REMEMBERED:
                 setattr(parameters, name, recall(name, getattr(parameters, name)))
+        if self.session is not None:
+            # A scene was added to the one that is read: its parameters are there in place of the session's.
+            node_read = self.session.segmentation_node
+            parameters.segmentation = node_read
+            parameters.volume = volume_of(node_read) or parameters.volume
+            parameters.session_folder = str(self.session.folder)
         if parameters.volume is None:
             parameters.volume = _only_volume()
         self.parameters = parameters

@@ -75,7 +75,7 @@ class ReviewSection(Section):
             self.control.rows(),
             self.control.organ,
             self.control.finding,
-            reviewing=self._desk.running_session is not None,
+            reviewing=self.control.reviewing,
             has_proposal=self.control.has_proposal,
         )
 
