@@ -12,6 +12,7 @@ from soars.errors import InputError
 from soars.study.plan.assign import Assignment, assign, imbalance
 from soars.study.plan.model import Plan, read_plan
 from soars.study.plan.prepare import arm_codes
+from soars.study.plan.registration import registration_sheet
 
 STUDY = """\
 schema: 1
@@ -60,6 +61,14 @@ def test_a_study_file_is_read_as_it_says(tmp_path: Path) -> None:
     assert found.cases[0].ct == tmp_path / "ct-01.nrrd"
     assert [case.name for case in found.training_cases] == ["train-1"]
     assert found.non_inferiority is not None and found.non_inferiority.margin == 0.02
+
+
+@pytest.mark.parametrize(("figure", "says"), [("hd95_mm", True), ("asd_mm", True), ("dsc", False)])
+def test_the_sheet_says_what_a_missing_organ_means(tmp_path: Path, figure: str, says: bool) -> None:
+    found = plan(tmp_path, more=f"non_inferiority: {{figure: {figure}, margin: 1}}")
+    sheet = registration_sheet(found, assign(found))
+    assert f"Non-inferiority in `{figure}` with a margin of 1" in sheet
+    assert ("an arm that alone misses one" in sheet) == says
 
 
 @pytest.mark.parametrize(

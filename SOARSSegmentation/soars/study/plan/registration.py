@@ -23,7 +23,8 @@ def registration_sheet(plan: Plan, sessions: Mapping[str, Sequence[Assignment]])
         f"# {plan.title or plan.name}: pre-registration",
         f"Study `{plan.name}`, study file SHA-256 `{plan.sha256}`, seed {plan.seed}, SOARS {soars.__version__}.",
         "## Question and primary comparison",
-        "Active minutes per patient, compared between arms on the patients they have in common, by "
+        "Active minutes per patient, compared between arms on the organs and patients that the same readers read in "
+        "both (where no reader reads anything in both, that both arms have), by "
         f"{_TESTS[plan.test]}, two-sided, at 5 %. All other comparisons are secondary; their p values are "
         "reported raw and corrected after Holm.",
         _non_inferiority(plan),
@@ -68,9 +69,13 @@ def _non_inferiority(plan: Plan) -> str:
     if plan.non_inferiority is None:
         return ""
     figure, margin = plan.non_inferiority.figure, plan.non_inferiority.margin
+    missing = (
+        " Organs count that have a distance in both arms; it is not shown for an arm that alone misses one."
+    )
     return (
         f"Non-inferiority in `{figure}` with a margin of {margin:g}: shown when the 95 % confidence interval of the "
         "mean paired difference lies wholly on the better side of the margin."
+        + (missing if figure in ("hd95_mm", "asd_mm") else "")
     )
 
 

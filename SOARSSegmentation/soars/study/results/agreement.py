@@ -6,19 +6,21 @@ Every figure is `soars evaluate`'s, from the same code on the same files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 
 from soars.catalogue import STRATUM_TITLES
 from soars.metrics.cases import CasePair
 from soars.metrics.evaluate import EvaluateOptions, evaluate_cases
-from soars.metrics.scores import BOTH_EMPTY, MISSING, NOT_ANNOTATED, OrganScore
+from soars.metrics.scores import BOTH_EMPTY, EXTRA, MISSING, NOT_ANNOTATED, OrganScore
 from soars.progress import Reporter, ignore
 from soars.study.comparisons import non_inferiority
 from soars.study.load import Opened
 from soars.study.plan.model import Margin
 from soars.study.published import AGREEMENT_2022
+from soars.study.results.minutes import BY_ORGAN, BY_READER
 from soars.study.results.sets import PROPOSAL, RESULT, ContourSet, cts, human_pairs, pairs_of, references
 from soars.study.results.table import Table, mean_of, spread, strata_of
 from soars.study.statistics import adjust, wilcoxon_matched_pairs
@@ -36,6 +38,8 @@ FIGURES = (
 LARGER_IS_BETTER = {"dsc": True, "surface_dsc": True}
 _TESTED = ("dsc", "hd_mm", "asd_mm")
 NAN = float("nan")
+_Readings = dict[tuple[str, ...], list[OrganScore]]
+"""By case, organ, and reader where arms are paired by that too."""
 
 
 @dataclass(frozen=True)
@@ -229,10 +233,16 @@ def non_inferiority_table(
                 lines.append(line)
     if not lines:
         return None
-    columns = ("figure", "arm", "against", "n", "difference", "low", "high", "margin", "p", "non-inferiority")
+    columns = (
+        "figure", "arm", "against", "n", "paired by", "left out", "difference", "low", "high", "margin", "p",
+        "non-inferiority",
+    )  # fmt: skip
     note = (
         "Mean paired difference, arm minus the other, with its 95 % t interval; p is one-sided against the margin. A "
-        "figure of agreement is the mean over organs and readers of a patient, against the reference."
+        "figure of agreement is the mean over organs and readers of a patient, against the reference, of what has a "
+        "finite figure in both arms; the rest of these patients is left out. What only the first arm misses, or draws "
+        "where the reference has nothing, has no distance that could be averaged: nothing is shown then, and there is "
+        "no p."
     )
     return Table("non_inferiority", "Non-inferiority", columns, tuple(lines), note)
 
@@ -240,26 +250,67 @@ def non_inferiority_table(
 def _non_inferior(
     margin: Margin, scored: Sequence[Scored], sets: Sequence[ContourSet], first: str, second: str
 ) -> tuple[object, ...] | None:
-    a, b = (_by_case(margin.figure, scored, sets, arm) for arm in (first, second))
-    common = sorted(set(a) & set(b))
-    if len(common) < 2:
+    """A line on two arms' results, over organs that have the figure in both; None where no two patients are in both."""
+    by = BY_READER
+    a, b = (_readings(scored, sets, arm, by) for arm in (first, second))
+    if not set(a) & set(b):
+        by = BY_ORGAN
+        a, b = (_readings(scored, sets, arm, by) for arm in (first, second))
+    patients = {key[0] for key in a} & {key[0] for key in b}
+    if len(patients) < 2:
         return None
-    larger = LARGER_IS_BETTER.get(margin.figure, False)
-    found = non_inferiority([a[c] for c in common], [b[c] for c in common], margin.margin, larger)
-    d = found.difference
-    ends = (d.value, d.low, d.high) if larger else (-d.value, -d.high, -d.low)
-    shown = "shown" if found.shown else "not shown"
-    return (margin.figure, first, second, found.n, *ends, margin.margin, found.p, shown)
+    values, out, failed = _compared(margin.figure, a, b, patients)
+    worse = ", ".join(f"{failed[state]} {state}" for state in (MISSING, EXTRA) if failed[state])
+    ends, p, shown = (NAN, NAN, NAN), NAN, "not shown"
+    if len(values) >= 2:
+        larger = LARGER_IS_BETTER.get(margin.figure, False)
+        ours, theirs = ([mean_of(sides[side]) for sides in values.values()] for side in (0, 1))
+        found = non_inferiority(ours, theirs, margin.margin, larger)
+        d = found.difference
+        ends = (d.value, d.low, d.high) if larger else (0 - d.value, 0 - d.high, 0 - d.low)
+        p, shown = found.p, "shown" if found.shown else "not shown"
+    if worse:
+        p, shown = NAN, f"not shown: {worse}"
+    return (margin.figure, first, second, len(values), by, out, *ends, margin.margin, p, shown)
 
 
-def _by_case(figure: str, scored: Sequence[Scored], sets: Sequence[ContourSet], arm: str) -> dict[str, float]:
-    names = {one.name for one in sets if one.kind == RESULT and one.arm == arm}
-    found: dict[str, list[float]] = {}
+def _compared(
+    figure: str, a: _Readings, b: _Readings, patients: Set[str]
+) -> tuple[dict[str, tuple[list[float], list[float]]], int, Counter[str]]:
+    """Of these patients: case -> both arms' figures of the organs that have one in both; how many organs are left out;
+    and how many of those the first arm alone misses (`MISSING`) or draws where there is nothing (`EXTRA`)."""
+    keys = [key for key in dict.fromkeys((*a, *b)) if key[0] in patients]
+    values: dict[str, tuple[list[float], list[float]]] = {}
+    out, failed = 0, Counter[str]()
+    for key in keys:
+        if not any(map(_says_something, (*a.get(key, ()), *b.get(key, ())))):
+            continue
+        sides = [[float(getattr(s, figure)) for s in found.get(key, ())] for found in (a, b)]
+        if all(side and all(map(math.isfinite, side)) for side in sides):
+            for mine, side in zip(values.setdefault(key[0], ([], [])), sides, strict=True):
+                mine.append(mean_of(side))
+            continue
+        out += 1
+        defined = any(not math.isnan(value) for side in sides for value in side)
+        if defined and key in a and key in b and _failures(a[key]) > _failures(b[key]):
+            failed[MISSING if any(s.state == MISSING for s in a[key]) else EXTRA] += 1
+    return values, out, failed
+
+
+def _readings(scored: Sequence[Scored], sets: Sequence[ContourSet], arm: str, by: str) -> _Readings:
+    """Scores against the reference of an arm's results, by case, organ, and reader if paired by that too."""
+    readers = {one.name: one.reader for one in sets if one.kind == RESULT and one.arm == arm}
+    found: _Readings = {}
     for s in scored:
-        value = float(getattr(s.score, figure))
-        if s.first in names and s.second == REFERENCE and math.isfinite(value):
-            found.setdefault(s.case, []).append(value)
-    return {case: mean_of(values) for case, values in found.items()}
+        if s.first in readers and s.second == REFERENCE:
+            key = (s.case, s.organ, readers[s.first]) if by == BY_READER else (s.case, s.organ)
+            found.setdefault(key, []).append(s.score)
+    return found
+
+
+def _failures(scores: Sequence[OrganScore]) -> float:
+    """The share that is missing, or drawn where the reference has nothing."""
+    return sum(score.state in (MISSING, EXTRA) for score in scores) / len(scores)
 
 
 def model_against_people(

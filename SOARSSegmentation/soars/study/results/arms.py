@@ -27,7 +27,13 @@ from soars.study.published import (
     UANET_SCRATCH_MINUTES,
 )
 from soars.study.results.effort import arms_of
-from soars.study.results.minutes import NAN, SessionTime, log_minutes_model, patient_minutes, session_times
+from soars.study.results.minutes import (
+    NAN,
+    like_readings,
+    log_minutes_model,
+    paired_readings,
+    session_times,
+)
 from soars.study.results.table import Table, mean_of
 from soars.study.rows import OrganRow
 from soars.study.statistics import adjust, mann_whitney_u, wilcoxon_matched_pairs
@@ -35,12 +41,15 @@ from soars.study.statistics import adjust, mann_whitney_u, wilcoxon_matched_pair
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """Two arms on the patients that both have: mean minutes, the saving 1 - first / second with its bootstrap interval,
-    and the tests by name with their p values."""
+    """Two arms on the same organs of ``n`` patients that both have (paired ``by`` and ``left_out`` as in `Readings`):
+    mean minutes, the saving 1 - first / second with its bootstrap interval, and the tests by name with their p
+    values."""
 
     first: str
     second: str
     n: int
+    by: str
+    left_out: int
     first_mean: float
     second_mean: float
     saving: float
@@ -57,34 +66,32 @@ class ArmComparison:
 
 
 def compare_arms(rows: Sequence[OrganRow], first: str, second: str, seed: int = 0) -> ArmComparison | None:
-    """Compare minutes per patient; None where fewer than two patients were read in both arms."""
-    minutes = patient_minutes(rows)
-    common = sorted(set(minutes.get(first, {})) & set(minutes.get(second, {})))
-    if len(common) < 2:
+    """Compare minutes per patient on `paired_readings`; None where those are of fewer than two patients."""
+    paired = paired_readings(rows, (first, second))
+    a, b = paired.minutes()
+    if len(a) < 2:
         return None
-    a, b = ([minutes[arm][case] for case in common] for arm in (first, second))
     w, t = wilcoxon_matched_pairs(a, b), paired_t(a, b)
-    mixed = arm_model([s for s in session_times(rows) if s.arm in (first, second)])
+    mixed = arm_model(rows, first, second)
     p = {test: value for test in TESTS if not math.isnan(value := primary_p(rows, first, second, test))}
     low, high = _saving_interval(np.array(a), np.array(b), seed)
     effects = [mean_difference(a, b), ratio_of_geometric_means(a, b), cohen_dz(a, b), hodges_lehmann(a, b)]
     difference, ratio, dz, shift = ((e.value, e.low, e.high) for e in effects)
     return ArmComparison(
-        first, second, len(common), float(np.mean(a)), float(np.mean(b)), 1 - float(np.mean(a) / np.mean(b)), low, high,
-        p, {"wilcoxon": w.statistic, "paired t": t.statistic}, difference, ratio, dz, shift, rank_biserial(a, b), mixed,
+        first, second, len(a), paired.by, paired.left_out, float(np.mean(a)), float(np.mean(b)),
+        1 - float(np.mean(a) / np.mean(b)), low, high, p, {"wilcoxon": w.statistic, "paired t": t.statistic},
+        difference, ratio, dz, shift, rank_biserial(a, b), mixed,
     )  # fmt: skip
 
 
 def primary_p(rows: Sequence[OrganRow], first: str, second: str, test: str) -> float:
     """The p value of one of `soars.study.plan.model.TESTS` for two arms; nan where it cannot be computed."""
     if test == "mixed model":
-        fit = arm_model([s for s in session_times(rows) if s.arm in (first, second)])
+        fit = arm_model(rows, first, second)
         return fit.fixed[1].p if fit is not None and fit.converged else NAN
-    minutes = patient_minutes(rows)
-    common = sorted(set(minutes.get(first, {})) & set(minutes.get(second, {})))
-    if len(common) < 2:
+    a, b = paired_readings(rows, (first, second)).minutes()
+    if len(a) < 2:
         return NAN
-    a, b = ([minutes[arm][case] for case in common] for arm in (first, second))
     return (paired_t(a, b) if test == "paired t" else wilcoxon_matched_pairs(a, b)).p
 
 
@@ -97,9 +104,17 @@ def _saving_interval(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = 4
     return float(low), float(high)
 
 
-def arm_model(times: Sequence[SessionTime]) -> MixedFit | None:
-    """log minutes by arm (fixed) with reader and case as crossed random effects; None where the data do not allow
-    it."""
+def arm_model(rows: Sequence[OrganRow], first: str, second: str) -> MixedFit | None:
+    """log minutes of the two arms' sessions by arm (fixed) with reader and case as crossed random effects; None where
+    the data do not allow it, as where a reader's sessions are not all of the same organs."""
+    own = [row for row in rows if row.arm in (first, second)]
+    sessions: dict[tuple[str, str], set[str]] = {}
+    for row in own:
+        sessions.setdefault((row.reader, row.session), set()).add(row.organ)
+    kinds = {(reader, frozenset(organs)) for (reader, _), organs in sessions.items()}
+    if len(kinds) > len({reader for reader, _ in kinds}):
+        return None
+    times = session_times(own)
     return log_minutes_model(times, {"arm": [s.arm for s in times]}, ("reader", "case"))
 
 
@@ -112,27 +127,30 @@ def comparison_table(comparisons: Sequence[ArmComparison]) -> Table:
         for c, corrected in zip(tested, holm, strict=True):
             lines.append(
                 (
-                    c.first, c.second, c.n, c.first_mean, c.second_mean, 100 * c.saving, 100 * c.saving_low,
-                    100 * c.saving_high, test, c.statistics.get(test, NAN), c.p[test], corrected,
+                    c.first, c.second, c.n, c.by, c.left_out, c.first_mean, c.second_mean, 100 * c.saving,
+                    100 * c.saving_low, 100 * c.saving_high, test, c.statistics.get(test, NAN), c.p[test], corrected,
                 )
             )  # fmt: skip
     columns = (
-        "arm", "against", "patients", "mean min", "against min", "saving %", "low %", "high %", "test", "statistic",
-        "p", "p Holm",
+        "arm", "against", "patients", "paired by", "left out", "mean min", "against min", "saving %", "low %",
+        "high %", "test", "statistic", "p", "p Holm",
     )  # fmt: skip
     t = paired_t(UANET_SCRATCH_MINUTES, UANET_REVISE_MINUTES)
     published = [
-        ("revise (Ye et al. 2022)", "scratch", 5, REVISE_MINUTES_2022, SCRATCH_MINUTES_2022, 90.0, NAN, NAN, "",
-         NAN, NAN, NAN),
-        ("revise (UaNet 2019)", "scratch", 10, 13.10, 33.60, 61.0, NAN, NAN, "paired t", t.statistic, t.p, NAN),
+        ("revise (Ye et al. 2022)", "scratch", 5, "", NAN, REVISE_MINUTES_2022, SCRATCH_MINUTES_2022, 90.0, NAN,
+         NAN, "", NAN, NAN, NAN),
+        ("revise (UaNet 2019)", "scratch", 10, "", NAN, 13.10, 33.60, 61.0, NAN, NAN, "paired t", t.statistic,
+         t.p, NAN),
     ]  # fmt: skip
     return Table(
         "arms",
         "Arms compared on common patients",
         columns,
         tuple(lines),
-        "Saving: 1 - mean / mean, on patients read in both arms, with the bootstrap interval over patients (95 %). "
-        "Mixed model: log minutes of sessions; arm fixed, reader and case crossed random effects, REML, t test.",
+        "Saving: 1 - mean / mean, on the same organs of patients read in both arms, by the same readers unless paired "
+        "by organ only, with the bootstrap interval over patients (95 %). Left out: organs of these patients that a "
+        "reader read in one arm only. Mixed model: log minutes of all sessions; arm fixed, reader and case crossed "
+        "random effects, REML, t test.",
         tuple(published),
     )
 
@@ -162,37 +180,59 @@ def effect_table(comparisons: Sequence[ArmComparison]) -> Table:
 
 
 def unpaired_table(rows: Sequence[OrganRow]) -> Table | None:
-    """Arms whose patients have nothing in common, by Mann and Whitney; None where every pair has common patients."""
-    minutes = patient_minutes(rows)
+    """Arms with fewer than two patients in common, by Mann and Whitney on `like_readings`; None where every two arms
+    have common patients, or no organ in common."""
+    patients = {arm: {row.case for row in rows if row.arm == arm} for arm in arms_of(rows)}
     lines, p = [], []
     for first, second in combinations(arms_of(rows), 2):
-        if len(set(minutes[first]) & set(minutes[second])) >= 2:
+        if len(patients[first] & patients[second]) >= 2:
             continue
-        a, b = list(minutes[first].values()), list(minutes[second].values())
+        alike = like_readings(rows, (first, second))
+        if not alike.rows:
+            continue
+        a, b = alike.minutes()
+        organs = len({row.organ for row in alike.rows})
         found = mann_whitney_u(a, b)
         p.append(found.p)
-        lines.append((first, second, len(a), len(b), mean_of(a), mean_of(b), found.statistic, found.p))
+        lines.append(
+            (
+                first, second, len(a), len(b), organs, alike.left_out, mean_of(a), mean_of(b), found.statistic, found.p,
+            )
+        )  # fmt: skip
     if not lines:
         return None
-    columns = ("arm", "against", "n", "m", "mean min", "against min", "U", "p", "p Holm")
+    columns = (
+        "arm",
+        "against",
+        "n",
+        "m",
+        "organs",
+        "left out",
+        "mean min",
+        "against min",
+        "U",
+        "p",
+        "p Holm",
+    )
     return Table(
         "arms_unpaired",
         "Arms on different patients",
         columns,
         tuple((*line, corrected) for line, corrected in zip(lines, adjust(p), strict=True)),
-        "Mann-Whitney U, two-sided, of minutes per patient.",
+        "Mann-Whitney U, two-sided, of minutes per patient on organs that all n + m patients have; the organs and "
+        "patients are those that keep most readings. Left out: organs of a patient and reader that are not among them. "
+        "Where several readers read an organ, the mean of those who did.",
     )
 
 
 def non_inferiority_of_minutes(
     rows: Sequence[OrganRow], first: str, second: str, margin: float
 ) -> tuple[object, ...] | None:
-    """A line of the non-inferiority table for minutes; None without two common patients."""
-    minutes = patient_minutes(rows)
-    common = sorted(set(minutes.get(first, {})) & set(minutes.get(second, {})))
-    if len(common) < 2:
+    """A line of the non-inferiority table for minutes; None without two patients with `paired_readings`."""
+    paired = paired_readings(rows, (first, second))
+    a, b = paired.minutes()
+    if len(a) < 2:
         return None
-    a, b = ([minutes[arm][case] for case in common] for arm in (first, second))
     found = non_inferiority(a, b, margin, larger_is_better=False)
     d = found.difference
     return (
@@ -200,6 +240,8 @@ def non_inferiority_of_minutes(
         first,
         second,
         found.n,
+        paired.by,
+        paired.left_out,
         -d.value,
         -d.high,
         -d.low,

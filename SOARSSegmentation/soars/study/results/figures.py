@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,15 +82,23 @@ def _stacked(axis: Axes, groups: Sequence[tuple[str, Sequence[OrganRow]]]) -> No
 
 
 def minutes_by_arm(rows: Sequence[OrganRow]) -> Figure:
-    """Minutes of every patient in every arm, the same patient joined by a line; the bar is the mean."""
+    """Minutes of every patient in every arm, the same patient joined by a line where the organs are the same too; the
+    bar is the mean."""
     minutes = patient_minutes(rows)
     arms = arms_of(rows)
+    organs: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        organs.setdefault((row.arm, row.case), set()).add(row.organ)
     figure = new_figure(max(2.6, 1.1 + 0.9 * len(arms)), 3.0)
     axis = figure.subplots()
     for case in sorted({case for arm in arms for case in minutes[arm]}):
         places = [i for i, arm in enumerate(arms) if case in minutes[arm]]
         values = [minutes[arms[i]][case] for i in places]
-        axis.plot(places, values, "o-", color="#7f7f7f", markersize=2.5, linewidth=0.6, alpha=0.6)
+        axis.plot(places, values, "o", color="#7f7f7f", markersize=2.5, alpha=0.6)
+        for i, j in pairwise(range(len(places))):
+            if organs[arms[places[i]], case] == organs[arms[places[j]], case]:
+                ends = [places[i], places[j]], [values[i], values[j]]
+                axis.plot(*ends, "-", color="#7f7f7f", linewidth=0.6, alpha=0.6)
     for place, arm in enumerate(arms):
         mean = mean_of(minutes[arm].values())
         axis.plot(

@@ -15,10 +15,12 @@ import soars
 from soars.dose.cases import CaseDose
 from soars.files import write_text
 from soars.study.load import Opened
+from soars.study.results.minutes import BY_READER
 from soars.study.results.table import Table
 from soars.study.sessions import Collection
 
 if TYPE_CHECKING:
+    from soars.study.results.arms import ArmComparison
     from soars.study.results.summary import Analysis
 
 _LONG = 24
@@ -37,7 +39,7 @@ details{margin:.4rem 0}summary{cursor:pointer;font-weight:600}ul.problems{color:
 """
 _CAPTIONS = {
     "effort": "Share of organs in each category of revision, by organ and stratum.",
-    "minutes": "Active minutes per patient and arm; lines join a patient, bars are means.",
+    "minutes": "Active minutes per patient and arm; lines join a patient's of the same organs, bars are means.",
     "times": "Active time per organ and reader: median, quartiles, whiskers to 1.5 times their distance; a notch or "
     "thick line is the 95 % interval of the median.",
     "readers": "Two readers' minutes on the same patients (Bland-Altman): bias and limits of agreement with intervals.",
@@ -57,13 +59,14 @@ Editing was recorded by SOARSSegmentation in an append-only log on a monotonic c
 time while it was selected, less what exceeds {idle:g} s in a stretch without an act, breaks, and time in which the
 application computed. Minutes per patient are the sum over organs of the mean over the readers who read the organ. A
 revision is none (no voxel differs from the proposal), minor (less than 60 s), moderate (60 to 180 s) or major (more
-than 180 s). Arms were compared on the patients that both have, by Wilcoxon's signed-rank test of matched pairs
-(exact up to 50 pairs without ties), Student's paired t test, and a linear mixed model of log minutes (REML; arm
+than 180 s). Arms were compared on what the same readers read in both, organ by organ and patient by patient (where no
+reader read anything in both: on the organs that both have of a patient), by Wilcoxon's signed-rank test of matched
+pairs (exact up to 50 pairs without ties), Student's paired t test, and a linear mixed model of log minutes (REML; arm
 fixed, reader and case crossed random intercepts; t with degrees of freedom by counting levels); arms on different
-patients by Mann and Whitney's U test. All tests are two-sided; p values are given raw and after Holm. Savings have
-percentile bootstrap intervals over patients (4999 resamples), shares Wilson's, Cohen's dz those of the non-central
-t, the Hodges-Lehmann shift those of the signed-rank test. Agreement of readers' times is ICC(A,1) of McGraw and Wong
-and Bland and Altman's limits. Contours were compared by `soars evaluate` (distances as
+patients by Mann and Whitney's U test, on the same organs. All tests are two-sided; p values are given raw and after
+Holm. Savings have percentile bootstrap intervals over patients (4999 resamples), shares Wilson's, Cohen's dz those of
+the non-central t, the Hodges-Lehmann shift those of the signed-rank test. Agreement of readers' times is ICC(A,1) of
+McGraw and Wong and Bland and Altman's limits. Contours were compared by `soars evaluate` (distances as
 google-deepmind/surface-distance defines them; HD is the maximum), with the consensus of the others by STAPLE, and
 doses by `soars dose` at CT voxel centres.
 """
@@ -148,7 +151,8 @@ def _key_results(analysis: Analysis) -> str:
         tests = ", ".join(f"{name} p {_p(p)}" for name, p in one.p.items())
         lines.append(
             f"<b>{escape(one.first)}</b> took {one.first_mean:.1f} min per patient against {one.second_mean:.1f} min "
-            f"<b>{escape(one.second)}</b> on the {one.n} patients they have in common: "
+            f"<b>{escape(one.second)}</b> on the {one.n} patients they have in common"
+            f"{_left_out(one)}: "
             f"{100 * one.saving:.1f} % saved (95 % interval {100 * one.saving_low:.1f} to {100 * one.saving_high:.1f}; "
             f"{escape(tests)})."
         )
@@ -161,6 +165,13 @@ def _key_results(analysis: Analysis) -> str:
                 f"minor, {shares[2]} a moderate and {shares[3]} a major one."
             )
     return f"<p class=key>{'<br>'.join(lines)}</p>" if lines else ""
+
+
+def _left_out(one: ArmComparison) -> str:
+    readers = "" if one.by == BY_READER else "organs paired whoever drew them"
+    count = f"without {one.left_out} readings of an organ in one arm only" if one.left_out else ""
+    said = ", ".join(text for text in (readers, count) if text)
+    return f" ({said})" if said else ""
 
 
 def _figure(name: str, folder: Path) -> str:
