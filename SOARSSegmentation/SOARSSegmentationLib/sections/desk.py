@@ -177,6 +177,11 @@ class Desk:
         return (volume_of(node) if node is not None else None) or self.parameters.volume
 
     @property
+    def chosen_volume(self) -> Any:
+        """The chosen CT, also where contours of another one are selected; without a choice, that of the contours."""
+        return self.parameters.volume or self.volume
+
+    @property
     def running_session(self) -> EditingSession | None:
         return self.session if self.session is not None and self.session.running else None
 

@@ -131,11 +131,17 @@ class TimingSection(Section):
             self._start()
 
     def resume(self, interrupted: sessions.Interrupted) -> None:
-        """Resume an interrupted session on its own segmentation."""
+        """Resume an interrupted session on its own segmentation and the chosen CT, if that is the session's."""
         self.notice.clear()
         with saying(self.notice), waiting():
-            volume = self._desk.volume
+            volume = self._desk.chosen_volume
             check_volume(volume)
+            try:
+                sessions.check_same_ct(interrupted, volume)
+            except InputError as error:
+                again = (_("Resume it"), lambda: self.resume(interrupted))
+                self.notice.say("error", sentence(str(error)), action=again)
+                return
             node = sessions.reload(interrupted, slicer.mrmlScene, volume)
             self._desk.put("segmentation", node)
             idle_s = self._desk.parameters.idle_s

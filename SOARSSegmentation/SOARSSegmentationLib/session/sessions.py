@@ -189,6 +189,27 @@ def find_interrupted(root: Path, *, study: str, case: str, reader: str) -> Inter
     return None
 
 
+def check_same_ct(interrupted: Interrupted, volume_node: Any) -> None:
+    """`InputError`, which names the CT to choose, when the session was begun on another CT than this one; logs that
+    name no CT fit any."""
+    header = interrupted.header
+    if header.ct_sha256 is None or image_sha256(voxel_values(volume_node)) == header.ct_sha256:
+        return
+    kind = "vtkMRMLScalarVolumeNode"
+    right = next(
+        (
+            one
+            for one in slicer.util.getNodesByClass(kind, volume_node.GetScene())
+            if one.GetClassName() == kind  # not label maps and colours, which are kinds of it
+            and one.GetImageData() is not None
+            and image_sha256(voxel_values(one)) == header.ct_sha256
+        ),
+        None,
+    )
+    what = f"choose {right.GetName()}" if right is not None else f"load the CT of {header.case} and choose it"
+    raise InputError(f"the session was begun on another CT than {volume_node.GetName()}: {what}")
+
+
 def reload(
     interrupted: Interrupted, mrml_scene: Any, volume_node: Any, study_proposal: Path | None = None
 ) -> Any:

@@ -1,0 +1,83 @@
+"""On which CT a session is begun and resumed where several are in the scene."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+import slicer
+import vtk
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
+
+
+@pytest.fixture
+def interrupted(visit: Any) -> Any:
+    """The program was killed in a session, and started again with an empty scene; the names are chosen again."""
+    visit.propose()
+    visit.start()
+    visit.click("Parotid_L")
+    visit.paint()
+    visit.window.review.panel.accept.click()
+    visit.session.recorder.writer._abandon()  # no end, nothing more is written
+    visit.session.stop_listening()
+    visit.window.timing.control.timer.stop()
+    visit.window.timing.control.session = visit.window.desk.session = None
+    slicer.mrmlScene.Clear(False)
+    visit.write_names()
+    return visit
+
+
+def add_ct(visit: Any, name: str, hu: int = 0) -> Any:
+    return visit.application.core.add_ct(visit.structures.geometry, hu, name=name)
+
+
+def colours() -> vtk.vtkImageData:
+    image = vtk.vtkImageData()
+    image.SetDimensions(4, 3, 1)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
+    return image
+
+
+def choose(visit: Any, ct: Any) -> None:
+    visit.window.propose.panel.volume.setCurrentNode(ct)
+    assert visit.window.desk.parameters.volume is ct
+
+
+def test_a_session_is_not_resumed_on_another_ct(interrupted: Any) -> None:
+    visit, notice = interrupted, interrupted.window.timing.panel.notice
+    choose(visit, add_ct(visit, "Somebody else", 40))
+    assert "was interrupted" in notice.text
+    before = visit.nodes()
+    notice.action_button.click()
+    assert not visit.window.timing.control.running and visit.nodes() == before
+    assert notice.text == (
+        "The session was begun on another CT than Somebody else: load the CT of case-01 and choose it."
+    )
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Without voxels")
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Photograph").SetAndObserveImageData(
+        colours()
+    )
+    own = add_ct(visit, "Planning CT")
+    notice.action_button.click()
+    assert not visit.window.timing.control.running and notice.text.endswith(": choose Planning CT.")
+    choose(visit, own)
+    notice.action_button.click()
+    assert visit.window.timing.control.running, notice.text
+    assert visit.window.desk.volume is own and visit.row("Parotid_L").state == "accepted"
+
+
+def test_a_session_is_resumed_on_the_chosen_ct_whatever_contours_are_selected(interrupted: Any) -> None:
+    from SOARSSegmentationLib.scene.building import empty_segmentation
+
+    visit, notice = interrupted, interrupted.window.timing.panel.notice
+    own, other = add_ct(visit, "Planning CT"), add_ct(visit, "Somebody else", 40)
+    contours = empty_segmentation(slicer.mrmlScene, other, ["Brainstem"], "Somebody's contours")
+    visit.window.desk.put("segmentation", contours)
+    choose(visit, own)
+    notice.action_button.click()
+    assert visit.window.timing.control.running, notice.text
+    assert visit.window.desk.volume is own
