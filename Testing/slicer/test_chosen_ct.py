@@ -81,3 +81,17 @@ def test_a_session_is_resumed_on_the_chosen_ct_whatever_contours_are_selected(in
     notice.action_button.click()
     assert visit.window.timing.control.running, notice.text
     assert visit.window.desk.volume is own
+
+
+def test_drawing_from_scratch_is_on_the_chosen_ct_whatever_contours_are_selected(visit: Any) -> None:
+    from SOARSSegmentationLib.scene.reading import volume_of
+
+    visit.propose()
+    other = add_ct(visit, "Next CT", 40)
+    choose(visit, other)
+    panel = visit.window.timing.panel
+    panel.arm.currentIndex = panel.arm.findData("scratch")
+    visit.start()
+    assert volume_of(visit.segmentation) is other and visit.window.desk.volume is other
+    assert visit.segmentation.GetName() == "Next CT case-01 from scratch"
+    assert visit.window.editor.node.GetSourceVolumeNode() is other

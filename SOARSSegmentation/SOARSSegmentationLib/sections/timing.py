@@ -148,7 +148,8 @@ class TimingSection(Section):
             self.began(self.control.resume(interrupted, node, volume, self._editor_node(), idle_s))
 
     def _start(self) -> None:
-        p, volume = self._desk.parameters, self._desk.volume
+        p = self._desk.parameters
+        volume = self._desk.chosen_volume if p.arm == SCRATCH else self._desk.volume
         check_volume(volume)
         if p.arm == REVISE and p.segmentation is None:
             raise InputError(
