@@ -79,6 +79,28 @@ def test_a_refusal_of_the_reader_keeps_the_scene(visit: Any, section: Any) -> No
     assert scene_names("vtkMRMLScalarVolumeNode") == ["Planning CT"]
 
 
+def test_between_cases_only_what_is_not_the_studys_is_asked_about(visit: Any, section: Any) -> None:
+    from SOARSSegmentationLib.scene.outlines import show_outline
+    from SOARSSegmentationLib.scene.proposal import Proposal
+    from SOARSSegmentationLib.scene.reading import structures_of
+
+    section.panel.next.click()  # training
+    node = visit.segmentation
+    drawn = structures_of(node, ["Eye_L"], visit.window.desk.volume)
+    show_outline(node, "Eye_L", True, Proposal(drawn.geometry, {"Eye_L": drawn.crop("Eye_L")}))
+    finish(visit)
+    visit.asked.clear()
+    section.panel.next.click()
+    assert visit.asked == [] and visit.window.timing.control.running, section.panel.notice.text
+    read = visit.segmentation.GetID(), visit.window.desk.volume.GetID()
+    slicer.mrmlScene.Clear(0)
+    own = visit.application.core.add_ct(visit.structures.geometry, name="The reader's own")
+    assert own.GetID() in read, "Slicer gives the IDs anew"
+    visit.asked.clear()
+    section.panel.next.click()
+    assert [question for question in visit.asked if "closed before the next case" in question]
+
+
 def test_a_study_is_read_to_its_end_and_collected(visit: Any, section: Any, lead: Path) -> None:
     section.panel.next.click()  # training
     finish(visit)

@@ -59,6 +59,9 @@ class ReadingSection(Section):
         if change & (Change.SESSION | Change.ORGANS | Change.SCENE):
             self._show_organ()
 
+    def scene_closes(self) -> None:
+        self._own = set()  # the next scene's nodes get the same IDs
+
     def _show_progress(self) -> None:
         if self.reading is None:
             return
@@ -123,7 +126,8 @@ class ReadingSection(Section):
         """Nothing may stay in the scene beside the case; ask before something is closed that is not the study's."""
         kinds = ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode")
         nodes = [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
-        if all(node.GetID() in self._own for node in nodes):
+        # Hidden ones are nobody's, as the outlines of a proposal.
+        if all(node.GetHideFromEditors() or node.GetID() in self._own for node in nodes):
             return True
         question = _("The scene is closed before the next case is loaded. What is not saved is lost. Go on?")
         return bool(slicer.util.confirmYesNoDisplay(question, _("SOARS Segmentation")))
