@@ -114,8 +114,9 @@ def forked(work: Callable[[], None]) -> int:
 
 
 @pytest.fixture
-def forkable() -> Iterator[None]:
-    """Without pools of threads, which a fork does not have."""
+def forkable(visit: Any) -> Iterator[None]:
+    """Without pools of threads, which a fork does not have: Qt paints a visible window with those of earlier tests."""
+    visit.application.main_window.hide()
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     backend = vtk.vtkSMPTools.GetBackend()
