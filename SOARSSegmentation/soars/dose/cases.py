@@ -113,7 +113,7 @@ def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: 
     dose = read(case.dose, series, options.unit, [file for file in dict.fromkeys(files) if file is not None])
     warnings += dose.warnings
     for name, pair in case.pairs:
-        substitute, reference = read_pair(pair)
+        substitute, reference = read_pair(pair, empty_is_absent=options.empty_is_absent)
         if not options.empty_is_absent:
             reference = without_undrawn(reference)
         organs = None
