@@ -17,6 +17,7 @@ from soars_training.fitting.finetune import _like
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.windows.augment import Augmentation, Window, random_window
+from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.staged import FineVolumes, StagedWindows, VoiPlace
 from soars_training.windows.task import Batch, BranchTask
 
@@ -69,7 +70,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _windows(root: Path, strength: Augmentation, seed: int = 0) -> StagedWindows:
-    task = BranchTask("anchor", ("Brainstem", "Larynx"), ("ct",))
+    task = BranchTask("anchor", ("Brainstem", "Larynx"), ("ct",), joined=1)
     small = BranchTask("small_hard", SMALL, ("ct",))
     entries = CacheIndex.load(root / "vois").cases
     fine = FineVolumes(root / "vois", entries, small, dict.fromkeys(SMALL, (8, 8, 8)))
@@ -169,6 +170,25 @@ def test_the_small_organs_loss_reaches_the_anchors_through_the_heat_map_alone(
     assert reached == {"anchor": heatmap, "mid_level": False, "detection": heatmap, "small_hard": True}
 
 
+def test_an_organ_under_one_of_the_other_branch_is_no_hole(tmp_path: Path) -> None:
+    """An oral cavity over a mandible: each branch learns its own organ whole, with its own number, mirrored too."""
+    organs = ("Eye_L", "Eye_R", "Cavity_Oral")
+    start, block = (4, 4, 4), np.ones((8, 8, 8), bool)
+    masks = {organ: (start, block) for organ in organs}
+    case = CachedCase("a", np.zeros((16, 16, 16), np.int16), (0, 0, 0), WHOLE_MM, masks, frozenset(organs))
+    write_case(tmp_path / "a.npz", case)
+    entries = [IndexEntry("a", "a.npz", "train", organs)]
+    CacheIndex(WHOLE_MM, "blocks", entries).save(tmp_path)
+    task = BranchTask("anchor", organs, ("ct",), joined=2)
+    for mirror, other in ((0.0, 2), (1.0, 1)):
+        strength = replace(Augmentation.none(), mirror=mirror)
+        data = WindowDataset(tmp_path, task, (16, 16, 16), entries, seed=0, strength=strength, foreground=0.0)
+        anchors, mid = data[0].target
+        # Of the two eyes in one place the later has the label, the left one in a mirror image.
+        assert sorted(np.unique(anchors)) == [0, other] and sorted(np.unique(mid)) == [0, 3]
+        assert torch.equal(anchors > 0, mid > 0) and int((mid > 0).sum()) > 0
+
+
 def test_batch_statistics_stay_those_of_the_branches() -> None:
     task = BranchTask("anchor", ("Brainstem",), ("ct",))
     options = FitOptions(task, features=(4, 8), supervised=1, order="norm-act-conv")
@@ -177,7 +197,7 @@ def test_batch_statistics_stay_those_of_the_branches() -> None:
     before = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
     assert before
     known, possible = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, 8, 8, 8, dtype=torch.bool)
-    labels = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
+    labels = torch.zeros(1, 2, 8, 8, 8, dtype=torch.uint8)
     model.loss((torch.randn(1, 1, 8, 8, 8), labels, known, possible), 0.0).backward()
     assert all(torch.equal(before[name], value) for name, value in model.named_buffers() if name in before)
     assert all(weight.grad is not None for weight in model.anchor.network.parameters())

@@ -186,8 +186,8 @@ def test_the_mid_level_loss_reaches_the_anchor_network() -> None:
     anchor = BranchModel(options, BranchTask("anchor", ("Brainstem",), ("ct",)))
     mid = BranchModel(options, BranchTask("mid_level", ("Larynx",), ("ct", "anchor"), ("Brainstem",)))
     torch.manual_seed(0)
-    ct, labels = torch.randn(1, 1, 8, 8, 8), torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
-    labels[:, :4] = 2
+    ct, labels = torch.randn(1, 1, 8, 8, 8), torch.zeros(1, 2, 8, 8, 8, dtype=torch.uint8)
+    labels[:, 1, :4] = 2
     # Nobody annotated the brainstem, and it can be anywhere: the anchor branch's own loss has nothing to say.
     known, possible = torch.tensor([[False, True]]), torch.ones(1, 2, 8, 8, 8, dtype=torch.bool)
     EndToEnd(anchor, mid).loss((ct, labels, known, possible), 0.0).backward()

@@ -181,7 +181,8 @@ def _whole(of_branch: dict[Branch, FitOptions]) -> FitOptions:
     """The options of the run: those of the anchors, with the classes of both softmax branches."""
     first, second = of_branch["anchor"], of_branch["mid_level"]
     names = first.task.classes + second.task.classes
-    return replace(first, task=BranchTask("anchor", names, ("ct",), (), first.task.windows_hu))
+    task = BranchTask("anchor", names, ("ct",), (), first.task.windows_hu, joined=len(first.task.classes))
+    return replace(first, task=task)
 
 
 def _windows(

@@ -96,7 +96,7 @@ class EndToEnd(Model):
     The small and hard branch sees its volume of interest where the heat map peaks (which has no gradient); when it also
     takes the heat map, its gradient runs through that into the detection branch, and on. The batch is that of
     `StagedWindows`, or its first four tensors for anchors and mid-level organs alone: its classes are the anchors
-    followed by the mid-level organs, its input the CT alone.
+    followed by the mid-level organs, each branch with a label map [N, 2, z, y, x], its input the CT alone.
     """
 
     def __init__(
@@ -126,9 +126,7 @@ class EndToEnd(Model):
         guide = torch.softmax(first[0].float(), dim=1)[:, 1:]
         guided = torch.cat((ct, guide.to(ct.dtype)), dim=1)
         second = self.mid_level.outputs(guided)
-        is_anchor = labels <= anchors
-        anchor_labels = torch.where(is_anchor, labels, 0)
-        mid_labels = torch.where(is_anchor, 0, labels.long() - anchors)
+        anchor_labels, mid_labels = labels[:, 0], (labels[:, 1].long() - anchors).clamp_min(0)
         total = self.anchor.loss_of(
             first, anchor_labels, known[:, :anchors], possible[:, :anchors], balance
         ) + self.mid_level.loss_of(second, mid_labels, known[:, anchors:], possible[:, anchors:], balance)

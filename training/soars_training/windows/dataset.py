@@ -157,7 +157,8 @@ class WindowDataset(Dataset[Sample]):
             target = torch.zeros((len(case.known), *window.shape), dtype=torch.bool)
             target[torch.tensor(case.known)] = sample(case.target, window, outside=0.0, nearest=False) > 0.5
             return target
-        labels = sample(case.target, window, outside=0.0, nearest=True)[0].to(torch.uint8)
+        labels = sample(case.target, window, outside=0.0, nearest=True).to(torch.uint8)
+        labels = labels if self.task.joined else labels[0]
         return labels if beyond is None else labels.masked_fill(beyond, 0)
 
     def _possible(self, case: LoadedCase, window: Window) -> Tensor:

@@ -25,7 +25,8 @@ class LoadedCase:
     Attributes:
         data, group: the case; the VOI's heat-map group, None for a whole scan.
         known: bool [K], which classes are annotated.
-        target: uint8 labels [1, z, y, x] (softmax), masks of the known classes (small_hard), else empty.
+        target: uint8 labels [1, z, y, x] (softmax; [2, z, y, x] of joined branches), masks of the known classes
+            (small_hard), else empty.
         points: per class the voxels [n, 3] to centre windows on; none of an unknown class.
         centres: per heat map the organs' centre, None where there is none.
         guide: uint8 [A, z, y, x], the anchors' probabilities times 255.
@@ -65,9 +66,9 @@ def load(
         target = np.stack([data.full_mask(o) for o in np.asarray(task.classes)[known]]).astype(np.uint8)
     else:
         known = np.array([o in data.annotated for o in task.classes])
-        target = data.label_map(task.classes)[None]
+        target = _label_maps(data, task)
         points = [
-            np.argwhere(target[0] == k + 1).astype(np.int16) if known[k] else np.zeros((0, 3))
+            np.argwhere((target == k + 1).any(0)).astype(np.int16) if known[k] else np.zeros((0, 3))
             for k in range(len(known))
         ]
     guide = np.zeros((0, *data.ct_hu.shape), np.uint8)
@@ -83,6 +84,15 @@ def load(
     return LoadedCase(
         data, entry.group, known, target, points, centres, guide, body, _middle(data.ct_hu), back, boxes
     )
+
+
+def _label_maps(data: CachedCase, task: BranchTask) -> np.ndarray:
+    """uint8 [1 or 2, z, y, x]: 1 + position in the task's classes, of each joined branch by itself."""
+    first, second = task.classes[: task.joined], task.classes[task.joined :]
+    if not task.joined:
+        return data.label_map(second)[None]
+    labels = data.label_map(second)
+    return np.stack((data.label_map(first), np.where(labels > 0, labels + len(first), 0).astype(np.uint8)))
 
 
 def group_centres(case: CachedCase, groups: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray | None]]:

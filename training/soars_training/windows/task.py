@@ -30,7 +30,9 @@ class BranchTask:
     """What a branch learns: which outputs from which inputs.
 
     `classes` are catalogue names, for detection the heat-map
-    groups; `anchors` names the guide's channels when `inputs` holds "anchor"; `windows_hu` the CT's channels.
+    groups; `anchors` names the guide's channels when `inputs` holds "anchor"; `windows_hu` the CT's channels. `joined`:
+    that many classes at the front are one softmax branch and the others another, trained as one; each branch has a
+    label map of its own, since an organ of one may lie over an organ of the other.
     """
 
     branch: Branch
@@ -38,6 +40,7 @@ class BranchTask:
     inputs: tuple[Input, ...]
     anchors: tuple[str, ...] = ()
     windows_hu: tuple[tuple[float, float], ...] = WINDOWS_HU
+    joined: int = 0
 
     @property
     def in_channels(self) -> int:
@@ -75,7 +78,8 @@ class BranchTask:
 
 @dataclass(frozen=True)
 class Sample:
-    """One window: inputs [C, z, y, x], target (labels [z, y, x] or channels [K, z, y, x]), known bool [K], possible
+    """One window: inputs [C, z, y, x], target (labels [z, y, x], of joined branches
+    [2, z, y, x], or channels [K, z, y, x]), known bool [K], possible
     bool [K, z, y, x]: where a class that is not known may be (softmax branches)."""
 
     inputs: Tensor
