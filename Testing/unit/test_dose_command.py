@@ -229,14 +229,14 @@ def test_what_a_substitute_has_beyond_the_dose_grid_is_said_too(
         structures = StructureSet(geometry)
         structures.add("SpinalCord", array)
         write_seg_nrrd(structures, tmp_path / f"{name}.seg.nrrd")
+    sides = ("--dose", str(tmp_path / "dose.nrrd"), "--reference", str(tmp_path / "reference.seg.nrrd"))
     command = [
         "dose",
-        "--dose",
-        str(tmp_path / "dose.nrrd"),
-        "--reference",
-        str(tmp_path / "reference.seg.nrrd"),
+        *sides,
+        "--substitute",
+        str(tmp_path / "longer.seg.nrrd"),
+        str(tmp_path / "voxel.seg.nrrd"),
     ]
-    command += ["--substitute", str(tmp_path / "longer.seg.nrrd"), str(tmp_path / "voxel.seg.nrrd")]
     assert main([*command, "--progress", "none"]) == 0
     said = [
         line.partition("reference: ")[2] for line in capsys.readouterr().err.splitlines() if "beyond" in line

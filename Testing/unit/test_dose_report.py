@@ -202,14 +202,8 @@ def test_verdicts_on_organs_that_leave_the_dose_grid_are_told(
         structures.add_crop("SpinalCord", (10, 5, 5), np.ones((slices, 10, 10), bool))
         write_seg_nrrd(structures, tmp_path / f"{name}.seg.nrrd")
     table(tmp_path / "c.csv", "SpinalCord,mean,<45", "SpinalCord,D50%,<45", "SpinalCord,D95%,>=47")
-    command = [
-        "dose",
-        "--dose",
-        str(tmp_path / "dose.nrrd"),
-        "--reference",
-        str(tmp_path / "reference.seg.nrrd"),
-    ]
-    command += ["--substitute", str(tmp_path / "auto.seg.nrrd"), "--progress", "none"]
+    sides = ("--dose", str(tmp_path / "dose.nrrd"), "--reference", str(tmp_path / "reference.seg.nrrd"))
+    command = ["dose", *sides, "--substitute", str(tmp_path / "auto.seg.nrrd"), "--progress", "none"]
     command += ["--constraints", str(tmp_path / "c.csv"), "--verdicts", str(tmp_path / "v.csv")]
     assert main(command) == 0
     out = capsys.readouterr().out
