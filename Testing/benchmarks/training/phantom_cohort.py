@@ -140,7 +140,7 @@ def main() -> int:
     for stage in (args.only,) if args.only else STAGES:
         print(f"== {stage}", flush=True)
         getattr(lab, stage)()
-        if stage in (args.until, args.only):
+        if stage in (args.until, args.only) and stage != STAGES[-1]:
             return 0
     return lab.report()
 
