@@ -20,7 +20,7 @@ CTK_AND_SLICER = {
     "sizeAdjustPolicy",  # qMRMLNodeComboBox
 }
 OUR_OBJECTS = {
-    *("session", "session_folder", "volume", "running", "on_changed", "on", "CallDataType"),
+    *("session", "session_folder", "segmentation", "volume", "running", "on_changed", "on", "CallDataType"),
     *("state", "share", "seconds"),
 }
 """Written on objects of ours, and on functions."""
