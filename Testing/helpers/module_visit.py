@@ -87,6 +87,14 @@ class Visit:
             line.text = text
             line.editingFinished.emit()
 
+    def crash(self) -> None:
+        """As after kill -9 and a new start: nothing more is written, not even an end, and the scene is empty."""
+        self.session.recorder.writer._abandon()
+        self.session.stop_listening()
+        self.window.timing.control.timer.stop()
+        self.window.timing.control.session = self.window.desk.session = None
+        slicer.mrmlScene.Clear(False)
+
     def start(self) -> None:
         """A session on the proposal."""
         self.write_names()

@@ -22,11 +22,7 @@ def interrupted(visit: Any) -> Any:
     visit.click("Parotid_L")
     visit.paint()
     visit.window.review.panel.accept.click()
-    visit.session.recorder.writer._abandon()  # no end, nothing more is written
-    visit.session.stop_listening()
-    visit.window.timing.control.timer.stop()
-    visit.window.timing.control.session = visit.window.desk.session = None
-    slicer.mrmlScene.Clear(False)
+    visit.crash()
     visit.write_names()
     return visit
 

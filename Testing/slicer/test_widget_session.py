@@ -287,11 +287,7 @@ def test_a_session_that_crashed_is_offered_and_goes_on(visit: Any) -> None:
     visit.paint()
     visit.window.review.panel.accept.click()
     folder = visit.session.folder
-    visit.session.recorder.writer._abandon()  # as after kill -9: no end, nothing more is written
-    visit.session.stop_listening()
-    visit.window.timing.control.timer.stop()
-    visit.window.timing.control.session = visit.window.desk.session = None
-    slicer.mrmlScene.Clear(False)
+    visit.crash()
     visit.application.settle()
     visit.ct = visit.application.core.add_ct(visit.structures.geometry, name="Planning CT")
     visit.choose_ct()
