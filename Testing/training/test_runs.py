@@ -168,6 +168,29 @@ main(sys.argv[2:])
     _same_as_whole(run, whole)
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_what_was_then_the_only_way(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    fit(cache, run, _options())
+    (run / "run.json").unlink()
+    checkpoint = torch.load(run / LAST, weights_only=True)
+    for holder, newer in ((checkpoint["options"], "supervised"), (checkpoint["options"]["task"], "joined")):
+        del holder[newer]
+    torch.save(checkpoint, run / LAST)
+    with pytest.raises(InputError, match=r"other settings \(supervised\)"):
+        fit(cache, run, _options(supervised=1 + FitOptions(TASK).supervised), resume=True)
+    with pytest.raises(InputError, match=r"other settings \(task\)"):
+        fit(
+            cache,
+            run,
+            replace(_options(supervised=FitOptions(TASK).supervised), task=replace(TASK, joined=1)),
+            resume=True,
+        )
+    fit(cache, run, _options(supervised=FitOptions(TASK).supervised), resume=True)
+    _same_as_whole(run, whole)
+
+
 def test_a_run_looks_for_room_before_its_first_step(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,7 @@ class TrainingState:
                 f"{path}: damaged checkpoint ({type(error).__name__}); train again with --overwrite"
             ) from error
         mine, theirs = self.options.to_dict() | {"processes": self.processes}, data["options"]
-        # A run that was begun by an earlier version lacks what came later, and had what is the default now.
-        theirs = {f.name: f.default for f in fields(self.options)} | {"processes": 1} | theirs
+        theirs = {"processes": 1} | _with_defaults(self.options, theirs)
         other = [k for k in mine if mine[k] != theirs.get(k) and k not in _MAY_DIFFER]
         if other:
             raise InputError(
@@ -142,6 +142,18 @@ class TrainingState:
         self.pending, self.notes = list(data["pending"]), list(data["notes"])
         for name, optimiser in self.others.items():
             optimiser.load_state_dict(data["others"][name])
+
+
+def _with_defaults(options: Any, written: dict[str, Any]) -> dict[str, Any]:
+    """A run's options as JSON, with what an earlier version of the program did not write yet: it had the default."""
+    found = dict(written)
+    for one in fields(options):
+        if one.name not in found and one.default is not MISSING:
+            value = asdict(one.default) if is_dataclass(one.default) else one.default
+            found[one.name] = json.loads(json.dumps(value, default=str))
+        elif is_dataclass(getattr(options, one.name)) and isinstance(found.get(one.name), dict):
+            found[one.name] = _with_defaults(getattr(options, one.name), found[one.name])
+    return found
 
 
 _MAY_DIFFER = ("device", "threads", "workers", "checkpoint_every", "validate_every", "init")
