@@ -189,12 +189,41 @@ def test_the_planner_gets_the_memory_that_was_named(tmp_path: Path, monkeypatch:
 def test_options_of_one_system_are_refused_for_another(
     ablation: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words, reason in (
-        (["--system", "uanet", "--bundle", "mine"], "--bundle and --memory-gb are nnU-Net's"),
-        (["--preset", "paper"], "--preset is for UaNet"),
-    ):
-        assert main(["baseline", str(ablation), "--device", "cpu", *words]) == 2
-        assert reason in capsys.readouterr().err
+    words = ["--system", "uanet", "--bundle", "mine"]
+    assert main(["baseline", str(ablation), "--device", "cpu", *words]) == 2
+    assert "--bundle and --memory-gb are nnU-Net's" in capsys.readouterr().err
+
+
+def test_two_presets_of_nnunet_are_not_one_row_of_the_tables(
+    ablation: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["baseline", str(ablation), "--device", "cpu"]
+    assert main([*argv, "--seeds", "1"]) == 0
+    assert main([*argv, "--seeds", "2", "--preset", "laptop"]) == 2
+    assert "nnU-Net was trained here with the preset paper" in capsys.readouterr().err
+
+
+def test_a_narrow_network_is_the_planned_one_with_fewer_channels(tmp_path: Path) -> None:
+    """What differs is what nnU-Net's own guide to plans files has in a configuration that inherits from another."""
+    path = tmp_path / "nnUNetPlans.json"
+    kernels = {"features_per_stage": [32, 64, 320], "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}
+    planned = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "patch_size": [40, 48, 64],
+        "architecture": {"network_class_name": "x.PlainConvUNet", "arch_kwargs": kernels},
+    }
+    path.write_text(json.dumps({"configurations": {"3d_fullres": planned}}))
+    for _ in range(2):
+        commands.add_narrow(path, "3d_narrow", 16)
+        found = json.loads(path.read_text())["configurations"]
+        assert found["3d_fullres"] == planned
+        assert found["3d_narrow"] == {
+            "inherits_from": "3d_fullres",
+            "architecture": {
+                "network_class_name": "x.PlainConvUNet",
+                "arch_kwargs": kernels | {"features_per_stage": [16, 32, 160]},
+            },
+        }
 
 
 def test_uanet_stands_in_the_tables(ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:

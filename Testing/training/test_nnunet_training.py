@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+import without_timm
 from torch import Tensor, nn
 from without_timm import STAND_INS
 
+from soars.progress import ignore
+from soars.run.segment import SegmentOptions
+from soars.systems.nnunet.predictor import Steps
+from soars.systems.nnunet.system import parse_settings, predict_labels
 from soars_training.cohorts.cache import CachedCase, IndexEntry, write_case
-from soars_training.experiments.nnunet.baseline import write_raw
-from soars_training.experiments.nnunet.commands import NnUNet
+from soars_training.experiments.nnunet.baseline import Baseline, write_raw
+from soars_training.experiments.nnunet.commands import RECIPES, NnUNet
 from soars_training.experiments.nnunet.trainers.budget_trainer import use_bfloat16
 
 ORGANS = ("Brainstem", "Larynx")
@@ -59,7 +65,7 @@ def test_a_network_in_bfloat16_answers_in_float32_and_learns() -> None:
     assert gradient is not None and gradient.dtype == torch.float32 and bool(gradient.any())
 
 
-@pytest.mark.slow  # three of nnU-Net's commands, each some seconds of a processor to start
+@pytest.mark.slow  # four of nnU-Net's commands, each some seconds of a processor to start
 def test_nnunets_commands_learn_within_the_budget_and_draw_what_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +95,40 @@ def test_nnunets_commands_learn_within_the_budget_and_draw_what_is_asked(
     tool.predict(tool.raw / "imagesTs", 1)
     labels = sitk.ReadImage(str(tool.predictions(1) / "p2.nii.gz"))
     assert labels.GetSize() == (20, 18, 16) and labels.GetSpacing() == (3, 3, 3)
+    laptop = replace(tool, preset="laptop")
+    laptop.plan()
+    laptop.train(2, 1)
+    assert 0.24 < laptop.trained(1)[1] / parameters < 0.27  # half of the channels
+    checkpoint = torch.load(
+        laptop.model(1) / "fold_all" / "checkpoint_final.pth", map_location="cpu", weights_only=False
+    )
+    assert checkpoint["trainer_name"] == "LaptopTrainer"
+    # Two moments a weight and, as nnU-Net's variant has it, the largest second one.
+    assert set(checkpoint["optimizer_state"]["state"][0]) == {
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+    }
+    _bundles_run_where_there_is_only_nnunet(tmp_path, monkeypatch)
+
+
+def _bundles_run_where_there_is_only_nnunet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our trainers are not among nnU-Net's, which its predictor asks for the network."""
+    without_timm.install()
+    monkeypatch.setenv("SOARS_BUNDLES", str(folder / "bundles"))
+    image = sitk.ReadImage(str(folder / "nnunet/nnUNet_raw/Dataset001_Cohort/imagesTs/p2_0000.nii.gz"))
+    for preset in RECIPES:
+        bundle = Baseline(folder, "cpu", preset=preset).bundle(preset, 1, "none")
+        labels = predict_labels(
+            bundle,
+            parse_settings(bundle),
+            image,
+            torch.device("cpu"),
+            SegmentOptions(threads=1),
+            Steps("nnunet", "", ignore, lambda: False),
+        )
+        assert labels.shape == (16, 18, 20)
 
 
 def _case(name: str, seed: int) -> CachedCase:

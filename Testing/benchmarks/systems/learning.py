@@ -65,8 +65,8 @@ ON_A_GPU: dict[str, dict[str, Any]] = {
     }
 }
 """What a GPU has the time for besides: the authors' channels, and every organ of a crop drawn in every step."""
-STEPS = {"uanet": 4000, "deepmind": 5000, "nnunet": 750}
-NNUNET_GB = 0.6
+STEPS = {"uanet": 4000, "deepmind": 5000, "nnunet": 6000}
+NNUNET_GB = 0.5
 
 
 def main() -> int:
@@ -190,8 +190,9 @@ def nnunet(work: Path, cache: Path, steps: int | None, computer: Computer) -> li
     absolute = [replace(e, file=str((cache / e.file).resolve())) for e in index.cases]
     learn, test = hold_out(absolute, HELD_OUT)
     # Beside a GPU nnU-Net's own processes draw the windows, as it is meant to run.
-    workers = 0 if computer.device == "cpu" else computer.workers or MOST_WORKERS
-    tool = NnUNet(work / "nnunet", 1, "Phantoms", computer.device, NNUNET_GB, workers)
+    on_cpu = computer.device == "cpu"
+    workers, preset = (0, "laptop") if on_cpu else (computer.workers or MOST_WORKERS, "paper")
+    tool = NnUNet(work / "nnunet", 1, "Phantoms", computer.device, NNUNET_GB, workers, preset)
     write_raw(tool.raw, learn, test, SOARS42, index.source)
     tool.plan()
     tool.train(steps or STEPS["nnunet"], 1)

@@ -7,7 +7,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +149,7 @@ def _with_defaults(options: Any, written: dict[str, Any]) -> dict[str, Any]:
     found = dict(written)
     for one in fields(options):
         if one.name not in found and one.default is not MISSING:
-            value = asdict(one.default) if is_dataclass(one.default) else one.default
-            found[one.name] = json.loads(json.dumps(value, default=str))
+            found[one.name] = json.loads(json.dumps(one.default, default=str))
         elif is_dataclass(getattr(options, one.name)) and isinstance(found.get(one.name), dict):
             found[one.name] = _with_defaults(getattr(options, one.name), found[one.name])
     return found

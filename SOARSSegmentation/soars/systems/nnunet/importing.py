@@ -35,6 +35,8 @@ class ImportOptions:
         card: a model card of the importer's own; one that says what is known is written when None.
         trust: also read checkpoints that could run code.
         overwrite: replace an installed bundle of the same name.
+        trainer: nnU-Net's trainer that builds the model's network, where one that does not come with nnU-Net trained
+            it; as the checkpoints say when None.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ImportOptions:
     card: Path | None = None
     trust: bool = False
     overwrite: bool = False
+    trainer: str | None = None
 
 
 def import_model(
@@ -88,7 +91,7 @@ def _write_weights(
         progress(Progress("import", i, len(model.checkpoints), f"reading fold {fold}"))
         checkpoint = read_checkpoint(path, trust=options.trust)
         described = {
-            "trainer": checkpoint.trainer,
+            "trainer": options.trainer or checkpoint.trainer,
             "configuration": checkpoint.configuration,
             "mirroring_axes": list(checkpoint.mirroring_axes),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, rea
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.experiments.ablation import LEARN, RECIPE_FILE, SCORES, TEST
 from soars_training.experiments.cost import COSTS, NOT_KNOWN, Cost
-from soars_training.experiments.nnunet.commands import NnUNet, command_path
+from soars_training.experiments.nnunet.commands import NETWORK_OF, RECIPES, NnUNet, command_path
 from soars_training.experiments.pictures.drawn import DRAWN, Drawn
 from soars_training.experiments.scores import OrganRow, write_rows
 from soars_training.experiments.systems import masks_rows
@@ -41,10 +42,12 @@ class Baseline:
     memory_gb: float | None = None
     steps: int | None = None
     """As many as a setting of the ablation when None."""
+    preset: str = "paper"
+    """Of `RECIPES`."""
 
     @property
     def tool(self) -> NnUNet:
-        return NnUNet(self.folder / "nnunet", 1, "Cohort", self.device, self.memory_gb)
+        return NnUNet(self.folder / "nnunet", 1, "Cohort", self.device, self.memory_gb, preset=self.preset)
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -67,6 +70,12 @@ class Baseline:
         steps = self.steps or recipe["steps"]
         for command in ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict"):
             command_path(command)
+        for seed, preset in itertools.product(seeds, RECIPES.keys() - {self.preset}):
+            if replace(tool, preset=preset).model(seed).exists():
+                raise InputError(
+                    f"{tool.home}: nnU-Net was trained here with the preset {preset}; take it again, or compare in "
+                    "another folder"
+                )
         index = CacheIndex.load(self.folder / "cache")
         write_raw(tool.raw, index.of_split(LEARN), index.of_split(TEST), self.organs, recipe["source"])
         tool.plan()
@@ -96,7 +105,8 @@ class Baseline:
     def bundle(self, name: str, seed: int, licence: str) -> Bundle:
         """The trained model as an installed bundle of that name, with nnU-Net's label names as organs."""
         model = read_model_folder(self.tool.model(seed), ["all"])
-        return import_model(model, by_name(model.labels), ImportOptions(name, licence=licence))
+        options = ImportOptions(name, licence=licence, trainer=NETWORK_OF)
+        return import_model(model, by_name(model.labels), options)
 
     def _score(self, seed: int, drawn: Drawn) -> Iterator[OrganRow]:
         def draw(entry: IndexEntry, case: CachedCase) -> dict[str, np.ndarray]:

@@ -17,12 +17,33 @@ from soars.texts import read_json
 
 log = logging.getLogger(__name__)
 
-CONFIGURATION, PLANS, TRAINER = "3d_fullres", "nnUNetPlans", "BudgetTrainer"
+PLANS, PLANNED = "nnUNetPlans", "3d_fullres"
 TRAINERS = Path(__file__).parent / "trainers"
 LEARNED, USED = "learned.json", "used.json"
-"""What `BudgetTrainer` says of its network, and what training took, beside the checkpoints."""
+"""What a trainer says of its network, and what training took, beside the checkpoints."""
 LOG_LINES = 15
 """So many last lines of a command that failed are shown."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, and how.
+
+    Attributes:
+        trainer: of `TRAINERS`.
+        configuration: of the plans.
+        channels: of the network at full resolution, and as many times more below as the plans have; theirs when None.
+    """
+
+    trainer: str
+    configuration: str = PLANNED
+    channels: int | None = None
+
+
+NETWORK_OF = "nnUNetTrainerNoMirroring"
+"""nnU-Net's own trainer that builds the same network as ours, for computers that have only nnU-Net's."""
+RECIPES = {"paper": Recipe("BudgetTrainer"), "laptop": Recipe("LaptopTrainer", "3d_narrow", 16)}
+"""nnU-Net as it configures itself; and with half of its channels, for what a processor does in an hour or two."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,7 @@ class NnUNet:
         device: cpu or cuda. memory_gb: what its planner may count on, nnU-Net's own default when None.
         workers: processes that draw the training's windows, which then differ from run to run; with 0 the training
             draws them itself, the same in every run.
+        preset: of `RECIPES`.
     """
 
     home: Path
@@ -68,6 +90,11 @@ class NnUNet:
     device: str
     memory_gb: float | None = None
     workers: int = 0
+    preset: str = "paper"
+
+    @property
+    def recipe(self) -> Recipe:
+        return RECIPES[self.preset]
 
     @property
     def dataset(self) -> str:
@@ -79,7 +106,8 @@ class NnUNet:
 
     def model(self, seed: int) -> Path:
         """The folder that training leaves."""
-        return self._results(seed) / self.dataset / f"{TRAINER}__{PLANS}__{CONFIGURATION}"
+        recipe = self.recipe
+        return self._results(seed) / self.dataset / f"{recipe.trainer}__{PLANS}__{recipe.configuration}"
 
     def predictions(self, seed: int) -> Path:
         return self.home / f"predictions_{seed}"
@@ -90,16 +118,31 @@ class NnUNet:
         if not done.exists():
             memory = ["-gpu_memory_target", f"{self.memory_gb:g}"] if self.memory_gb else []
             self._run(
-                "nnUNetv2_plan_and_preprocess", ["-d", str(self.number), "-c", CONFIGURATION, "-np", "1", "-npfp", "1"]
+                "nnUNetv2_plan_and_preprocess", ["-d", str(self.number), "-c", PLANNED, "-np", "1", "-npfp", "1"]
                 + memory,
             )  # fmt: skip
             done.touch()
+        if self.recipe.channels is not None:
+            add_narrow(
+                self.home / "nnUNet_preprocessed" / self.dataset / f"{PLANS}.json",
+                self.recipe.configuration,
+                self.recipe.channels,
+            )
 
     def train(self, steps: int, seed: int) -> None:
         """All cases in one fold; one that was interrupted goes on from its last epoch."""
         fold = self.model(seed) / "fold_all"
         if not (fold / "checkpoint_final.pth").exists():
-            words = [str(self.number), CONFIGURATION, "all", "-tr", TRAINER, "-device", self.device]
+            recipe = self.recipe
+            words = [
+                str(self.number),
+                recipe.configuration,
+                "all",
+                "-tr",
+                recipe.trainer,
+                "-device",
+                self.device,
+            ]
             resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
             before = Used.load(self.model(seed) / USED)
             used = self._run("nnUNetv2_train", words + resume, seed, steps)
@@ -111,8 +154,9 @@ class NnUNet:
         if not done.exists():
             used = self._run(
                 "nnUNetv2_predict",
-                ["-i", str(images), "-o", str(self.predictions(seed)), "-d", str(self.number), "-c", CONFIGURATION]
-                + ["-f", "all", "-tr", TRAINER, "-device", self.device, "-npp", "1", "-nps", "1"],
+                ["-i", str(images), "-o", str(self.predictions(seed)), "-d", str(self.number)]
+                + ["-c", self.recipe.configuration, "-f", "all", "-tr", self.recipe.trainer]
+                + ["-device", self.device, "-npp", "1", "-nps", "1"],
                 seed,
             )  # fmt: skip
             used.save(done)
@@ -169,6 +213,20 @@ class NnUNet:
                 f"{command} failed (exit code {code}); all it said is in {output}, at last: {said}"
             )
         return Used(round(time.monotonic() - start, 1), memory_mb)
+
+
+def add_narrow(path: Path, name: str, channels: int) -> None:
+    """Add a configuration to nnU-Net's plans that is `PLANNED` but for the network's channels, as its authors' guide to
+    plans has it. It keeps the preprocessed images, patch and batch."""
+    plans = read_json(path)
+    planned = plans["configurations"][PLANNED]["architecture"]
+    wide = planned["arch_kwargs"]["features_per_stage"]
+    narrow = planned["arch_kwargs"] | {"features_per_stage": [channels * many // wide[0] for many in wide]}
+    plans["configurations"][name] = {
+        "inherits_from": PLANNED,
+        "architecture": planned | {"arch_kwargs": narrow},
+    }
+    write_json(path, plans)
 
 
 def _waited(child: subprocess.Popen[bytes]) -> tuple[int, float]:
