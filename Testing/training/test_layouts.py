@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from soars.catalogue import resolve
 from soars.ct.series import read_series
 from soars.dicom.rtstruct_write import write_rtstruct
+from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.formats.segnrrd import write_seg_nrrd
 from soars.phantom import make_phantom
@@ -57,11 +61,14 @@ def _masks(ct: str, folder: str, brainstem: str, parotid: str, ending: str) -> C
     return make
 
 
-def _nnunet(root: Path) -> None:
-    _ct(root / "imagesTr" / "a_0000.nii.gz")
+def _nnunet(root: Path, channels: tuple[str, ...] = ("CT",)) -> None:
+    for number, name in enumerate(channels):
+        image = root / "imagesTr" / f"a_{number:04d}.nii.gz"
+        _ct(image) if name == "CT" else _mask(image, _box("parotid"))
     _mask(root / "labelsTr" / "a.nii.gz", _box("brainstem") + 2 * _box("parotid"))
     labels = {"background": 0, "Brain stem": 1, "left parotid": 2}
-    facts = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    names = {str(number): name for number, name in enumerate(channels)}
+    facts = {"channel_names": names, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
     (root / "dataset.json").write_text(json.dumps(facts))
 
 
@@ -170,6 +177,69 @@ def test_a_mandible_in_one_piece_is_halved_too(tmp_path: Path) -> None:
     (case,) = read_cases(case_files("folders", tmp_path), LeftOut())
     assert case.annotated == {"Bone_Mandible", "Bone_Mandible_L", "Bone_Mandible_R"}
     assert case.structures.voxels("Bone_Mandible_L") == case.structures.voxels("Bone_Mandible_R")
+
+
+@pytest.mark.parametrize("axes", [(1, 1, 1), (-1, -1, 1), (-1, 1, 1), (1, -1, -1)])
+def test_the_left_half_of_a_mandible_is_the_patients_left(axes: tuple[int, int, int], tmp_path: Path) -> None:
+    """Whichever way the file's axes run: x of DICOM's patient coordinates grows to the patient's left."""
+    arch = np.zeros(GEOMETRY.shape, np.uint8)
+    arch[8:20, 20:28, 8:14] = arch[8:20, 20:28, 26:32] = arch[8:20, 16:20, 8:32] = 1
+    hu = np.where(np.pad(np.ones((26, 30, 34)), ((2, 2), (3, 3), (3, 3))) > 0, 30, -1000).astype(np.int16)
+    geometry = replace(GEOMETRY, direction=tuple(np.diag(axes).astype(float).ravel()))
+    (tmp_path / "a" / "structures").mkdir(parents=True)
+    for name, array in (("ct", hu), ("structures/Mandible", arch)):
+        image = geometry.place(sitk.GetImageFromArray(array))
+        sitk.WriteImage(image, str(tmp_path / "a" / f"{name}.nii.gz"))
+    (case,) = read_cases(case_files("folders", tmp_path), LeftOut())
+    left, right = (case.structures.centre_of_mass(f"Bone_Mandible_{side}")[0] for side in "LR")
+    assert left - right == pytest.approx(2 * 15.0, abs=1)  # the halves' centres are 15 voxels of 2 mm apart
+
+
+def test_of_several_channels_of_nnunet_the_ct_is_read(tmp_path: Path) -> None:
+    _nnunet(tmp_path, ("T1", "CT"))
+    (case,) = read_cases(case_files("nnunet", tmp_path), LeftOut())
+    assert sitk.GetArrayViewFromImage(case.ct).min() == -1000
+    _nnunet(tmp_path / "mr", ("T1", "T2"))
+    left_out = LeftOut()
+    assert not list(read_cases(case_files("nnunet", tmp_path / "mr"), left_out))
+    assert left_out.rows == [("a", "", "0 of its channels are called CT")]
+
+
+def test_a_label_map_with_voxels_that_nobody_looked_at_is_not_taught(tmp_path: Path) -> None:
+    """nnU-Net's label `ignore`: an organ may be there, so its absence must not be learned."""
+    _nnunet(tmp_path)
+    facts = json.loads((tmp_path / "dataset.json").read_text())
+    facts["labels"]["ignore"] = 3
+    (tmp_path / "dataset.json").write_text(json.dumps(facts))
+    assert len(list(read_cases(case_files("nnunet", tmp_path), LeftOut()))) == 1  # none in this case
+    partly = _box("brainstem") + 2 * _box("parotid")
+    partly[:3] = 3  # a tenth of 30 slices
+    _mask(tmp_path / "labelsTr" / "a.nii.gz", partly)
+    left_out = LeftOut()
+    assert not list(read_cases(case_files("nnunet", tmp_path), left_out))
+    assert "10.0% of its voxels have the label 3 (ignore)" in left_out.rows[0][2]
+
+
+def test_of_several_series_the_one_that_was_drawn_on_is_read(tmp_path: Path) -> None:
+    """And contours of another patient are refused, as everywhere."""
+    hu = np.full(GEOMETRY.shape, -1000, np.int16)
+    hu[2:-2, 3:-3, 3:-3] = 30
+    drawn = StructureSet(GEOMETRY)
+    drawn.add("Brainstem", _box("brainstem").astype(bool))
+    for name, more in (("a", 100), ("b", 0)):  # the other one comes first, and is 100 HU brighter
+        image = GEOMETRY.place(sitk.GetImageFromArray(hu + np.int16(more)))
+        write_ct_series(image, tmp_path / "one" / name, patient_id="p", patient_name="n^n", seed=name)
+    _, series, _ = read_series(tmp_path / "one" / "b")
+    write_rtstruct(drawn, tmp_path / "one" / "rs.dcm", series)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    contours = pydicom.dcmread(tmp_path / "two" / "rs.dcm")
+    contours.PatientID = "somebody else"
+    contours.save_as(tmp_path / "two" / "rs.dcm")
+    left_out = LeftOut()
+    (case,) = read_cases(case_files("dicom", tmp_path), left_out)
+    assert case.name == "one"
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(case.ct), hu)
+    assert left_out.rows[-1][0] == "two" and "another patient" in left_out.rows[-1][2]
 
 
 def test_a_folder_in_another_layout_says_what_was_expected(tmp_path: Path) -> None:

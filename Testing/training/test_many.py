@@ -135,6 +135,78 @@ def test_a_list_without_a_usable_case_makes_no_cache(data: Path, tmp_path: Path)
     assert not (tmp_path / "cache").exists()
 
 
+def test_an_entry_that_was_changed_meanwhile_is_prepared_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first one's organs would stay, under the second one's name."""
+
+    def listed(split: str) -> list[many.Job]:
+        entries = [
+            {"name": name, "ct": f"{name}/ct.nii.gz", "structures": f"{name}/structures", "split": part}
+            for name, part in (("p0", "train"), ("p1", split), ("p2", "train"))
+        ]
+        (data / "list.json").write_text(json.dumps({"cases": entries}))
+        return listed_jobs(data / "list.json")
+
+    read, calls = many.read_listed, []
+
+    def interrupted(case: ListedCase) -> object:
+        calls.append(case.name)
+        if calls == ["p0", "p1", "p2"]:
+            raise KeyboardInterrupt
+        return read(case)
+
+    monkeypatch.setattr(many, "read_listed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_jobs(listed("train"), tmp_path / "cache", (4.0,) * 3, "list", LeftOut())
+    index = prepare_jobs(listed("test"), tmp_path / "cache", (4.0,) * 3, "list", LeftOut())
+    assert calls == ["p0", "p1", "p2", "p1", "p2"]
+    assert [(e.name, e.split) for e in index.cases] == [("p0", "train"), ("p1", "test"), ("p2", "train")]
+
+
+def test_a_scan_without_a_patient_costs_itself(data: Path, tmp_path: Path) -> None:
+    hu = np.full(GEOMETRY.shape, -1000, np.int16)
+    hu[14:16, 14:16, 18:20] = 30  # a speck of 0.1 cc
+    image = GEOMETRY.place(sitk.GetImageFromArray(hu))
+    sitk.WriteImage(image, str(data / "p1" / "ct.nii.gz"))
+    index, left_out = _prepare(data, tmp_path / "cache")
+    assert [entry.name for entry in index.cases] == ["p0", "p2"]
+    assert [row[0] for row in left_out.rows] == ["p1", "q"]
+
+
+def test_an_impossible_organ_is_unknown_wherever_its_case_comes_from(data: Path, tmp_path: Path) -> None:
+    """A larynx of 0.024 cc: in a user's list, unless the list says that it was annotated, and in OpenKBP's."""
+    speck = np.zeros(GEOMETRY.shape, np.uint8)
+    speck[15, 15, 15:17] = 6  # two voxels of 12 mm3
+    speck_image = GEOMETRY.place(sitk.GetImageFromArray(speck))
+    sitk.WriteImage(speck_image, str(data / "p0" / "structures" / "Larynx.nii.gz"))
+    entry = {"name": "p0", "ct": "p0/ct.nii.gz", "structures": "p0/structures"}
+    vouched = {**entry, "name": "again", "annotated": ["Brainstem", "Larynx"]}
+    (data / "list.json").write_text(json.dumps({"cases": [entry, vouched]}))
+    left_out = LeftOut()
+    index = prepare_jobs(listed_jobs(data / "list.json"), tmp_path / "list", (4.0,) * 3, "list", left_out)
+    assert [e.annotated for e in index.cases] == [("Brainstem",), ("Brainstem", "Larynx")]
+    assert left_out.rows[0][:2] == ("p0", "Larynx") and "0.024 cc is impossible" in left_out.rows[0][2]
+
+    (data / "train-pats").mkdir()
+    shutil.copyfile(data / "p0" / "ct.nii.gz", data / "train-pats" / "pt_1_ct.nii.gz")
+    speck[12:20, 12:20, 14:24] = 1
+    speck_image = GEOMETRY.place(sitk.GetImageFromArray(speck))
+    sitk.WriteImage(speck_image, str(data / "train-pats" / "pt_1_oars.nii.gz"))
+    facts = {
+        "labels": {"Brainstem": 1, "Larynx": 6},
+        "cases": {"train-pats/pt_1": {"annotated": ["Brainstem", "Larynx"]}},
+    }
+    (data / "cases.json").write_text(json.dumps(facts))
+    left_out = LeftOut()
+    jobs = many.openkbp_jobs(data, ["train-pats"])
+    index = prepare_jobs(jobs, tmp_path / "openkbp", (4.0,) * 3, "OpenKBP", left_out)
+    assert [e.annotated for e in index.cases] == [("Brainstem",)] and left_out.rows[0][:2] == (
+        "pt_1",
+        "Larynx",
+    )
+
+
 def test_a_disk_without_room_for_the_rest_stops_the_work_after_the_first_case(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

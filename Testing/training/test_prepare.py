@@ -89,7 +89,7 @@ def test_a_mandible_is_split_at_its_own_midline(turned_degrees: float) -> None:
             voxel = (round(py), round(px))
             mask[:, voxel[0], voxel[1]] = True
             truth[voxel] = side
-    left, right = split_at_midline(mask)
+    left, right = split_at_midline(mask, Geometry((80, 60, 6), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0)))
     assert not (left & right).any() and ((left | right) == mask).all()
     wrong = sum(left[0, y, x] != (side > 0) for (y, x), side in truth.items())
     assert wrong / len(truth) < 0.08

@@ -9,7 +9,6 @@ from pathlib import Path
 from soars.errors import InputError
 from soars.texts import read_json
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -25,6 +24,8 @@ class CaseFiles:
         labels: value -> organ, of a label map in `structures` that nothing else names.
         problem: why the case cannot be read, None when nothing is missing.
         mr: an MR of the patient; None without.
+        series: UID of the CT's series in its folder; None where that holds one, or the CT is a file.
+        unseen: value of a label map for voxels that nobody looked at; None where it has none.
     """
 
     name: str
@@ -35,6 +36,8 @@ class CaseFiles:
     split: str = "train"
     problem: str | None = None
     mr: Path | None = None
+    series: str | None = None
+    unseen: int | None = None
 
 
 STRUCTSEG_VALUES = dict(
@@ -85,35 +88,46 @@ def _with_masks(folder: Path, ct: Path, masks: str) -> CaseFiles:
 
 
 def _dicom(root: Path) -> Iterator[CaseFiles]:
-    """A folder a patient, anywhere below which lie one CT series and one RTSTRUCT or SEG."""
-    from soars.formats.dicomfile import RTSTRUCT, SEGMENTATION, sop_class
+    """A folder a patient, anywhere below which lie one RTSTRUCT or SEG and the CT series that it was drawn on."""
+    from soars.dicom.patients import find_patients
 
-    for folder in _folders(root):
-        slices, structures = [], []
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            what = sop_class(path)
-            if what == CT_IMAGE:
-                slices.append(path)
-            elif what in (RTSTRUCT, SEGMENTATION):
-                structures.append(path)
-        if slices and len(structures) == 1:
-            yield CaseFiles(folder.name, slices[0].parent, structures[0])
-        elif slices or structures:
-            what = f"{len(structures)} RTSTRUCT or SEG files where one is needed" if slices else "no CT"
-            yield CaseFiles(folder.name, folder, problem=what)
+    for patient in find_patients(root) if _folders(root) else ():
+        structures = [path for path in patient.structures if not path.name.lower().endswith(".seg.nrrd")]
+        problem = patient.problem
+        if not problem and patient.series and len(structures) == 1:
+            try:
+                ct, series = patient.ct_of(structures[0])
+            except InputError as error:
+                problem = str(error)
+            else:
+                yield CaseFiles(patient.name, ct, structures[0], series=series)
+                continue
+        if problem or patient.series or structures:
+            needed = f"{len(structures)} RTSTRUCT or SEG files where one is needed"
+            problem = problem or (needed if patient.series else "no CT")
+            yield CaseFiles(patient.name, patient.folder, problem=problem)
 
 
 def _nnunet(root: Path) -> Iterator[CaseFiles]:
-    """nnU-Net raw data: dataset.json, imagesTr/CASE_0000.ENDING, labelsTr/CASE.ENDING."""
+    """nnU-Net raw data: dataset.json, imagesTr/CASE_0000.ENDING (of several channels the one called CT),
+    labelsTr/CASE.ENDING."""
     try:
-        ending = str(read_json(root / "dataset.json")["file_ending"])
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+        facts = read_json(root / "dataset.json")
+        ending = str(facts["file_ending"])
+        channels = {int(number): str(name) for number, name in facts.get("channel_names", {0: "CT"}).items()}
+        ignored = facts["labels"].get("ignore")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return
-    for label in sorted((root / "labelsTr").glob(f"*{ending}")):
+    cts = [number for number, name in channels.items() if name.casefold() == "ct"]
+    # Only a channel of that name has HU for certain; a single one may be called otherwise.
+    number = cts[0] if len(cts) == 1 else 0
+    which = None if len(cts) == 1 or len(channels) == 1 else f"{len(cts)} of its channels are called CT"
+    for label in sorted(p for p in (root / "labelsTr").glob(f"*{ending}") if not p.name.startswith(".")):
         name = label.name.removesuffix(ending)
-        ct = root / "imagesTr" / f"{name}_0000{ending}"
-        problem = None if ct.is_file() else f"there is no {ct.name} in imagesTr"
-        yield CaseFiles(name, ct, label, problem=problem)
+        ct = root / "imagesTr" / f"{name}_{number:04d}{ending}"
+        problem = which or (None if ct.is_file() else f"there is no {ct.name} in imagesTr")
+        unseen = ignored if isinstance(ignored, int) else None
+        yield CaseFiles(name, ct, label, problem=problem, unseen=unseen)
 
 
 def _hanseg(root: Path) -> Iterator[CaseFiles]:

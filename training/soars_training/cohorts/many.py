@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from soars.cascade.preprocess import find_body
+from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.files import staged_folder, write_json
 from soars.parallel import in_processes
@@ -31,7 +33,7 @@ from soars_training.cohorts.prepare import (
     read_listed,
     whole_scan,
 )
-from soars_training.cohorts.reading import LeftOut, read_cases
+from soars_training.cohorts.reading import LeftOut, read_cases, unusable
 
 log = logging.getLogger(__name__)
 
@@ -50,26 +52,28 @@ class Made:
 
 @dataclass(frozen=True)
 class Job:
-    """A case to be prepared, in whatever process: `make` must be picklable. It notes what it leaves out."""
+    """A case to be prepared, in whatever process: `make` must be picklable. It notes what it leaves out. `source` says
+    which files it is made of, and how."""
 
     name: str
     make: Callable[[Spacing, LeftOut], Iterator[Made]]
+    source: str = ""
 
 
 def file_jobs(files: Sequence[CaseFiles], vois: Mapping[str, Spacing] | None = None) -> list[Job]:
     """The cases of a data set; with `vois` (mm per heat-map group) their volumes of interest."""
-    return [Job(entry.name, partial(_from_files, entry, vois)) for entry in files]
+    return [Job(entry.name, partial(_from_files, entry, vois), _source(entry)) for entry in files]
 
 
 def listed_jobs(listing: Path, vois: Mapping[str, Spacing] | None = None) -> list[Job]:
     """The cases of the user's list, which is checked whole at once. Raises as `read_listing` does."""
-    return [Job(case.name, partial(_from_list, case, vois)) for case in read_listing(listing)]
+    return [Job(case.name, partial(_from_list, case, vois), _source(case)) for case in read_listing(listing)]
 
 
 def openkbp_jobs(folder: Path, splits: Sequence[str], vois: Mapping[str, Spacing] | None = None) -> list[Job]:
     """The cases of an OpenKBP folder. Raises as `openkbp_listing` does."""
     wanted = [case for case in openkbp_listing(folder) if case.split in splits]
-    return [Job(case.patient, partial(_from_openkbp, case, vois)) for case in wanted]
+    return [Job(case.patient, partial(_from_openkbp, case, vois), _source(case)) for case in wanted]
 
 
 def prepare_files(
@@ -95,15 +99,15 @@ def prepare_jobs(
 ) -> CacheIndex:
     """Preprocess cases, so many at a time. `vois` are those that the jobs cut, None for whole scans.
 
-    Finished cases wait in `FOLDER.part`, from where the same call goes on after an interruption; the cache appears
-    when all are there. Raises `InputError` when what waits there was begun with another spacing, source or VOIs, when
-    no case can be used, when by the size of the finished cases the disk has no room for the others, and as
-    `soars.parallel.in_processes` does.
+    Finished cases wait in `FOLDER.part`, from where the same call goes on after an interruption; those whose entry or
+    files are others by then are prepared anew. The cache appears when all are there. Raises `InputError` when what
+    waits there was begun with another spacing, source or VOIs, when no case can be used, when by the size of the
+    finished cases the disk has no room for the others, and as `soars.parallel.in_processes` does.
     """
     work = folder.with_name(folder.name + ".part")
     recipe: dict[str, object] = {"spacing_mm": list(spacing_mm), "source": source}
     _begin(work, recipe | ({"voi_mm": {g: list(mm) for g, mm in vois.items()}} if vois else {}))
-    todo = [job for job in jobs if not (work / (job.name + DONE)).exists()]
+    todo = [job for job in jobs if not _is_done(work, job)]
     with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=f"prepare {source}", unit="case") as bar:
         written = 0
         work_on = partial(_prepare_one, work, spacing_mm)
@@ -160,16 +164,26 @@ def _prepare_one(work: Path, spacing_mm: Spacing, job: Job) -> tuple[list[str], 
         write_case(work / file, made.volume)
         size += (work / file).stat().st_size
         entries.append(entry_of(made.volume, file, made.split, made.group).to_dict())
-    told = {"entries": entries, "left_out": [list(row) for row in left_out.rows]}
+    told = {"source": job.source, "entries": entries, "left_out": [list(row) for row in left_out.rows]}
     write_json(work / (job.name + DONE), told)
     return left_out.unsaid, size
+
+
+def _is_done(work: Path, job: Job) -> bool:
+    path = work / (job.name + DONE)
+    return path.exists() and read_json(path).get("source") == job.source
+
+
+def _source(case: CaseFiles | ListedCase | OpenKbpCase) -> str:
+    """Where a case's files are and what is said of them."""
+    return json.dumps(asdict(case), default=lambda v: sorted(v) if isinstance(v, frozenset) else str(v))
 
 
 def _from_files(
     files: CaseFiles, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, left_out: LeftOut
 ) -> Iterator[Made]:
     for case in read_cases([files], left_out):
-        yield from volumes_of(case, vois, spacing_mm)
+        yield from _volumes(case, vois, spacing_mm, left_out)
 
 
 def _from_list(
@@ -182,13 +196,37 @@ def _from_list(
         return
     for note in notes:
         left_out.note(listed.name, note)
-    yield from volumes_of(case, vois, spacing_mm)
+    case = _possible(case, listed.annotated or frozenset(), left_out)
+    yield from _volumes(case, vois, spacing_mm, left_out)
 
 
 def _from_openkbp(
-    case: OpenKbpCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, _left_out: LeftOut
+    case: OpenKbpCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, left_out: LeftOut
 ) -> Iterator[Made]:
-    yield from volumes_of(openkbp_case(case), vois, spacing_mm)
+    yield from _volumes(_possible(openkbp_case(case), frozenset(), left_out), vois, spacing_mm, left_out)
+
+
+def _possible(case: SourceCase, vouched: frozenset[str], left_out: LeftOut) -> SourceCase:
+    """The case without organs of an impossible volume, which nobody vouched for: those are unknown in it. Of an organ
+    that was drawn on some slices only the volume says nothing."""
+    wrong = []
+    for organ in (o for o in case.structures.names if o not in vouched | case.sparse):
+        why = unusable(case.structures.volume_cc(organ), CATALOGUE[organ])
+        if why:
+            left_out.add(case.name, organ, why)
+            wrong.append(organ)
+    kept = case.structures.subset([o for o in case.structures.names if o not in wrong])
+    return replace(case, structures=kept, annotated=case.annotated.difference(wrong))
+
+
+def _volumes(
+    case: SourceCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, left_out: LeftOut
+) -> Iterator[Made]:
+    """`volumes_of` a case; one in which no patient is found, say, costs itself and not the cohort."""
+    try:
+        yield from volumes_of(case, vois, spacing_mm)
+    except InputError as error:
+        left_out.add(case.name, "", str(error))
 
 
 def volumes_of(case: SourceCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing) -> Iterator[Made]:

@@ -109,7 +109,7 @@ def openkbp_case(case: OpenKbpCase) -> SourceCase:
     labels = sitk.GetArrayFromImage(sitk.ReadImage(f"{case.stem}_oars.nii.gz"))
     structures = StructureSet(Geometry.of(ct))
     for theirs, value in case.values.items():
-        for ours, part in split_mandible(str(names[theirs]), labels == value).items():
+        for ours, part in split_mandible(str(names[theirs]), labels == value, structures.geometry).items():
             structures.add(ours, part)
     return SourceCase(case.patient, case.split, ct, structures, frozenset(structures.names))
 
@@ -156,15 +156,16 @@ def read_listed(case: ListedCase) -> tuple[SourceCase, list[str]]:
     return SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr), notes
 
 
-def split_at_midline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Halves (left, right) of a mandible [z, y, x] whose x axis points to the patient's left (LPS).
+def split_at_midline(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """The patient's (left, right) half of a mandible [z, y, x] on any grid, whichever way its axes run.
 
     The midsagittal plane is estimated from the bone itself: its normal is the principal axis nearest to left-right,
-    its position the middle between the outermost ends along that axis.
+    its position the middle between the outermost ends along that axis, both in LPS mm.
     """
-    points = np.argwhere(mask)[:, ::-1].astype(float)
-    if len(points) < 10:
+    voxels = np.argwhere(mask)
+    if len(voxels) < 10:
         return np.zeros_like(mask), np.zeros_like(mask)
+    points = geometry.to_physical(voxels)
     _, axes = np.linalg.eigh(np.cov(points.T))
     normal = axes[:, np.argmax(np.abs(axes[0]))]
     normal = normal * np.sign(normal[0])
@@ -172,15 +173,15 @@ def split_at_midline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.percentile(along, (0.5, 99.5))
     is_left = along > (low + high) / 2
     left = np.zeros_like(mask)
-    left[tuple(points[is_left][:, ::-1].astype(int).T)] = True
+    left[tuple(voxels[is_left].T)] = True
     return left, mask & ~left
 
 
-def split_mandible(organ: str, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """A mandible in one piece as its two halves, by name; any other organ as it is."""
+def split_mandible(organ: str, mask: np.ndarray, geometry: Geometry) -> dict[str, np.ndarray]:
+    """A mandible in one piece [z, y, x] as its two halves, by name; any other organ as it is."""
     if organ != UNSPLIT_MANDIBLE:
         return {organ: mask}
-    return dict(zip(MANDIBLE_HALVES, split_at_midline(mask), strict=True))
+    return dict(zip(MANDIBLE_HALVES, split_at_midline(mask, geometry), strict=True))
 
 
 def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCase:

@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from soars import catalogue
 from soars.cells import write_table
 from soars.ct.images import read_ct
-from soars.errors import SoarsError, UnknownOrganError
+from soars.ct.series import CtSeries
+from soars.errors import InputError, SoarsError, UnknownOrganError
 from soars.formats.labelmap import read_label_image
 from soars.formats.reading import on_grid, read_structures
 from soars.mr.images import read_mr
@@ -70,8 +71,8 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
             left_out.add(entry.name, "", entry.problem)
             continue
         try:
-            ct = read_ct(entry.ct)
-            structures = _read(entry, Geometry.of(ct.image))
+            ct = read_ct(entry.ct, entry.series)
+            structures = _read(entry, Geometry.of(ct.image), ct.series)
             mr = read_mr(entry.mr, ct) if entry.mr else None
         except SoarsError as error:
             left_out.add(entry.name, "", str(error))
@@ -83,11 +84,13 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
         yield SourceCase(entry.name, entry.split, ct.image, kept, frozenset(kept.names), mr=mr)
 
 
-def _read(entry: CaseFiles, geometry: Geometry) -> StructureSet:
+def _read(entry: CaseFiles, geometry: Geometry, series: CtSeries | None) -> StructureSet:
+    if entry.structures is not None and entry.unseen is not None:
+        _check_seen(entry.structures, entry.unseen)
     if entry.structures is not None and entry.labels:
         return _labelled(entry.structures, geometry, entry.labels.get)
     if entry.structures is not None:
-        return read_structures(entry.structures, geometry, catalogue_names=False)
+        return read_structures(entry.structures, geometry, reference=series, catalogue_names=False)
     together = StructureSet(geometry)
     for organ, path in entry.masks.items():
         if path.name.endswith(".nii.gz"):  # one organ's mask, with no name but the file's
@@ -96,6 +99,17 @@ def _read(entry: CaseFiles, geometry: Geometry) -> StructureSet:
             single = read_structures(path, geometry, catalogue_names=False)
         together.add_mask(organ, single.union(single.names))
     return together
+
+
+def _check_seen(path: Path, unseen: int) -> None:
+    """Raise `InputError` for a label map with voxels that nobody looked at: every organ would be taught as absent
+    there."""
+    image, _odd = read_label_image(path)
+    share = float(np.mean(sitk.GetArrayViewFromImage(image) == unseen))
+    if share:
+        raise InputError(
+            f"{path}: {share:.1%} of its voxels have the label {unseen} (ignore), and what is in them is not known"
+        )
 
 
 def _labelled(path: Path, geometry: Geometry, name_of: Callable[[int], str | None]) -> StructureSet:
@@ -118,7 +132,7 @@ def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureS
         except UnknownOrganError as error:
             left_out.add(case, theirs, str(error))
             continue
-        why = _unusable(structures.volume_cc(theirs), organ)
+        why = unusable(structures.volume_cc(theirs), organ)
         if organ.name in kept:
             why = f"another structure is {organ.name} already"
         if why:
@@ -126,12 +140,14 @@ def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureS
             continue
         kept.add_mask(organ.name, structures.crop(theirs))
     if UNSPLIT_MANDIBLE in kept and not set(MANDIBLE_HALVES) & set(kept.names):
-        for half, part in split_mandible(UNSPLIT_MANDIBLE, kept.full(UNSPLIT_MANDIBLE)).items():
+        whole = kept.full(UNSPLIT_MANDIBLE)
+        for half, part in split_mandible(UNSPLIT_MANDIBLE, whole, kept.geometry).items():
             kept.add(half, part)
     return kept
 
 
-def _unusable(volume_cc: float, organ: catalogue.Oar) -> str | None:
+def unusable(volume_cc: float, organ: catalogue.Oar) -> str | None:
+    """Why a structure of that volume cannot teach the organ; None where it can."""
     if volume_cc == 0:
         return "it has no voxel"
     if organ.usual_volume_cc:
