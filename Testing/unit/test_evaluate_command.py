@@ -368,6 +368,39 @@ def test_methods_are_ranked_as_in_the_challenge(tmp_path: Path, capsys: pytest.C
     assert "Bonferroni" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("missing", "hd95"), [("as-is", 1.0), ("han-seg", 1.0), ("han-seg-organ", 3.0)])
+def test_a_missing_organ_counts_by_either_reading_of_the_challenge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str, hd95: float
+) -> None:
+    """`mine` is off by 1 mm and lacks one organ of case1; `theirs` is off by 3 mm in case0 and by 1 mm in case1, and
+    has no case2 at all."""
+    for number in range(3):
+        write_seg_nrrd(_organs(), _made(tmp_path / "truth") / f"case{number}.seg.nrrd")
+        names = ("Brainstem", "Parotid_L") if number == 1 else ("Brainstem", "Parotid_L", "Parotid_R")
+        write_seg_nrrd(_organs(1, names), _made(tmp_path / "mine") / f"case{number}.seg.nrrd")
+    for number, shift in enumerate((3, 1)):
+        write_seg_nrrd(_organs(shift), _made(tmp_path / "theirs") / f"case{number}.seg.nrrd")
+    command = [
+        "evaluate",
+        str(tmp_path / "mine"),
+        str(tmp_path / "truth"),
+        "--rank",
+        str(tmp_path / "theirs"),
+    ]
+    command += ["--missing", missing, "--csv", str(tmp_path / "scores.csv"), *ONE]
+    assert main([*command, "--ranking", str(tmp_path / "ranking.csv")]) == 0
+    rows = {(row["case"], row["organ"]): row["hd95_mm"] for row in _rows(tmp_path / "scores.csv")}
+    assert float(rows["case1", "Parotid_R"]) == (math.inf if missing == "as-is" else hd95)
+    means = {(r["method"], r["figure"]): float(r["mean"]) for r in _rows(tmp_path / "ranking.csv")}
+    # Five organs of two cases 1 mm off, and the missing one; boxes 8 voxels wide.
+    assert means["mine", "hd95_mm"] == pytest.approx((5 + hd95) / 6, abs=1e-5)
+    assert means["mine", "dsc"] == pytest.approx(5 * (7 / 8) / 6, abs=1e-5)
+    assert means["theirs", "hd95_mm"] == pytest.approx(2)
+    said = capsys.readouterr()
+    assert "theirs has no contours of case2, which the ranking leaves out for all methods" in said.err
+    assert f"the worst HD95 of that organ in {'any' if hd95 == 3 else 'that'} case" in said.out
+
+
 def test_a_ranking_needs_methods_with_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("a", "b"):
         write_seg_nrrd(_organs(), _made(tmp_path / folder) / "case.seg.nrrd")

@@ -139,8 +139,37 @@ def test_a_missing_organ_gets_the_worst_distance_of_the_other_methods() -> None:
     assert [s.hd95_mm for s in filled["b"][0].scores] == [5.0, 3.0]
     assert [s.dsc for s in filled["b"][0].scores] == [0, 0]
     assert filled["a"][0].scores[0] == methods["a"][0].scores[0]
+    assert han_seg_rule(filled) == filled
     with pytest.raises(InputError, match="no method has any organ"):
         han_seg_rule({"b": methods["b"]})
+
+
+def test_the_challenges_rule_can_be_read_for_an_organ_in_all_cases() -> None:
+    """In case 1 the others are 2 and 5 mm off, in case 2 one is 9 mm off."""
+    methods = {
+        "a": [
+            CaseScores("1", (_score("Lens_L", 0.8, 2.0),)),
+            CaseScores("2", (_score("Lens_L", 0.5, 9.0),)),
+        ],
+        "b": [CaseScores("1", (_missing("Lens_L"),))],
+        "c": [CaseScores("1", (_score("Lens_L", 0.7, 5.0),))],
+    }
+    found = {
+        reading: han_seg_rule(methods, reading)["b"][0].scores[0].hd95_mm for reading in ("case", "organ")
+    }
+    assert found == {"case": 5.0, "organ": 9.0}
+    with pytest.raises(InputError, match="unknown reading 'patient'"):
+        han_seg_rule(methods, "patient")
+
+
+def test_equal_mean_ranks_are_told_apart_by_the_means_where_these_agree() -> None:
+    """Of three cases no test is significant. The first is better than the third by both figures, the second by one."""
+    means = {"dsc_first": (0.8, 3.0), "both": (0.8, 2.0), "hd_first": (0.6, 1.0), "last": (0.5, 4.0)}
+    found = rank_methods(
+        {name: [CaseScores(str(i), (_score("Lens_L", *m),)) for i in range(3)] for name, m in means.items()}
+    )
+    assert {m.mean_rank for m in found} == {1.0}
+    assert {m.method: m.rank for m in found} == {"both": 1, "hd_first": 1, "dsc_first": 2, "last": 4}
 
 
 def test_methods_are_ranked_by_how_many_they_are_significantly_better_than() -> None:
@@ -157,8 +186,10 @@ def test_methods_are_ranked_by_how_many_they_are_significantly_better_than() -> 
         ]
 
     found = rank_methods(
-        {"middle": method(0.05, 3), "best": method(0.1, 2), "twin": method(0.1, 2), "worst": method(0, 4)}
+        {"middle": method(0.05, 3), "best": method(0.1, 2), "twin": method(0.1002, 2), "worst": method(0, 4)}
     )
+    best, twin = ([f.mean for f in m.figures] for m in sorted(found[:2], key=lambda m: m.method))
+    assert best[0] < twin[0] and best[1] < twin[1]  # the one by DSC, the other by distance
     assert {m.method for m in found[:2]} == {"best", "twin"}
     assert [m.method for m in found[2:]] == ["middle", "worst"]
     assert [m.rank for m in found] == [1, 1, 3, 4]

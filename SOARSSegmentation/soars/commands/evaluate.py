@@ -24,12 +24,16 @@ from soars.commands.options import (
     write_outputs,
 )
 from soars.errors import InputError
-from soars.progress import Progress, reporting, with_time_left
+from soars.progress import Progress, Reporter, reporting, with_time_left
 
 if TYPE_CHECKING:
     from soars.metrics.cases import CasePair
+    from soars.metrics.evaluate import CaseScores, EvaluateOptions
 
 log = logging.getLogger(__name__)
+
+READINGS = {"han-seg": "case", "han-seg-organ": "organ"}
+"""Of HaN-Seg's rule for missing organs: as `--missing` has them, and `soars.metrics.rules.READINGS`."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,10 +89,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--missing",
-        choices=("as-is", "han-seg"),
+        choices=("as-is", *READINGS),
         default="as-is",
-        help="as-is: a missing organ has DSC 0 and infinite distances; han-seg: its HD95 is the worst of that organ "
-        "(default: %(default)s)",
+        help="as-is: a missing organ has DSC 0 and infinite distances; han-seg: its HD95 is the worst that PREDICTION "
+        "and the methods of --rank have for that organ in that case; han-seg-organ: in any case, as the challenge's "
+        "text can be read, too. A ranking takes as-is for han-seg (default: %(default)s)",
     )
     parser.add_argument(
         "--rank",
@@ -163,21 +168,14 @@ def run(args: argparse.Namespace) -> int:
         if not any(case.scores for case in cases):
             complain_of(left_out, len(pairs))
             raise InputError("none of the requested organs is on either side")
-        if args.missing == "han-seg":
-            cases = han_seg_rule({"prediction": cases})["prediction"]
+        methods = {titles[0]: cases}
+        for name, path in zip(titles[1:], args.rank, strict=True):
+            methods[name] = _scores_of(name, path, args, options, with_time_left(report))
+        reading = READINGS.get(args.missing, "case")
+        ranks = rank_methods(methods, reading=reading) if args.rank else []
+        if args.missing in READINGS:
+            cases = han_seg_rule(methods, reading)[titles[0]]
         summary = summarise(cases)
-        ranks = []
-        if args.rank:
-            methods = {titles[0]: cases}
-            for name, path in zip(titles[1:], args.rank, strict=True):
-                others = find_pairs(path, args.reference, args.ct, series=args.series)
-                methods[name] = evaluate_cases(
-                    chosen_cases(others.pairs, _scan, args.where),
-                    options,
-                    processes=processes(args.processes),
-                    progress=with_time_left(report),
-                )
-            ranks = rank_methods(methods)
 
         def plot(path: Path) -> None:
             from soars.metrics.plots import plot_scores
@@ -203,9 +201,30 @@ def run(args: argparse.Namespace) -> int:
     if args.progress != "json":
         print(summary_text(summary, args.definition))
         if ranks:
-            print("\n" + ranking_text(ranks))
+            print("\n" + ranking_text(ranks, reading))
     complain_of(left_out, len(pairs))
     return 0
+
+
+def _scores_of(
+    name: str, path: Path, args: argparse.Namespace, options: EvaluateOptions, progress: Reporter
+) -> list[CaseScores]:
+    """The scores of another method, to be ranked."""
+    from soars.metrics.cases import find_pairs
+    from soars.metrics.evaluate import evaluate_cases
+
+    pairing = find_pairs(path, args.reference, args.ct, series=args.series)
+    if pairing.without_prediction and not args.where:
+        missing = ", ".join(pairing.without_prediction)
+        log.warning("%s has no contours of %s, which the ranking leaves out for all methods", name, missing)
+    left_out: dict[str, str] = {}
+    return evaluate_cases(
+        chosen_cases(pairing.pairs, _scan, args.where),
+        options,
+        processes=processes(args.processes),
+        progress=progress,
+        left_out=left_out if args.leave_out else None,
+    )
 
 
 def _scan(pair: CasePair) -> tuple[str, Path | None, str | None]:

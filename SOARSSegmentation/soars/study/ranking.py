@@ -3,7 +3,8 @@
 For every figure, methods are compared two by two with Wilcoxon's test of matched pairs, one-sided, over all cases
 and organs; a method's score is the number of methods that it is significantly better than (p values corrected
 after Bonferroni, for all ordered pairs), and its rank follows from the score, equal scores sharing a rank. The final
-order is that of the mean rank over the figures; where that is equal, of the mean over the figures. Source:
+order is that of the mean rank over the figures; where that is equal, a method comes first that is better by the mean
+of every figure, and methods of which neither is share a rank, as the challenge's third place was shared. Source:
 han-seg2023.grand-challenge.org (rules); Podobnik et al., Radiother Oncol 2024; the scores are those of Wiesenfarth
 et al., Sci Rep 2021;11:2369.
 """
@@ -11,7 +12,7 @@ et al., Sci Rep 2021;11:2369.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from soars.metrics.scores import COMPARED, MISSING
 from soars.study.statistics import adjust, wilcoxon_matched_pairs
 
 LARGER_IS_BETTER = {"dsc": True, "surface_dsc": True, "hd_mm": False, "hd95_mm": False, "asd_mm": False}
+
+WHERE = {"case": "that", "organ": "any"}
+"""`soars.metrics.rules.READINGS` in words."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,13 @@ def rank_methods(
     figures: Sequence[str] = ("dsc", "hd95_mm"),
     alpha: float = 0.05,
     correction: str = "bonferroni",
+    reading: str = "case",
 ) -> list[MethodRank]:
     """Rank methods, best first, from the scores of each over the same cases.
 
-    Missing organs count by `soars.metrics.rules.han_seg_rule`. Only organs that the reference has and on which every
-    method was scored count; `InputError` when there are none, or fewer than two methods.
+    Missing organs count by `soars.metrics.rules.han_seg_rule`, read as ``reading`` says. Only organs that the
+    reference has and on which every method was scored count; `InputError` when there are none, or fewer than two
+    methods.
 
     ``alpha`` is compared with p values after ``correction`` (one of `soars.study.statistics.CORRECTIONS`), for the n
     (n - 1) ordered pairs. The challenge's paper names Bonferroni, but neither alpha, nor sides, nor the number of
@@ -68,7 +74,7 @@ def rank_methods(
     unknown = [figure for figure in figures if figure not in LARGER_IS_BETTER]
     if unknown:
         raise InputError(f"cannot rank by {', '.join(unknown)}; by {', '.join(LARGER_IS_BETTER)}")
-    filled = han_seg_rule(methods)
+    filled = han_seg_rule(methods, reading)
     places = {figure: _by_figure(filled, figure, alpha, correction) for figure in figures}
     found = []
     for method in methods:
@@ -76,12 +82,23 @@ def rank_methods(
         found.append(MethodRank(method, 0, float(np.mean([f.rank for f in mine])), mine))
 
     def order(method: MethodRank) -> tuple[float, ...]:
-        worse = [-f.mean if LARGER_IS_BETTER[f.figure] else f.mean for f in method.figures]
-        return (method.mean_rank, *worse)
+        return (method.mean_rank, *_worse(method))
 
     found.sort(key=order)
-    ranks = _ranks([m.mean_rank for m in found])
-    return [MethodRank(m.method, rank, m.mean_rank, m.figures) for m, rank in zip(found, ranks, strict=True)]
+    return [replace(m, rank=1 + sum(_precedes(other, m) for other in found)) for m in found]
+
+
+def _worse(method: MethodRank) -> tuple[float, ...]:
+    """The mean of each figure, turned so that less is better."""
+    return tuple(-f.mean if LARGER_IS_BETTER[f.figure] else f.mean for f in method.figures)
+
+
+def _precedes(one: MethodRank, other: MethodRank) -> bool:
+    """Whether a method has a better mean rank, or the same and better means of all figures."""
+    if one.mean_rank != other.mean_rank:
+        return one.mean_rank < other.mean_rank
+    mine, theirs = _worse(one), _worse(other)
+    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
 
 
 def method_names(paths: Sequence[Path]) -> list[str]:
@@ -105,8 +122,8 @@ def write_ranking(ranks: Sequence[MethodRank], path: Path) -> None:
     write_table(path, head, rows)
 
 
-def ranking_text(ranks: Sequence[MethodRank]) -> str:
-    """The ranking as a table for people, best first."""
+def ranking_text(ranks: Sequence[MethodRank], reading: str = "case") -> str:
+    """The ranking as a table for people, best first; ``reading`` as for `rank_methods`."""
     figures = [f.figure for f in ranks[0].figures]
     titles = [f"{name} {what}" for name in figures for what in ("mean", "better than", "rank")]
     rows = [["rank", "method", "mean rank", *titles]]
@@ -124,7 +141,7 @@ def ranking_text(ranks: Sequence[MethodRank]) -> str:
     lines.append("")
     lines.append(
         "Better than: so many methods, by Wilcoxon's matched pairs over all cases and organs, one-sided, 5 % after "
-        "Bonferroni. A missing organ has DSC 0 and the worst HD95 of that organ."
+        f"Bonferroni. A missing organ has DSC 0 and the worst HD95 of that organ in {WHERE[reading]} case."
     )
     return "\n".join(line.rstrip() for line in lines)
 
