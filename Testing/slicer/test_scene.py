@@ -23,7 +23,7 @@ from soars.errors import InputError
 from soars.formats.segnrrd import read_seg_nrrd, write_seg_nrrd
 from soars.structures import Box, Geometry, StructureSet
 from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation
-from SOARSSegmentationLib.scene.ct import ct_file, dicom_files
+from SOARSSegmentationLib.scene.ct import check_same_patient, ct_file, dicom_files
 from SOARSSegmentationLib.scene.reading import organ_mask, structures_of, volume_of
 from SOARSSegmentationLib.scene.seg_file import write_by_slicer
 from SOARSSegmentationLib.scene.segments import organ_of, segment_ids, tag_of
@@ -102,6 +102,27 @@ def test_a_full_disk_is_said_before_writing(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="full"):
         ct_file(core.add_ct(OBLIQUE), tmp_path)
+
+
+def test_an_mr_of_another_patient_is_refused(core: Any) -> None:
+    """By the Patient IDs of the patients in the Data module, where both have one."""
+    ct, mr = (core.add_ct(OBLIQUE, name=name) for name in ("CT", "T1"))
+    loose = core.add_ct(OBLIQUE, name="loose", study=False)
+    hierarchy = core.subject_hierarchy
+
+    def call(node: Any, patient: str) -> None:
+        item = hierarchy.GetItemParent(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)))
+        hierarchy.SetItemAttribute(item, "DICOM.PatientID", patient)
+
+    check_same_patient(ct, mr)  # nothing is known of either
+    call(ct, "P17")
+    check_same_patient(ct, mr)
+    call(mr, "P17 ")
+    check_same_patient(ct, mr)
+    check_same_patient(ct, loose)
+    call(mr, "P18")
+    with pytest.raises(InputError, match="^T1 is of another patient than CT: their Patient IDs differ$"):
+        check_same_patient(ct, mr)
 
 
 def test_dicom_files_are_those_of_the_database_or_none(core: Any, tmp_path: Path) -> None:

@@ -404,6 +404,13 @@ def test_an_mr_is_asked_for_where_the_model_sees_one(visit: Any) -> None:
     assert panel.notice.text == "The MR is the CT itself: choose the MR, or none."
     panel.mr.setCurrentNode(mr)
     assert visit.window.desk.parameters.mr is mr
+    hierarchy = visit.application.core.subject_hierarchy
+    for node, patient in ((visit.ct, "P17"), (mr, "P18")):
+        item = hierarchy.GetItemParent(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)))
+        hierarchy.SetItemAttribute(item, "DICOM.PatientID", patient)
+    visit.press_apply()
+    assert panel.notice.text == "T1 is of another patient than Planning CT: their Patient IDs differ."
+    hierarchy.SetItemAttribute(item, "DICOM.PatientID", "P17")
     assert _mr_of_run(visit) == "mr.nrrd"
     panel.mr.setCurrentNode(None)
     assert _mr_of_run(visit) is None

@@ -19,6 +19,7 @@ from soars.bundle.store import CARD_SECTIONS, load_bundle, write_manifest
 from soars.catalogue import CATALOGUE
 from soars.cli import main
 from soars.dicom.write import write_ct_series
+from soars.mr.registration import MisfitError, Registration
 from soars.networks.architecture import Architecture
 from soars.networks.build import build
 from soars.progress import ignore
@@ -93,6 +94,30 @@ def test_an_mr_that_cannot_be_used_is_refused_in_a_sentence(
     said = capsys.readouterr().err
     (line,) = [text for text in said.splitlines() if text.startswith("soars: error: ")]
     assert re.search(reason, line) and "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_an_mr_that_fits_nowhere_there_is_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Squares of CT and MR in three planes through 39 x 39 x 29 steps of 3 mm, with 8 pixels between them."""
+    found = Registration(sitk.Euler3DTransform(), 0.0, 0.0, 0.01, 300.0)
+
+    def misfit(*_: object) -> None:
+        raise MisfitError("the MR fits the CT nowhere", found)
+
+    monkeypatch.setattr("soars.run.case.lay_mr", misfit)
+    write_ct_series(patient().image, tmp_path / "ct", patient_id="P1", patient_name="A")
+    mr = noise_mr()
+    mr.SetOrigin(patient().image.GetOrigin())
+    bundle = _bundle(tmp_path / "bundle")
+    command = ["segment", str(tmp_path / "ct"), "--mr", str(_file(mr)(tmp_path)), "--bundle", str(bundle)]
+    picture = tmp_path / "out-refused-mr.png"
+    assert main([*command, "--output", str(tmp_path / "out"), "--progress", "json"]) == 2
+    assert not picture.exists()
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
+    assert f"nowhere; squares of CT and MR, as they were laid, are in {picture}" in capsys.readouterr().err
+    assert sitk.ReadImage(str(picture)).GetSize() == (3 * 117 + 2 * 8, 117)
     assert not (tmp_path / "out").exists()
 
 

@@ -17,6 +17,7 @@ from soars.errors import CancelledError, InputError
 from soars.mr.boards import checkerboards
 from soars.mr.images import MrScan, read_mr
 from soars.mr.laid import LaidMr, lay_mr, mr_channels
+from soars.mr.registration import MisfitError
 from soars.phantom import Phantom, make_phantom, write_phantom_dicom
 from soars.phantom.mr import SyntheticMr, make_mr
 
@@ -104,6 +105,32 @@ def test_noise_and_a_thigh_fit_nowhere(phantom: Phantom, body: Body) -> None:
         image.SetOrigin((-100, -100, -90))
         with pytest.raises(InputError, match=r"the MR fits the CT nowhere|turned the MR|in common"):
             lay_mr(MrScan(image, Path("mr.nrrd")), phantom.ct, body)
+
+
+def test_a_ct_is_not_taken_for_an_mr(phantom: Phantom) -> None:
+    """Another CT of the patient's head: noisier, and with brighter vessels and glands."""
+    x, y, z = phantom.ct.GetSize()
+    head = sitk.RegionOfInterest(phantom.ct, [x, y, 32], [0, 0, z - 40])
+    values = sitk.GetArrayFromImage(head).astype(np.float32)
+    values += np.random.default_rng(4).normal(0, 15, values.shape) + 30 * (values > 55)
+    other = sitk.GetImageFromArray(values)
+    other.CopyInformation(head)
+    with pytest.raises(InputError, match="the MR is a CT, perhaps the CT itself"):
+        lay_mr(MrScan(other, Path("mr.nrrd")), head, find_body(head))
+
+
+def test_in_one_frame_of_reference_an_mr_is_not_moved_far(
+    phantom: Phantom, body: Body, mr: SyntheticMr, laid: LaidMr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved by 25, 18 and 30 mm, 43 mm in all."""
+    assert laid.found.moved_mm == pytest.approx(np.linalg.norm(MOVED), abs=4)
+    monkeypatch.setattr("soars.mr.laid.register", lambda *_: laid.found)
+    scan = MrScan(mr.image, Path("mr"), frame_of_reference_uid="1.2.3")
+    for frame in ("", "1.2.4"):
+        assert lay_mr(scan, phantom.ct, body, frame_of_reference_uid=frame).found is laid.found
+    with pytest.raises(MisfitError, match="moved the MR by 4. mm, though it has the CT's frame") as caught:
+        lay_mr(scan, phantom.ct, body, frame_of_reference_uid="1.2.3")
+    assert caught.value.found is laid.found
 
 
 def test_a_registration_can_be_cancelled(phantom: Phantom, body: Body, mr: SyntheticMr) -> None:

@@ -73,6 +73,29 @@ def ct_file(volume_node: Any, folder: Path, name: str = CT_FILE) -> Path:
     return path
 
 
+def patient_id(volume_node: Any) -> str:
+    """The Patient ID of the patient that a volume lies under in the Data module; "" where there is none."""
+    names = slicer.vtkMRMLSubjectHierarchyConstants
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume_node.GetScene())
+    item = hierarchy.GetItemByDataNode(volume_node) if hierarchy is not None else 0
+    patient = hierarchy.GetItemAncestorAtLevel(item, names.GetDICOMLevelPatient()) if item else 0
+    if not patient:
+        return ""
+    return str(hierarchy.GetItemAttribute(patient, names.GetDICOMPatientIDAttributeName()) or "").strip()
+
+
+def check_same_patient(volume_node: Any, mr_node: Any) -> None:
+    """Raise `InputError` for a CT and an MR whose patients in the Data module have different Patient IDs.
+
+    The files that the child process gets do not say whose they are, and another patient's head fits a head.
+    """
+    mine, theirs = patient_id(volume_node), patient_id(mr_node)
+    if mine and theirs and mine != theirs:
+        raise InputError(
+            f"{mr_node.GetName()} is of another patient than {volume_node.GetName()}: their Patient IDs differ"
+        )
+
+
 def _has_room(folder: Path, size: int) -> bool:
     try:
         return shutil.disk_usage(folder).free > size + 1_000_000

@@ -17,7 +17,12 @@ from SOARSSegmentationLib.run import dependencies
 from SOARSSegmentationLib.run.results import Result
 from SOARSSegmentationLib.run.run_control import RunControl
 from SOARSSegmentationLib.run.runner import Failure, RunOptions
-from SOARSSegmentationLib.scene.ct import UnevenSlicesError, check_volume, evenly_spaced_copy
+from SOARSSegmentationLib.scene.ct import (
+    UnevenSlicesError,
+    check_same_patient,
+    check_volume,
+    evenly_spaced_copy,
+)
 from SOARSSegmentationLib.sections.desk import Change, Desk, saying
 from SOARSSegmentationLib.sections.models import ModelReadiness
 from SOARSSegmentationLib.sections.section import Section
@@ -161,6 +166,8 @@ class ProposeSection(Section):
             raise InputError(problem)
         if self.panel.takes_mr and p.mr is p.volume:
             raise InputError("the MR is the CT itself: choose the MR, or none")
+        if self.panel.takes_mr and p.mr is not None:
+            check_same_patient(p.volume, p.mr)
         bundle = self._bundle
         if bundle is not None:
             self.models.install(bundle, device, self._gpu)

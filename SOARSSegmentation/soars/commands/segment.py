@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars.commands.options import (
     add_engine_options,
@@ -11,9 +12,15 @@ from soars.commands.options import (
     add_progress_option,
     add_series_option,
 )
+from soars.errors import InputError
 from soars.progress import Progress, reporting
 
+if TYPE_CHECKING:
+    from soars.mr.registration import MisfitError
+
 DEFAULT_BUNDLE = "starter"
+REFUSED_MR = "-refused-mr.png"
+"""Added to the output's name: the picture of an MR that does not fit."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Segment one CT; errors are `soars.errors.SoarsError`."""
     with reporting(args.progress) as report:
         from soars.files import staged_folder
+        from soars.mr.registration import MisfitError
         from soars.report.outputs import OUTPUTS
         from soars.report.summary import organ_table, output_paths
         from soars.run.case import Request, check_places, is_own_result, segment_case
@@ -68,11 +76,26 @@ def run(args: argparse.Namespace) -> int:
         check_places(args.ct, args.output)
         if args.mr is not None:
             check_places(args.mr, args.output)
-        with staged_folder(args.output, OUTPUTS, overwrite=args.overwrite, ours=is_own_result) as folder:
-            case = segment_case(request, folder, report)
+        try:
+            with staged_folder(args.output, OUTPUTS, overwrite=args.overwrite, ours=is_own_result) as folder:
+                case = segment_case(request, folder, report)
+        except MisfitError as error:
+            if args.progress == "json":  # who started this keeps nothing but the results
+                raise
+            raise _shown(error, args.output) from error
         report(Progress("done", 1, 1, str(args.output)))
     if args.progress != "json":
         print(organ_table(case.record))
         print(f"\n{case.record.notice}\n")
         print(output_paths(args.output, case.record.outputs))
     return 0
+
+
+def _shown(error: MisfitError, output: Path) -> InputError:
+    """The error, naming a picture beside the output of how the MR was laid onto the CT."""
+    from soars.files import replacing_file
+
+    path = output.with_name(f"{output.name}{REFUSED_MR}")
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(error.picture)
+    return InputError(f"{error}; squares of CT and MR, as they were laid, are in {path}")

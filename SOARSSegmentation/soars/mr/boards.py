@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ PIXEL_MM = 1.0
 SQUARE_MM = 22.0
 CT_HU = (-200.0, 300.0)
 MR_PERCENT = (1.0, 99.0)
+GAP_PIXELS = 8
 VIEWS = ("axial", "coronal", "sagittal")
 
 
@@ -47,6 +49,13 @@ def checkerboards(ct: sitk.Image, laid: LaidMr) -> list[Board]:
         squares = (row // round(SQUARE_MM / PIXEL_MM) + column // round(SQUARE_MM / PIXEL_MM)) % 2 == 1
         boards.append(Board(view, np.where(squares & there, of_mr, of_ct).astype(np.float32)))
     return boards
+
+
+def side_by_side(boards: Sequence[Board]) -> np.ndarray:
+    """The planes in one row, grey values 0 to 1 [row, column], with black between them."""
+    rows = max(len(board.grey) for board in boards)
+    parts = [np.pad(board.grey, ((0, rows - len(board.grey)), (0, GAP_PIXELS))) for board in boards]
+    return np.hstack(parts)[:, :-GAP_PIXELS]
 
 
 def _shared(laid: LaidMr) -> tuple[np.ndarray, np.ndarray]:

@@ -10,11 +10,13 @@ import SimpleITK as sitk
 
 from soars.cascade.preprocess import Body, Grid, resample
 from soars.mr.images import MrScan
-from soars.mr.registration import Registration, Watch, register
+from soars.mr.registration import MisfitError, Registration, Watch, register
 
 CLIP_PERCENT = (0.5, 99.5)
 CHANNELS = 2
 """What an MR adds to a network's input: its values, and where it has any."""
+MOST_MOVED_MM = 40.0
+"""Of an MR that was taken, or exported after a registration, in the CT's frame of reference: more than a head moves."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,26 @@ class LaidMr:
         return mr_channels(values, inside)
 
 
-def lay_mr(mr: MrScan, ct: sitk.Image, body: Body, watch: Watch = lambda: None) -> LaidMr:
-    """Register an MR to the CT that it belongs to; raises as `soars.mr.registration.register` does."""
-    return LaidMr(mr, register(ct, body.mask, mr.image, watch))
+def lay_mr(
+    mr: MrScan, ct: sitk.Image, body: Body, watch: Watch = lambda: None, frame_of_reference_uid: str = ""
+) -> LaidMr:
+    """Register an MR to the CT that it belongs to.
+
+    Args:
+        frame_of_reference_uid: the CT's, "" where it is not known.
+
+    Raises as `soars.mr.registration.register` does, and `MisfitError` where both scans have one frame of reference but
+    the MR was moved by more than `MOST_MOVED_MM`.
+    """
+    found = register(ct, body.mask, mr.image, watch)
+    shared = frame_of_reference_uid and frame_of_reference_uid == mr.frame_of_reference_uid
+    if shared and found.moved_mm > MOST_MOVED_MM:
+        raise MisfitError(
+            f"the registration moved the MR by {found.moved_mm:.0f} mm, though it has the CT's frame of reference, in "
+            f"which it should lie in place: check that they show the same part of the same patient",
+            found,
+        )
+    return LaidMr(mr, found)
 
 
 def on_grid(mr: sitk.Image, transform: sitk.Transform, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,11 @@ LEAST_INFORMATION = 0.12
 ASIDE_MM, LEAST_GAIN = 25.0, 1.3
 """An MR that fits does so in one place: moved aside by so much, it must explain so many times less."""
 
+SOFT_HU, MOST_ALIKE = (-150.0, 250.0), 0.9
+"""Where fat, muscle and vessels are. Values that rise with the CT's there by so high a correlation are a CT's: in a
+T1-weighted MR fat is brightest, and where it is suppressed noise and uneven coils leave less."""
+FEWEST_PAIRS = 1000
+
 Watch = Callable[[], None]
 """Called now and then; raises to stop."""
 
@@ -64,6 +69,19 @@ class Registration:
     shared_cc: float
 
 
+class MisfitError(InputError):
+    """An MR that was laid onto a CT, and does not fit there.
+
+    Attributes: ``found``, where it was laid; ``picture``, a PNG that shows it, where somebody has drawn one.
+    """
+
+    picture: bytes = b""
+
+    def __init__(self, message: str, found: Registration) -> None:
+        self.found = found
+        super().__init__(message)
+
+
 def register(ct: sitk.Image, body: sitk.Image, mr: sitk.Image, watch: Watch = lambda: None) -> Registration:
     """Find the rigid motion that lays an MR onto a CT.
 
@@ -73,8 +91,8 @@ def register(ct: sitk.Image, body: sitk.Image, mr: sitk.Image, watch: Watch = la
         mr: any values.
         watch: called at every step of the optimiser.
 
-    Raises `InputError` when the two scans share too little of the patient, when the result is not plausible, or when it
-    explains too little: an MR of another body part, say.
+    Raises `InputError` when the two scans share too little of the patient or the "MR" is a CT, `MisfitError` when the
+    result is not plausible, or explains too little: an MR of another body part, say.
     """
     fixed = _isotropic(ct)
     inside = sitk.Resample(body, fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8)
@@ -229,30 +247,45 @@ def _information(
 def _checked(
     fixed: sitk.Image, inside: sitk.Image, moving: sitk.Image, transform: sitk.Transform
 ) -> Registration:
-    hu, _ = _pairs(fixed, inside, moving, transform, 2)
+    hu, values = _pairs(fixed, inside, moving, transform, 2)
     shared = len(hu) * (2 * SPACING_MM) ** 3 / 1000
     if shared < LEAST_SHARED_CC:
         raise InputError(
             f"the MR and the CT have only {shared:.0f} cc of the patient in common, {LEAST_SHARED_CC:g} are needed: do "
             "they show the same part of the body?"
         )
+    if _is_ct(hu, values):
+        raise InputError(
+            "the MR is a CT, perhaps the CT itself: where the one has higher values the other has, too; choose the MR"
+        )
     rotation = np.array(sitk.Euler3DTransform(transform).GetMatrix()).reshape(3, 3)
     degrees = float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
     information = _information(fixed, inside, moving, transform, 2)
-    if degrees > MOST_ROTATION_DEGREES:
-        raise InputError(
-            f"the registration turned the MR by {degrees:.0f} degrees, which no positioning does: check that MR and CT "
-            "show the same part of the same patient"
-        )
-    aside = max(_information(fixed, inside, moving, moved, 2) for moved in _aside(transform))
-    if information < LEAST_INFORMATION or information < LEAST_GAIN * aside:
-        raise InputError(
-            f"the MR fits the CT nowhere (mutual information {information:.2f}, and {max(aside, 0):.2f} when moved by "
-            f"{ASIDE_MM:g} mm): check that they show the same part of the same patient"
-        )
     middle = _shared_middle(moving, transform)
     moved = float(np.linalg.norm(np.array(transform.TransformPoint(middle.tolist())) - middle))
-    return Registration(transform, moved, degrees, information, shared)
+    found = Registration(transform, moved, degrees, information, shared)
+    if degrees > MOST_ROTATION_DEGREES:
+        raise MisfitError(
+            f"the registration turned the MR by {degrees:.0f} degrees, which no positioning does: check that MR and CT "
+            "show the same part of the same patient",
+            found,
+        )
+    aside = max(_information(fixed, inside, moving, one, 2) for one in _aside(transform))
+    if information < LEAST_INFORMATION or information < LEAST_GAIN * aside:
+        raise MisfitError(
+            f"the MR fits the CT nowhere (mutual information {information:.2f}, and {max(aside, 0):.2f} when moved by "
+            f"{ASIDE_MM:g} mm): check that they show the same part of the same patient",
+            found,
+        )
+    return found
+
+
+def _is_ct(hu: np.ndarray, values: np.ndarray) -> bool:
+    """Whether values of an "MR" are those of a CT, at voxels where the CT has these HU."""
+    soft = (hu > SOFT_HU[0]) & (hu < SOFT_HU[1])
+    if soft.sum() < FEWEST_PAIRS or not (np.ptp(hu[soft]) and np.ptp(values[soft])):
+        return False
+    return float(np.corrcoef(hu[soft], values[soft])[0, 1]) > MOST_ALIKE
 
 
 def _aside(transform: sitk.Transform) -> list[sitk.Euler3DTransform]:

@@ -18,9 +18,10 @@ from soars.dicom.rtstruct import MODEL_HASH_TAG, MODEL_TAG, check_reference, wri
 from soars.errors import InputError
 from soars.files import write_text
 from soars.formats.segnrrd import write_seg_nrrd
-from soars.mr.boards import checkerboards
+from soars.mr.boards import checkerboards, side_by_side
 from soars.mr.images import read_mr
 from soars.mr.laid import LaidMr, lay_mr
+from soars.mr.registration import MisfitError
 from soars.progress import Progress, Reporter
 from soars.report.outputs import OUTPUTS, RECORD, REPORT, RTSTRUCT, SEGMENTATION
 from soars.report.page import write_report
@@ -131,7 +132,8 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
             a DICOM CT. When this raises, files may be left there: see `soars.files.staged_folder`.
         ready: what need not be loaded or read again.
 
-    Errors in the bundle, the organs or the CT are found before the long work begins. Raises `SoarsError`.
+    Errors in the bundle, the organs or the CT are found before the long work begins. Raises `SoarsError`, and of these
+    `MisfitError` with a picture for an MR that does not fit the CT.
     """
     from soars.bundle.store import load_bundle
 
@@ -206,7 +208,8 @@ def segment_case(request: Request, folder: Path, report: Reporter, ready: AtHand
 
 
 def _laid_mr(path: Path, series: str | None, bundle: Bundle, ct: CtScan, report: Reporter) -> LaidMr:
-    """An MR on the CT. Raises `InputError` when MR, bundle and CT do not fit together."""
+    """An MR on the CT. Raises `InputError` when MR, bundle and CT do not fit together, with a picture where the MR was
+    laid onto the CT."""
     if not bundle.takes_mr:
         raise InputError(
             f"the model bundle {bundle.name} does not use an MR; leave out --mr, or choose a bundle that was trained "
@@ -215,7 +218,12 @@ def _laid_mr(path: Path, series: str | None, bundle: Bundle, ct: CtScan, report:
     progress = Progress("register", message="laying the MR onto the CT")
     report(progress)
     mr = read_mr(path, ct, series)
-    return lay_mr(mr, ct.image, find_body(ct.image), lambda: report(progress))
+    frame = ct.series.frame_of_reference_uid if ct.series else ""
+    try:
+        return lay_mr(mr, ct.image, find_body(ct.image), lambda: report(progress), frame)
+    except MisfitError as error:
+        error.picture = png(side_by_side(checkerboards(ct.image, LaidMr(mr, error.found))), (0, 1))
+        raise
 
 
 def _mr_record(laid: LaidMr) -> MrRecord:
