@@ -192,6 +192,34 @@ def test_it_learns_what_only_the_mr_shows(tmp_path: Path) -> None:
         segment(scan, load_bundle(mine), options)
 
 
+def test_without_an_mr_nothing_is_learned_of_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network that has never seen an MR is no network of CT and MR."""
+    cache, run, mine = (tmp_path / name for name in ("cache", "run", "mine"))
+    cache.mkdir()
+    case = replace(_case(mr=False), annotated=frozenset(ORGANS))
+    write_case(cache / "a.npz", case)
+    CacheIndex((3, 3, 3), "boxes", [IndexEntry("a", "a.npz", "train", ORGANS)]).save(cache)
+    command = [
+        "fit-system",
+        "ct_mr",
+        str(cache),
+        str(run),
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    command += ["--set=features=[4,4]", "--set=patch=[32,32,32]"]
+    assert main(command) == 2
+    assert "none of 1 cases has an MR to learn from" in capsys.readouterr().err
+    assert main([*command, "--set=hidden=1"]) == 0
+    assert main(["export", str(mine), str(run), "--description", "x", "--licence", "CC0-1.0"]) == 2
+    assert "has learned from CTs alone, but a bundle of ct_mr takes an MR" in capsys.readouterr().err
+    assert not mine.exists()
+
+
 def _image(array: np.ndarray) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((3, 3, 3))

@@ -63,13 +63,14 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
 def _add_baseline(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "baseline",
-        help="nnU-Net, UaNet or DeepMind's U-Net on an ablation's patients and budget; its row joins the tables",
+        help="nnU-Net, UaNet, DeepMind's U-Net or a network of CT and MR on an ablation's patients and budget; its row "
+        "joins the tables",
         description="Train a system on the patients that an ablation learns from, for as many steps as a setting has; "
         "score it on the same held-out patients and write the tables with its row. nnU-Net plans, preprocesses, trains "
         "and predicts by its own commands (nnUNetv2_...). The same command goes on after an interruption.",
     )
     parser.add_argument("output", type=Path, help="folder of soars-train ablate")
-    parser.add_argument("--system", choices=("nnunet", "uanet", "deepmind"), default="nnunet")
+    parser.add_argument("--system", choices=("nnunet", "uanet", "deepmind", "ct_mr"), default="nnunet")
     parser.add_argument(
         "--preset",
         choices=("laptop", "paper"),

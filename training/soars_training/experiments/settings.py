@@ -28,10 +28,11 @@ SETTINGS = {
     "nnunet": "nnU-Net by its own commands, one network for all organs; as many steps, of its own plan's windows",
     "uanet": "UaNet for all organs, with crops of its own",
     "deepmind": "DeepMind's U-Net for all organs, with slices of its own",
+    "ct_mr": "one network for all organs that sees each patient's MR, too",
 }
 """In the order of the tables. The `BASELINES` are added by `soars-train baseline`."""
 
-BASELINES = ("nnunet", "uanet", "deepmind")
+BASELINES = ("nnunet", "uanet", "deepmind", "ct_mr")
 ABLATED = tuple(name for name in SETTINGS if name not in BASELINES)
 
 COMPARISONS = (
@@ -47,6 +48,7 @@ COMPARISONS = (
     ("all_in_one", "nnunet"),
     ("anchors", "uanet"),
     ("anchors", "deepmind"),
+    ("ct_mr", "all_in_one"),
 )
 """(first, second): each is tested, paired by patient."""
 

@@ -7,8 +7,10 @@ without an MR.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,12 @@ from soars_training.cohorts.cache import CachedCase
 from soars_training.fitting.losses import marginal_dice_ce
 from soars_training.fitting.models import Model
 from soars_training.systems.ct_mr.data import CtMrDataset
-from soars_training.systems.interface import SystemOptions
+from soars_training.systems.interface import SystemOptions, SystemRun
 from soars_training.systems.loop_system import LoopSystem, unwatched
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import Batch, TrainingData, scaled_ct
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class CtMrOptions(SystemOptions):
         features: channels per level, finest first.
         patch: window in voxels (z, y, x).
         foreground: share of windows drawn about an organ.
-        hidden: share of windows whose MR is left out; 1 trains on CT alone.
+        hidden: share of windows whose MR is left out; 1 trains on CT alone, for comparisons.
         strength: of the augmentation.
     """
 
@@ -101,6 +105,13 @@ class CtMrTraining(LoopSystem[CtMrOptions]):
     def data(
         self, options: CtMrOptions, cases: Sequence[CachedCase], spacing_mm: Sequence[float]
     ) -> TrainingData:
+        with_mr = sum(case.mr is not None for case in cases)
+        if options.hidden < 1 and not with_mr:
+            raise InputError(
+                f"none of {len(cases)} cases has an MR to learn from: prepare them with their MRs, or train on the CTs "
+                "alone (--set hidden=1), of which no bundle can be made"
+            )
+        log.info("%d of %d cases have an MR", with_mr, len(cases))
         return CtMrDataset(
             cases,
             options.organs,
@@ -128,6 +139,13 @@ class CtMrTraining(LoopSystem[CtMrOptions]):
             f"A U-Net of {shown} channels sees the CT and, where there is one, a T1-weighted MR laid onto it; the MR "
             f"was hidden in {options.hidden:.0%} of the windows."
         )
+
+    def write_member(self, folder: Path, path: Path) -> None:
+        """Raises `InputError` for a run that has seen no MR: its bundle would take one, of which the network knows as
+        much as before its first step."""
+        if SystemRun.load(folder).options["hidden"] >= 1:
+            raise InputError(f"{folder}: has learned from CTs alone, but a bundle of {self.name} takes an MR")
+        super().write_member(folder, path)
 
 
 def channels_of(case: CachedCase, options: CtMrOptions) -> np.ndarray:
