@@ -25,6 +25,7 @@ from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.formats.segnrrd import read_seg_nrrd
 from soars.structures import Geometry, StructureSet
+from SOARSSegmentationLib.export.in_place import check_in_place
 from SOARSSegmentationLib.export.routes import LOG, RTSTRUCT, SEG_NRRD, SLICERRT, Route, routes
 from SOARSSegmentationLib.export.rtstruct import export_rtstruct
 from SOARSSegmentationLib.export.seg_nrrd import export_seg_nrrd
@@ -57,7 +58,8 @@ class Clinic:
         if flipped:  # the same voxels in the same places, stored from the other end
             image = sitk.DICOMOrient(image, "RPI")
             self.structures = self.structures.resample(Geometry.of(image), nearest=True)
-        self.ct = core.add_ct(self.structures.geometry)
+        self.image = image
+        self.ct = core.add_ct(self.structures.geometry, sitk.GetArrayFromImage(image))
         uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in self.files]
         self.ct.SetAttribute("DICOM.instanceUIDs", " ".join(uids))
         self.known = dict(zip(uids, self.files, strict=True))
@@ -142,7 +144,7 @@ def test_a_resampled_ct_is_said_to_be_one(core: Any, tmp_path: Path) -> None:
     clinic = Clinic(core, tmp_path)
     g = clinic.structures.geometry
     finer = Geometry((80, 60, 20), (0.5, 0.75, 2.0), (g.origin[0] - 0.25, g.origin[1] - 0.375, g.origin[2]))
-    ct = core.add_ct(finer, name="finer")
+    ct = core.add_ct(finer, resampled(clinic.image, finer, sitk.sitkNearestNeighbor), name="finer")
     node = add_segmentation(core.scene, ct, clinic.structures.resample(finer, nearest=True), "finer")
     exported = export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
     assert "resampled onto its voxels" in exported.what
@@ -157,6 +159,96 @@ def test_a_ct_that_is_elsewhere_is_refused(core: Any, tmp_path: Path) -> None:
     ct = core.add_ct(moved, name="moved")
     node = add_segmentation(core.scene, ct, clinic.structures.on(moved), "moved")
     with pytest.raises(InputError, match="not where its DICOM files say"):
+        export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
+    assert not (tmp_path / "rt.dcm").exists()
+
+
+def resampled(image: sitk.Image, grid: Geometry, how: int) -> np.ndarray:
+    """HU of an image on another grid, [z, y, x]."""
+    filled = sitk.Resample(
+        image, grid.size, sitk.Transform(), how, grid.origin, grid.spacing, grid.direction, -1000.0
+    )
+    return sitk.GetArrayFromImage(filled)
+
+
+HEAD = Geometry((60, 70, 40), (1.0, 1.0, 2.5), (-30.0, -40.0, 10.0))
+
+
+def head() -> sitk.Image:
+    """A lopsided head of soft tissue in air, with a jaw, in which HU change slowly from voxel to voxel."""
+    z, y, x = np.indices(HEAD.shape, dtype=float)
+    hu = np.full(HEAD.shape, -1000.0)
+    for centre, radius, value in (((20, 35, 30), (16, 25, 20), 1050), ((12, 15, 26), (5, 8, 12), 900)):
+        r2 = sum(((a - c) / r) ** 2 for a, c, r in zip((z, y, x), centre, radius, strict=True))
+        hu += value / (1 + np.exp(8 * (r2 - 1)))
+    return HEAD.place(sitk.GetImageFromArray(np.round(hu).astype(np.int16)))
+
+
+def turned(grid: Geometry, degrees: float) -> Geometry:
+    """A grid after a turn about the long axis of the patient, through the grid's middle."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    middle = grid.corners().mean(axis=0)
+    origin = middle + turn @ (np.array(grid.origin) - middle)
+    direction = turn @ np.reshape(grid.direction, (3, 3))
+    return Geometry(grid.size, grid.spacing, tuple(origin.tolist()), tuple(direction.ravel().tolist()))
+
+
+def shifted(grid: Geometry, *mm: float) -> Geometry:
+    return Geometry(
+        grid.size, grid.spacing, tuple(float(a + b) for a, b in zip(grid.origin, mm, strict=True))
+    )
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        pytest.param(shifted(HEAD, 0, 0, 2.5), id="one slice higher"),
+        pytest.param(shifted(HEAD, 0, 0, 25), id="ten slices higher"),
+        pytest.param(shifted(HEAD, 3, -2, 0), id="aside"),
+        pytest.param(shifted(HEAD, 0.8, 0, 0), id="nearly a voxel aside"),
+        pytest.param(turned(HEAD, 180), id="face down"),
+        pytest.param(turned(HEAD, 3), id="turned"),
+    ],
+)
+def test_a_ct_that_was_moved_is_refused(core: Any, grid: Geometry) -> None:
+    """As by a transform applied to it: the same voxels in another place of the patient."""
+    image = head()
+    ct = core.add_ct(grid, sitk.GetArrayFromImage(image))
+    with pytest.raises(InputError, match="not where its DICOM files say"):
+        check_in_place(ct, image)
+
+
+def test_a_ct_that_was_cropped_resampled_or_painted_in_is_in_place(core: Any) -> None:
+    image = head()
+    array = sitk.GetArrayFromImage(image)
+    array[18:20] = 3000  # a tenth of its slices less one half
+    for grid, hu in (
+        (HEAD, array),
+        (HEAD.cropped((5, 10, 8), (30, 50, 40)), sitk.GetArrayFromImage(image)[5:35, 10:60, 8:48]),
+        *(
+            (grid, resampled(image, grid, sitk.sitkLinear))
+            for grid in (
+                Geometry((20, 23, 33), (3.0, 3.0, 3.0), (-29.3, -38.8, 10.4)),
+                Geometry((120, 140, 100), (0.5, 0.5, 1.0), HEAD.origin),
+            )
+        ),
+    ):
+        check_in_place(core.add_ct(grid, hu), image)
+    outside = sitk.GetArrayFromImage(image)
+    outside[:, :20] = -2000  # what lies outside the field of view, which other readers call air
+    upside_down = Geometry(
+        HEAD.size, HEAD.spacing, tuple(HEAD.to_physical((39, 0, 0)).tolist()), (1, 0, 0, 0, 1, 0, 0, 0, -1)
+    )
+    check_in_place(core.add_ct(upside_down, outside[::-1]), image)
+
+
+def test_a_moved_ct_has_no_rtstruct_on_its_files(core: Any, clinic: Clinic, tmp_path: Path) -> None:
+    g = clinic.structures.geometry
+    moved = Geometry(g.size, g.spacing, (g.origin[0] + 2 * g.spacing[0], g.origin[1], g.origin[2]))
+    ct = core.add_ct(moved, sitk.GetArrayFromImage(clinic.image), name="moved")
+    node = add_segmentation(core.scene, ct, clinic.structures.on(moved), "moved")
+    with pytest.raises(InputError, match="elsewhere in the patient"):
         export_rtstruct(node, ct, tmp_path / "rt.dcm", files=clinic.files)
     assert not (tmp_path / "rt.dcm").exists()
 
@@ -234,6 +326,7 @@ class SlicerRT:
         self.clinic = clinic
         self.answer = ""
         self.writes = list(DRAWN)
+        self.names: dict[str, str] = {}
         self.exported: list[Exportable] = []
         self.studies: list[int] = []
         self.segments: list[str] = []
@@ -254,7 +347,9 @@ class SlicerRT:
             shutil.copy(file, folder)
         if self.writes:
             image, series, _ = read_series(self.clinic.dicom)
-            structures = self.clinic.structures.on(Geometry.of(image)).subset(self.writes)
+            structures = StructureSet(Geometry.of(image))
+            for organ in self.writes:
+                structures.add_mask(self.names.get(organ, organ), self.clinic.structures.crop(organ))
             write_rtstruct(structures, folder / "rtss.dcm", series)
         return self.answer
 
@@ -295,6 +390,18 @@ def test_slicerrt_gets_both_items_of_one_study_with_the_patients_tags(
         assert exportable.tags == {"PatientID": "P17", "StudyInstanceUID": "1.2.3"}
     assert exported.path == tmp_path / "rt" / "rtss.dcm" and exported.path.is_file()
     assert len(list((tmp_path / "rt").iterdir())) == 22 and "3 organs" in exported.what
+
+
+def test_segments_have_their_own_names_in_slicerrts_file(
+    clinic: Clinic, slicerrt: SlicerRT, tmp_path: Path
+) -> None:
+    """As those of contours that came from a clinic, whatever organ we know them as."""
+    clinic.node.GetSegmentation().GetSegment("Eye_L").SetName("LEFT EYE")
+    slicerrt.names = {"Eye_L": "LEFT EYE"}
+    assert export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "rt").path.is_file()
+    slicerrt.names = {}
+    with pytest.raises(InputError, match="without contours of LEFT EYE"):
+        export_by_slicerrt(clinic.node, clinic.ct, tmp_path / "other")
 
 
 def test_a_ct_in_no_study_has_no_such_route(core: Any, clinic: Clinic, slicerrt: SlicerRT) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from soars.errors import InputError
 from soars.staging import TemporaryFolder
 from SOARSSegmentationLib.export.exported import Exported, with_voxels
+from SOARSSegmentationLib.export.in_place import check_in_place, same_lattice
 from SOARSSegmentationLib.scene.ct import INSTANCES_ATTRIBUTE, check_volume, dicom_files
-from SOARSSegmentationLib.scene.grids import GRID_TOLERANCE
 from SOARSSegmentationLib.scene.reading import structures_of
 from SOARSSegmentationLib.translation import _
 
@@ -36,7 +36,8 @@ def export_rtstruct(
 
     ``files`` are the CT's DICOM files (default: those in Slicer's database), ``organs`` which to write (default: all
     segments); empty segments are left out. ``level`` as of `soars.dicom.rtstruct.write_rtstruct`. `InputError` when the
-    files are not all there or are no planning CT, when nothing has voxels, or the file cannot be written.
+    files are not all there or are no planning CT, when the CT was moved since it was loaded, when nothing has voxels,
+    or the file cannot be written.
     """
     from soars.dicom.rtstruct import write_rtstruct
     from soars.structures import Geometry
@@ -49,6 +50,8 @@ def export_rtstruct(
     with _series(known) as (image, series):
         grid = Geometry.of(image)
         moved = not structures.geometry.same_as(grid)
+        if moved:
+            check_in_place(volume_node, image)
         placed = structures.resample(grid, nearest=True) if moved else structures.on(grid)
         lost = [name for name in structures if placed.is_empty(name)]
         if lost:
@@ -58,7 +61,7 @@ def export_rtstruct(
             )
         write_rtstruct(placed, path, series, level=level)
     what = _("{count} organs on the original CT: {path}").format(count=len(structures), path=path)
-    if moved and not _same_lattice(structures.geometry, grid):
+    if moved and not same_lattice(structures.geometry, grid):
         what += _(" (resampled onto its voxels, because the CT in the scene has a different grid)")
     return Exported(path, what)
 
@@ -102,13 +105,3 @@ def _link(file: str, path: Path) -> None:
         except (OSError, NotImplementedError) as error:  # no right to make links, another disk
             if way is shutil.copyfile:
                 raise InputError(f"{file} cannot be read: {error}") from error
-
-
-def _same_lattice(one: Any, other: Any) -> bool:
-    """Whether two grids have the same voxels, in whatever axis order: then nothing is lost between them."""
-    import numpy as np
-
-    index = other.to_index(one.corners())
-    return bool(
-        sorted(one.size) == sorted(other.size) and np.abs(index - np.round(index)).max() < GRID_TOLERANCE
-    )

@@ -47,8 +47,8 @@ def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
-        _run_slicerrt(segmentation_node, volume_node, organs, staging)
-        path = _check_slicerrt(staging, organs)
+        names = _run_slicerrt(segmentation_node, volume_node, organs, staging)
+        path = _check_slicerrt(staging, names)
         _move_all(staging, folder)
     except SoarsError:
         raise
@@ -62,12 +62,13 @@ def export_by_slicerrt(segmentation_node: Any, volume_node: Any, folder: Path) -
     return Exported(folder / path.relative_to(staging), what)
 
 
-def _run_slicerrt(segmentation_node: Any, volume_node: Any, organs: Iterable[str], folder: Path) -> None:
+def _run_slicerrt(segmentation_node: Any, volume_node: Any, organs: Iterable[str], folder: Path) -> list[str]:
+    """The names of the segments that were to be written: SlicerRT's ROIs have those, in whatever spelling."""
     plugin = importlib.import_module(SLICERRT_PLUGIN).DicomRtImportExportPluginClass()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     volume_item = hierarchy.GetItemByDataNode(volume_node)
     study = _study_of(hierarchy, volume_item)
-    with _only(segmentation_node, volume_node, organs, study) as segmentation_item:
+    with _only(segmentation_node, volume_node, organs, study) as (segmentation_item, names):
         exportables = [e for item in (volume_item, segmentation_item) for e in plugin.examineForExport(item)]
         for exportable in exportables:
             exportable.directory = str(folder)
@@ -76,12 +77,15 @@ def _run_slicerrt(segmentation_node: Any, volume_node: Any, organs: Iterable[str
         message = plugin.export(exportables)
     if message:
         raise InputError(f"SlicerRT could not write the RTSTRUCT: {message}")
+    return names
 
 
 @contextmanager
-def _only(segmentation_node: Any, volume_node: Any, organs: Iterable[str], study: int) -> Iterator[int]:
-    """The subject-hierarchy item of a copy with only these organs, in the CT's study: SlicerRT exports every segment,
-    and only what belongs to one study."""
+def _only(
+    segmentation_node: Any, volume_node: Any, organs: Iterable[str], study: int
+) -> Iterator[tuple[int, list[str]]]:
+    """The subject-hierarchy item of a copy with only these organs, in the CT's study, and its segments' names: SlicerRT
+    exports every segment, and only what belongs to one study."""
     scene = segmentation_node.GetScene()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     copy = slicer.vtkMRMLSegmentationNode()
@@ -98,7 +102,8 @@ def _only(segmentation_node: Any, volume_node: Any, organs: Iterable[str], study
         copy.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         item = hierarchy.GetItemByDataNode(copy) or hierarchy.CreateItem(study, copy)
         hierarchy.SetItemParent(item, study)
-        yield item
+        ids = segmentation.GetSegmentIDs()
+        yield item, [str(segmentation.GetSegment(segment_id).GetName()) for segment_id in ids]
     finally:
         remove_segmentation(copy)
 
@@ -159,7 +164,7 @@ def _patient_tags(hierarchy: Any, study: int) -> dict[str, str]:
     return {tag: text for tag, text in {**found, "StudyInstanceUID": uid}.items() if text}
 
 
-def _check_slicerrt(folder: Path, organs: Iterable[str]) -> Path:
+def _check_slicerrt(folder: Path, expected: Iterable[str]) -> Path:
     """The RTSTRUCT that was written. SlicerRT's "" means that nothing went wrong, not that the file is right."""
     import pydicom
 
@@ -180,7 +185,7 @@ def _check_slicerrt(folder: Path, organs: Iterable[str]) -> Path:
             for roi in dataset.get("ROIContourSequence", [])
             if len(roi.get("ContourSequence", []))
         }
-        absent = [organ for organ in organs if organ not in drawn]
+        absent = [name for name in expected if name not in drawn]
         if absent:
             raise InputError(f"SlicerRT wrote an RTSTRUCT without contours of {', '.join(absent[:5])}")
         return file
