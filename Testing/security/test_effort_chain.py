@@ -270,3 +270,18 @@ def test_a_judgement_is_in_the_review(tmp_path: Path) -> None:
     assert (found["Lens_L"].score, found["Lens_L"].reason) == (None, "artefact")
     assert found["Brainstem"].score is None
     assert read_log(path).wall_ns == S
+
+
+def test_a_pasted_comment_leaves_the_log_readable(tmp_path: Path) -> None:
+    """A line of text that readers paste may hold line ends and tabs, and a log none."""
+    path = new_log_path(tmp_path)
+    recorder = recorder_at(path, HandClock())
+    recorder.judge("Eye_L", 4, comment=" cut off\r\n\tbelow\x07 the lens \u00fc ")
+    recorder.judge("Lens_L", reason="x" * 1001)
+    for nothing in ({"comment": "\t\n"}, {"score": 6}, {"score": 3, "reason": "artefact"}):
+        with pytest.raises(InputError):
+            recorder.judge("Brainstem", **nothing)  # type: ignore[arg-type]
+    recorder.end()
+    events = [event for event in read_log(path).events if event.kind == "judge"]
+    assert [event.comment for event in events] == ["cut off below the lens \u00fc", None]
+    assert events[1].reason == "x" * 1000

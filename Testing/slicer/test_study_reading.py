@@ -190,6 +190,26 @@ def test_a_session_that_was_interrupted_is_the_next_case_again(visit: Any, secti
     assert check_checksums(folder) == [] and (folder / CHECKSUMS).exists()
 
 
+def test_what_is_written_when_a_shortcut_turns_to_another_organ_is_kept(visit: Any, section: Any) -> None:
+    from PySide6.QtTest import QTest
+
+    section.panel.next.click()
+    visit.click("Eye_L")
+    QTest.keyClicks(section.panel.comment, "too large")
+    visit.window.review.select("Lens_L")
+    assert section.panel.comment.text == ""
+    section.panel.scores[2].click()
+    QTest.keyClicks(section.panel.comment, "too small")
+    visit.window.review.select("Eye_L")
+    assert section.panel.comment.text == "too large"
+    section.panel.scores[4].click()
+    finish(visit)
+    said = [(e.organ, e.score, e.comment) for e in visit.log().events if e.kind == "judge"]
+    assert said == [
+        ("Eye_L", None, "too large"), ("Lens_L", 2, None), ("Lens_L", 2, "too small"), ("Eye_L", 4, "too large"),
+    ]  # fmt: skip
+
+
 def test_a_worklist_that_cannot_be_used_is_said(visit: Any, tmp_path: Path) -> None:
     section = visit.window.reading
     path = tmp_path / "w.json"

@@ -21,15 +21,17 @@ SCORE_WORDS = {
 
 
 class ReadingPanel:
-    """``on_judge(score, reason, comment)`` hears what is said of the organ in hand; the others are buttons."""
+    """``on_judge(organ, score, reason, comment)`` hears what is said of an organ, also when the reader turns to another
+    one before a text is complete; the others are buttons."""
 
     def __init__(
         self,
         on_open: Callable[[], None],
         on_next: Callable[[], None],
-        on_judge: Callable[[int | None, str, str], None],
+        on_judge: Callable[[str, int | None, str, str], None],
     ) -> None:
         self._on_judge = on_judge
+        self._organ: str | None = None
         self.widget, layout = section(_("Study"))
         self.progress = small_label(_("Open the worklist that the study lead has given you."))
         layout.addWidget(self.progress)
@@ -82,11 +84,19 @@ class ReadingPanel:
         self.open.enabled = not waiting_for_finish
 
     def show_organ(
-        self, label: str | None, score: int | None, reason: str | None, comment: str | None
+        self,
+        organ: str | None,
+        label: str = "",
+        score: int | None = None,
+        reason: str | None = None,
+        comment: str | None = None,
     ) -> None:
-        """The organ in hand and what was said of it; None hides the row."""
-        self.judgement.visible = label is not None
-        if label is None:
+        """The organ in hand, its name for people, and what was said of it; None hides the row."""
+        if organ != self._organ:
+            self._keep_text()
+        self._organ = organ
+        self.judgement.visible = organ is not None
+        if organ is None:
             return
         self.organ.text = f"<b>{escaped(label)}</b>"
         for value, button in self.scores.items():
@@ -95,14 +105,25 @@ class ReadingPanel:
         self.comment.text = reason or comment or ""
 
     def _judge(self, score: int | None) -> None:
+        if self._organ is None:
+            return
         text = self.comment.text.strip()
+        self.comment.modified = False
         if score is None:
-            self._on_judge(None, text, "")
+            self._on_judge(self._organ, None, text, "")
         else:
-            self._on_judge(score, "", text)
+            self._on_judge(self._organ, score, "", text)
+
+    def _keep_text(self) -> None:
+        """A shortcut turns to another organ while the reader still writes: the line belongs to the one before."""
+        if self.comment.modified:
+            self._commented()
 
     def _commented(self) -> None:
         chosen = next((score for score, button in self.scores.items() if button.checked), None)
         text = self.comment.text.strip()
         if text and (chosen is not None or self.cannot.checked):
             self._judge(chosen)
+        elif text and self.comment.modified and self._organ is not None:
+            self.comment.modified = False
+            self._on_judge(self._organ, None, "", text)

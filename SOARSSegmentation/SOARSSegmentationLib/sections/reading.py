@@ -9,6 +9,7 @@ from typing import Any
 import slicer
 
 from soars.catalogue import CATALOGUE
+from soars.effort.records import one_line
 from soars.errors import InputError, SoarsError
 from soars.study.desk import DONE
 from soars.study.ledger import complete_checksums, write_checksums
@@ -78,10 +79,10 @@ class ReadingSection(Section):
         scored = self.reading is not None and self.reading.worklist.scores
         organ = session.organ if session is not None and session.running and scored else None
         if organ is None:
-            self.panel.show_organ(None, None, None, None)
+            self.panel.show_organ(None)
             return
         label = CATALOGUE[organ].label if organ in CATALOGUE else organ
-        self.panel.show_organ(label, *self._said.get(organ, (None, None, None)))
+        self.panel.show_organ(organ, label, *self._said.get(organ, (None, None, None)))
 
     # --- the worklist --------------------------------------------------------------------------------------------
     def choose_worklist(self) -> None:
@@ -152,19 +153,20 @@ class ReadingSection(Section):
         self._on_began(session)
 
     # --- while it runs, and its end ------------------------------------------------------------------------------
-    def judge(self, score: int | None, reason: str, comment: str) -> None:
-        """Put into the log what the reader says of the organ in hand."""
+    def judge(self, organ: str, score: int | None, reason: str, comment: str) -> None:
+        """Put into the log what the reader says of an organ."""
         session = self._session
-        if session is None or not session.running or session.organ is None:
+        if session is None or not session.running:
             return
         self.notice.clear()
         with saying(self.notice):
-            if score is None and not reason:
+            if score is None and not reason and not comment:
                 raise InputError("write into the line why the organ cannot be judged, then press the button")
-            said = (score, reason or None, comment or None)
-            session.recorder.judge(session.organ, *said)
-            self._said[session.organ] = said
-        self._show_organ()
+            said = (score, one_line(reason), one_line(comment))
+            session.recorder.judge(organ, *said)
+            self._said[organ] = said
+        if organ == session.organ:
+            self._show_organ()
 
     def _notice_end(self) -> None:
         """A session that was finished gets its checksums; one that was left is offered again as the next case."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from soars.effort.change import OrganChange
-from soars.effort.records import ACTS, Event
+from soars.effort.records import ACTS, Event, one_line, validate
 from soars.effort.writer import LogWriter
 
 MOVES = frozenset({"move", "tablet", "touch"})
@@ -120,7 +120,9 @@ class Recorder:
         self, organ: str, score: int | None = None, reason: str | None = None, comment: str | None = None
     ) -> None:
         """The reader's judgement of an organ: a score (one of `records.SCORES`) or why it cannot be judged, and a
-        comment."""
+        comment; texts are made `records.one_line`. `InputError` when that is no judgement."""
+        reason, comment = one_line(reason), one_line(comment)
+        validate(Event(0, "judge", organ, score=score, reason=reason, comment=comment).to_json())
         self._record("judge", organ=organ, score=score, reason=reason, comment=comment)
 
     def saved(self, file: str) -> None:

@@ -58,11 +58,12 @@ a clock that never goes back; records never go back in ``t``.
 ``resume``          the reader starts it again
 ``accept``          the reader accepts ``organ``, with its ``change``
 ``reopen``          ``organ`` is no longer accepted; ``cause``: ``reader``, ``edit`` (its voxels were edited) or
-                    ``overwritten`` (an edit of another organ took voxels of it)
+                    ``overwritten`` (an edit of another organ took voxels of it, or they were lost with a program
+                    that was killed before it saved them)
 ``view_only``       ``on`` true: from here on the reader looks and does not revise; false: the end of it
 ``snapshot``        the ``change`` of ``organ`` at this moment
 ``judge``           what the reader says of ``organ``: an acceptability ``score`` from 1 to 5 or null, a ``reason``
-                    why it cannot be judged or null, a ``comment`` or null; the last one counts
+                    why it cannot be judged or null, a ``comment`` or null, each of one line; the last one counts
 ``restored``        the log had been deleted or changed by another program while it was open, and was written again
 ``saved``           ``file`` was written beside the log
 ``end``             the last event; ``cause``: ``finished``, ``scene_closed``, ``node_removed``, ``quit``
@@ -253,6 +254,12 @@ def safe_name(text: str, what: str) -> str:
             "beginning with a letter or a digit; it must not identify a patient"
         )
     return text
+
+
+def one_line(text: str | None) -> str | None:
+    """What a reader wrote or pasted, as a log can hold it: line ends, tabs and other control characters become spaces,
+    and what is beyond 1000 characters is cut off; None where nothing is left."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text or "").split())[:1000] or None
 
 
 def validate(record: object) -> Header | Event:
