@@ -480,6 +480,24 @@ def test_a_session_that_was_interrupted_goes_on_in_a_new_file(reading: Reading, 
     assert read_session(logs).complete
 
 
+def test_an_acceptance_whose_voxels_were_lost_is_no_longer_one(reading: Reading, open_reading: Open) -> None:
+    """Killed between the acceptance and the next saving: the organ comes back as it was saved before."""
+    reading.click("Eye_L")
+    reading.desk.paint(FREE)
+    reading.session.accept("Eye_L")
+    reading.click("Brainstem")
+    reading.session.accept("Brainstem")
+    reading.session.recorder.writer.close()
+    again = open_reading(reading.folder, reading.structures)  # in a scene with the proposal
+    again.start()
+    assert again.session.unsaved == ("Eye_L",)
+    states = again.session.states()
+    assert (states["Eye_L"], states["Brainstem"]) == ("in_progress", "accepted")
+    again.session.finish()
+    found = again.session.review()["Eye_L"]
+    assert found.state == "in_progress" and found.change is not None and not found.change.changed
+
+
 def test_another_readers_folder_is_refused(reading: Reading, open_reading: Open) -> None:
     reading.session.finish()
     before = sorted(reading.folder.iterdir())

@@ -280,6 +280,28 @@ def test_quitting_the_application_ends_the_session(reading: Any) -> None:
     assert read_log(session_logs(folder)[-1]).events[-1].cause == "quit"
 
 
+def test_a_session_left_by_closing_the_scene_is_offered_and_goes_on(visit: Any) -> None:
+    visit.propose()
+    visit.start()
+    visit.click("Parotid_L")
+    visit.paint()
+    visit.window.review.panel.accept.click()
+    folder = visit.session.folder
+    slicer.mrmlScene.Clear(False)
+    visit.application.settle()
+    visit.window.timing.notice.clear()
+    visit.ct = visit.application.core.add_ct(visit.structures.geometry, name="Planning CT")
+    visit.choose_ct()
+    visit.write_names()
+    notice = visit.window.timing.panel.notice
+    assert notice.action_button.text == "Resume it"
+    notice.action_button.click()
+    assert visit.session.folder == folder and visit.window.timing.control.running, notice.text
+    assert visit.row("Parotid_L").state == "accepted" and visit.cell("Parotid_L", CHANGE) == "+0.10"
+    visit.window.timing.panel.finish.click()
+    assert visit.session.review()["Parotid_L"].edits == 1
+
+
 def test_a_session_that_crashed_is_offered_and_goes_on(visit: Any) -> None:
     visit.propose()
     visit.start()

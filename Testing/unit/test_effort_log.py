@@ -283,7 +283,10 @@ def test_interrupted_sessions_are_found_by_their_folders(tmp_path: Path) -> None
     new_log_path(damaged).write_text("nonsense\n")
     assert interrupted_sessions(tmp_path) == [first]
     assert interrupted_sessions(tmp_path, lambda folder: folder != first) == []
-    write_short_session(new_log_path(first), continues="1.effort.jsonl")
+    left = recorder_at(new_log_path(first), HandClock(), continues="1.effort.jsonl")
+    left.end("quit")
+    assert interrupted_sessions(tmp_path) == [first]
+    write_short_session(new_log_path(first), continues="2.effort.jsonl")
     assert interrupted_sessions(tmp_path) == []
     assert interrupted_sessions(tmp_path / "nowhere") == []
 

@@ -132,7 +132,7 @@ class ReviewControl:
         session, organ = self._running_session(), self.organ
         if session is None or organ is None:
             return False
-        if session.states()[organ] == ACCEPTED:
+        if session.states().get(organ) == ACCEPTED:
             session.reopen(organ)
             self.select(organ)
             return False

@@ -171,6 +171,11 @@ class TimingSection(Section):
         self.notice.clear()
         self._desk.tell(Change.SESSION | Change.ORGANS)
         self._on_began()
+        if session.unsaved:
+            text = _(
+                "{organs}: accepted, but lost in part when the session was interrupted. Look at it again."
+            )
+            self.notice.say("warning", text.format(organs=", ".join(session.unsaved)))
 
     # --- while it runs, and its end ------------------------------------------------------------------------------
     def _changed(self, what: Changed) -> None:

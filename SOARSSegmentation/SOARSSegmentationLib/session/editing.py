@@ -53,7 +53,8 @@ class EditingSession:
     """One reader's work on one segmentation: it runs from `begin` to `finish`.
 
     ``problem`` is a sentence for the reader when the log or a result cannot be written (work goes on meanwhile), else
-    None. ``on_changed``, unless None, is called after something has changed.
+    None. ``unsaved`` are organs that were accepted before an interruption, but not saved as they were then: they are
+    open again. ``on_changed``, unless None, is called after something has changed.
     """
 
     @classmethod
@@ -103,6 +104,7 @@ class EditingSession:
         )
         try:
             session._save_proposal()
+            session._reopen_unsaved()
             session._watch.start()
         except BaseException:
             session.stop_listening()
@@ -132,6 +134,7 @@ class EditingSession:
         self.folder = folder
         self.header = header
         self.problem: str | None = None
+        self.unsaved: tuple[str, ...] = ()
         self._segment_ids = dict(segment_ids)
         self._proposed = dict(proposed)
         self._contents = contents
@@ -383,6 +386,16 @@ class EditingSession:
             if self._states[organ] == ACCEPTED:
                 self.recorder.reopen(organ, "overwritten")
                 self._put_state(organ, IN_PROGRESS)
+
+    def _reopen_unsaved(self) -> None:
+        """Results are not saved at every acceptance: what was accepted last may have been lost with the program."""
+        for organ, change in self._in_log.items():
+            now = self._changes[organ]
+            same = (change.voxels_added, change.voxels_removed) == (now.voxels_added, now.voxels_removed)
+            if self._states[organ] == ACCEPTED and not same:
+                self.recorder.reopen(organ, "overwritten")
+                self._put_state(organ, IN_PROGRESS)
+                self.unsaved += (organ,)
 
     def _change(self, organ: str) -> OrganChange:
         return organ_change(self._proposed[organ], self._contents.mask(organ), self._voxel_cc)

@@ -229,7 +229,8 @@ def session_folder(root: Path, header: Header) -> Path:
 
 
 def interrupted_sessions(root: Path, wanted: Callable[[Path], bool] = lambda folder: True) -> list[Path]:
-    """Folders below ``root``, made by `session_folder`, whose session was not finished; newest last.
+    """Folders below ``root``, made by `session_folder`, whose session was not finished, whether the program was killed
+    or the reader closed it or the scene; newest last.
 
     Only the logs of folders that are ``wanted`` are read. A folder with a log that cannot be read is left out.
     """
@@ -240,7 +241,7 @@ def interrupted_sessions(root: Path, wanted: Callable[[Path], bool] = lambda fol
         except InputError as error:
             log.warning("%s", error)
             continue
-        if not newest.complete:
+        if not newest.complete or newest.events[-1].cause != "finished":
             found.append((newest.header.started_utc, folder))
     return [folder for _, folder in sorted(found)]
 
