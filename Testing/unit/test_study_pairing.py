@@ -24,6 +24,7 @@ from soars.study.results.arms import (
     non_inferiority_of_minutes,
     unpaired_table,
 )
+from soars.study.results.effort import category_table, main_rows
 from soars.study.results.minutes import BY_ORGAN, BY_READER, minutes_table, threshold_table
 from soars.study.results.page import render_page
 from soars.study.results.sets import RESULT, ContourSet
@@ -65,6 +66,69 @@ def test_an_unfinished_reader_takes_organs_from_both_arms() -> None:
     table = comparison_table([found])
     assert set(table.column("left out")) == {5} and set(table.column("patients")) == {6}
     assert all(len(line) == len(table.columns) for line in (*table.rows, *table.published))
+
+
+def undone(row: OrganRow, **changed: object) -> OrganRow:
+    """An organ without voxels, before and after, that nobody turned to."""
+    nothing = {"voxels_added": 0, "voxels_removed": 0, "result_cc": 0.0, "active_s": 0.0, "category": "none"}
+    values = {**nothing, "score": 0, "state": "not_reviewed", **changed}
+    return replace(row, **values)  # type: ignore[arg-type]
+
+
+def test_organs_that_were_neither_proposed_nor_drawn_save_no_time() -> None:
+    """A model without larynx, at equal speed: 5 of 5 minutes, not 5 of 15; all its 6 organs are revised, not half."""
+    rows = []
+    for case in CASES:
+        rows += [read("A", arm, case, "Brainstem", 5) for arm in ("revise", "scratch")]
+        rows += [undone(read("A", "revise", case, "Larynx", 0)), read("A", "scratch", case, "Larynx", 10)]
+    rows = [
+        replace(
+            row,
+            phase="main",
+            finished=True,
+            from_scratch=row.arm == "scratch",
+            category=row.category or "minor",
+        )
+        for row in rows
+    ]
+    kept = main_rows(rows)
+    assert len(kept) == 18
+    found = compare_arms(kept, "revise", "scratch")
+    assert found is not None and (found.n, found.saving, found.left_out) == (6, 0, 6)
+    line = next(line for line in category_table(kept).rows if line[:2] == ("revise", "all"))
+    assert line[3:8] == (6, 0, 6, 0, 0)
+
+
+def test_an_organ_that_was_accepted_judged_or_cleared_was_read() -> None:
+    row = read("A", "revise", "case-0", "Larynx", 1)
+    assert row.is_reading and not undone(row).is_reading and not undone(row, state="in_progress").is_reading
+    for changed in ({"state": "accepted"}, {"reason": "resected"}, {"score": 1}, {"voxels_removed": 7}):
+        assert undone(row, **changed).is_reading, changed
+
+
+def test_the_page_says_what_nobody_turned_to(tmp_path: Path) -> None:
+    """A session of three organs: one accepted, one left as proposed, one neither proposed nor drawn."""
+    from effort_logs import HandClock, recorder_at
+
+    from soars.effort.change import OrganChange
+
+    for number in (1, 2):
+        organs = ("Brainstem", "Parotid_L", "Larynx")
+        clock = HandClock()
+        folder = tmp_path / f"session-{number}"
+        recorder = recorder_at(folder / "1.effort.jsonl", clock, organs=organs, case=f"case-{number}")
+        clock.step(1.0)
+        recorder.select("Brainstem")
+        clock.step(20.0)
+        recorder.accept("Brainstem", OrganChange(5, 0, 0.9, 25.0))
+        for organ, change in zip(organs, ((5, 25.0), (0, 30.0), (0, 0.0)), strict=True):
+            recorder.snapshot(organ, OrganChange(change[0], 0, 1.0, change[1]))
+        recorder.end()
+    analysis = analyse_study(open_study(tmp_path), contours=False)
+    assert sorted({row.organ for row in analysis.rows}) == ["Brainstem", "Parotid_L"]
+    page = render_page(analysis, (), tmp_path)
+    assert "2 times an organ was neither proposed nor drawn" in page
+    assert "2 of 6 organs were never selected" in page
 
 
 def test_the_minutes_of_each_arm_say_of_how_many_organs() -> None:

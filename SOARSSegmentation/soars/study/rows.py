@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from soars.cells import HarmlessWriter
+from soars.effort.review import ACCEPTED
 from soars.files import replacing_file
 
 THRESHOLDS_S = (10.0, 20.0, 30.0, 60.0, 120.0, math.inf)
@@ -111,6 +112,13 @@ class OrganRow:
     bundle_version: str
     bundle_sha256: str
     software: str
+
+    @property
+    def is_reading(self) -> bool:
+        """False for an organ that was neither proposed nor drawn, and neither accepted as absent nor judged: it took no
+        time because nothing was done."""
+        nothing = self.voxels_added == self.voxels_removed == 0 and self.result_cc == 0
+        return not nothing or self.state == ACCEPTED or bool(self.score or self.reason)
 
     def active_at(self, threshold_s: float) -> float:
         """Active seconds at one of `THRESHOLDS_S`."""

@@ -32,7 +32,12 @@ _AMOUNTS = (
 
 def main_rows(rows: Iterable[OrganRow]) -> list[OrganRow]:
     """The rows that are analysed: finished first readings of the main phase."""
-    return [row for row in rows if row.phase == "main" and row.repeat == 1 and row.finished]
+    return [row for row in readings(rows) if row.repeat == 1]
+
+
+def readings(rows: Iterable[OrganRow]) -> list[OrganRow]:
+    """Finished readings of the main phase, the first and any further ones."""
+    return [row for row in rows if row.phase == "main" and row.finished and row.is_reading]
 
 
 def arms_of(rows: Iterable[OrganRow]) -> list[str]:

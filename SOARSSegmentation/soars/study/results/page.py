@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import soars
 from soars.dose.cases import CaseDose
+from soars.effort.review import NOT_REVIEWED
 from soars.files import write_text
 from soars.study.load import Opened
 from soars.study.results.minutes import BY_READER
 from soars.study.results.table import Table
-from soars.study.sessions import Collection
+from soars.study.sessions import Collection, Session
 
 if TYPE_CHECKING:
     from soars.study.results.arms import ArmComparison
@@ -142,7 +143,23 @@ def _overview(opened: Opened, collection: Collection) -> str:
     )
     if opened.plan is not None and opened.plan.observers:
         text += f" {len(opened.plan.observers)} observers' contours stand beside them."
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{escape(text + _undone(finished))}</p>"
+
+
+def _undone(finished: Sequence[Session]) -> str:
+    """How many organs of finished sessions nobody turned to: they do not say that a contour was good."""
+    rows = [row for session in finished for row in session.rows]
+    absent = sum(not row.is_reading for row in rows)
+    passed_by = sum(row.is_reading and row.state == NOT_REVIEWED for row in rows)
+    text = ""
+    if absent:
+        text += f" {absent} times an organ was neither proposed nor drawn: these are left out of times and categories."
+    if passed_by:
+        text += (
+            f" {passed_by} of {len(rows)} organs were never selected before their session was finished: they count as "
+            "read in no time, and as not revised unless another organ's edit took voxels of them."
+        )
+    return text
 
 
 def _key_results(analysis: Analysis) -> str:

@@ -37,7 +37,7 @@ from soars.study.results.arms import (
 )
 from soars.study.results.consensus import score_against_consensus
 from soars.study.results.doses import compare_doses, dose_table, dose_tests
-from soars.study.results.effort import arms_of, effort_tables, main_rows
+from soars.study.results.effort import arms_of, effort_tables, main_rows, readings
 from soars.study.results.minutes import minutes_table, threshold_table
 from soars.study.results.page import write_page
 from soars.study.results.prediction import prediction_table, predictors
@@ -157,7 +157,7 @@ def _time_tables(
     tables: list[Table | None] = [minutes_table(rows)]
     if comparisons:
         tables += [comparison_table(comparisons), effect_table(comparisons)]
-    repeated = [row for row in everything if row.phase == "main" and row.finished]
+    repeated = readings(everything)
     tables += [unpaired_table(rows), *effort_tables(rows), threshold_table(rows), *reader_tables(rows)]
     tables += [repeat_table(repeated), learning_table(rows)]
     return [table for table in tables if table is not None]
