@@ -215,3 +215,80 @@ def test_pydicoms_sample_whose_header_and_stream_differ_in_sign() -> None:
     assert hu[0, 0] == -1024
     assert hu[47:57, 279].tolist() == [621, 412, 138, -193, -520, -767, -907, -966, -988, -995]
     assert hu[328:338, 106].tolist() == [-377, -121, 141, 383, 633, 910, 1198, 1455, 1638, 1732]
+
+
+# ---- bits
+
+
+def words(
+    stored: np.ndarray, bits: int, dtype: str, *, left: bool = False, high_bit: int | None = None
+) -> Edit:
+    """Values of so many bits in larger words: in the lowest bits, or in the highest."""
+    word = np.dtype(dtype).itemsize * 8
+    shift = word - bits if left else 0
+
+    def edit(ds: Dataset, k: int) -> None:
+        ds.BitsAllocated, ds.BitsStored = word, bits
+        ds.HighBit = bits - 1 + shift if high_bit is None else high_bit
+        ds.PixelRepresentation = int(np.dtype(dtype).kind == "i")
+        ds.PixelData = np.left_shift(stored[k], shift).astype(dtype).tobytes()
+
+    return edit
+
+
+@pytest.mark.parametrize("to", ["", "+tb", "+ti", "+td"])
+@pytest.mark.parametrize(("bits", "dtype"), [(16, "<u4"), (17, "<u4"), (24, "<i4"), (32, "<u4"), (32, "<i4")])
+def test_values_of_some_of_32_bits(
+    tmp_path: Path, ct_series: Write, ramp: Ramp, bits: int, dtype: str, to: str
+) -> None:
+    """Slope 1/16: a value of 1000 HU needs 15 bits and more."""
+    stored = (ramp().astype(np.int64) + 1024) * 16
+    paths = ct_series(tmp_path, edit=words(stored, bits, dtype), slope=0.0625, intercept=-1024)
+    for path in paths if to else ():
+        compressed("dcmconv", to)(path)
+    np.testing.assert_array_equal(hu_of(read_series(tmp_path)[0]), ramp())
+
+
+@pytest.mark.parametrize("to", ["", "+tb"])
+@pytest.mark.parametrize(("dtype", "intercept"), [("<u2", -1024), ("<i2", 0)])
+def test_values_in_the_highest_bits(
+    tmp_path: Path, ct_series: Write, ramp: Ramp, dtype: str, intercept: int, to: str
+) -> None:
+    """PS3.5 8.1.1, before the High Bit had to be the last of the Bits Stored: 12 bits from bit 15 down to bit 4."""
+    stored = ramp().astype(np.int64) - intercept
+    paths = ct_series(tmp_path, edit=words(stored, 12, dtype, left=True), intercept=intercept)
+    for path in paths if to else ():
+        compressed("dcmconv", to)(path)
+    np.testing.assert_array_equal(hu_of(read_series(tmp_path)[0]), ramp())
+
+
+@pytest.mark.parametrize(("bits", "high_bit"), [(12, 15), (16, 11), (12, 13)])
+@pytest.mark.parametrize(("dtype", "intercept"), [("<u2", -1024), ("<i2", 0)])
+def test_a_high_bit_that_is_merely_wrong(
+    tmp_path: Path, ct_series: Write, ramp: Ramp, bits: int, high_bit: int, dtype: str, intercept: int
+) -> None:
+    stored = ramp().astype(np.int64) - intercept
+    ct_series(tmp_path, edit=words(stored, bits, dtype, high_bit=high_bit), intercept=intercept)
+    np.testing.assert_array_equal(hu_of(read_series(tmp_path)[0]), ramp())
+
+
+def test_a_high_bit_that_the_values_contradict_is_refused(tmp_path: Path, ct_series: Write) -> None:
+    stored = np.mgrid[:6, :16, :20].sum(axis=0) * 1001  # up to 38038, and odd ones among them
+    ct_series(tmp_path, edit=words(stored, 12, "<u2", high_bit=15))
+    with pytest.raises(InputError, match="more than its 12 Bits Stored, and its High Bit is 15"):
+        read_series(tmp_path)
+
+
+def test_negative_padding_of_unsigned_pixels(tmp_path: Path, ct_series: Write, ramp: Ramp) -> None:
+    """-2000 in the header, and so 63536 in the pixels."""
+
+    def padded(ds: Dataset, k: int) -> None:
+        stored = np.frombuffer(ds.PixelData, "<u2").reshape(16, 20).copy()
+        stored[:2] = 65536 - 2000
+        ds.PixelData = stored.tobytes()
+        ds.add_new("PixelPaddingValue", "SS", -2000)
+
+    ct_series(tmp_path, edit=padded)
+    image, _, warnings = read_series(tmp_path)
+    assert (hu_of(image)[:, :2] == -1024).all() and len(warnings) == 1 and "padding" in warnings[0]
+    np.testing.assert_array_equal(hu_of(image)[:, 2:], ramp()[:, 2:])

@@ -165,6 +165,24 @@ def test_every_transfer_syntax_of_dcmtk_gives_the_same_dose(tmp_path: Path, name
     assert difference <= (1.01 * SCALE * 10 if near else 0)
 
 
+def test_32_bits_in_big_endian_are_two_words_with_the_lower_first(tmp_path: Path) -> None:
+    """OW, PS3.5 A.3, as dcmtk has it; swapped whole, 33.8 Gy would be 59.0 Gy."""
+    source = write_dose(tmp_path / "d.dcm")
+    ds = pydicom.dcmread(source)
+    stored = ds.pixel_array.astype("<u4") * 60000
+    ds.BitsAllocated = ds.BitsStored = 32
+    ds.HighBit = 31
+    ds.PixelData, ds.DoseGridScaling = stored.tobytes(), f"{float(ds.DoseGridScaling) / 60000:.10g}"
+    ds.save_as(tmp_path / "wide.dcm")
+    turned = by_dcmtk(tmp_path / "wide.dcm", tmp_path / "big.dcm", "dcmconv", "+tb")
+    for path in (tmp_path / "wide.dcm", turned):
+        np.testing.assert_allclose(
+            sitk.GetArrayFromImage(read_rtdose(path).image),
+            sitk.GetArrayFromImage(read_rtdose(source).image),
+            rtol=1e-6,
+        )
+
+
 def test_a_syntax_that_is_not_read_is_named_and_not_called_damage(tmp_path: Path) -> None:
     def as_htj2k(ds: Dataset) -> None:
         ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.201"

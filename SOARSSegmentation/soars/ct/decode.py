@@ -6,6 +6,7 @@ some scales. So each frame is handed to it as a plain MONOCHROME2 image of its o
 
 from __future__ import annotations
 
+import math
 import warnings as python_warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless, SecondaryCaptureImageStorage
 
 from soars.ct.itk_messages import itk_messages
 from soars.errors import InputError
@@ -27,9 +28,9 @@ from soars.staging import TemporaryFolder
 from soars.supervise import within
 
 _SYNTAX = "1.2.840.10008.1.2"
-_NATIVE = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
+NATIVE_SYNTAXES = {_SYNTAX} | {f"{_SYNTAX}.{s}" for s in ("1", "1.99", "2")}
 #: Transfer syntaxes that GDCM, inside SimpleITK, decodes: native, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
-LOSSLESS_SYNTAXES = _NATIVE | {f"{_SYNTAX}.{s}" for s in ("4.57", "4.70", "4.80", "4.90", "5")}
+LOSSLESS_SYNTAXES = NATIVE_SYNTAXES | {f"{_SYNTAX}.{s}" for s in ("4.57", "4.70", "4.80", "4.90", "5")}
 LOSSY_SYNTAXES = {f"{_SYNTAX}.{s}" for s in ("4.50", "4.51", "4.81", "4.91")}
 FRAMES_AT_ONCE = 32
 DECODED_BYTES = 8
@@ -65,8 +66,8 @@ def stored_frames(dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
         _check_sizes(dataset, syntax, path)
         with python_warnings.catch_warnings(), decoding(path, _bytes_of(dataset)):
             python_warnings.simplefilter("ignore")
-            if syntax in _NATIVE or syntax == RLELossless:
-                values = _within_bits(np.asarray(dataset.pixel_array), dataset)
+            if syntax in NATIVE_SYNTAXES or syntax == RLELossless:
+                values = _within_bits(_words(dataset, syntax), dataset, path)
             else:
                 values = np.concatenate(list(_decoded(dataset, path)))
     except InputError:
@@ -97,18 +98,50 @@ def _check_sizes(dataset: Dataset, syntax: str, path: Path) -> None:
     size = int(dataset.Rows), int(dataset.Columns), bits
     check_matrix(size[0], size[1], path)
     check_memory(count * size[0] * size[1] * DECODED_BYTES, path)
-    if syntax not in _NATIVE:
+    if syntax not in NATIVE_SYNTAXES:
         for frame in generate_frames(dataset.PixelData, number_of_frames=count):
             check_frame(frame, syntax, size, path)
 
 
-def _within_bits(values: npt.NDArray[np.integer], dataset: Dataset) -> npt.NDArray[np.integer]:
-    """Clear the bits above those stored, which may hold anything (PS3.5, 8.1.1)."""
-    unused = values.dtype.itemsize * 8 - int(dataset.BitsStored)
-    if unused <= 0 or int(dataset.HighBit) != int(dataset.BitsStored) - 1 or values.dtype.kind not in "iu":
+def _words(dataset: Dataset, syntax: str) -> npt.NDArray[np.integer]:
+    """The pixels of a native syntax or RLE by pydicom, but those that it gives otherwise than they are in the file: it
+    clears the upper bits of words whose values are not in the lowest, and takes 32 bits in big endian for one word,
+    where they are two with the lower one first (OW, PS3.5 A.3)."""
+    bits, big = int(dataset.BitsAllocated), syntax == ExplicitVRBigEndian
+    aside = _high_bit(dataset) != int(dataset.BitsStored) - 1
+    if syntax == RLELossless or not (aside or (big and bits == 32)):
+        return np.asarray(dataset.pixel_array)
+    shape = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    size = math.prod(shape) * bits // 8
+    raw = np.frombuffer(dataset.PixelData, np.uint8, size)
+    if big and bits > 8:
+        raw = raw.view(">u2").astype("<u2").view(np.uint8)
+    kind = "i" if int(dataset.PixelRepresentation) == 1 else "u"
+    return raw.view(f"<{kind}{bits // 8}").reshape(shape)
+
+
+def _high_bit(dataset: Dataset) -> int:
+    return int(dataset.get("HighBit", int(dataset.BitsStored) - 1))
+
+
+def _within_bits(values: npt.NDArray[np.integer], dataset: Dataset, path: Path) -> npt.NDArray[np.integer]:
+    """Clear the bits that are not in use, which may hold anything (PS3.5, 8.1.1).
+
+    In old files values may lie in the highest bits, as the High Bit says and as those below, which are all 0, confirm.
+    Else they are in the lowest bits and the High Bit is wrong, which is harmless."""
+    bits, high = int(dataset.BitsStored), _high_bit(dataset)
+    word = values.dtype.itemsize * 8
+    if bits >= word or values.dtype.kind not in "iu":
         return values
-    shifted = np.left_shift(values, unused)
-    return np.right_shift(shifted, unused, out=shifted)  # restores the sign, if there is one
+    below = high + 1 - bits
+    if below and not (below > 0 and high < word and not (values & ((1 << below) - 1)).any()):
+        if not -(1 << bits - 1) <= int(values.min()) <= int(values.max()) < 1 << bits:
+            raise InputError(
+                f"{path}: its values need more than its {bits} Bits Stored, and its High Bit is {high}; export it again"
+            )
+        high = bits - 1
+    shifted = np.left_shift(values, word - 1 - high)
+    return np.right_shift(shifted, word - bits, out=shifted)  # restores the sign, if there is one
 
 
 def _decoded(dataset: Dataset, path: Path) -> Iterator[npt.NDArray[np.integer]]:

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from soars.ct.decode import decoding, stored_frames
+from soars.ct.decode import NATIVE_SYNTAXES, decoding, stored_frames
 from soars.ct.dicom_files import Header, read_dataset, readable
 from soars.ct.hounsfield import HIGHEST_HU, LOWEST_HU, PADDING_ABOVE_HU, check_range, to_int16_hu
 from soars.ct.itk_messages import itk_messages
@@ -146,9 +146,15 @@ def _is_plain(header: Header, rescale: Rescale) -> bool:
 
 
 def _is_special(header: Header) -> bool:
-    """Whether SimpleITK would return something else than the stored values on their scale."""
+    """Whether SimpleITK would return something else than the stored values on their scale.
+
+    GDCM damages values that use some bits of 32 only, and takes those in the highest bits for ones in the lowest."""
+    bits, high = header.number("BitsStored"), header.number("HighBit")
+    aside = bits is not None and high is not None and high != bits - 1
+    odd = aside or header.number("BitsAllocated") not in (8, 16)
     return (
-        header.text("PhotometricInterpretation") != "MONOCHROME2"
+        (odd and header.transfer_syntax in NATIVE_SYNTAXES)
+        or header.text("PhotometricInterpretation") != "MONOCHROME2"
         or bool(header.values.get("ModalityLUTSequence"))
         or (header.number("NumberOfFrames") or 1) > 1
     )
@@ -260,9 +266,12 @@ def _padding_stored(header: Header) -> tuple[float, float] | None:
     if ends[0] is None:
         return None
     signed = header.number("PixelRepresentation") == 1
-    # written as unsigned, as many do, though the pixels are signed
-    found = [end - 0x10000 if signed and end >= 0x8000 else end for end in ends if end is not None]
-    return min(found), max(found)
+    known = [end for end in ends if end is not None]
+    if signed:  # written as unsigned, as many do, though the pixels are signed
+        known = [end - 0x10000 if end >= 0x8000 else end for end in known]
+    elif header.number("BitsAllocated") == 16:  # and the other way round
+        known = [end + 0x10000 if end < 0 else end for end in known]
+    return min(known), max(known)
 
 
 def _padding_hu(header: Header, slope: float, intercept: float) -> tuple[float, float] | None:
