@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from soars.ct.axes import squared
 from soars.errors import InputError
 from soars.files import replacing_file
 from soars.formats.mitk import is_mitk, mitk_labels, mitk_matrix
@@ -208,24 +209,27 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
         raise InputError(f"{path}: a segmentation has 3 dimensions, or 4 with layers, not {len(sizes)}")
     count = sizes[0] if len(sizes) == 4 else 1
     size = (sizes[-3], sizes[-2], sizes[-1])
-    structures = StructureSet(_geometry(path, size, segmentation["ijkToLPS"]))
+    structures = StructureSet(_geometry(path, size, segmentation["ijkToLPS"], odd))
     structures.warnings = odd
 
     names: dict[tuple[int, int], str] = {}
     if is_mitk(header):
-        segments = _mitk_segments(path, header, structures.warnings)
+        segments = list(_mitk_segments(path, header, structures.warnings))
     else:
-        segments = _segments(header, segmentation, count)
+        segments = list(_segments(header, segmentation, count))
+    all_names = {name for _, name, _ in segments}
     for key, name, info in segments:
         if key in names or not 0 <= key[0] < count:
             raise InputError(
                 f"{path}: segment {name!r} has layer {key[0]} and label {key[1]}, taken or not there"
             )
-        while name in names.values():
+        called, copy = name, 2
+        while name in structures or (name != called and name in all_names):
+            name, copy = f"{called}_{copy}", copy + 1
+        if name != called:
             structures.warnings.append(
-                f"{path.name}: two segments are called {name!r}; one is now {name + '_2'!r}"
+                f"{path.name}: two segments are called {called!r}; one is now {name!r}"
             )
-            name += "_2"
         names[key] = name
         structures.add_mask(name, EMPTY_MASK, info)
 
@@ -318,15 +322,20 @@ def _read_head(path: Path) -> tuple[dict[str, Any], int]:
     return header, offset
 
 
-def _geometry(path: Path, size: tuple[int, int, int], matrix: npt.NDArray[np.float64]) -> Geometry:
+def _geometry(
+    path: Path, size: tuple[int, int, int], matrix: npt.NDArray[np.float64], warnings: list[str]
+) -> Geometry:
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     if not np.isfinite(matrix).all() or (spacing <= 0).any() or min(size) < 1:
         raise InputError(f"{path} has no usable geometry (sizes, space directions, space origin)")
     # a spacing such as 0.1 mm comes back as 0.1, not 0.09999999999999999
     spacing = np.array([float(f"{s:.15g}") for s in spacing])
-    direction = matrix[:3, :3] / spacing
+    direction, origin = matrix[:3, :3] / spacing, matrix[:3, 3]
+    nearest, moved = squared(direction, spacing, origin, size, path, warnings)
+    if np.abs(nearest - direction).max() > 1e-12:
+        direction, origin = nearest, moved
     x, y, z = spacing.tolist()
-    ox, oy, oz = matrix[:3, 3].tolist()
+    ox, oy, oz = origin.tolist()
     return Geometry(size, (x, y, z), (ox, oy, oz), tuple(direction.ravel().tolist()))
 
 

@@ -34,6 +34,14 @@ _BYTES = {
     "float": 4,
 }
 _PACKED = ("gzip", "gz", "bzip2", "bz2")
+_OF_A_PATIENT = {
+    *("left-posterior-superior", "lps", "left-posterior-superior-time", "lpst"),
+    *("right-anterior-superior", "ras", "left-anterior-superior", "las"),
+}
+_TURNED_WITH_TIME = ("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last")
+"""Spaces that ITK takes for left-posterior-superior, though it turns the same spaces without time."""
+_MILLIMETRES = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???", "none"}
+"""Names of the unit, and of none."""
 _PLAIN = ("raw",)
 
 
@@ -47,6 +55,8 @@ def check_nrrd(path: Path) -> list[str]:
     data = _data_file(fields, path)
     _check_bytes(fields, path, size, data, end)
     warnings = _check_directions(fields, path, size)
+    if len(size) >= 3:
+        _check_units(fields, path)
     if data is not None:
         warnings.append(f"{path.name}: its voxels were read from {data.name}")
     return warnings
@@ -126,10 +136,7 @@ def _check_directions(fields: Mapping[str, str], path: Path, size: tuple[int, ..
         known = [v for v in spacings if math.isfinite(v)]
         if len(spacings) != len(size) or len(known) < 3 or min(known) <= 0:
             raise unknown
-        return [
-            f"{path.name}: the file does not say how the patient lies in it (no space directions): x was taken to run "
-            "to the left, y to the back and z to the head; check left and right"
-        ]
+        return [_sides_unknown(path, "no space directions")]
     vectors = [_vector(part) for part in re.findall(r"\(([^()]*)\)", text)]
     if len(vectors) not in (3, 4) or any(len(v) != len(vectors) for v in vectors):
         raise unknown
@@ -146,7 +153,39 @@ def _check_directions(fields: Mapping[str, str], path: Path, size: tuple[int, ..
         place = _vector(origin.strip("() "))
         if len(place) != len(vectors) or not all(map(math.isfinite, place)):
             raise _damaged(path, f"its space origin is {origin[:60]!r}")
-    return []
+    return _check_space(fields, path)
+
+
+def _check_space(fields: Mapping[str, str], path: Path) -> list[str]:
+    """Whether the file says which way the axes of its space run in the patient; ITK turns what it knows into LPS."""
+    space = fields.get("space", "").lower()
+    if space in _TURNED_WITH_TIME:
+        raise InputError(
+            f"{path}: is in the space {space}, which programs place differently; save it in three dimensions"
+        )
+    warnings = []
+    if space not in _OF_A_PATIENT:
+        warnings.append(_sides_unknown(path, f"its space is {space[:40]}" if space else "no space"))
+    if "space origin" not in fields:
+        warnings.append(
+            f"{path.name}: does not say where it lies (no space origin): its first voxel was put at 0, 0, 0 mm"
+        )
+    return warnings
+
+
+def _sides_unknown(path: Path, why: str) -> str:
+    return (
+        f"{path.name}: the file does not say how the patient lies in it ({why}): x was taken to run "
+        "to the left, y to the back and z to the head; check left and right"
+    )
+
+
+def _check_units(fields: Mapping[str, str], path: Path) -> None:
+    """Refuse voxels that are not measured in mm, which programs read as mm all the same."""
+    text = fields.get("space units" if "space directions" in fields else "units", "")
+    for unit in re.findall(r'"([^"]*)"', text)[:3]:
+        if unit.strip().lower() not in _MILLIMETRES:
+            raise InputError(f"{path}: its voxels are measured in {unit[:20]!r}, not in mm; save it in mm")
 
 
 def _vector(text: str) -> list[float]:
