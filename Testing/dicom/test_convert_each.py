@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from soars.cli import main
 from soars.ct.series import read_series
@@ -47,6 +49,28 @@ def test_every_patient_is_converted_there_and_back(tree: Path, tmp_path: Path, c
     back = read_rtstruct(tmp_path / "rt" / "B" / "organs.dcm", Geometry.of(image), series)
     assert back.crop("Brainstem").equals(found.crop("Brainstem"))
     assert str(pydicom.dcmread(tmp_path / "rt" / "B" / "organs.dcm").PatientName) == "X1"
+
+
+def test_localizers_and_a_second_image_do_not_hide_the_ct(
+    tree: Path, tmp_path: Path, ct_series, capsys
+) -> None:
+    def localizer(ds: Dataset, k: int) -> None:
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    ct_series(tree / "A" / "scout", series_uid="1.2.3.7", slices=1, edit=localizer)
+    path = tree / "B" / "rtstruct.dcm"
+    ds = pydicom.dcmread(path)
+    frames = ds.ReferencedFrameOfReferenceSequence
+    mr = copy.deepcopy(frames[0])
+    mr.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3.8"
+    frames.insert(0, mr)
+    ds.save_as(path)
+    seg = tmp_path / "seg"
+    assert main(["convert", str(tree), str(seg), "--each", "seg.nrrd"]) == 0
+    (tree / "A" / "rtstruct.dcm").unlink()  # which says whose it is, as a .seg.nrrd does not
+    shutil.copy(seg / "A" / "rtstruct.seg.nrrd", tree / "A" / "organs.seg.nrrd")
+    assert main(["convert", str(tree), str(tmp_path / "rt"), "--each", "dcm"]) == 0
+    assert pydicom.dcmread(tmp_path / "rt" / "A" / "organs.dcm").Modality == "RTSTRUCT"
 
 
 def test_one_that_fails_does_not_stop_the_others(tree: Path, tmp_path: Path, capsys) -> None:

@@ -100,6 +100,19 @@ def test_rois_of_one_name_are_numbered(clinic: Clinic) -> None:
     assert read.is_empty("Brainstem_3") and not read.is_empty("Brainstem_2")
 
 
+def test_the_number_of_a_copy_is_not_the_name_of_another_roi(clinic: Clinic) -> None:
+    def edit(dataset: Dataset) -> None:
+        third = Dataset()
+        third.ROINumber, third.ROIName = 77, "Brainstem_2"
+        third.ReferencedFrameOfReferenceUID = clinic.series.frame_of_reference_uid
+        dataset.StructureSetROISequence[1].ROIName = "Brainstem"
+        dataset.StructureSetROISequence.append(third)
+
+    read = clinic.edit(edit).read()
+    assert read.names == ("Brainstem", "Brainstem_3", "Brainstem_2")
+    assert read.is_empty("Brainstem_2") and not read.is_empty("Brainstem_3")
+
+
 def test_names_are_resolved_and_those_that_cannot_be_are_kept(clinic: Clinic) -> None:
     def edit(dataset: Dataset) -> None:
         dataset.StructureSetROISequence[0].ROIName = "brain stem"
@@ -229,6 +242,19 @@ def test_rois_of_a_second_frame_of_reference_are_left_out(clinic: Clinic) -> Non
     read = clinic.edit(edit).read()
     assert read.names == ("Parotid_L",)
     assert any("'Brainstem'" in warning for warning in read.warnings)
+
+
+def test_without_a_series_rois_of_several_frames_of_reference_are_told(clinic: Clinic) -> None:
+    """A CT in another format does not say which frame of reference is its own."""
+
+    def edit(dataset: Dataset) -> None:
+        dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3.4.5.6"
+
+    assert not read_rtstruct(clinic.rtstruct, clinic.geometry).warnings
+    clinic.edit(edit)
+    (said,) = read_rtstruct(clinic.rtstruct, clinic.geometry).warnings
+    assert "2 frames of reference ('Brainstem'; 'Parotid_L')" in said
+    assert not read_rtstruct(clinic.rtstruct, clinic.geometry, any_frame=True).warnings
 
 
 def test_the_file_s_frame_of_reference_is_that_of_rois_that_name_none(clinic: Clinic) -> None:

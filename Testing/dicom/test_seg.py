@@ -237,3 +237,6 @@ def test_two_segments_of_one_label_are_told_apart(ct: Path, organs: StructureSet
     assert read.names == ("Brainstem", "Brainstem_2", "Pituitary")
     assert any("two segments are called 'Brainstem'" in text for text in read.warnings)
     assert read.voxels("Brainstem_2") == organs.voxels("Parotid_L")
+    data.SegmentSequence[2].SegmentLabel = "Brainstem_2"
+    data.save_as(path)
+    assert read_seg(path).names == ("Brainstem", "Brainstem_3", "Brainstem_2")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
@@ -180,3 +181,39 @@ def test_the_ct_that_it_was_made_from_says_how_far_slices_are_apart(
     assert not read_seg(path, series, grid=grid).warnings
     on_ct = read_structures(path, grid, reference=series, catalogue_names=False)
     assert on_ct.full("organ 1").any(axis=(1, 2)).tolist() == [True, False, True, False, True, False]
+
+
+@pytest.mark.parametrize("between", [None, 0.625, 1.0])
+@pytest.mark.parametrize("step", [0.625, 1.0])
+def test_frames_lie_as_unevenly_as_the_slices_of_a_ct_may(
+    tmp_path: Path, step: float, between: float | None
+) -> None:
+    """Positions rounded to 0.1 mm, or each up to 0.1 mm off: `soars.ct.stack` reads such a CT with a warning."""
+    off = np.random.default_rng(2).uniform(-0.1, 0.1, 40)
+    rounded = [round(place, 1) for place in apart(step, 40)]
+    for places in (rounded, (np.array(apart(step, 40)) + off).tolist()):
+        if step == 0.625 and places is not rounded:
+            continue  # a third of a slice
+        read = read_seg(seg(tmp_path / "s.dcm", places, step, between if between == step else None))
+        assert read.geometry.size[2] == 40 and read.geometry.spacing[2] == pytest.approx(step, rel=0.01)
+        assert read.voxels("organ 1") == 40 * BOX
+        assert (places == apart(step, 40)) or any("not quite evenly spaced" in text for text in read.warnings)
+
+
+def test_frames_may_lie_sideways_as_far_as_slices_of_a_ct(tmp_path: Path) -> None:
+    """Half a millimetre, which is told; the middle of them counts."""
+    for shift, fits in ((0.4, True), (0.6, False)):
+        path = seg(tmp_path / "s.dcm", apart(3.0, 5), 3.0)
+        ds = pydicom.dcmread(path)
+        for k, group in enumerate(ds.PerFrameFunctionalGroupsSequence):
+            position = group.PlanePositionSequence[0]
+            x, y, z = position.ImagePositionPatient
+            position.ImagePositionPatient = [float(x) + shift * k / 4, y, z]
+        ds.save_as(path)
+        if not fits:
+            with pytest.raises(InputError, match="one above the other"):
+                read_seg(path)
+            continue
+        read = read_seg(path)
+        assert read.geometry.origin == pytest.approx((-10 + shift / 2, -20, 0))
+        assert any("sideways against each other by up to 0.40 mm" in text for text in read.warnings)

@@ -160,7 +160,8 @@ def _by_series(contents: FolderContents) -> list[tuple[str, list[Header]]]:
     return sorted(groups.items(), key=lambda g: (not _summary(*g).usable, -len(g[1]), g[0]))
 
 
-def _is_ct_slice(header: Header) -> bool:
+def is_ct_slice(header: Header) -> bool:
+    """Whether a file is a slice, or are the slices, of a CT; a localizer is none."""
     kind = header.text("SOPClassUID")
     is_ct = kind == CT_IMAGE or kind in ENHANCED_CT or (not kind and header.text("Modality") == "CT")
     return is_ct and not _is_localizer(header)
@@ -174,8 +175,8 @@ def _is_localizer(header: Header) -> bool:
 
 def _kind(headers: Sequence[Header]) -> str:
     """What a series is, in a few words; "CT" for one that can be read."""
-    if any(_is_ct_slice(h) for h in headers):
-        modalities = {h.text("Modality") for h in headers if _is_ct_slice(h)} - {"", "CT"}
+    if any(is_ct_slice(h) for h in headers):
+        modalities = {h.text("Modality") for h in headers if is_ct_slice(h)} - {"", "CT"}
         return "CT" if not modalities else f"{sorted(modalities)[0]} (stored as CT)"
     if all(_is_localizer(h) for h in headers):
         return "localizer"
@@ -245,7 +246,7 @@ def _check_undamaged(contents: FolderContents, headers: Sequence[Header]) -> Non
 
 
 def _without_localizers(headers: list[Header], warnings: list[str]) -> list[Header]:
-    kept = [h for h in headers if _is_ct_slice(h)]
+    kept = [h for h in headers if is_ct_slice(h)]
     left_out = len(headers) - len(kept)
     if left_out:
         warnings.append(f"{_count(left_out, 'localizer or other image')} inside the CT series: ignored")

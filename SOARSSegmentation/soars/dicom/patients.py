@@ -9,7 +9,8 @@ from typing import Any
 
 from pydicom.uid import RTStructureSetStorage
 
-from soars.ct.dicom_files import CT_IMAGE, MOST_FILES, is_dicom, read_dataset, read_header
+from soars.ct.dicom_files import MOST_FILES, is_dicom, read_dataset, read_header
+from soars.ct.series import is_ct_slice
 from soars.dicom.seg.read import LABEL_MAP, SEGMENTATION
 from soars.errors import InputError
 
@@ -33,9 +34,11 @@ class PatientFolder:
     def ct_of(self, structures: Path) -> tuple[Path, str]:
         """Folder and UID of the CT series that a structure file belongs to: the one that an RTSTRUCT references, else
         the only one. `InputError` when that is not known."""
-        referenced = "" if structures.name.lower().endswith(".seg.nrrd") else _referenced_series(structures)
-        if referenced in self.series:
-            return self.series[referenced], referenced
+        named = structures.name.lower().endswith(".seg.nrrd")
+        referenced = [] if named else _referenced_series(structures)
+        for uid in referenced:
+            if uid in self.series:
+                return self.series[uid], uid
         if len(self.series) == 1:
             return next((folder, uid) for uid, folder in self.series.items())
         if not self.series:
@@ -75,7 +78,7 @@ def _look_into(folder: Path) -> PatientFolder:
         kind = header.text("SOPClassUID")
         if kind in _STRUCTURES or header.text("Modality") == "RTSTRUCT":
             patient.structures.append(path)
-        elif kind == CT_IMAGE or header.text("Modality") == "CT":
+        elif is_ct_slice(header):
             slices[header.text("SeriesInstanceUID")].add(path.parent)
     for uid, homes in slices.items():
         if len(homes) > 1:
@@ -86,18 +89,16 @@ def _look_into(folder: Path) -> PatientFolder:
     return patient
 
 
-def _referenced_series(path: Path) -> str:
-    """Series Instance UID of the CT that an RTSTRUCT (PS3.3 C.8.8.5) or a segmentation (C.12.4) references, "" where it
-    names none."""
+def _referenced_series(path: Path) -> list[str]:
+    """Series Instance UIDs of the images that an RTSTRUCT (PS3.3 C.8.8.5) or a segmentation (C.12.4) references: beside
+    its CT a contour may have been drawn on an MR."""
     try:
         tags: list[Any] = ["ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence"]
         dataset: Any = read_dataset(path, specific_tags=tags)
-        for series in dataset.get("ReferencedSeriesSequence") or ():
-            return str(series.get("SeriesInstanceUID") or "")
+        series = list(dataset.get("ReferencedSeriesSequence") or ())
         for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
             for study in frame.get("RTReferencedStudySequence") or ():
-                for series in study.get("RTReferencedSeriesSequence") or ():
-                    return str(series.get("SeriesInstanceUID") or "")
+                series += study.get("RTReferencedSeriesSequence") or ()
+        return [str(item.get("SeriesInstanceUID") or "") for item in series]
     except Exception:  # a damaged file is reported when it is read completely
-        return ""
-    return ""
+        return []

@@ -69,10 +69,13 @@ def read_rtstruct(
         if reference is not None:
             check_patient(path, dataset, reference.header)
             rois = _in_frame(path, dataset, rois, reference.frame_of_reference_uid, any_frame, out.warnings)
+        elif not any_frame:
+            _note_frames(path, rois, out.warnings)
     total = 0
+    names = {roi.name for roi in rois}
     for roi in rois:
         name, copy = roi.name, 2
-        while name in out:
+        while name in out or (name != roi.name and name in names):
             name, copy = f"{roi.name}_{copy}", copy + 1
         if name != roi.name:
             out.warnings.append(f"{path.name}: two ROIs are called {roi.name!r}; one is now {name!r}")
@@ -202,6 +205,20 @@ def _name(value: object, number: int, path: Path, warnings: list[str]) -> str:
             f"{path.name}: the ROI of number {number} has no name that can be read; it is now {name!r}"
         )
     return name
+
+
+def _note_frames(path: Path, rois: list[_Roi], warnings: list[str]) -> None:
+    """Say which ROIs lie in which frame of reference, where there are several and the CT's is not known."""
+    frames: dict[str, list[str]] = {}
+    for roi in rois:
+        if roi.contours:
+            frames.setdefault(roi.frame, []).append(roi.name)
+    if len(frames) > 1:
+        listed = "; ".join(", ".join(map(repr, names)) for names in frames.values())
+        warnings.append(
+            f"{path.name}: its contours lie in {len(frames)} frames of reference ({listed}), of which one at most is "
+            "the CT's; this CT does not say which: give its DICOM folder"
+        )
 
 
 def _in_frame(

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from soars.ct.series import CtSeries
+from soars.ct.stack import SIDEWAYS_LIMIT_MM, UNEVEN_LIMIT_MM
 from soars.dicom.objects import check_patient, damage_reported, plain, read_object
 from soars.dicom.provenance import generation_tag
 from soars.errors import InputError
@@ -26,7 +27,10 @@ from soars.structures.model import Colour, Geometry, StructureInfo, StructureSet
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 OFF_PLANE = 0.05
-"""Frames may lie this far, in slices, from an even spacing: positions are decimal strings."""
+"""Frames may lie this far, in slices, from an even spacing: positions are decimal strings. Those of a CT that is read
+although its slices are uneven lie farther off, each by up to `UNEVEN_LIMIT_MM`."""
+MOST_OFF_PLANE = 0.4
+"""And by no more than this, in slices: to which slice a frame belongs must be certain."""
 SAME_PLACE = 0.01
 """Frames nearer than this, mm, are of one slice."""
 MOST_APART = 3
@@ -108,6 +112,7 @@ def _structures(
 ) -> StructureSet:
     out = StructureSet(geometry)
     known = set()
+    labels = {plain(item.get("SegmentLabel")) for item in dataset.get("SegmentSequence") or []}
     for item in dataset.get("SegmentSequence") or []:
         number = int(item.SegmentNumber)
         if number == 0:  # a label map describes its background, too
@@ -115,7 +120,7 @@ def _structures(
         known.add(number)
         label = plain(item.get("SegmentLabel")) or f"Segment {number}"
         name, copy = label, 2
-        while name in out:
+        while name in out or (name != label and name in labels):
             name, copy = f"{label}_{copy}", copy + 1
         if name != label:
             out.warnings.append(f"{path.name}: two segments are called {label!r}; one is now {name!r}")
@@ -216,20 +221,31 @@ def _grid(
     normal = plane.axes[:, 2]
     along = positions @ normal
     sideways = positions - np.outer(along, normal)
-    if np.abs(sideways - sideways[0]).max() > OFF_PLANE * min(plane.spacing):
-        raise InputError(f"{path}: its frames do not lie one above the other")
-    first = along.min()
+    warnings = []
+    origin = positions[int(np.argmin(along))]
+    off_mm = float(np.linalg.norm(sideways - sideways[0], axis=1).max())
+    if off_mm > OFF_PLANE * min(plane.spacing):
+        if off_mm > SIDEWAYS_LIMIT_MM:
+            raise InputError(f"{path}: its frames do not lie one above the other")
+        origin = np.median(sideways, axis=0) + along.min() * normal
+        warnings.append(
+            f"{path.name}: its frames are shifted sideways against each other by up to {off_mm:.2f} mm"
+        )
     of_ct = _step_of_ct(positions, normal, ct) if ct is not None else 0.0
     step = _step(along, plane, of_ct)
-    at = (along - first) / step
-    if np.abs(at - np.rint(at)).max() > OFF_PLANE:
-        raise InputError(f"{path}: its frames are not evenly spaced; export it on a regular grid")
-    number = np.rint(at).astype(int)
-    origin = positions[int(np.argmin(along))]
+    if _off(along, step) > OFF_PLANE:
+        step = _uneven_step(along, plane, of_ct)
+        if not step:
+            raise InputError(f"{path}: its frames are not evenly spaced; export it on a regular grid")
+        off_mm = _off(along, step) * step
+        warnings.append(
+            f"{path.name}: its frames are not quite evenly spaced: up to {off_mm:.2f} mm from a regular "
+            f"{step:.4g} mm grid"
+        )
+    number = np.rint((along - along.min()) / step).astype(int)
     size = (int(dataset.Columns), int(dataset.Rows), int(number.max()) + 1)
     x, y, z = origin.tolist()
     geometry = Geometry(size, (*plane.spacing, step), (x, y, z), tuple(plane.axes.ravel().tolist()))
-    warnings = []
     if 0 < plane.thickness < step / 1.5 and abs(step - of_ct) > OFF_PLANE * step:
         warnings.append(
             f"{path.name}: its slices are {plane.thickness:g} mm thick but {step:.4g} mm apart; each counts as far as "
@@ -265,8 +281,32 @@ def _step(along: npt.NDArray[np.float64], plane: _Plane, of_ct: float) -> float:
         steps.append(of_ct)
     steps += [least, thickness] if usual or least < 1.5 * thickness else [thickness, least]
     step = next((step for step in steps if step > 0 and _fits(distances, step)), least)
-    extent = float(along.max() - along.min())
-    return extent / float(np.rint(extent / step))  # more exact than one rounded number
+    return _over_all(along, step)
+
+
+def _uneven_step(along: npt.NDArray[np.float64], plane: _Plane, of_ct: float) -> float:
+    """`_step` of frames of which each may lie `UNEVEN_LIMIT_MM` from its place, 0 when they lie farther off."""
+    distances = np.diff(np.sort(along))
+    distances = distances[distances > SAME_PLACE]
+    near = distances[distances < 1.5 * distances.min()]
+    for step in (plane.between, of_ct, float(np.median(near))):
+        if 0 < step < 1.5 * distances.min():
+            step = _over_all(along, step)
+            if _off(along, step) <= min(2 * UNEVEN_LIMIT_MM / step, MOST_OFF_PLANE):
+                return step
+    return 0.0
+
+
+def _over_all(along: npt.NDArray[np.float64], step: float) -> float:
+    """The step from the first to the last frame, more exact than one rounded number."""
+    slices = float(np.rint(np.diff(np.sort(along)) / step).sum())
+    return float(along.max() - along.min()) / slices
+
+
+def _off(along: npt.NDArray[np.float64], step: float) -> float:
+    """How far, in slices, a frame lies from an even spacing."""
+    at = (along - along.min()) / step
+    return float(np.abs(at - np.rint(at)).max())
 
 
 def _fits(distances: npt.NDArray[np.float64], step: float) -> bool:
