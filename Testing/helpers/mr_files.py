@@ -20,11 +20,16 @@ def noise_mr(shape: tuple[int, ...] = (30, 40, 40), spacing_mm: float = 3.0) -> 
     return image
 
 
-def dicom_mr(folder: Path, *, patient: str = "P1", slices: int = 30, series: str | None = None) -> np.ndarray:
-    """An MR as scanners write it: each slice with a slope of its own. Returns its values [z, y, x]."""
+def dicom_mr(
+    folder: Path, *, patient: str = "P1", slices: int = 30, series: str | None = None, echo: int | None = None
+) -> np.ndarray:
+    """An MR as scanners write it: each slice with a slope of its own. Returns its values [z, y, x].
+
+    ``echo``: its number, for several of them in one series; each has other values.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     series = series or generate_uid()
-    stored = np.random.default_rng(5).integers(0, 4000, (slices, 40, 40)).astype(np.uint16)
+    stored = np.random.default_rng(5 + (echo or 0)).integers(0, 4000, (slices, 40, 40)).astype(np.uint16)
     for z, plane in enumerate(stored):
         data = Dataset()
         data.SOPClassUID, data.SOPInstanceUID = MR_IMAGE, generate_uid()
@@ -37,10 +42,12 @@ def dicom_mr(folder: Path, *, patient: str = "P1", slices: int = 30, series: str
         data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
         data.RescaleSlope, data.RescaleIntercept = 0.5 + 0.1 * z, -3
         data.PixelData = plane.tobytes()
+        if echo is not None:
+            data.EchoNumbers = echo
         data.file_meta = FileMetaDataset()
         data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         data.file_meta.MediaStorageSOPClassUID = MR_IMAGE
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-        pydicom.dcmwrite(folder / f"{series[-6:]}_{z:03d}.dcm", data, enforce_file_format=True)
+        pydicom.dcmwrite(folder / f"{series[-6:]}_{echo or 0}_{z:03d}.dcm", data, enforce_file_format=True)
     slopes = 0.5 + 0.1 * np.arange(slices)
     return stored * slopes[:, None, None] - 3

@@ -203,6 +203,48 @@ def test_two_series_have_to_be_told_apart(tmp_path: Path) -> None:
         read_mr(tmp_path / "mr", series_uid="1.2.9")
 
 
+def test_echoes_of_one_series_have_to_be_told_apart(tmp_path: Path) -> None:
+    """At each place two slices: one is chosen, none is a stack of both."""
+    folder = tmp_path / "mr"
+    echoes = [dicom_mr(folder, series="1.2.100001", echo=echo) for echo in (1, 2)]
+    with pytest.raises(InputError, match=r"holds 2 scans at the same place.*--mr-series 1\.2\.100001/NUMBER"):
+        read_mr(folder)
+    for number, values in enumerate(echoes, start=1):
+        read = read_mr(folder, series_uid=f"1.2.100001/{number}")
+        np.testing.assert_allclose(sitk.GetArrayFromImage(read.image), values, rtol=1e-5)
+    with pytest.raises(InputError, match="there is no number 3"):
+        read_mr(folder, series_uid="1.2.100001/3")
+
+
+def test_slices_at_one_place_that_nothing_tells_apart_are_refused_unless_they_are_copies(
+    tmp_path: Path,
+) -> None:
+    for echo in (1, 2):
+        dicom_mr(tmp_path / "mr", series="1.2.100001", echo=echo)
+    for path in (tmp_path / "mr").iterdir():
+        data = pydicom.dcmread(path)
+        del data.EchoNumbers
+        data.save_as(path)
+    with pytest.raises(InputError, match="are different slices of the MR at the same place"):
+        read_mr(tmp_path / "mr")
+    values = dicom_mr(tmp_path / "twice", series="1.2.100002")
+    for path in list((tmp_path / "twice").iterdir()):
+        path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
+    read = read_mr(tmp_path / "twice")
+    np.testing.assert_allclose(sitk.GetArrayFromImage(read.image), values, rtol=1e-5)
+    assert read.warnings == ("30 slices of the MR are there twice; one of each was taken",)
+
+
+def test_slices_that_were_taken_in_turn_are_one_mr(tmp_path: Path) -> None:
+    """Even and odd slices of two acquisitions, as multi-slice sequences take them."""
+    values = dicom_mr(tmp_path / "mr")
+    for z, path in enumerate(sorted((tmp_path / "mr").iterdir())):
+        data = pydicom.dcmread(path)
+        data.AcquisitionNumber, data.TriggerTime = 1 + z % 2, 40.0 * (z % 2)
+        data.save_as(path)
+    np.testing.assert_allclose(sitk.GetArrayFromImage(read_mr(tmp_path / "mr").image), values, rtol=1e-5)
+
+
 def test_another_patients_mr_is_refused(tmp_path: Path) -> None:
     small = make_phantom(3, spacing_mm=(6, 6, 6))
     write_phantom_dicom(small, tmp_path / "patient")

@@ -47,7 +47,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="a T1-weighted MR of the same patient (DICOM folder or image file), for bundles that use one",
     )
-    parser.add_argument("--mr-series", metavar="UID", help="which series, when the MR's folder holds several")
+    parser.add_argument(
+        "--mr-series",
+        metavar="UID",
+        help="which series, when the MR's folder holds several; UID/2 is the second echo or phase of one",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results of an earlier run in the output folder"
     )

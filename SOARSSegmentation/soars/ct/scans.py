@@ -73,9 +73,13 @@ def separate(headers: Sequence[Header]) -> list[Scan]:
 
 
 def chosen_scan(
-    folder: Path, headers: Sequence[Header], number: int | None, warnings: list[str]
+    folder: Path,
+    headers: Sequence[Header],
+    number: int | None,
+    warnings: list[str],
+    option: str = "--series",
 ) -> list[Header]:
-    """The slices of scan ``number`` (from 1), or of the only one.
+    """The slices of scan ``number`` (from 1), or of the only one; ``option`` is how it is chosen, for messages.
 
     Raises `InputError`, listing them, when the series holds several and none is chosen.
     """
@@ -89,7 +93,7 @@ def chosen_scan(
         where = "at the same place" if _overlap(ranges) else "of different parts of the patient"
         raise InputError(
             f"{folder}: the series holds {len(scans)} scans {where}; choose one by its number "
-            f"(--series {uid}/NUMBER): {listed}"
+            f"({option} {uid}/NUMBER): {listed}"
         )
     if not 1 <= number <= len(scans):
         raise InputError(
@@ -103,13 +107,13 @@ def chosen_scan(
     return list(scans[number - 1].headers)
 
 
-def split_choice(series: str | None) -> tuple[str | None, int | None]:
+def split_choice(series: str | None, option: str = "--series") -> tuple[str | None, int | None]:
     """``UID/2`` as UID and number; the UID may be left out where there is one series only."""
     if series is None or "/" not in series:
         return series, None
     uid, _, number = series.rpartition("/")
     if not number.isdecimal():
-        raise InputError(f"--series {series}: the number of a scan must follow the slash, such as {uid}/1")
+        raise InputError(f"{option} {series}: the number of a scan must follow the slash, such as {uid}/1")
     return uid or None, int(number)
 
 

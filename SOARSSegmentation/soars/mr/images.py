@@ -15,14 +15,17 @@ import SimpleITK as sitk
 from pydicom.uid import UID
 
 from soars.ct.decode import stored_frames
-from soars.ct.dicom_files import Header, is_dicom, read_dataset, read_header, scan_folder
+from soars.ct.dicom_files import FolderContents, Header, is_dicom, read_dataset, read_header, scan_folder
 from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
 from soars.ct.images import CtScan
+from soars.ct.scans import chosen_scan, split_choice
 from soars.ct.series import plane_of
-from soars.ct.stack import regular_stack
+from soars.ct.stack import regular_stack, same_position
 from soars.errors import InputError, keeping_warnings
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+OPTION = "--mr-series"
+"""By which a series is chosen on the command line."""
 LEAST_SLICES = 8
 """With fewer slices an MR is a localizer, and three of them can be laid onto any neck."""
 LEAST_EXTENT_MM = 60.0
@@ -53,7 +56,7 @@ def read_mr(path: Path | str, ct: CtScan | None = None, series_uid: str | None =
 
     Args:
         ct: the CT that it belongs to; an MR whose DICOM files name another patient is refused.
-        series_uid: chooses among several MR series.
+        series_uid: chooses among several MR series; "UID/2" the second echo or phase of one that holds several.
 
     Raises `InputError` with one sentence that names the file or folder.
     """
@@ -76,37 +79,22 @@ def read_mr(path: Path | str, ct: CtScan | None = None, series_uid: str | None =
     return _read_dicom(path, ct, series_uid)
 
 
-def _read_dicom(folder: Path, ct: CtScan | None, series_uid: str | None) -> MrScan:
+def _read_dicom(folder: Path, ct: CtScan | None, series: str | None) -> MrScan:
     contents = scan_folder(folder)
-    groups: dict[str, list[Header]] = {}
-    for header in contents.headers:
-        if header.text("SOPClassUID") == MR_IMAGE:
-            groups.setdefault(header.text("SeriesInstanceUID"), []).append(header)
-    if not groups:
-        kinds = sorted({UID(h.text("SOPClassUID")).name for h in contents.headers})
-        raise InputError(f"{folder}: holds no MR series; it holds: {', '.join(kinds) or 'no DICOM images'}")
-    listed = "; ".join(
-        f'"{headers[0].text("SeriesDescription")}" ({len(headers)} files, UID {uid})'
-        for uid, headers in groups.items()
-    )
-    if series_uid is None and len(groups) > 1:
-        raise InputError(
-            f"{folder}: holds {len(groups)} MR series; choose one by its series UID (--mr-series): {listed}"
-        )
-    if series_uid is not None and series_uid not in groups:
-        raise InputError(f"{folder}: holds no MR series {series_uid}; it holds: {listed}")
-    chosen = series_uid or next(iter(groups))
-    headers = groups[chosen]
+    uid, number = split_choice(series, OPTION)
+    chosen, headers = _chosen_series(contents, folder, uid)
     damaged = next((d for d in contents.damaged if d.series_uid in ("", chosen)), None)
     if damaged is not None:
         raise InputError(f"{damaged.path}: {damaged.reason}")
     _check_patient(headers, ct, folder)
-    if len(headers) < LEAST_SLICES:
-        raise _too_few(folder, len(headers))
+    warnings: list[str] = []
     try:
+        headers = _one_volume(folder, headers, number, warnings)
+        if len(headers) < LEAST_SLICES:
+            raise _too_few(folder, len(headers))
         stack = regular_stack([plane_of(h) for h in headers])
     except InputError as error:
-        raise InputError(f"{folder}: {error}") from None
+        raise InputError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from None
     headers = [headers[i] for i in stack.order]
     if len({(h.text("Rows"), h.text("Columns"), h.text("PixelSpacing")) for h in headers}) > 1:
         raise InputError(
@@ -123,8 +111,54 @@ def _read_dicom(folder: Path, ct: CtScan | None, series_uid: str | None) -> MrSc
         folder,
         headers[0].text("SeriesDescription"),
         headers[0].text("FrameOfReferenceUID"),
-        stack.warnings,
+        (*warnings, *stack.warnings),
     )
+
+
+def _chosen_series(contents: FolderContents, folder: Path, uid: str | None) -> tuple[str, list[Header]]:
+    """The UID of the MR series, the only one or that which is asked for, and its slices."""
+    groups: dict[str, list[Header]] = {}
+    for header in contents.headers:
+        if header.text("SOPClassUID") == MR_IMAGE:
+            groups.setdefault(header.text("SeriesInstanceUID"), []).append(header)
+    if not groups:
+        kinds = sorted({UID(h.text("SOPClassUID")).name for h in contents.headers})
+        raise InputError(f"{folder}: holds no MR series; it holds: {', '.join(kinds) or 'no DICOM images'}")
+    listed = "; ".join(
+        f'"{headers[0].text("SeriesDescription")}" ({len(headers)} files, UID {one})'
+        for one, headers in groups.items()
+    )
+    if uid is None and len(groups) > 1:
+        raise InputError(
+            f"{folder}: holds {len(groups)} MR series; choose one by its series UID ({OPTION}): {listed}"
+        )
+    if uid is not None and uid not in groups:
+        raise InputError(f"{folder}: holds no MR series {uid}; it holds: {listed}")
+    chosen = uid or next(iter(groups))
+    return chosen, groups[chosen]
+
+
+def _one_volume(folder: Path, headers: list[Header], number: int | None, warnings: list[str]) -> list[Header]:
+    """The slices of one echo or phase: of that number where the series holds several, and none twice.
+
+    Only slices at the same places tell that there are several. What differs between an MR's slices otherwise, such as
+    their acquisition or trigger time, is no sign: they are often taken in turn.
+    """
+    if number is not None or same_position([plane_of(h) for h in headers]):
+        headers = chosen_scan(folder, headers, number, warnings, OPTION)
+    dropped: set[int] = set()
+    for first, *others in same_position([plane_of(h) for h in headers]):
+        values = _slice(headers[first])
+        for other in others:
+            if not np.array_equal(values, _slice(headers[other])):
+                raise InputError(
+                    f"{folder}: {headers[first].path.name} and {headers[other].path.name} are different slices of the "
+                    "MR at the same place; export one echo or phase as a series of its own"
+                )
+            dropped.add(other)
+    if dropped:
+        warnings.append(f"{len(dropped)} slices of the MR are there twice; one of each was taken")
+    return [h for i, h in enumerate(headers) if i not in dropped]
 
 
 def _slice(header: Header) -> np.ndarray:
