@@ -77,6 +77,32 @@ def test_slices_without_a_contour_stay_empty_and_are_told(clinic: Clinic) -> Non
     assert any("2 slices between its first and last have no contour" in warning for warning in read.warnings)
 
 
+@pytest.mark.parametrize(("mm", "told"), [(0.15, False), (0.3, True), (1.1, True)])
+def test_contours_beside_the_slices_are_told_once(clinic: Clinic, mm: float, told: bool) -> None:
+    """Slices of 3 mm: contours of a reconstruction that begins 1.1 mm higher lie 0.37 slices off."""
+
+    def edit(dataset: Dataset) -> None:
+        for item in dataset.ROIContourSequence:
+            for contour in item.ContourSequence:
+                points = np.reshape([float(v) for v in contour.ContourData], (-1, 3)) + (0, 0, mm)
+                contour.ContourData = [f"{v:.6g}" for v in points.ravel()]
+
+    read = clinic.edit(edit).read()
+    assert read.voxels("Brainstem") == 24
+    assert [
+        f"up to {mm:.2g} mm beside the slices" in text and "2 of 2" in text for text in read.warnings
+    ] == [True] * told
+
+
+def test_contours_of_another_series_of_the_frame_of_reference_are_told(clinic: Clinic) -> None:
+    def edit(dataset: Dataset) -> None:
+        study = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+        study.RTReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3.77"
+
+    (said,) = clinic.edit(edit).read().warnings
+    assert "made on another series than this CT" in said
+
+
 def test_a_contour_may_run_as_far_out_as_it_likes(clinic: Clinic) -> None:
     started = time.monotonic()
     far = clinic.contour(2, (1.5, 1.5), (4e8, 1.5), (4e8, 4e8), (1.5, 4e8))

@@ -177,6 +177,8 @@ def test_the_ct_that_it_was_made_from_says_how_far_slices_are_apart(
     assert step((31, 37, 43), 1.5) == 6.0  # not on its slices
     assert step((36,), 1.5) == 3.0
     assert step((36,), 1.5, made_from="1.2.3.4") == 1.5
+    other = read_seg(seg(tmp_path / "s.dcm", every_second, 3.0, 3.0, made_from="1.2.3.4"), series, grid=grid)
+    assert ["made on another series than this CT" in text for text in other.warnings] == [True]
     path = seg(tmp_path / "s.dcm", every_second, 1.5)
     assert not read_seg(path, series, grid=grid).warnings
     on_ct = read_structures(path, grid, reference=series, catalogue_names=False)

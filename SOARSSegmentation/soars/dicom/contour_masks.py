@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from soars.ct.stack import UNEVEN_LIMIT_MM
 from soars.dicom.contour_overlap import area_of_overlapping, same_area
 from soars.dicom.contours import Contour, fill
 from soars.structures.mask import EMPTY_MASK, union
@@ -56,6 +57,7 @@ def contours_to_mask(
     warnings: list[str],
     *,
     lines_inside: bool = False,
+    beside_mm: dict[str, float] | None = None,
 ) -> Mask | None:
     """The voxels whose centres the contours enclose; None when not one of the contours is of a kind that encloses any.
 
@@ -65,13 +67,17 @@ def contours_to_mask(
         path, name: the file and the ROI, for messages.
         warnings: what is odd is added.
         lines_inside: voxels belong to the organ whose centres contours run through, as rt-utils means it.
+        beside_mm: by ``name``, how far contours lie from their slices, where that is farther than slices of a CT lie
+            from their places.
 
     A contour that cannot be used (points that are not numbers, not parallel to the slices, open, a point) is left out,
     with one warning for each reason.
     """
     left_out: Counter[str] = Counter()
     noted: Counter[str] = Counter()
-    on_slice = _placed(items, geometry, left_out, noted, 1 if lines_inside else 3)
+    on_slice, off = _placed(items, geometry, left_out, noted, 1 if lines_inside else 3)
+    if beside_mm is not None and off * geometry.spacing[2] > UNEVEN_LIMIT_MM:
+        beside_mm[name] = off * geometry.spacing[2]
     what = f"{path.name}: {name!r}"
     whole: list[Contour] = []
     patches: list[tuple[tuple[int, int, int], BoolArray]] = []
@@ -124,8 +130,9 @@ def contours_to_mask(
 
 def _placed(
     items: Sequence[Dataset], geometry: Geometry, left_out: Counter[str], noted: Counter[str], least: int
-) -> dict[int, list[tuple[Contour, bool]]]:
-    """The closed contours of at least so many points, by slice, each with whether it is CLOSEDPLANAR_XOR.
+) -> tuple[dict[int, list[tuple[Contour, bool]]], float]:
+    """The closed contours of at least so many points, by slice, each with whether it is CLOSEDPLANAR_XOR; and how far,
+    in slices, the farthest lies from its slice.
 
     What cannot be used is counted in ``left_out`` by its reason, what is odd in ``noted``.
     """
@@ -141,14 +148,15 @@ def _placed(
             left_out["one of its values is damaged"] += 1
         else:
             found.setdefault(contour.z, []).append((level, contour, kind == _XOR))
-    placed = {}
+    placed, off = {}, 0.0
     for z, several in found.items():
         # of several planes that come to lie on one slice the nearest counts: together they would cancel each other
         nearest = min((level for level, *_ in several), key=lambda level: abs(level - z))
+        off = max(off, abs(nearest - z))
         placed[z] = [(contour, xor) for level, contour, xor in several if abs(level - nearest) < SAME_PLANE]
         if len(placed[z]) < len(several):
             left_out["another plane is nearer to the slice"] += len(several) - len(placed[z])
-    return placed
+    return placed, off
 
 
 def _on_slice(

@@ -76,3 +76,22 @@ def check_patient(path: Path, dataset: Dataset, header: Dataset, other: str = "C
         raise InputError(
             f"{path} is of another patient than the {other}: their Patient IDs differ; give the {other} of this patient"
         )
+
+
+def referenced_series(dataset: Dataset) -> list[str]:
+    """Series Instance UIDs of the images that an RTSTRUCT (PS3.3 C.8.8.5) or a segmentation (C.12.4) references: beside
+    its CT a contour may have been drawn on an MR."""
+    series = list(dataset.get("ReferencedSeriesSequence") or ())
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
+        for study in frame.get("RTReferencedStudySequence") or ():
+            series += study.get("RTReferencedSeriesSequence") or ()
+    return [uid for uid in (plain(item.get("SeriesInstanceUID")) for item in series) if uid]
+
+
+def other_series(path: Path, dataset: Dataset, own: str) -> list[str]:
+    """A warning when structures were drawn on other series than the CT, ``own``, though in its frame of reference, as
+    on another phase or reconstruction; none where they do not say."""
+    told = referenced_series(dataset)
+    if not told or not own or own in told:
+        return []
+    return [f"{path.name} was made on another series than this CT: check that nothing moved between the two"]

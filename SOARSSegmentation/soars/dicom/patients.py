@@ -11,6 +11,7 @@ from pydicom.uid import RTStructureSetStorage
 
 from soars.ct.dicom_files import MOST_FILES, is_dicom, read_dataset, read_header
 from soars.ct.series import is_ct_slice
+from soars.dicom.objects import referenced_series
 from soars.dicom.seg.read import LABEL_MAP, SEGMENTATION
 from soars.errors import InputError
 
@@ -90,15 +91,9 @@ def _look_into(folder: Path) -> PatientFolder:
 
 
 def _referenced_series(path: Path) -> list[str]:
-    """Series Instance UIDs of the images that an RTSTRUCT (PS3.3 C.8.8.5) or a segmentation (C.12.4) references: beside
-    its CT a contour may have been drawn on an MR."""
+    """Series Instance UIDs that the file references."""
     try:
         tags: list[Any] = ["ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence"]
-        dataset: Any = read_dataset(path, specific_tags=tags)
-        series = list(dataset.get("ReferencedSeriesSequence") or ())
-        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
-            for study in frame.get("RTReferencedStudySequence") or ():
-                series += study.get("RTReferencedSeriesSequence") or ()
-        return [str(item.get("SeriesInstanceUID") or "") for item in series]
+        return referenced_series(read_dataset(path, specific_tags=tags))
     except Exception:  # a damaged file is reported when it is read completely
         return []

@@ -14,7 +14,7 @@ from pydicom.uid import RTStructureSetStorage
 
 from soars.ct.series import CtSeries
 from soars.dicom.contour_masks import contours_to_mask
-from soars.dicom.objects import check_patient, damage_reported, plain, read_object
+from soars.dicom.objects import check_patient, damage_reported, other_series, plain, read_object
 from soars.dicom.provenance import generation_tags, models_in
 from soars.errors import InputError
 from soars.structures.model import Geometry, StructureInfo, StructureSet, as_colour
@@ -46,7 +46,7 @@ def read_rtstruct(
 
     A voxel is inside when its centre is inside an odd number of the ROI's contours on that slice (so an inner
     contour is a hole, and a keyhole too); see `soars.dicom.contour_masks` for what else occurs. A contour goes
-    to the nearest slice, at most 0.4 slices away. Names are as in the file.
+    to the nearest slice, at most 0.4 slices away, which is a warning beyond rounding. Names are as in the file.
 
     Args:
         path: the file.
@@ -69,10 +69,12 @@ def read_rtstruct(
         if reference is not None:
             check_patient(path, dataset, reference.header)
             rois = _in_frame(path, dataset, rois, reference.frame_of_reference_uid, any_frame, out.warnings)
+            out.warnings += other_series(path, dataset, reference.series_uid)
         elif not any_frame:
             _note_frames(path, rois, out.warnings)
     total = 0
     names = {roi.name for roi in rois}
+    beside_mm: dict[str, float] = {}
     for roi in rois:
         name, copy = roi.name, 2
         while name in out or (name != roi.name and name in names):
@@ -83,13 +85,25 @@ def read_rtstruct(
         before = len(out.warnings)
         with damage_reported(path):
             mask = contours_to_mask(
-                roi.contours, geometry, path, name, out.warnings, lines_inside=drawn_by_rt_utils
+                roi.contours,
+                geometry,
+                path,
+                name,
+                out.warnings,
+                lines_inside=drawn_by_rt_utils,
+                beside_mm=beside_mm,
             )
         if mask is None:
             reasons = [w.rpartition("left out: ")[2] for w in out.warnings[before:]]
             out.warnings[before:] = [f"{path.name}: the ROI {name!r} was left out: {'; '.join(reasons)}"]
             continue
         out.add_mask(name, mask, StructureInfo(colour=as_colour(roi.colour), tags=roi.tags))
+    if beside_mm:
+        off_mm = max(beside_mm.values())
+        out.warnings.append(
+            f"{path.name}: contours lie up to {off_mm:.2g} mm beside the slices of the CT and were put on the nearest, "
+            f"in {len(beside_mm)} of {len(rois)} ROIs; check that this is the CT they were drawn on"
+        )
     if not total:
         raise InputError(f"{path} has no contours" + _because(out.warnings))
     if all(out.is_empty(name) for name in out):

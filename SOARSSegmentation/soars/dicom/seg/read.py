@@ -18,7 +18,14 @@ from pydicom.uid import UID
 
 from soars.ct.series import CtSeries
 from soars.ct.stack import SIDEWAYS_LIMIT_MM, UNEVEN_LIMIT_MM
-from soars.dicom.objects import check_patient, damage_reported, plain, read_object
+from soars.dicom.objects import (
+    check_patient,
+    damage_reported,
+    other_series,
+    plain,
+    read_object,
+    referenced_series,
+)
 from soars.dicom.provenance import generation_tag
 from soars.errors import InputError
 from soars.structures.mask import Mask, tight_mask, union
@@ -103,6 +110,8 @@ def read_seg(
                 if not mask.is_empty:
                     masks.setdefault(segment, []).append(mask)
         structures = _structures(path, dataset, geometry, masks)
+        if reference is not None:
+            warnings += other_series(path, dataset, reference.series_uid)
         structures.warnings[:0] = warnings
         return structures
 
@@ -209,8 +218,7 @@ def _is_label_map(dataset: Dataset) -> bool:
 
 def _is_of(dataset: Dataset, reference: CtSeries) -> bool:
     """Whether the file says that it was made from this series."""
-    series = (plain(item.get("SeriesInstanceUID")) for item in dataset.get("ReferencedSeriesSequence") or [])
-    return reference.series_uid in set(series) - {""}
+    return reference.series_uid in referenced_series(dataset)
 
 
 def _grid(
