@@ -192,7 +192,7 @@ def nnunet(work: Path, cache: Path, steps: int | None, computer: Computer) -> li
     # Beside a GPU nnU-Net's own processes draw the windows, as it is meant to run.
     on_cpu = computer.device == "cpu"
     workers, preset = (0, "laptop") if on_cpu else (computer.workers or MOST_WORKERS, "paper")
-    tool = NnUNet(work / "nnunet", 1, "Phantoms", computer.device, NNUNET_GB, workers, preset)
+    tool = NnUNet(work / "nnunet", 1, "Phantoms", computer.device, NNUNET_GB, workers, preset, threads=1)
     write_raw(tool.raw, learn, test, SOARS42, index.source)
     tool.plan()
     tool.train(steps or STEPS["nnunet"], 1)

@@ -91,6 +91,7 @@ def _add_baseline(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--bundle", metavar="NAME", help="also install the first seed's model as a bundle")
     parser.add_argument("--licence", default="not stated", help="of that bundle's weights")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads of the training")
     parser.set_defaults(run=run_baseline)
 
 
@@ -107,8 +108,8 @@ def run_baseline(args: argparse.Namespace) -> None:
     from soars_training.experiments.systems import score_system
     from soars_training.fitting.loop import training_device
 
-    if args.seeds < 1 or (args.steps is not None and args.steps < 1):
-        raise InputError("--seeds and --steps must be at least 1")
+    if any(n is not None and n < 1 for n in (args.seeds, args.steps, args.threads)):
+        raise InputError("--seeds, --steps and --threads must be at least 1")
     require_statistics()
     device = training_device(args.device).type
     seeds = range(args.seed, args.seed + args.seeds)
@@ -117,10 +118,12 @@ def run_baseline(args: argparse.Namespace) -> None:
             raise InputError(
                 "--bundle and --memory-gb are nnU-Net's; a bundle of another system is made by soars-train export"
             )
-        score_system(args.output, args.system, args.preset or "laptop", seeds, device, args.steps)
+        score_system(
+            args.output, args.system, args.preset or "laptop", seeds, device, args.steps, args.threads
+        )
         write_tables(args)
         return
-    baseline = Baseline(args.output, device, args.memory_gb, args.steps, args.preset or "paper")
+    baseline = Baseline(args.output, device, args.memory_gb, args.steps, args.preset or "paper", args.threads)
     baseline.run(seeds)
     if args.bundle:
         bundle = baseline.bundle(args.bundle, args.seed, args.licence)

@@ -28,12 +28,19 @@ Draw = Callable[[IndexEntry, CachedCase], Mapping[str, np.ndarray]]
 
 
 def score_system(
-    folder: Path, name: str, preset: str, seeds: Sequence[int], device: str, steps: int | None = None
+    folder: Path,
+    name: str,
+    preset: str,
+    seeds: Sequence[int],
+    device: str,
+    steps: int | None = None,
+    threads: int | None = None,
 ) -> None:
     """Train and score a system with every seed; the same call goes on after an interruption.
 
-    Learns from the patients of the ablation in ``folder`` for ``steps``, as many as a setting has when None, and writes
-    `scores/NAME.SEED.csv` there. Raises `InputError` where no ablation was begun, and as the system's `fit` does.
+    Learns from the patients of the ablation in ``folder`` for ``steps``, as many as a setting has when None, with so
+    many ``threads``, and writes `scores/NAME.SEED.csv` there. Raises `InputError` where no ablation was begun, and as
+    the system's `fit` does.
     """
     path = folder / RECIPE_FILE
     if not path.exists():
@@ -54,6 +61,7 @@ def score_system(
             seed=seed,
             train_split=LEARN,
             device=device,
+            threads=threads,
         )
         run = folder / f"seed_{seed}" / name
         if not (run / RUN_FILE).exists():

@@ -44,10 +44,15 @@ class Baseline:
     """As many as a setting of the ablation when None."""
     preset: str = "paper"
     """Of `RECIPES`."""
+    threads: int | None = None
+    """Of the training on a processor, as `NnUNet` has it."""
 
     @property
     def tool(self) -> NnUNet:
-        return NnUNet(self.folder / "nnunet", 1, "Cohort", self.device, self.memory_gb, preset=self.preset)
+        home = self.folder / "nnunet"
+        return NnUNet(
+            home, 1, "Cohort", self.device, self.memory_gb, preset=self.preset, threads=self.threads
+        )
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
     nnUNetTrainerNoMirroring,
 )
@@ -47,6 +49,9 @@ class BudgetTrainer(nnUNetTrainerNoMirroring):
         self.num_iterations_per_epoch = math.ceil(steps / self.num_epochs)
         self.num_val_iterations_per_epoch = 1
         self.save_every = 1
+        # nnU-Net's command takes every processor there is, which on a busy computer wait for one another.
+        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -70,6 +75,16 @@ class LaptopTrainer(nnUNetTrainerDiceTopK10Loss, nnUNetTrainerAdam1en3, BudgetTr
     """For some thousand steps instead of 250,000, of variants that nnU-Net brings: Adam at 1e-3 in place of SGD, and
     beside Dice the cross entropy of the hardest tenth of the voxels, since among all of them small organs hardly count.
     """
+
+    def _build_loss(self) -> nn.Module:
+        """The variant's, with the computation of Dice that nnU-Net's other losses have, which holds fewer copies."""
+        loss: nn.Module = super()._build_loss()
+        one_level: Any = loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
+        dice = one_level.dc
+        one_level.dc = MemoryEfficientSoftDiceLoss(
+            dice.apply_nonlin, dice.batch_dice, dice.do_bg, dice.smooth, dice.ddp
+        )
+        return loss
 
 
 def use_bfloat16(network: nn.Module) -> None:
