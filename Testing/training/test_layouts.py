@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +220,27 @@ def test_a_label_map_with_voxels_that_nobody_looked_at_is_not_taught(tmp_path: P
     left_out = LeftOut()
     assert not list(read_cases(case_files("nnunet", tmp_path), left_out))
     assert "10.0% of its voxels have the label 3 (ignore)" in left_out.rows[0][2]
+
+
+def test_a_label_map_with_the_file_that_names_its_values_is_one_case(tmp_path: Path) -> None:
+    _ct(tmp_path / "a" / "ct.nii.gz")
+    _mask(tmp_path / "a" / "structures.nii.gz", _box("brainstem") + 2 * _box("parotid"))
+    names = {"labels": {"1": "Brainstem", "2": "Parotid_L"}}
+    (tmp_path / "a" / "structures.json").write_text(json.dumps(names))
+    (case,) = read_cases(case_files("folders", tmp_path), LeftOut())
+    assert case.annotated == {"Brainstem", "Parotid_L"}
+
+
+def test_a_ct_that_does_not_say_how_the_patient_lies_is_noted(tmp_path: Path) -> None:
+    """Left and right may be exchanged in all of its organs: a person must hear of it."""
+    PUBLISHED["folders"](tmp_path)
+    path = tmp_path / "a" / "ct.nii.gz"
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<hh", raw, 252, 0, 0)  # nifti1.h: qform_code and sform_code
+    path.write_bytes(gzip.compress(bytes(raw)))
+    left_out = LeftOut(quiet=True)
+    list(read_cases(case_files("folders", tmp_path), left_out))
+    assert any("a: the CT: " in words and "check left and right" in words for words in left_out.unsaid)
 
 
 def test_of_several_series_the_one_that_was_drawn_on_is_read(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def test_the_list_is_checked_whole_before_the_work(ct: Path, tmp_path: Path, ent
         listed_cases(listing(tmp_path, case(), entry))
 
 
-def test_a_ct_in_two_splits_is_refused(ct: Path, tmp_path: Path) -> None:
-    """Under another name and another path; two observers of one CT in one split are fine."""
+def test_a_ct_in_two_splits_is_refused(ct: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Under another name and another path; two observers of one CT in one split are fine, but told of."""
     structures(ct, tmp_path / "organs.dcm", "Brainstem")
     (tmp_path / "same").symlink_to(ct)
     for split in ("train", "validation"):
@@ -165,6 +165,7 @@ def test_a_ct_in_two_splits_is_refused(ct: Path, tmp_path: Path) -> None:
         path = listing(tmp_path, *entries)
         if split == "train":
             assert len(read_listing(path)) == 2
+            assert "a and b are the same CT; --held-out" in caplog.text
             continue
         with pytest.raises(
             InputError, match=r"entry 2 \(b\): its CT is that of entry 1 \(a\).*another split"

@@ -175,9 +175,9 @@ def test_a_scan_without_a_patient_costs_itself(data: Path, tmp_path: Path) -> No
 
 
 def test_an_impossible_organ_is_unknown_wherever_its_case_comes_from(data: Path, tmp_path: Path) -> None:
-    """A larynx of 0.024 cc: in a user's list, unless the list says that it was annotated, and in OpenKBP's."""
+    """A larynx of 1 cc: in a user's list, unless the list says that it was annotated, and in OpenKBP's."""
     speck = np.zeros(GEOMETRY.shape, np.uint8)
-    speck[15, 15, 15:17] = 6  # two voxels of 12 mm3
+    speck[3:8, 25:29, 15:19] = 6  # 80 voxels of 12 mm3
     speck_image = GEOMETRY.place(sitk.GetImageFromArray(speck))
     sitk.WriteImage(speck_image, str(data / "p0" / "structures" / "Larynx.nii.gz"))
     entry = {"name": "p0", "ct": "p0/ct.nii.gz", "structures": "p0/structures"}
@@ -186,7 +186,7 @@ def test_an_impossible_organ_is_unknown_wherever_its_case_comes_from(data: Path,
     left_out = LeftOut()
     index = prepare_jobs(listed_jobs(data / "list.json"), tmp_path / "list", (4.0,) * 3, "list", left_out)
     assert [e.annotated for e in index.cases] == [("Brainstem",), ("Brainstem", "Larynx")]
-    assert left_out.rows[0][:2] == ("p0", "Larynx") and "0.024 cc is impossible" in left_out.rows[0][2]
+    assert left_out.rows[0][:2] == ("p0", "Larynx") and "0.96 cc is impossible" in left_out.rows[0][2]
 
     (data / "train-pats").mkdir()
     shutil.copyfile(data / "p0" / "ct.nii.gz", data / "train-pats" / "pt_1_ct.nii.gz")
@@ -197,14 +197,14 @@ def test_an_impossible_organ_is_unknown_wherever_its_case_comes_from(data: Path,
         "labels": {"Brainstem": 1, "Larynx": 6},
         "cases": {"train-pats/pt_1": {"annotated": ["Brainstem", "Larynx"]}},
     }
+    facts["cases"]["train-pats/pt_2"] = {"annotated": ["Brainstem"]}  # whose files are missing
     (data / "cases.json").write_text(json.dumps(facts))
     left_out = LeftOut()
     jobs = many.openkbp_jobs(data, ["train-pats"])
     index = prepare_jobs(jobs, tmp_path / "openkbp", (4.0,) * 3, "OpenKBP", left_out)
-    assert [e.annotated for e in index.cases] == [("Brainstem",)] and left_out.rows[0][:2] == (
-        "pt_1",
-        "Larynx",
-    )
+    assert [e.annotated for e in index.cases] == [("Brainstem",)]
+    assert [row[:2] for row in left_out.rows] == [("pt_1", "Larynx"), ("pt_2", "")]
+    assert "missing or damaged" in left_out.rows[1][2]
 
 
 def test_a_disk_without_room_for_the_rest_stops_the_work_after_the_first_case(

@@ -19,7 +19,9 @@ from soars_training.cohorts.prepare import (
     listed_cases,
     mask_on_grid,
     openkbp_cases,
+    preprocess,
     split_at_midline,
+    whole_region,
     write_voi_cache,
     write_volume_cache,
 )
@@ -93,6 +95,22 @@ def test_a_mandible_is_split_at_its_own_midline(turned_degrees: float) -> None:
     assert not (left & right).any() and ((left | right) == mask).all()
     wrong = sum(left[0, y, x] != (side > 0) for (y, x), side in truth.items())
     assert wrong / len(truth) < 0.08
+
+
+def test_an_organ_too_small_for_the_grid_is_unknown_and_not_absent() -> None:
+    """A ball of 2 mm between eight voxels of 4 mm, whose centres are 3.5 mm away; one that lies beyond is absent."""
+    ct = Geometry((40, 40, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    structures = StructureSet(ct)
+    for organ, centre in (
+        ("Cochlea_L", (18, 18, 18)),
+        ("Pituitary", (18, 18, 36)),
+        ("Brainstem", (12, 20, 20)),
+    ):
+        structures.add(organ, _ball(ct, np.array(centre, float), 9 if organ == "Brainstem" else 2))
+    image = ct.place(sitk.GetImageFromArray(np.zeros(ct.shape, np.int16)))
+    case = SourceCase("a", "train", image, structures, frozenset(structures.names))
+    cached = preprocess(case, Grid((0.0, 0.0, 0.0), (4.0, 4.0, 4.0), (10, 10, 8)), whole_region(image), "a")
+    assert set(cached.masks) == {"Brainstem"} and cached.annotated == {"Brainstem", "Pituitary"}
 
 
 @pytest.mark.parametrize("direction", [np.diag([1.0, 1, 1]), np.diag([-1.0, -1, 1]), np.eye(3)[[2, 0, 1]]])

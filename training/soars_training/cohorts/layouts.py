@@ -10,6 +10,8 @@ from soars.errors import InputError
 from soars.texts import read_json
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+NAMES_ENDINGS = (".json", ".csv", ".txt", ".label")
+"""Of the file that names the values of a label map beside it (`soars.formats.labelnames`)."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def _folder_each(root: Path) -> Iterator[CaseFiles]:
     """CASE/ct.ENDING (or image) and CASE/structures, a folder of masks, or a file of any format that is read."""
     for folder in _folders(root):
         ct = _image(folder, "ct", "image")
-        structures = sorted(p for p in folder.iterdir() if p.name.split(".")[0] == "structures")
+        found = sorted(p for p in folder.iterdir() if p.name.split(".")[0] == "structures")
+        structures = [p for p in found if p.suffix.lower() not in NAMES_ENDINGS] or found
         if ct:
             problem = None if len(structures) == 1 else f"{len(structures)} structures where one is needed"
             yield CaseFiles(folder.name, ct, structures[0] if structures else None, problem=problem)

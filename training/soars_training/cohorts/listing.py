@@ -7,6 +7,7 @@ were contoured on some slices only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from soars import catalogue
 from soars.errors import InputError, UnknownOrganError
 from soars.structures import StructureSet
 from soars.texts import read_json
+
+log = logging.getLogger(__name__)
 
 _NEEDED = {"name", "ct", "structures"}
 _KNOWN = {*_NEEDED, "annotated", "mr", "sparse", "split"}
@@ -72,6 +75,13 @@ def read_listing(listing: Path) -> list[ListedCase]:
             raise InputError(
                 f"{case.place} ({case.name}): its CT is that of {first.place.rpartition(', ')[2]} ({first.name}), "
                 f"which is in another split ({first.split}, not {case.split}); a patient belongs to one"
+            )
+        if first is not case:
+            log.warning(
+                "%s and %s are the same CT; --held-out, crossval and ablate part cases by their names, and may learn "
+                "from the one what they are then scored on in the other",
+                first.name,
+                case.name,
             )
     return cases
 

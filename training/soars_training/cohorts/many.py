@@ -203,7 +203,12 @@ def _from_list(
 def _from_openkbp(
     case: OpenKbpCase, vois: Mapping[str, Spacing] | None, spacing_mm: Spacing, left_out: LeftOut
 ) -> Iterator[Made]:
-    yield from _volumes(_possible(openkbp_case(case), frozenset(), left_out), vois, spacing_mm, left_out)
+    try:
+        read = openkbp_case(case)
+    except InputError as error:
+        left_out.add(case.patient, "", str(error))
+        return
+    yield from _volumes(_possible(read, frozenset(), left_out), vois, spacing_mm, left_out)
 
 
 def _possible(case: SourceCase, vouched: frozenset[str], left_out: LeftOut) -> SourceCase:

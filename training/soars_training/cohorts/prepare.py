@@ -30,6 +30,7 @@ from soars_training.cohorts.cache import (
     INDEX_FILE,
     CachedCase,
     CacheIndex,
+    as_written,
     entry_of,
     group_members,
     write_case,
@@ -87,26 +88,32 @@ class OpenKbpCase:
 
 
 def openkbp_listing(folder: Path) -> list[OpenKbpCase]:
-    """Every case of an OpenKBP folder. Raises `InputError` when `cases.json` is missing."""
+    """Every case of an OpenKBP folder. Raises `InputError` when `cases.json` is missing or damaged."""
     listing = folder / "cases.json"
     if not listing.is_file():
         raise InputError(
             f"{folder}: no cases.json; expected the OpenKBP folder with train-pats and validation-pats"
         )
-    data = json.loads(listing.read_text())
     found = []
-    for key, facts in data["cases"].items():
-        split, patient = key.split("/")
-        values = {theirs: int(data["labels"][theirs]) for theirs in facts["annotated"]}
-        found.append(OpenKbpCase(patient, split, str(folder / key), values))
+    with as_written(listing, "convert the data again"):
+        data = json.loads(listing.read_text())
+        for key, facts in data["cases"].items():
+            split, patient = key.split("/")
+            values = {theirs: int(data["labels"][theirs]) for theirs in facts["annotated"]}
+            found.append(OpenKbpCase(patient, split, str(folder / key), values))
     return found
 
 
 def openkbp_case(case: OpenKbpCase) -> SourceCase:
-    """Read one case."""
+    """Read one case. Raises `InputError` for files that cannot be read, or that do not lie on one grid."""
     names = catalogue.label_map("OpenKBP")
-    ct = sitk.ReadImage(f"{case.stem}_ct.nii.gz")
-    labels = sitk.GetArrayFromImage(sitk.ReadImage(f"{case.stem}_oars.nii.gz"))
+    try:
+        ct, drawn = (sitk.ReadImage(f"{case.stem}_{what}.nii.gz") for what in ("ct", "oars"))
+    except RuntimeError as error:
+        raise InputError(f"{case.stem}: its CT or label map is missing or damaged") from error
+    if not Geometry.of(drawn).same_as(Geometry.of(ct)):
+        raise InputError(f"{case.stem}: its label map is not on the grid of its CT")
+    labels = sitk.GetArrayFromImage(drawn)
     structures = StructureSet(Geometry.of(ct))
     for theirs, value in case.values.items():
         for ours, part in split_mandible(str(names[theirs]), labels == value, structures.geometry).items():
@@ -153,6 +160,8 @@ def read_listed(case: ListedCase) -> tuple[SourceCase, list[str]]:
     structures, annotated, notes = teachable(found, case)
     mr = read_mr(case.mr, ct) if case.mr else None
     sparse = case.sparse & set(structures.names)
+    for warning in ct.warnings:
+        log.warning("%s: the CT: %s", case.name, warning)
     return SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr), notes
 
 
@@ -186,17 +195,22 @@ def split_mandible(organ: str, mask: np.ndarray, geometry: Geometry) -> dict[str
 
 def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCase:
     """Put the CT and every mask of a case on a grid (masks: linear interpolation, threshold one half; those that were
-    contoured on some slices only: the nearest voxel, since nothing is known between the slices)."""
+    contoured on some slices only: the nearest voxel, since nothing is known between the slices).
+
+    An organ that lies on the grid but is too small for its voxels is unknown there, not absent.
+    """
     hu = resample(body.tissue(case.ct, grid), grid, outside=AIR_HU)
     if not body.already_masked:
         hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
-    masks, slices = {}, {}
+    masks, slices, too_small = {}, {}, set()
     geometry = case.structures.geometry
     for organ in case.structures.names:
         mask = case.structures.crop(organ)
         placed = mask_on_grid(geometry, mask, grid, nearest=organ in case.sparse)
         if placed is not None:
             masks[organ] = placed
+        elif not mask.is_empty and _is_on(grid, geometry, mask):
+            too_small.add(organ)
         if organ in case.sparse:
             slices[organ] = contoured_slices(geometry, mask, grid)
     return CachedCase(
@@ -205,11 +219,18 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
         origin_mm=grid.origin_mm,
         spacing_mm=grid.spacing_mm,
         masks=masks,
-        annotated=case.annotated - case.sparse,
+        annotated=case.annotated - case.sparse - too_small,
         slices=slices,
         mr=_mr_on(grid, case, body),
         head_mm=(float(body.head_mm[0]), float(body.head_mm[1]), float(body.head_mm[2])),
     )
+
+
+def _is_on(grid: Grid, geometry: Geometry, mask: Mask) -> bool:
+    """Whether the middle of a mask lies within a grid."""
+    middle = geometry.to_physical(np.argwhere(mask.array).mean(0) + mask.start)
+    index = grid.points_to_index(middle)
+    return bool((index >= -0.5).all() and (index <= np.asarray(grid.shape) - 0.5).all())
 
 
 def _mr_on(grid: Grid, case: SourceCase, body: Body) -> np.ndarray | None:

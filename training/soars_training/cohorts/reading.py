@@ -41,14 +41,15 @@ class LeftOut:
 
     def add(self, case: str, organ: str, why: str) -> None:
         self.rows.append((case, organ, why))
-        self._say(f"{case}{f' {organ}' if organ else ''}: left out: {why}")
+        self.say(f"{case}{f' {organ}' if organ else ''}: left out: {why}")
 
     def note(self, case: str, what: str) -> None:
         """Something odd about a case, which is used."""
         self.rows.append((case, "", what))
-        self._say(f"{case}: {what}")
+        self.say(f"{case}: {what}")
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
+        """Something that nothing is left out for."""
         if self.quiet:
             self.unsaid.append(words)
         else:
@@ -77,6 +78,8 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
         except SoarsError as error:
             left_out.add(entry.name, "", str(error))
             continue
+        for warning in ct.warnings:
+            left_out.say(f"{entry.name}: the CT: {warning}")
         kept = _known(structures, entry.name, left_out)
         if not kept.names:
             left_out.add(entry.name, "", "no structure of it can be used")
@@ -114,12 +117,15 @@ def _check_seen(path: Path, unseen: int) -> None:
 
 def _labelled(path: Path, geometry: Geometry, name_of: Callable[[int], str | None]) -> StructureSet:
     """The structures of an image whose values are named by the data set; values without a name are left out."""
-    image, _odd = read_label_image(path)
+    image, odd = read_label_image(path)
     drawn = {
         int(value): name_of(int(value)) for value in np.unique(sitk.GetArrayViewFromImage(image)) if value
     }
     named = from_label_map(image, {value: (name,) for value, name in drawn.items() if name is not None})
-    return on_grid(named, geometry, path.name)
+    placed = on_grid(named, geometry, path.name)
+    for warning in (*(f"{path.name}: {text}" for text in odd), *placed.warnings):
+        log.warning("%s", warning)
+    return placed
 
 
 def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureSet:

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
 
     cases = arguments.named_cases(arguments.measured_cases(args), args.only, "--only")
     rows = evaluate_bundle(args.bundle, cases, engine=args.engine, joins=arguments.joins(args.join))
+    if not rows:
+        raise InputError("no organ of the bundle is annotated in the cases: there is nothing to evaluate")
     if args.csv:
         write_csv(rows, args.csv)
     print(summary_table(rows))
