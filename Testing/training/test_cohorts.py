@@ -17,6 +17,7 @@ from soars_training.cohorts.leaks import TISSUE_HU, leaking_slices, without_leak
 from soars_training.cohorts.plan import make_plan
 from soars_training.cohorts.regions import FEWEST_CASES, MARGIN_MM, UsualRegions
 from soars_training.cohorts.splits import hold_out, one_fold
+from soars_training.windows.loaded import group_centres
 
 Start = tuple[int, int, int]
 
@@ -161,6 +162,54 @@ def test_a_plan_computes_volumes_of_interest_and_names_odd_cases(
     assert ear.contrast_hu == 700 and ear.proposed == "small_hard"
     said = capsys.readouterr().out
     assert "| Lens_L | small_hard | 4 |" in said and "preset laptop: --patch " in said
+
+
+def test_a_heat_map_needs_those_of_its_organs_that_the_cohort_has() -> None:
+    """Ear_L stands for cochlea and inner ear: a cohort without inner ears has it at the cochlea's centre, one with both
+    only where both were drawn."""
+    both, cochlea = frozenset({"Cochlea_L", "Ear_Internal_L"}), frozenset({"Cochlea_L"})
+    case = _case(np.zeros((20, 20, 20)), {"Cochlea_L": ((6, 6, 6), (3, 3, 3))})
+    known, (centre,) = group_centres(case, ["Ear_L"], cochlea)
+    assert known.tolist() == [True] and centre is not None and centre.tolist() == [7, 7, 7]
+    assert group_centres(case, ["Ear_L"], both)[0].tolist() == [False]
+    assert group_centres(replace(case, annotated=both), ["Ear_L"], both)[0].tolist() == [True]
+    assert group_centres(case, ["Ear_L", "Lens_L"], frozenset({"Brainstem"}))[0].tolist() == [False, False]
+
+
+def test_a_plan_names_the_cases_in_which_an_organ_lies_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight patients, each moved and a little different; in one left and right parotid are exchanged, in another a
+    voxel of the brainstem strays by 90 mm. Their volumes are as usual."""
+    entries = []
+    for n in range(8):
+        jitter = np.random.default_rng(n).integers(-1, 2, (4, 3))
+        places = {"Brainstem": (20, 20, 20), "SpinalCord": (8, 22, 20), "Larynx": (6, 10, 20)}
+        left, right = ((17, 18, x) for x in ((4, 36) if n == 3 else (36, 4)))
+        organs = {
+            organ: (tuple(int(v) for v in np.add(at, move)), (3, 3, 3))
+            for (organ, at), move in zip(
+                {**places, "Parotid_L": left, "Parotid_R": right}.items(), [*jitter, (0, 0, 0)], strict=True
+            )
+        }
+        case = _case(np.zeros((60, 40, 50)), organs)
+        if n == 5:
+            start, stray = organs["Brainstem"][0], np.zeros((33, 3, 3), bool)
+            stray[:3], stray[-1, 0, 0] = True, True
+            case = replace(case, masks={**case.masks, "Brainstem": (start, stray)})
+        case = replace(case, name=f"c{n}", origin_mm=(10.0 * n, 0.0, -50.0 * n))
+        write_case(tmp_path / f"c{n}.npz", case)
+        entries.append(IndexEntry(case.name, f"c{n}.npz", "train", tuple(sorted(case.annotated))))
+    CacheIndex((3, 3, 3), "test", entries).save(tmp_path)
+    facts = make_plan(tmp_path).organs
+    assert {organ: f.misplaced for organ, f in facts.items() if f.misplaced} == {
+        "Parotid_L": ("c3",),
+        "Parotid_R": ("c3",),
+        "Brainstem": ("c5",),
+    }
+    assert not any(f.odd for f in facts.values())
+    assert main(["plan", str(tmp_path)]) == 0
+    assert "| c3 (place) |" in capsys.readouterr().out
 
 
 def test_folds_part_the_patients_evenly_by_what_is_annotated() -> None:

@@ -223,6 +223,7 @@ def test_what_is_wrong_is_said_in_a_sentence(
         (["--set", "scale_hu=wide"], "expected a value like 100.0"),
         (["--preset", "gpu"], "threshold has laptop"),
         (["--organs", "Parotid_L"], "annotates any of Parotid_L"),
+        (["--organs", f"{ORGAN},Parotid_L"], "annotates Parotid_L; leave out what nobody drew"),
         (["--set", 'schedule="spiral"'], "schedule spiral"),
     ):
         assert _fit(cache, tmp_path / "bad", *more) == 2

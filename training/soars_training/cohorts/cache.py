@@ -118,6 +118,11 @@ class CacheIndex:
     source: str
     cases: list[IndexEntry] = field(default_factory=list)
 
+    @property
+    def annotated(self) -> frozenset[str]:
+        """The organs that any case annotates, of whichever split."""
+        return frozenset(organ for case in self.cases for organ in case.annotated)
+
     def of_split(self, split: str) -> list[IndexEntry]:
         return [case for case in self.cases if case.split == split]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from soars.networks.names import Branch
 from soars.structures.box import Box
 from soars_training.cohorts.cache import CachedCase, CacheIndex, group_members, read_case
 from soars_training.cohorts.proposals import propose_stratum
+from soars_training.cohorts.regions import misplaced
 
 PLAN_FILE, VOI_FILE = "plan.json", "voi.json"
 VOI_TIMES = 3.0
@@ -34,7 +35,8 @@ class OrganFacts:
     `cases` were annotated, `present` have a voxel; volumes in cc; `largest_mm` is the largest extent (x, y, z) in any
     case; `median_hu` that of all its voxels, and `contrast_hu` how far that is from the median of what surrounds it by
     `SHELL_MM`; `proposed` is the stratum that volume and contrast suggest, with the `reason`, where the catalogue has
-    another or none (see `proposals`); `odd` are cases whose volume is `ODD_TIMES` off the median.
+    another or none (see `proposals`); `odd` are cases whose volume is `ODD_TIMES` off the median; `misplaced` those in
+    which it lies elsewhere among the other organs (see `regions`).
     """
 
     stratum: str
@@ -49,6 +51,7 @@ class OrganFacts:
     contrast_hu: float
     proposed: Branch
     reason: str
+    misplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def make_plan(cache: Path) -> Plan:
     sizes: list[tuple[int, ...]] = []
     seen: dict[str, list[_Seen]] = {}
     annotated: dict[str, int] = {}
+    centres: dict[str, dict[str, np.ndarray]] = {}
     for entry in index.cases:
         case = read_case(cache / entry.file)
         sizes.append(case.ct_hu.shape)
@@ -87,8 +91,10 @@ def make_plan(cache: Path) -> Plan:
             annotated[organ] = annotated.get(organ, 0) + 1
         for organ in case.masks:
             seen.setdefault(organ, []).append(_look(case, organ))
+            centres.setdefault(case.name, {})[organ] = _middle_mm(case, organ)
+    elsewhere = misplaced(centres)
     organs = {
-        organ: _facts(organ, annotated[organ], seen[organ])
+        organ: replace(_facts(organ, annotated[organ], seen[organ]), misplaced=elsewhere[organ])
         for organ in sorted(annotated, key=list(CATALOGUE).index)
         if organ in seen
     }
@@ -112,10 +118,14 @@ def plan_table(plan: Plan) -> str:
     for organ, f in plan.organs.items():
         extent = " x ".join(f"{v:.0f}" for v in f.largest_mm)
         cells = [organ, f.stratum, str(f.cases), f"{f.median_cc:.2f}", f"{f.smallest_cc:.2f}"]
-        cells += [f"{f.largest_cc:.2f}", extent, f"{f.median_hu:.0f}", ", ".join(f.odd)]
+        cells += [f"{f.largest_cc:.2f}", extent, f"{f.median_hu:.0f}", _to_look_at(f)]
         cells.append("" if f.proposed == f.stratum else f"{f.proposed}: {f.reason}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _to_look_at(facts: OrganFacts) -> str:
+    return ", ".join([*facts.odd, *(f"{case} (place)" for case in facts.misplaced)])
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,13 @@ def _look(case: CachedCase, organ: str) -> _Seen:
     box = case.ct_hu[Box.at(start, crop.shape).slices]
     volume_cc = crop.sum() * float(np.prod(case.spacing_mm)) / 1000
     return _Seen(case.name, volume_cc, (x, y, z), box[crop], _around_hu(case, organ))
+
+
+def _middle_mm(case: CachedCase, organ: str) -> np.ndarray:
+    """The middle of an organ's bounding box, (x, y, z)."""
+    start, crop = case.masks[organ]
+    index = np.asarray(start) + (np.asarray(crop.shape) - 1) / 2
+    return np.asarray(case.origin_mm) + index[::-1] * np.asarray(case.spacing_mm)
 
 
 def _around_hu(case: CachedCase, organ: str) -> float:

@@ -19,6 +19,12 @@ MARGIN_MM = 25.0
 FEWEST_CASES = 5
 """Both organs must be present in this many cases before their offset is used."""
 
+FAR_MM, FAR_TIMES = 30.0, 4.0
+"""An organ is misplaced when its place differs from the usual one by more than the first, and by more than the second
+times what is usual for it: the middle of a cord depends on where the scan ends."""
+Centres = Mapping[str, Mapping[str, np.ndarray]]
+"""Case -> organ -> the middle of its bounding box (x, y, z) in mm, which one stray voxel moves."""
+
 Region = tuple[np.ndarray, np.ndarray]
 """Lowest and highest corner, (z, y, x)."""
 
@@ -61,6 +67,30 @@ class UsualRegions:
         if not np.isfinite(low).all() or (low >= high).any():
             return None
         return low, high
+
+
+def misplaced(centres: Centres) -> dict[str, tuple[str, ...]]:
+    """Organ -> the cases in which it lies elsewhere, for a person to look at.
+
+    An organ's place is seen from every other organ of its case, and compared with the cohort's median. How far it is
+    off is what three quarters of the others agree on at least: one that is wrong does not make the others so.
+    """
+    organs = sorted({organ for there in centres.values() for organ in there})
+    found = {}
+    for organ in organs:
+        off: dict[str, list[float]] = {}
+        for other in (o for o in organs if o != organ):
+            seen = {
+                c: there[organ] - there[other] for c, there in centres.items() if {organ, other} <= {*there}
+            }
+            if len(seen) >= FEWEST_CASES:
+                usual = np.median(list(seen.values()), axis=0)
+                for case, at in seen.items():
+                    off.setdefault(case, []).append(float(np.linalg.norm(at - usual)))
+        by_case = {case: float(np.quantile(apart, 0.25)) for case, apart in off.items()}
+        limit = max(FAR_MM, FAR_TIMES * float(np.median(list(by_case.values()) or [0.0])))
+        found[organ] = tuple(case for case, apart in by_case.items() if apart > limit)
+    return found
 
 
 def _extent(case: CachedCase, organ: str) -> np.ndarray:

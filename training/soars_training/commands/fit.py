@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from soars_training.fitting.presets import Preset
     from soars_training.windows.task import BranchTask
 
+log = logging.getLogger(__name__)
 
 PRESETS = ("laptop", "gpu", "paper")
 PHNN_LEVELS = 4
@@ -48,7 +50,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
     parser.add_argument("--branch", required=True, choices=BRANCHES)
-    parser.add_argument("--organs", help="comma-separated names; default: all of the branch's stratum")
+    parser.add_argument(
+        "--organs", help="comma-separated names; default: those of the branch's stratum that are annotated"
+    )
     arguments.add_strata(parser)
     parser.add_argument(
         "--guide", type=Path, help="folder written by soars-train guide (anchor probabilities as input)"
@@ -134,7 +138,7 @@ def options_of(args: argparse.Namespace) -> FitOptions:
 
     if args.branch == "small_hard" and not args.voi:
         raise InputError("small_hard needs --voi, the same file the cache was prepared with")
-    organs = arguments.organs(args.organs) if args.organs else arguments.organs_of(args.branch, args.strata)
+    organs = arguments.organs(args.organs) if args.organs else _organs_there(args)
     groups = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
     task = BranchTask(
         branch=args.branch,
@@ -145,6 +149,19 @@ def options_of(args: argparse.Namespace) -> FitOptions:
     )
     vois = arguments.read_vois(args.voi) if args.voi else None
     return settings_of(args, task, arguments.train_split(args.cache), vois)
+
+
+def _organs_there(args: argparse.Namespace) -> tuple[str, ...]:
+    """The organs of the branch's stratum that the cache annotates. Raises `InputError` when it annotates none."""
+    from soars_training.cohorts.cache import CacheIndex
+
+    stratum, there = arguments.organs_of(args.branch, args.strata), CacheIndex.load(args.cache).annotated
+    missing = [organ for organ in stratum if organ not in there]
+    if len(missing) == len(stratum):
+        raise InputError(f"{args.cache}: annotates none of the branch's organs, {', '.join(stratum)}")
+    if missing:
+        log.warning("not learned, since no case annotates them: %s", ", ".join(missing))
+    return tuple(organ for organ in stratum if organ in there)
 
 
 def windows_of(args: argparse.Namespace, default: Preset) -> tuple[tuple[float, float], ...]:

@@ -133,9 +133,9 @@ class Trained:
     ) -> Iterator[tuple[LoadedCase, ProbabilityMap]]:
         """The output for each case; with `true_guide` the anchors that somebody drew stand in the place of their
         probabilities."""
-        task = self.run.task()
+        task, cohort = self.run.task(), CacheIndex.load(cache).annotated
         for entry in entries:
-            case = load(read_case(cache / entry.file), entry, task, UsualRegions({}), guide)
+            case = load(read_case(cache / entry.file), entry, task, UsualRegions({}), guide, cohort)
             if true_guide:
                 case = replace(case, guide=_true_guide(case, task.anchors))
             with self.meter.running():

@@ -71,6 +71,7 @@ def finetune(
     device, index, held = start.device, start.index, start.held
     fine = CacheIndex.load(small.vois) if small is not None and small.vois is not None else None
     data = _windows(cache, index, options, start.learn, of_branch, small, fine)
+    data.check_taught()
     held_cases = held_out_cases(cache, held, data, None)
     models = {name: BranchModel(mine) for name, mine in of_branch.items()}
     if not resume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore, whole_patient_dice
 from soars_training.windows.dataset import WindowDataset
-from soars_training.windows.loaded import LoadedCase, load
+from soars_training.windows.loaded import LoadedCase, learned_from, load
 from soars_training.windows.task import BranchTask
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -36,13 +39,23 @@ def fit(
 ) -> FittedRun:
     """Train one branch from a cache and write checkpoints, tables and `run.json` into `output`.
 
-    Runs in bf16 where the processor or GPU computes in it. Raises `InputError` when the cache does not annotate any
-    class, the guide is missing, a GPU was asked for and is not there, or `output` holds a run already and neither
-    `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
+    Runs in bf16 where the processor or GPU computes in it. Raises `InputError` when the cases to learn from do not
+    annotate every class, the guide is missing, a GPU was asked for and is not there, or `output` holds a run already
+    and neither `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
     """
     start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=options.one_shape)
     device, index, held = start.device, start.index, start.held
+    told = learned_from(guide_folder, {e.patient for e in held}) if guide_folder is not None else []
+    if told:
+        log.warning(
+            "%s: its anchors have learned from %d of the %d patients held out here, so the DSC of these will be better "
+            "than that of new patients; hold out the same ones in both runs",
+            guide_folder,
+            len(told),
+            len({e.patient for e in held}),
+        )
     data = window_data(cache, index, options, start.learn, guide_folder)
+    data.check_taught()
     held_cases = held_out_cases(cache, held, data, guide_folder)
     model = BranchModel(options)
     if options.init is not None and not resume:
@@ -99,7 +112,8 @@ def held_out_cases(
 ) -> list[LoadedCase]:
     """The cases of the validation patients, without those that annotate none of the run's organs."""
     usable = [e for e in entries if set(data.task.members) & set(e.annotated)]
-    return [load(read_case(cache / e.file), e, data.task, data.regions, guide_folder) for e in usable]
+    cohort = data.index.annotated
+    return [load(read_case(cache / e.file), e, data.task, data.regions, guide_folder, cohort) for e in usable]
 
 
 def describe(

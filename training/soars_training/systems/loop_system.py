@@ -122,6 +122,7 @@ class LoopSystem(ABC, Generic[Options]):
         """See `TrainingSystem.fit`."""
         start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=self.few_shapes)
         device, index, held = start.device, start.index, start.held
+        check_taught(start.learn, options.organs)
         data = self.data(options, _cases(cache, start.learn, options.organs), index.spacing_mm)
         held_cases = _cases(cache, held, options.organs) if held else []
         state = TrainingState.new(options, self.model(options).to(device))
@@ -192,6 +193,17 @@ def whole_masks(found: Found, shape: Sequence[int]) -> dict[str, np.ndarray]:
             mask[common.slices] = values[common.slices_in(box)] > 0.5
         masks[organ] = mask
     return masks
+
+
+def check_taught(entries: Sequence[IndexEntry], organs: Sequence[str]) -> None:
+    """Raise `InputError` for organs that nothing is learned of, beside others: they would be drawn at random."""
+    taught = {organ for entry in entries for organ in (*entry.annotated, *entry.sparse)}
+    missing = [organ for organ in organs if organ not in taught]
+    if 0 < len(missing) < len(organs):
+        raise InputError(
+            f"none of the {len(entries)} cases to learn from annotates {', '.join(missing)}; leave out what nobody "
+            "drew (--organs)"
+        )
 
 
 def _cases(cache: Path, entries: Sequence[IndexEntry], organs: Sequence[str]) -> list[CachedCase]:

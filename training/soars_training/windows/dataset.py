@@ -73,7 +73,8 @@ class WindowDataset(Dataset[Sample]):
         read = [read_case(folder / e.file) for e in usable]
         self.regions = UsualRegions.learn(read)
         self._cases = [
-            load(c, e, task, self.regions, guide_folder) for c, e in zip(read, usable, strict=True)
+            load(c, e, task, self.regions, guide_folder, self.index.annotated)
+            for c, e in zip(read, usable, strict=True)
         ]
         self.with_class = [
             [c for c in self.cases if len(c.points) > k and len(c.points[k])]
@@ -88,6 +89,17 @@ class WindowDataset(Dataset[Sample]):
     @property
     def cases(self) -> list[LoadedCase]:
         return self._cases
+
+    def check_taught(self) -> None:
+        """Raise `InputError` for a class that nothing is learned of: its network would draw it at random, and nobody
+        would be told."""
+        taught = np.any([c.known for c in self.cases], axis=0)
+        missing = [name for name, known in zip(self.task.classes, taught, strict=True) if not known]
+        if missing:
+            raise InputError(
+                f"none of the {len(self.cases)} cases to learn from annotates {', '.join(missing)}; leave out what "
+                "nobody drew (--organs)"
+            )
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return collate(samples)

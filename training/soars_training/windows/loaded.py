@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from soars.errors import InputError
+from soars.texts import read_json
 from soars_training.cohorts.cache import CachedCase, IndexEntry, group_members
 from soars_training.cohorts.regions import Region, UsualRegions
 from soars_training.windows.task import BranchTask
 
-GUIDE_SUFFIX = ".guide.npz"
+GUIDE_SUFFIX, GUIDE_FILE = ".guide.npz", "guide.json"
+"""In a folder of guides: one a case; and whom the anchors' network had held out when it learned."""
 BODY_HU = -500
 
 
@@ -48,13 +50,21 @@ class LoadedCase:
 
 
 def load(
-    data: CachedCase, entry: IndexEntry, task: BranchTask, regions: UsualRegions, guide_folder: Path | None
+    data: CachedCase,
+    entry: IndexEntry,
+    task: BranchTask,
+    regions: UsualRegions,
+    guide_folder: Path | None,
+    cohort: frozenset[str],
 ) -> LoadedCase:
-    """Raises `InputError` when the task takes the anchors and there is no guide of this case."""
+    """`cohort`: the organs that anybody in the cohort annotates (`CacheIndex.annotated`).
+
+    Raises `InputError` when the task takes the anchors and there is no guide of this case.
+    """
     target, points = np.zeros((0, 1, 1, 1), np.uint8), []
     centres: list[np.ndarray | None] = []
     if task.branch == "detection":
-        known, centres = group_centres(data, task.classes)
+        known, centres = group_centres(data, task.classes, cohort)
         points = [
             np.zeros((0, 3)) if c is None or not k else c[None] for c, k in zip(centres, known, strict=True)
         ]
@@ -95,11 +105,19 @@ def _label_maps(data: CachedCase, task: BranchTask) -> np.ndarray:
     return np.stack((data.label_map(first), np.where(labels > 0, labels + len(first), 0).astype(np.uint8)))
 
 
-def group_centres(case: CachedCase, groups: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """Of each heat map whether all of its organs are annotated (bool [K]), and their centre in voxels (z, y, x), None
-    when the case shows none of them."""
+def group_centres(
+    case: CachedCase, groups: Sequence[str], cohort: frozenset[str]
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Of each heat map whether its organs are annotated (bool [K]), and their centre in voxels (z, y, x), None
+    when the case shows none of them.
+
+    Needed are those of its organs that the `cohort` has: one with cochleas and no inner ears has ears all the same, but
+    in one with both a cochlea alone would be another centre.
+    """
     members = [group_members(group) for group in groups]
-    known = np.array([all(o in case.annotated for o in organs) for organs in members])
+    known = np.array(
+        [any(o in cohort for o in m) and case.annotated.issuperset(cohort & {*m}) for m in members]
+    )
     return known, [_centre_of(case, organs) for organs in members]
 
 
@@ -116,6 +134,13 @@ def _middle(ct_hu: np.ndarray) -> np.ndarray:
         if len(points):
             middle[z] = points.mean(0)
     return middle
+
+
+def learned_from(guide_folder: Path, patients: Collection[str]) -> list[str]:
+    """Those of some patients from whom the anchors' network has learned, so that it draws them better than new ones;
+    none where a guide of an earlier version does not say."""
+    path = guide_folder / GUIDE_FILE
+    return sorted(set(patients) - set(read_json(path)["held_out"])) if path.exists() else []
 
 
 def _read_guide(path: Path, anchors: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:

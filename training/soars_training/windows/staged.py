@@ -120,7 +120,8 @@ class StagedWindows(WindowDataset):
         super().__init__(folder, task, shape, entries, seed=seed, strength=strength, foreground=foreground)
         self.stackable = fine is None
         self.map_names, self.map_swap = tuple(groups), mirrored_channels(groups)
-        self.maps = {case.data.name: group_centres(case.data, groups) for case in self.cases}
+        drawn = self.index.annotated
+        self.maps = {case.data.name: group_centres(case.data, groups, drawn) for case in self.cases}
         self.fine, self.vois = fine, self._load(fine)
         self.fine_swap = mirrored_channels(fine.task.classes if fine else ())
 
@@ -157,7 +158,9 @@ class StagedWindows(WindowDataset):
         seen = BranchTask("small_hard", fine.task.classes, ("ct",))
         wanted = [e for e in fine.entries if (e.patient, str(e.group)) in there]
         return {
-            (e.patient, str(e.group)): load(read_case(fine.folder / e.file), e, seen, self.regions, None)
+            (e.patient, str(e.group)): load(
+                read_case(fine.folder / e.file), e, seen, self.regions, None, self.index.annotated
+            )
             for e in wanted
         }
 
