@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from soars.cascade.preprocess import Grid
 from soars.errors import InputError
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
-from soars_training.experiments.ablation import organs_to_compare
+from soars_training.experiments.ablation import Laboratory, Recipe, organs_to_compare
 from soars_training.experiments.published import ABLATION, CVPR_2020, STUDY_2022
 from soars_training.experiments.scores import OrganRow, organ_row, read_rows, write_rows
 from soars_training.experiments.settings import (
@@ -28,7 +30,7 @@ from soars_training.experiments.settings import (
     stratum_of,
 )
 from soars_training.experiments.statistics import cell, compare
-from soars_training.fitting.options import LAST, FittedRun
+from soars_training.fitting.options import LAST, FitOptions, FittedRun
 
 ORGANS = {"Brainstem": 900, "SpinalCord": 400, "Larynx": -100, "Lens_L": 700}
 SIZE_MM = {"Brainstem": 15.0, "SpinalCord": 15.0, "Larynx": 15.0, "Lens_L": 9.0}
@@ -102,6 +104,21 @@ def done(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("ablation")
     assert main(_argv(cohort, output)) == 0
     return output
+
+
+def test_patients_whom_the_cohort_keeps_for_a_test_take_no_part(cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(cohort / "cache", tmp_path / "cache")
+    index = CacheIndex.load(tmp_path / "cache")
+    kept = {"p2", "p7"}
+    cases = [replace(e, split="test" if e.name in kept else "train") for e in index.cases]
+    replace(index, cases=cases).save(tmp_path / "cache")
+    organs = tuple(o for o in ORGANS if o != "Lens_L")
+    recipe = Recipe(("all_in_one",), (1,), organs, steps=2, search_steps=1, alpha_rate=0.1, test=3)
+    options = lambda task: FitOptions(task, features=(4, 8), patch=(8, 8, 8), device="cpu")  # noqa: E731
+    Laboratory(tmp_path / "cache", tmp_path / "out", recipe, options).begin()
+    parts = CacheIndex.load(tmp_path / "out" / "cache")
+    assert len(parts.of_split("train")) == 5 and len(parts.of_split("test")) == 3
+    assert not kept & {e.patient for e in parts.cases}
 
 
 @needs_all_settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -23,12 +24,15 @@ from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
-from soars_training.experiments.crossval import crossval
+from soars_training.experiments.crossval import crossval, guided_by
 from soars_training.fitting.fit import fit
 from soars_training.fitting.loop import training_device, worker_count
 from soars_training.fitting.options import BEST, LAST, FitOptions, FittedRun
 from soars_training.fitting.presets import paper_steps, preset
 from soars_training.fitting.state import balance, learning_rate
+from soars_training.release.card import card_of
+from soars_training.release.export import BundleFacts, export_bundle
+from soars_training.release.guide import write_guides
 from soars_training.windows.task import BranchTask
 
 ORGANS = ("Brainstem", "SpinalCord")
@@ -369,6 +373,104 @@ def test_every_patient_is_held_out_once_and_an_interrupted_fold_goes_on(
     assert main(argv) == 0
     assert (tmp_path / "fold_1" / LAST).stat().st_mtime_ns == before
     assert list(csv.DictReader((tmp_path / "crossval.csv").open())) == rows
+
+
+def test_finished_folds_of_other_settings_are_not_taken_for_these(cache: Path, tmp_path: Path) -> None:
+    crossval(cache, tmp_path, _options(steps=4), 2)
+    with pytest.raises(InputError, match=r"fold_1: was trained with other settings \(steps\)"):
+        crossval(cache, tmp_path, _options(steps=5), 2)
+    with pytest.raises(InputError, match=r"other settings \(fold\)"):
+        crossval(cache, tmp_path, _options(steps=4), 3)
+    # Of another cohort: the first fold's patients are dealt otherwise when there is one less.
+    smaller = tmp_path / "smaller"
+    shutil.copytree(cache, smaller)
+    index = CacheIndex.load(smaller)
+    replace(index, cases=index.cases[:-1]).save(smaller)
+    with pytest.raises(InputError, match="held out other patients"):
+        crossval(smaller, tmp_path, _options(steps=4), 2)
+
+
+def test_a_fold_is_guided_by_anchors_that_have_not_seen_its_patients(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anchor = replace(_options(steps=2), task=replace(TASK, classes=("Brainstem",)))
+    mid = replace(anchor, task=BranchTask("mid_level", ("SpinalCord",), ("ct",)))
+    crossval(cache, tmp_path / "anchor", anchor, 2)
+    mid = guided_by(mid, tmp_path / "anchor")
+    crossval(cache, tmp_path / "mid_level", mid, 2, tmp_path / "anchor")
+    for k in (1, 2):
+        run, held = (FittedRun.load(tmp_path / b / f"fold_{k}") for b in ("mid_level", "anchor"))
+        assert (run.inputs, run.anchors) == (("ct", "anchor"), ("Brainstem",))
+        said = json.loads((tmp_path / "mid_level" / f"guide_{k}" / "guide.json").read_text())
+        assert set(said["held_out"]) == set(run.held_out) == set(held.held_out)
+    with pytest.raises(InputError, match="held out other patients"):
+        crossval(cache, tmp_path / "three", mid, 3, tmp_path / "anchor")
+    argv = ["crossval", str(cache), str(tmp_path / "mid_level"), "--branch", "mid_level", "--guide"]
+    assert main([*argv, str(tmp_path / "mid_level" / "guide_1")]) == 2
+    assert "may have been learned from the patients that a fold holds out" in capsys.readouterr().err
+
+
+def test_a_run_says_when_its_anchors_know_the_patients_held_out(
+    cache: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_guides(cache, whole, tmp_path / "guide", "cpu")
+    task = BranchTask("mid_level", ORGANS, ("ct", "anchor"), ORGANS)
+    for held_out, expected in (
+        (2, 0),
+        (3, 1),
+    ):  # the anchor run held out two; of three others some are new to it
+        caplog.clear()
+        options = replace(_options(steps=2, held_out=held_out), task=task)
+        run = fit(cache, tmp_path / str(held_out), options, tmp_path / "guide")
+        known = set(run.held_out) - set(FittedRun.load(whole).held_out)
+        assert bool(known) == bool(expected)
+        assert (f"have learned from {len(known)} of the 3 patients held out here" in caplog.text) == bool(
+            known
+        )
+
+
+def test_an_organ_that_nobody_drew_is_not_learned(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be drawn at random, since nothing tells the network where it is not."""
+    asked = replace(_options(steps=2), task=BranchTask("anchor", ("Brainstem", "Eye_L"), ("ct",)))
+    with pytest.raises(InputError, match="none of the 4 cases to learn from annotates Eye_L"):
+        fit(cache, tmp_path / "run", asked)
+    argv = [
+        "fit", str(cache), str(tmp_path / "default"), "--features", "4,8", "--patch", "8,8,8", "--steps", "2",
+        "--device", "cpu", "--branch",
+    ]  # fmt: skip
+    assert main([*argv, "anchor"]) == 0
+    assert FittedRun.load(tmp_path / "default").classes == ORGANS
+    assert "no case annotates them: Cerebellum, Eye_L" in caplog.text
+    assert main([*argv, "mid_level"]) == 2
+    assert "annotates none of the branch's organs" in capsys.readouterr().err
+
+
+def test_a_cross_validation_runs_in_one_process(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="a cross-validation runs in one process"):
+        crossval(cache, tmp_path, _options(), 2)
+
+
+def test_a_bundle_that_draws_otherwise_than_its_network_is_not_made(whole: Path, tmp_path: Path) -> None:
+    """An instance norm undoes any factor of the convolution before it, but half precision ends at 65504."""
+    facts = BundleFacts("b", "1", "d", "CC0-1.0", card_of("b", "d", "CC0-1.0", [FittedRun.load(whole)]))
+    shutil.copytree(whole, tmp_path / "run")
+    checkpoint = torch.load(tmp_path / "run" / LAST, weights_only=True)
+    for factor, good in ((10.0, True), (1e6, False)):
+        weights = dict(checkpoint["averaged"])
+        name = next(n for n, w in weights.items() if n.startswith("network.") and w.ndim == 5)
+        weights[name] = weights[name] * factor
+        torch.save(checkpoint | {"averaged": weights}, tmp_path / "run" / LAST)
+        if good:
+            assert export_bundle([tmp_path / "run"], tmp_path / "good", facts).organs == ORGANS
+            continue
+        with pytest.raises(InputError, match="branch anchor cannot be exported: .*beyond half precision"):
+            export_bundle([tmp_path / "run"], tmp_path / "bad", facts)
+        assert not (tmp_path / "bad").exists()
 
 
 def test_more_folds_than_patients_are_refused(cache: Path, tmp_path: Path) -> None:

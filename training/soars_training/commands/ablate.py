@@ -191,7 +191,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     organs = organs_to_compare(args.cache, wanted, args.strata)
     strata = strata_of(organs)
     names = [name.strip() for name in args.settings.split(",")] if args.settings else None
-    patients = args.patients or len({e.patient for e in CacheIndex.load(args.cache).cases})
+    there = CacheIndex.load(args.cache).of_split(arguments.train_split(args.cache))
+    patients = args.patients or len({e.patient for e in there})
     steps = options_of(args)(BranchTask("anchor", organs, ("ct",))).steps
     return Recipe(
         settings=chosen_settings(names, strata),

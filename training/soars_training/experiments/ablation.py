@@ -41,6 +41,7 @@ from soars_training.experiments.settings import (
     organs_of_paper,
     strata_of,
 )
+from soars_training.fitting import processes
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import FitOptions, FittedRun
 from soars_training.search.search import read_blocks
@@ -95,6 +96,7 @@ def ablate(cache: Path, output: Path, recipe: Recipe, options: Options) -> None:
     `centres/SETTING.SEED.csv`. More settings and seeds may be
     asked for later; anything else that differs from what the folder was begun with is refused. Raises as `fit` does.
     """
+    processes.alone("an ablation")
     lab = Laboratory(cache, output, recipe, options)
     lab.begin()
     for seed in recipe.seeds:
@@ -113,7 +115,7 @@ def ablate(cache: Path, output: Path, recipe: Recipe, options: Options) -> None:
 def organs_to_compare(cache: Path, wanted: Sequence[str] | None, paper: str = "2022") -> tuple[str, ...]:
     """The organs of a paper's three strata that a cache annotates, or those that are wanted, of whichever paper. Raises
     `InputError` for one that no case annotates."""
-    there = {organ for entry in CacheIndex.load(cache).cases for organ in entry.annotated}
+    there = CacheIndex.load(cache).annotated
     missing = sorted(set(wanted or ()) - there)
     if missing:
         raise InputError(f"{cache}: no case annotates {missing[0]}")
@@ -276,8 +278,11 @@ class Laboratory:
         return self.output / f"seed_{seed}" / network.name
 
     def _split(self) -> tuple[list[IndexEntry], list[IndexEntry]]:
-        """(to learn from, to be scored on), by patient, alike in what is annotated."""
-        entries = [e for e in CacheIndex.load(self.cache).cases if set(e.annotated) & set(self.recipe.organs)]
+        """(to learn from, to be scored on), by patient, alike in what is annotated; both of the cases that the cache
+        has for learning: those of its other splits are not to be looked at yet."""
+        split = self.options(self._task(JOINT)).train_split
+        there = CacheIndex.load(self.cache).of_split(split)
+        entries = [e for e in there if set(e.annotated) & set(self.recipe.organs)]
         if self.recipe.patients is not None:
             _, entries = hold_out(entries, self.recipe.patients)
         return hold_out(entries, self.recipe.test)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from soars.errors import InputError
 from soars_training.fitting.fit import fit
 from soars_training.fitting.options import LAST, RUN_FILE, FitOptions, FittedRun
+from soars_training.fitting.state import other_settings
 from soars_training.release.guide import write_guides
 from soars_training.search.search import SEARCH_FILE, read_blocks, search
 
 
 def fitted(cache: Path, folder: Path, options: FitOptions, guide: Path | None = None) -> FittedRun:
-    """The finished run in `folder`. Raises as `fit` does."""
+    """The finished run in `folder`. Raises as `fit` does, and `InputError` for one of other settings."""
     if (folder / RUN_FILE).exists():
-        return FittedRun.load(folder)
+        run = FittedRun.load(folder)
+        other = other_settings(options, run.options)
+        if other:
+            raise InputError(
+                f"{folder}: was trained with other settings ({', '.join(sorted(other))}); use the same, or another "
+                "folder"
+            )
+        return run
     return fit(cache, folder, options, guide, resume=(folder / LAST).exists())
 
 

@@ -124,9 +124,8 @@ class TrainingState:
             raise InputError(
                 f"{path}: damaged checkpoint ({type(error).__name__}); train again with --overwrite"
             ) from error
-        mine, theirs = self.options.to_dict() | {"processes": self.processes}, data["options"]
-        theirs = {"processes": 1} | _with_defaults(self.options, theirs)
-        other = [k for k in mine if mine[k] != theirs.get(k) and k not in _MAY_DIFFER]
+        other = other_settings(self.options, data["options"])
+        other += ["processes"] if data["options"].get("processes", 1) != self.processes else []
         if other:
             raise InputError(
                 f"{folder}: was started with other settings ({', '.join(sorted(other))}); resume with the same, "
@@ -142,6 +141,12 @@ class TrainingState:
         self.pending, self.notes = list(data["pending"]), list(data["notes"])
         for name, optimiser in self.others.items():
             optimiser.load_state_dict(data["others"][name])
+
+
+def other_settings(options: RunOptions, written: dict[str, Any]) -> list[str]:
+    """Which options of a run, as JSON, differ from these and alter what is learned."""
+    mine, theirs = options.to_dict(), _with_defaults(options, written)
+    return [k for k in mine if mine[k] != theirs.get(k) and k not in _MAY_DIFFER]
 
 
 def _with_defaults(options: Any, written: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
@@ -22,14 +23,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from soars.bundle.store import BranchSpec, Bundle, read_bundle, write_manifest
-from soars.errors import InputError
+from soars.cascade.engine import WEIGHTS, EngineInfo, open_engine
+from soars.errors import EngineError, InputError
 from soars.files import staged_folder
 from soars.networks.build import Network
-from soars.networks.names import BRANCHES, WeightKind
+from soars.networks.names import BRANCHES, Branch, WeightKind
 from soars_training.fitting.options import FittedRun
 from soars_training.windows.task import ACTIVATION_OF, WINDOWS_HU
 
 OPSET = 17
+LARGEST_DIFFERENCE = 0.02
+"""Of an engine's output from that of the network that was trained, as a share of the output, both root mean squares:
+rounding the weights to half precision makes a thousandth."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ def export_bundle(
 
     `stride` is the step between windows as a share of the window, of the branches that see a scan by windows.
 
-    Raises `InputError` when two runs train the same branch, or `output` exists.
+    Raises `InputError` when two runs train the same branch, an engine does not draw with the bundle as the network does
+    that was trained, or `output` exists.
     """
     loaded = {run.branch: (folder, run) for folder, run in ((f, FittedRun.load(f)) for f in runs)}
     if len(loaded) != len(runs):
@@ -68,10 +74,13 @@ def export_bundle(
         branches: dict[str, object] = {}
         voi_mm: Mapping[str, tuple[float, float, float]] = {}
         window_hu = WINDOWS_HU[0]
+        trained: dict[Branch, tuple[np.ndarray, np.ndarray]] = {}
         for branch in (b for b in BRANCHES if b in loaded):
             folder, run = loaded[branch]
             files: dict[WeightKind, str] = {"safetensors": f"{branch}.safetensors", "onnx": f"{branch}.onnx"}
-            export_network(run.network(folder), work, files["safetensors"], files["onnx"])
+            network = run.network(folder)
+            trained[branch] = _example(network)
+            export_network(network, work, files["safetensors"], files["onnx"])
             spec = branch_spec(run, files)
             branches[branch] = (spec if branch == "small_hard" else replace(spec, stride=stride)).to_dict()
             window_hu = run.windows_hu[0]
@@ -82,7 +91,37 @@ def export_bundle(
             "voi_mm": {group: list(mm) for group, mm in voi_mm.items()},
         }
         write_manifest(work, {**facts.fields(), **fields})
+        _check_engines(read_bundle(work), trained)
     return read_bundle(output)
+
+
+def _example(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """A window [1, C, z, y, x] of noise, and what a network makes of it [K, z, y, x]."""
+    architecture = network.architecture
+    shape = (1, architecture.in_channels, *(2 * d for d in architecture.divisor))
+    window = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    with torch.inference_mode():
+        return window, network.eval()(torch.from_numpy(window))[0].numpy()
+
+
+def _check_engines(bundle: Bundle, trained: Mapping[Branch, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Raise `InputError` when an engine that users run does not draw as the network does that was trained."""
+    for branch, (window, wanted) in trained.items():
+        for engine in WEIGHTS:
+            info = EngineInfo(engine, "cpu", "fp32", "to check the bundle")
+            try:
+                found = open_engine(bundle, branch, info).run(window)
+                apart = float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)))
+            except EngineError as error:
+                raise InputError(f"branch {branch} cannot be exported: {error}; {_BEYOND}") from error
+            if not apart <= LARGEST_DIFFERENCE:
+                raise InputError(
+                    f"branch {branch} cannot be exported: on {engine} it draws otherwise than it was trained to, by "
+                    f"{apart:.0%}; {_BEYOND}"
+                )
+
+
+_BEYOND = "some of its weights may be beyond half precision, in which a bundle keeps them"
 
 
 @contextmanager
