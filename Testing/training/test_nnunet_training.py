@@ -11,14 +11,24 @@ import pytest
 import SimpleITK as sitk
 import torch
 import without_timm
+from tiny_bundle import FOUND, patient
+from tiny_nnunet import write_model
 from torch import Tensor, nn
 from without_timm import STAND_INS
 
+from soars.bundle.store import load_bundle
+from soars.cascade.preprocess import find_body
+from soars.ct.images import CtScan
 from soars.progress import ignore
 from soars.run.segment import SegmentOptions
+from soars.structures import Geometry, StructureSet
+from soars.systems.nnunet.importing import ImportOptions, import_model
+from soars.systems.nnunet.labels import by_name
+from soars.systems.nnunet.model_folder import read_model_folder
 from soars.systems.nnunet.predictor import Steps
-from soars.systems.nnunet.system import parse_settings, predict_labels
-from soars_training.cohorts.cache import CachedCase, IndexEntry, write_case
+from soars.systems.nnunet.system import NnUnetSystem, parse_settings, predict_labels
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.prepare import SourceCase, preprocess
 from soars_training.experiments.nnunet.baseline import Baseline, write_raw
 from soars_training.experiments.nnunet.commands import RECIPES, NnUNet
 from soars_training.experiments.nnunet.trainers.budget_trainer import use_bfloat16
@@ -78,6 +88,8 @@ def test_nnunets_commands_learn_within_the_budget_and_draw_what_is_asked(
         case = _case(f"p{n}", n)
         write_case(tmp_path / f"p{n}.npz", case)
         entries.append(IndexEntry(case.name, str(tmp_path / f"p{n}.npz"), "train", ORGANS))
+    (tmp_path / "cache").mkdir()
+    CacheIndex((3.0, 3.0, 3.0), "boxes", entries).save(tmp_path / "cache")
     tool = NnUNet(tmp_path / "nnunet", 1, "Cohort", "cpu", 0.02)
     write_raw(tool.raw, entries[:2], entries[2:], ORGANS, "boxes")
     tool.plan()
@@ -120,6 +132,7 @@ def _bundles_run_where_there_is_only_nnunet(folder: Path, monkeypatch: pytest.Mo
     image = sitk.ReadImage(str(folder / "nnunet/nnUNet_raw/Dataset001_Cohort/imagesTs/p2_0000.nii.gz"))
     for preset in RECIPES:
         bundle = Baseline(folder, "cpu", preset=preset).bundle(preset, 1, "none")
+        assert parse_settings(bundle).spacing_mm == (3.0, 3.0, 3.0)
         labels = predict_labels(
             bundle,
             parse_settings(bundle),
@@ -129,6 +142,57 @@ def _bundles_run_where_there_is_only_nnunet(folder: Path, monkeypatch: pytest.Mo
             Steps("nnunet", "", ignore, lambda: False),
         )
         assert labels.shape == (16, 18, 20)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "PIR"])
+def test_a_bundle_sees_a_ct_as_its_model_saw_the_cohort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: str
+) -> None:
+    """On the cache's grid, couch and air gone; what is found there lies where it is on the CT."""
+    without_timm.install()
+    monkeypatch.setenv("SOARS_BUNDLES", str(tmp_path / "bundles"))
+    model = read_model_folder(write_model(tmp_path / "model", dict.fromkeys(FOUND, 1) | {"SpinalCord": 2}))
+    options = ImportOptions("tiny", spacing_mm=(4.0, 4.0, 4.0))
+    bundle = load_bundle(str(import_model(model, by_name(model.labels), options).folder))
+    scan = sitk.DICOMOrient(_with_couch(patient().image), orientation)
+    body = find_body(scan)
+    case = SourceCase("p", "train", scan, StructureSet(Geometry.of(scan)), frozenset())
+    cached = preprocess(case, body.grid((4.0, 4.0, 4.0)), body, "p")
+    seen = []
+
+    def balls(_bundle: object, _settings: object, image: sitk.Image, *_: object) -> np.ndarray:
+        seen.append(image)
+        z, y, x = np.indices(image.GetSize()[::-1])
+        at = np.stack((x, y, z), -1) * image.GetSpacing() + image.GetOrigin()
+        inside = [np.linalg.norm(at - ball.centre_mm, axis=-1) < ball.radius_mm for ball in FOUND.values()]
+        return np.select(inside, [1, 2]).astype(np.uint8)
+
+    monkeypatch.setattr("soars.systems.nnunet.system.predict_labels", balls)
+    drawn = NnUnetSystem(bundle).draw(
+        CtScan(scan, Path("ct")), tuple(FOUND), SegmentOptions(device="cpu"), ignore
+    )
+    (image,) = seen
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), cached.ct_hu)
+    assert image.GetOrigin() == pytest.approx(cached.origin_mm) and image.GetSpacing() == (4, 4, 4)
+    assert cached.ct_hu.max() < 700  # the couch has 1000 HU
+    hu = sitk.GetArrayFromImage(scan)
+    for organ, ball in FOUND.items():
+        mask, truth = drawn.structures.full(organ), np.abs(hu - ball.hu) < 100
+        assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
+
+
+def _with_couch(image: sitk.Image) -> sitk.Image:
+    """A board of 1000 HU behind the patient, air between them, and noise, without which the scan would be one whose air
+    somebody has set; a head-first CT in, the same with more rows out."""
+    hu = sitk.GetArrayFromImage(image)
+    rows = 30
+    more = np.full((len(hu), rows, hu.shape[2]), -1000, hu.dtype)
+    more[:, 24:26] = 1000
+    values = np.concatenate([hu, more], axis=1)
+    noise = np.random.default_rng(0).normal(0, 8, values.shape)
+    whole = sitk.GetImageFromArray(np.rint(values + noise).astype(hu.dtype))
+    whole.CopyInformation(sitk.ConstantPad(image, (0, 0, 0), (0, rows, 0)))
+    return whole
 
 
 def _case(name: str, seed: int) -> CachedCase:

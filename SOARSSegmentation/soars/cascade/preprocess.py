@@ -309,14 +309,25 @@ def _tissue_box(image: sitk.Image) -> tuple[tuple[int, int, int], tuple[int, int
     return (x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0)
 
 
+def patient_hu(image: sitk.Image, body: Body, grid: Grid) -> np.ndarray:
+    """The CT on the grid, float32 HU [z, y, x], air outside the body."""
+    hu = resample(body.tissue(image, grid), grid, outside=AIR_HU)
+    if not body.already_masked:
+        hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
+    return hu
+
+
+def whole_hu(hu: np.ndarray) -> np.ndarray:
+    """HU as training caches keep them: whole numbers from -1024 to 3071, int16."""
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+
+
 def network_input(
     image: sitk.Image, body: Body, grid: Grid, windows_hu: Sequence[tuple[float, float]]
 ) -> np.ndarray:
     """The CT's channels on the grid, float32 [window, z, y, x]: air outside the body, clipped to each window and scaled
     to [-1, 1]."""
-    hu = resample(body.tissue(image, grid), grid, outside=AIR_HU)
-    if not body.already_masked:
-        hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
+    hu = patient_hu(image, body, grid)
     channels = np.empty((len(windows_hu), *hu.shape), np.float32)
     for channel, (low, high) in zip(channels, windows_hu, strict=True):
         channel[...] = (np.clip(hu, low, high) - low) * np.float32(2 / (high - low)) - 1

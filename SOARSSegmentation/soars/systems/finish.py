@@ -1,15 +1,19 @@
-"""The last steps that all models with a label map share: organs from labels, sides, checks."""
+"""The last steps that models share: organs from labels, or from a working grid to the CT; sides, checks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from soars.cascade.engine import EngineInfo
+from soars.cascade.placement import place_sigmoid
 from soars.cascade.postprocess import settle
-from soars.cascade.preprocess import Body, find_body
+from soars.cascade.preprocess import Body, Grid, find_body
 from soars.cascade.run import NOT_FOUND
 from soars.cascade.sides import find_midline
+from soars.cascade.windows import UNIT, ProbabilityMap
 from soars.catalogue import CATALOGUE
 from soars.ct.images import CtScan
 from soars.findings.checks import check_contours
@@ -65,3 +69,20 @@ def finish_structures(
         timings_s={**timings_s, "check": time.perf_counter() - start},
         sources={name: sources[name] for name in found},
     )
+
+
+def place_part(
+    start: tuple[int, int, int], values: np.ndarray, grid: Grid, geometry: Geometry
+) -> tuple[tuple[int, int, int], np.ndarray] | None:
+    """The mask on a CT of probabilities on a part of a working grid, 0 beyond it; None when it has no voxel.
+
+    Args:
+        start: of the part on the grid (z, y, x).
+        values: probabilities [z, y, x], or a mask.
+
+    Returns where the mask begins on the CT (z, y, x), and the mask, bool [z, y, x].
+    """
+    padded = np.pad(values, 1)
+    part = Grid.of(grid.index_to_points(np.asarray(start) - 1), grid.spacing_mm, padded.shape[::-1])
+    fixed = np.rint(np.clip(padded, 0, 1) * UNIT).astype(np.uint16)[None]
+    return place_sigmoid(ProbabilityMap(part, fixed, UNIT, background=False), 0, geometry)

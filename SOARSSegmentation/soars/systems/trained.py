@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,14 @@ from soars.bundle.fields import check_keys, get_field, get_numbers, get_text, ge
 from soars.bundle.integrity import read_checked
 from soars.bundle.manifest import SPACING_MM, Bundle
 from soars.cascade.engine import EngineInfo
-from soars.cascade.placement import place_sigmoid
 from soars.cascade.preprocess import Body, Grid, find_body, network_input
-from soars.cascade.windows import UNIT, ProbabilityMap
 from soars.ct.images import CtScan
 from soars.errors import BundleError, CancelledError, EngineError
 from soars.progress import Progress, Reporter
 from soars.structures import Geometry, StructureSet
 from soars.systems.bundled import BundledSystem
 from soars.systems.devices import torch_device
-from soars.systems.finish import finish_structures
+from soars.systems.finish import finish_structures, place_part
 from soars.systems.interface import Drawn, SegmentOptions
 from soars.systems.packages import requirements
 from soars.systems.votes import vote
@@ -150,9 +148,9 @@ class TrainedSystem(BundledSystem, ABC):
         step = stage("contours", "organs on the CT's grid")
         geometry = Geometry.of(ct.image)
         structures = StructureSet(geometry)
-        for done, (organ, part) in enumerate(_maps(found, grid)):
+        for done, (organ, part) in enumerate(found.items()):
             step(done, len(found))
-            placed = place_sigmoid(part, 0, geometry)
+            placed = place_part(*part, grid, geometry)
             if placed is not None:
                 structures.add_crop(organ, *placed)
         timings["contours"] = time.perf_counter() - start
@@ -205,13 +203,3 @@ def _members(given: Mapping[str, Any], bundle: Bundle) -> tuple[str, ...]:
         if not isinstance(name, str) or name not in bundle.files:
             raise BundleError(f"members: {name!r} is not listed in files")
     return tuple(members)
-
-
-def _maps(found: Found, grid: Grid) -> Iterator[tuple[str, ProbabilityMap]]:
-    """Each organ's probabilities as a map of one channel on its own part of the grid, with a rim of zeros."""
-    for organ, (start, values) in found.items():
-        padded = np.pad(values, 1)
-        corner = np.asarray(start) - 1
-        part = Grid.of(grid.index_to_points(corner), grid.spacing_mm, padded.shape[::-1])
-        fixed = np.rint(np.clip(padded, 0, 1) * UNIT).astype(np.uint16)[None]
-        yield organ, ProbabilityMap(part, fixed, UNIT, background=False)

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from soars import catalogue
-from soars.cascade.preprocess import AIR_HU, Body, Grid, extent_mm, find_body, resample
+from soars.cascade.preprocess import Body, Grid, extent_mm, find_body, patient_hu, resample, whole_hu
 from soars.ct.images import read_ct
 from soars.errors import InputError
 from soars.files import staged_folder
@@ -199,9 +199,6 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
 
     An organ that lies on the grid but is too small for its voxels is unknown there, not absent.
     """
-    hu = resample(body.tissue(case.ct, grid), grid, outside=AIR_HU)
-    if not body.already_masked:
-        hu[resample(body.mask, grid, outside=0, nearest=True) == 0] = AIR_HU
     masks, slices, too_small = {}, {}, set()
     geometry = case.structures.geometry
     for organ in case.structures.names:
@@ -215,7 +212,7 @@ def preprocess(case: SourceCase, grid: Grid, body: Body, name: str) -> CachedCas
             slices[organ] = contoured_slices(geometry, mask, grid)
     return CachedCase(
         name=name,
-        ct_hu=np.clip(np.rint(hu), -1024, 3071).astype(np.int16),
+        ct_hu=whole_hu(patient_hu(case.ct, body, grid)),
         origin_mm=grid.origin_mm,
         spacing_mm=grid.spacing_mm,
         masks=masks,

@@ -37,6 +37,8 @@ class ImportOptions:
         overwrite: replace an installed bundle of the same name.
         trainer: nnU-Net's trainer that builds the model's network, where one that does not come with nnU-Net trained
             it; as the checkpoints say when None.
+        spacing_mm: of the working grid (x, y, z) that the model learned from, as `soars-train prepare` makes it: the
+            patient without couch and air; None for a model that learned from CTs as they are.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ImportOptions:
     trust: bool = False
     overwrite: bool = False
     trainer: str | None = None
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 def import_model(
@@ -61,6 +64,8 @@ def import_model(
         settings = _write_weights(model, folder, options, progress)
         settings["labels"] = [rule.to_dict() for rule in proposed.rules]
         settings["orientation"] = model.orientation
+        if options.spacing_mm is not None:
+            settings["spacing_mm"] = list(options.spacing_mm)
         shutil.copyfile(model.folder / PLANS, folder / PLANS)
         shutil.copyfile(model.folder / DATASET, folder / DATASET)
         (folder / "card.md").write_text(_card(model, proposed, options), encoding="utf-8")

@@ -11,17 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from soars.bundle.fields import get_numbers, within
 from soars.bundle.integrity import read_checked
-from soars.bundle.manifest import Bundle
+from soars.bundle.manifest import SPACING_MM, Bundle
 from soars.cascade.engine import EngineInfo
+from soars.cascade.preprocess import Body, Grid, find_body, patient_hu, whole_hu
 from soars.ct.images import CtScan
 from soars.errors import BundleError, EngineError
 from soars.progress import Progress, Reporter
+from soars.structures import Geometry, StructureSet
 from soars.systems.bundled import BundledSystem
 from soars.systems.devices import torch_device
-from soars.systems.finish import finish
+from soars.systems.finish import finish, finish_structures, place_part
 from soars.systems.interface import Drawn, SegmentOptions
-from soars.systems.labels import LabelRule, parse_rules
+from soars.systems.labels import Labelled, LabelRule, parse_rules, structures_from_labels
 from soars.systems.nnunet.checkpoint import with_shared_names
 from soars.systems.nnunet.model_folder import DATASET, PLANS
 from soars.systems.nnunet.plans import check_plans, check_trainer
@@ -42,7 +45,8 @@ NAME = "nnunet"
 class Settings:
     """The manifest's settings of an nnU-Net bundle; see `soars.systems.nnunet.importing`.
 
-    ``folds``: fold -> its file; ``orientation``: of the array that the model expects, "LPS" or "RAS".
+    ``folds``: fold -> its file; ``orientation``: of the array that the model expects, "LPS" or "RAS";
+    ``spacing_mm``: of the working grid that it learned from, (x, y, z), None for a model that sees a CT as it is.
     """
 
     trainer: str
@@ -51,6 +55,7 @@ class Settings:
     folds: Mapping[str, str]
     rules: tuple[LabelRule, ...]
     orientation: str
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 def parse_settings(bundle: Bundle) -> Settings:
@@ -58,8 +63,8 @@ def parse_settings(bundle: Bundle) -> Settings:
     where = f"bundle {bundle.name}: settings"
     keys = {"trainer", "configuration", "mirroring_axes", "folds", "labels", "orientation"}
     given = bundle.settings
-    if set(given) != keys:
-        odd = sorted(keys ^ set(given))
+    if set(given) - {"spacing_mm"} != keys:
+        odd = sorted((keys ^ set(given)) - {"spacing_mm"})
         raise BundleError(f"{where}: missing or unknown: {', '.join(odd)}")
     folds, axes = given["folds"], given["mirroring_axes"]
     if not isinstance(folds, dict) or not folds or not all(isinstance(f, str) for f in folds.values()):
@@ -84,7 +89,13 @@ def parse_settings(bundle: Bundle) -> Settings:
         dict(folds),
         rules,
         str(given["orientation"]),
+        _spacing(given, where) if "spacing_mm" in given else None,
     )
+
+
+def _spacing(given: Mapping[str, Any], where: str) -> tuple[float, float, float]:
+    x, y, z = within(get_numbers(given, "spacing_mm", 3, where), SPACING_MM, f"{where}.spacing_mm")
+    return x, y, z
 
 
 class NnUnetSystem(BundledSystem):
@@ -109,18 +120,38 @@ class NnUnetSystem(BundledSystem):
         progress(Progress("load", message=f"loading {len(self.settings.folds)} nnU-Net networks"))
         device = torch_device(options.device, options.engine)
         steps = Steps(NAME, "nnU-Net", progress, options.cancel or (lambda: False))
-        labels = predict_labels(self.bundle, self.settings, ct.image, device, options, steps)
-        seconds = time.perf_counter() - start
         (source,) = self.sources
-        return finish(
-            ct,
-            [(labels, self.settings.rules)],
-            organs,
-            sources={organ: source for organ in organs},
-            engine=EngineInfo("torch", device.type, "fp32", "nnU-Net's own predictor"),
-            timings_s={NAME: seconds},
-            progress=progress,
+        sources = {organ: source for organ in organs}
+        engine = EngineInfo("torch", device.type, "fp32", "nnU-Net's own predictor")
+        if self.settings.spacing_mm is None:
+            labels = predict_labels(self.bundle, self.settings, ct.image, device, options, steps)
+            timings = {NAME: time.perf_counter() - start}
+            return finish(
+                ct, [(labels, self.settings.rules)], organs,
+                sources=sources, engine=engine, timings_s=timings, progress=progress,
+            )  # fmt: skip
+        body = find_body(ct.image)
+        grid = body.grid(self.settings.spacing_mm)
+        seen = grid.image(whole_hu(patient_hu(ct.image, body, grid)))
+        labels = predict_labels(self.bundle, self.settings, seen, device, options, steps)
+        structures = placed_labels((labels, self.settings.rules), grid, Geometry.of(ct.image), body)
+        timings = {NAME: time.perf_counter() - start}
+        return finish_structures(
+            structures, body, organs, sources=sources, engine=engine, timings_s=timings, progress=progress
         )
+
+
+def placed_labels(labelled: Labelled, grid: Grid, geometry: Geometry, body: Body) -> StructureSet:
+    """The organs of a label map on a working grid as masks on the CT."""
+    found = structures_from_labels([labelled], Geometry.of(grid.image(labelled[0])), body)
+    structures = StructureSet(geometry)
+    for organ in found.names:
+        mask = found.crop(organ)
+        z, y, x = mask.start
+        placed = place_part((z, y, x), mask.array, grid, geometry)
+        if placed is not None:
+            structures.add_crop(organ, *placed)
+    return structures
 
 
 def predict_labels(

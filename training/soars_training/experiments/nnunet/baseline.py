@@ -110,7 +110,8 @@ class Baseline:
     def bundle(self, name: str, seed: int, licence: str) -> Bundle:
         """The trained model as an installed bundle of that name, with nnU-Net's label names as organs."""
         model = read_model_folder(self.tool.model(seed), ["all"])
-        options = ImportOptions(name, licence=licence, trainer=NETWORK_OF)
+        spacing = CacheIndex.load(self.folder / "cache").spacing_mm
+        options = ImportOptions(name, licence=licence, trainer=NETWORK_OF, spacing_mm=spacing)
         return import_model(model, by_name(model.labels), options)
 
     def _score(self, seed: int, drawn: Drawn) -> Iterator[OrganRow]:
