@@ -280,6 +280,27 @@ def test_quitting_the_application_ends_the_session(reading: Any) -> None:
     assert read_log(session_logs(folder)[-1]).events[-1].cause == "quit"
 
 
+def test_edits_of_an_earlier_session_become_the_next_ones_only_when_asked(visit: Any) -> None:
+    """Two readers at one computer: the second begins on the first one's contours."""
+    visit.propose()
+    visit.start()
+    visit.click("Parotid_L")
+    visit.paint()
+    visit.window.timing.panel.finish.click()
+    first = visit.session
+    visit.asked.clear()
+    visit.answer = False
+    visit.window.timing.panel.start.click()
+    assert "1 organs (Parotid_L) were changed before" in visit.asked[0]
+    assert visit.session is first and not visit.window.timing.control.running
+    visit.window.review.select("Parotid_L")
+    visit.window.review.restore()
+    visit.asked.clear()
+    visit.window.timing.panel.start.click()
+    assert visit.asked == [] and visit.window.timing.control.running
+    assert not any(change.changed for change in visit.session.changes().values())
+
+
 def test_a_session_left_by_closing_the_scene_is_offered_and_goes_on(visit: Any) -> None:
     visit.propose()
     visit.start()

@@ -158,11 +158,26 @@ class TimingSection(Section):
         organs = sessions.organs_of(self._desk.protocols.find(p.protocol), p.segmentation)
         names = {"study": p.study, "case": p.case, "reader": p.reader, "arm": p.arm}
         header = sessions.header_of(p.segmentation, organs, **names)
+        if p.arm == REVISE and not self._may_begin_edited(p.segmentation, volume, organs):
+            return
         if p.arm == SCRATCH:
             name = f"{volume.GetName()} {p.case} from scratch"
             self._desk.put("segmentation", empty_segmentation(slicer.mrmlScene, volume, organs, name))
         root, editor = self.session_root(), self._editor_node()
         self.began(self.control.begin(p.segmentation, volume, header, root, editor, p.idle_s))
+
+    def _may_begin_edited(
+        self, segmentation_node: object, volume_node: object, organs: tuple[str, ...]
+    ) -> bool:
+        """Changes are counted from the proposal on: ask before those of somebody else become this session's."""
+        changed = sessions.changed_before(segmentation_node, volume_node, organs)
+        if not changed:
+            return True
+        question = _(
+            "{number} organs ({organs}) were changed before this session, and would count as changed in it. Go on? "
+            "To begin from the proposal, restore it first."
+        ).format(number=len(changed), organs=", ".join(changed[:5]) + (", ..." if len(changed) > 5 else ""))
+        return bool(slicer.util.confirmYesNoDisplay(question, _("SOARS Segmentation")))
 
     def began(self, session: EditingSession) -> None:
         """A session has started, whether from here or from a worklist."""

@@ -132,6 +132,17 @@ def begin(
         raise
 
 
+def changed_before(segmentation_node: Any, volume_node: Any, organs: Iterable[str]) -> tuple[str, ...]:
+    """The organs that differ from the proposal that the segmentation keeps: edited without a session, or in an earlier
+    one, perhaps by somebody else."""
+    known = proposal.proposal_of(segmentation_node, volume_node)
+    if known is None:
+        return ()
+    kept = [organ for organ in organs if organ in known]
+    now = structures_of(segmentation_node, kept, volume_node)
+    return tuple(organ for organ in kept if not now.crop(organ).equals(known.masks[organ]))
+
+
 def described(header: Header, volume_node: Any, known: proposal.Proposal | None) -> Header:
     """The header with the hashes of CT and proposal, the voxel size, and where the proposal is from, unless a study's
     worklist has said so already."""
