@@ -27,6 +27,7 @@ from soars.study.results.arms import (
 from soars.study.results.effort import category_table, main_rows
 from soars.study.results.minutes import BY_ORGAN, BY_READER, minutes_table, threshold_table
 from soars.study.results.page import render_page
+from soars.study.results.readers import reader_tables
 from soars.study.results.sets import RESULT, ContourSet
 from soars.study.results.summary import analyse_study
 from soars.study.rows import OrganRow
@@ -97,6 +98,20 @@ def test_organs_that_were_neither_proposed_nor_drawn_save_no_time() -> None:
     assert found is not None and (found.n, found.saving, found.left_out) == (6, 0, 6)
     line = next(line for line in category_table(kept).rows if line[:2] == ("revise", "all"))
     assert line[3:8] == (6, 0, 6, 0, 0)
+
+
+def test_sessions_without_any_time_have_tables() -> None:
+    """As a pilot's first session that was only opened and finished: there is nothing to save, and nothing to test."""
+    for arms in (["revise"], ["revise", "scratch"]):
+        rows = [
+            read(reader, arm, case, "Brainstem", 0) for reader in "AB" for arm in arms for case in CASES[:3]
+        ]
+        assert all(math.isnan(float(str(value))) for value in threshold_table(rows).column("saving %"))
+        (line,) = reader_tables(rows)[-1].rows[:1]
+        assert line[:3] == ("between readers", "A", "B") and math.isnan(line[5]) and line[8] == 0
+    found = compare_arms(rows, "revise", "scratch")
+    assert found is not None and math.isnan(found.saving) and math.isnan(found.saving_low)
+    assert found.p == {"wilcoxon": 1.0, "paired t": 1.0} and found.difference == (0, 0, 0)
 
 
 def test_an_organ_that_was_accepted_judged_or_cleared_was_read() -> None:

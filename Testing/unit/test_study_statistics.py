@@ -24,6 +24,7 @@ from soars.study.mixed import fit_mixed
 from soars.study.published import UANET_REVISE_MINUTES, UANET_SCRATCH_MINUTES
 from soars.study.results.prediction import cross_validated_r2
 from soars.study.simulation.truth import Truth, draw_revising, reader_speeds
+from soars.study.statistics import icc
 
 PENICILLIN = (
     "272326232321 272326232321 252125242420 262325232320 252226222320 242225232219 242023212219 262226242421 "
@@ -266,3 +267,20 @@ def test_a_figure_without_information_predicts_nothing_on_other_patients() -> No
     effect = np.array([int(g.split()[1]) ** 2 for g in groups], dtype=float)
     assert cross_validated_r2(patient, effect, groups) < 0
     assert math.isnan(cross_validated_r2(x, x[:, 0], ["one"] * 200))
+
+
+def test_times_that_readers_cases_and_arms_explain_wholly_stop_nothing() -> None:
+    """y = reader + case + arm, without a rest: the arms differ by exactly 1."""
+    places = [(r, c, a) for r in range(4) for c in range(10) for a in range(2)]
+    fit = fit_mixed(
+        [1 + 0.1 * r + 0.3 * c + a for r, c, a in places],
+        {"arm": [("revise", "scratch")[a] for _, _, a in places]},
+        {"reader": [f"R{r}" for r, _, _ in places], "case": [f"c{c}" for _, c, _ in places]},
+    )
+    assert fit.fixed[1].value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("form", ["ICC(1,1)", "ICC(A,1)", "ICC(C,1)"])
+def test_ratings_that_agree_exactly_have_an_icc_of_1_and_equal_ones_none(form: str) -> None:
+    assert icc([[1, 1], [2, 2], [3, 3]], form).value == 1
+    assert math.isnan(icc([[2, 2], [2, 2], [2, 2]], form).value)

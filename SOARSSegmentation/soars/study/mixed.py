@@ -117,11 +117,19 @@ def _reml(
     def profiled(theta: np.ndarray) -> _Profiled:
         return _profiled(np.repeat(np.abs(theta), widths), products, len(y))
 
+    def criterion(theta: np.ndarray) -> float:
+        try:
+            return profiled(theta).criterion
+        except (
+            np.linalg.LinAlgError
+        ):  # so large that nothing is left of the fixed effects in double precision
+            return np.inf
+
     # The criterion may have a local optimum on the boundary: the best of several starts is taken.
     starts = product((0.1, 0.7, 3.0), repeat=len(blocks))
-    start = min(starts, key=lambda theta: profiled(np.array(theta)).criterion)
+    start = min(starts, key=lambda theta: criterion(np.array(theta)))
     options = {"xatol": 1e-7, "fatol": 1e-9, "maxiter": 4000, "maxfev": 4000}
-    found = minimize(lambda theta: profiled(theta).criterion, start, method="Nelder-Mead", options=options)
+    found = minimize(criterion, start, method="Nelder-Mead", options=options)
     best = profiled(found.x)
     errors = np.sqrt(best.residual * np.diag(best.covariance))
     fixed = [

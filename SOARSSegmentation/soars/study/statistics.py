@@ -162,7 +162,8 @@ def bootstrap_interval(
 
 def icc(ratings: npt.ArrayLike, form: str = "ICC(A,1)", level: float = 0.95) -> Icc:
     """Intraclass correlation of ``ratings``, shape (subjects, raters), one of `ICC_FORMS`, with McGraw and Wong's
-    interval."""
+    interval; nan where it is not defined, as the interval is for ratings that agree exactly, and the coefficient where
+    all are the same."""
     if form not in ICC_FORMS:
         raise InputError(f"unknown form {form!r}; there are {', '.join(ICC_FORMS)}")
     table = np.asarray(ratings, dtype=np.float64)
@@ -170,6 +171,11 @@ def icc(ratings: npt.ArrayLike, form: str = "ICC(A,1)", level: float = 0.95) -> 
         raise InputError("an ICC needs a table of at least two subjects by two raters")
     if not np.isfinite(table).all():
         raise InputError("an ICC needs every rater's number for every subject")
+    with np.errstate(all="ignore"):
+        return _icc(table, form, level)
+
+
+def _icc(table: Floats, form: str, level: float) -> Icc:
     between, raters, error = _mean_squares(table)
     n, k = table.shape
     within = (raters * (k - 1) + error * (n - 1) * (k - 1)) / (n * (k - 1))
@@ -185,14 +191,14 @@ def icc(ratings: npt.ArrayLike, form: str = "ICC(A,1)", level: float = 0.95) -> 
     return Icc(form, float(value), low, high, level, n, k)
 
 
-def _mean_squares(table: Floats) -> tuple[float, float, float]:
+def _mean_squares(table: Floats) -> tuple[np.float64, np.float64, np.float64]:
     """Mean squares of subjects, raters and error: the two-way analysis of variance with one value a cell."""
     n, k = table.shape
     subjects, raters, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
     rest = table - subjects[:, None] - raters + mean
     between = k * ((subjects - mean) ** 2).sum() / (n - 1)
     within = n * ((raters - mean) ** 2).sum() / (k - 1)
-    return float(between), float(within), float((rest**2).sum() / ((n - 1) * (k - 1)))
+    return np.float64(between), np.float64(within), np.float64((rest**2).sum() / ((n - 1) * (k - 1)))
 
 
 def _f_interval(f: float, above: int, below: int, k: int, level: float) -> tuple[float, float]:

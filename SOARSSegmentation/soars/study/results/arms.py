@@ -32,6 +32,7 @@ from soars.study.results.minutes import (
     like_readings,
     log_minutes_model,
     paired_readings,
+    saving_of,
     session_times,
 )
 from soars.study.results.table import Table, mean_of
@@ -79,8 +80,9 @@ def compare_arms(rows: Sequence[OrganRow], first: str, second: str, seed: int = 
     difference, ratio, dz, shift = ((e.value, e.low, e.high) for e in effects)
     return ArmComparison(
         first, second, len(a), paired.by, paired.left_out, float(np.mean(a)), float(np.mean(b)),
-        1 - float(np.mean(a) / np.mean(b)), low, high, p, {"wilcoxon": w.statistic, "paired t": t.statistic},
-        difference, ratio, dz, shift, rank_biserial(a, b), mixed,
+        saving_of(float(np.mean(a)), float(np.mean(b))), low, high, p,
+        {"wilcoxon": w.statistic, "paired t": t.statistic}, difference, ratio, dz, shift, rank_biserial(a, b),
+        mixed,
     )  # fmt: skip
 
 
@@ -99,8 +101,9 @@ def _saving_interval(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = 4
     """Percentile bootstrap over patients, 95 %."""
     rng = np.random.default_rng(seed)
     index = rng.integers(0, len(a), (resamples, len(a)))
-    savings = 1 - a[index].mean(axis=1) / b[index].mean(axis=1)
-    low, high = np.percentile(savings, (2.5, 97.5))
+    with np.errstate(all="ignore"):  # patients who took no time: nan
+        savings = 1 - a[index].mean(axis=1) / b[index].mean(axis=1)
+        low, high = np.percentile(savings, (2.5, 97.5))
     return float(low), float(high)
 
 

@@ -176,6 +176,11 @@ def _organ(row: OrganRow) -> Hashable:
     return row.organ
 
 
+def saving_of(minutes: float, against: float) -> float:
+    """The share of the time that is saved; nan where there is none to save."""
+    return 1 - minutes / against if against > 0 else NAN
+
+
 def log_minutes_model(
     times: Sequence[SessionTime], fixed: dict[str, list[object]], random: tuple[str, ...]
 ) -> MixedFit | None:
@@ -242,7 +247,7 @@ def threshold_table(rows: Sequence[OrganRow]) -> Table:
         label = "none" if math.isinf(threshold) else f"{threshold:g} s"
         for arm in arms:
             a, b = pairs[arm, slowest].minutes(threshold)
-            saving = 100 * (1 - mean_of(a) / mean_of(b)) if a else NAN
+            saving = 100 * saving_of(mean_of(a), mean_of(b))
             lines.append(
                 (label, arm, len(minutes[arm]), mean_of(minutes[arm].values()), slowest, len(a), saving)
             )
