@@ -17,7 +17,7 @@ from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.experiments.ablation import Laboratory, Recipe, organs_to_compare
 from soars_training.experiments.published import ABLATION, CVPR_2020, STUDY_2022
-from soars_training.experiments.scores import OrganRow, organ_row, read_rows, write_rows
+from soars_training.experiments.scores import OrganRow, organ_row, read_rows, read_vois, write_rows
 from soars_training.experiments.settings import (
     ABLATED,
     PAPERS,
@@ -119,6 +119,29 @@ def test_patients_whom_the_cohort_keeps_for_a_test_take_no_part(cohort: Path, tm
     parts = CacheIndex.load(tmp_path / "out" / "cache")
     assert len(parts.of_split("train")) == 5 and len(parts.of_split("test")) == 3
     assert not kept & {e.patient for e in parts.cases}
+
+
+def test_two_scans_of_a_patient_are_learned_or_tested_together(cohort: Path, tmp_path: Path) -> None:
+    """Ten scans of five patients; each scan keeps the volumes that were cut from it."""
+    for folder in ("cache", "vois"):
+        shutil.copytree(cohort / folder, tmp_path / folder)
+        index = CacheIndex.load(tmp_path / folder)
+        cases = [replace(e, patient=f"patient{int(e.case[1:]) // 2}") for e in index.cases]
+        replace(index, cases=cases).save(tmp_path / folder)
+    voi = {"Lens_L": (28.0, 28.0, 28.0)}
+    recipe = Recipe(
+        ("all_in_one",), (1,), tuple(ORGANS), 2, 1, 0.1, 2, voi_cache=tmp_path / "vois", voi_mm=voi
+    )
+    options = lambda task: FitOptions(task, features=(4, 8), patch=(8, 8, 8), device="cpu")  # noqa: E731
+    Laboratory(tmp_path / "cache", tmp_path / "out", recipe, options).begin()
+    for folder in ("cache", "voi_cache"):
+        parts = CacheIndex.load(tmp_path / "out" / folder)
+        learn, test = ({e.patient for e in parts.of_split(split)} for split in ("train", "test"))
+        assert (len(learn), len(test), learn & test) == (3, 2, set())
+        assert (len(parts.of_split("train")), len(parts.of_split("test"))) == (6, 4)
+    for n in range(10):
+        ((entry, _),) = read_vois(tmp_path / "out" / "voi_cache", f"p{n}", parts)
+        assert entry.name == f"p{n}.Lens_L"
 
 
 @needs_all_settings

@@ -122,6 +122,43 @@ def test_all_volumes_of_interest_of_a_patient_fall_on_one_side() -> None:
     assert not {e.patient for e in learn} & {e.patient for e in held}
 
 
+def test_all_scans_of_a_patient_fall_on_one_side() -> None:
+    """Twelve scans of six patients, two each, in any number of folds."""
+    entries = [replace(e, patient=f"patient{n // 2}") for n, e in enumerate(_entries(12))]
+    parts = [hold_out(entries, 2, seed) for seed in range(5)]
+    parts += [one_fold(entries, k, folds) for folds in (2, 3, 6) for k in range(1, folds + 1)]
+    for learn, held in parts:
+        assert len(learn) + len(held) == 12 and not {e.patient for e in learn} & {e.patient for e in held}
+    assert [len(held) for _, held in parts] == 5 * [4] + 2 * [6] + 3 * [4] + 6 * [2]
+    with pytest.raises(InputError, match="cannot hold out 6 of 6 patients"):
+        hold_out(entries, 6)
+
+
+def test_an_index_says_whose_a_case_is_and_an_older_one_names_the_case(tmp_path: Path) -> None:
+    mine = [
+        IndexEntry("a", "a.npz", "train", ("Brainstem",), patient="p"),
+        IndexEntry("b.Lens_L", "b.Lens_L.npz", "train", ("Lens_L",), "Lens_L", patient="p"),
+        IndexEntry("c.Lens_L", "c.Lens_L.npz", "test", ("Lens_L",), "Lens_L"),
+    ]
+    CacheIndex((3, 3, 3), "x", mine).save(tmp_path)
+    assert CacheIndex.load(tmp_path).cases == mine
+    assert [(e.case, e.patient) for e in mine] == [("a", "p"), ("b", "p"), ("c", "c")]
+    data = json.loads((tmp_path / "index.json").read_text())
+    changed = json.loads(json.dumps(data))
+    for entry in changed["cases"]:
+        del entry["patient"]
+    (tmp_path / "index.json").write_text(json.dumps(changed))
+    assert [e.patient for e in CacheIndex.load(tmp_path).cases] == ["a", "b", "c"]
+    for patient, words in (
+        ("p", "a and c.Lens_L are of one patient and in two splits"),
+        (["p"], "not a text"),
+    ):
+        data["cases"][2]["patient"] = patient
+        (tmp_path / "index.json").write_text(json.dumps(data))
+        with pytest.raises(InputError, match=words):
+            CacheIndex.load(tmp_path)
+
+
 def test_nobody_left_to_learn_from_is_refused() -> None:
     with pytest.raises(InputError, match="cannot hold out 5 of 5 patients"):
         hold_out(_entries(5), 5)

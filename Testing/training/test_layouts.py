@@ -265,6 +265,34 @@ def test_of_several_series_the_one_that_was_drawn_on_is_read(tmp_path: Path) -> 
     assert left_out.rows[-1][0] == "two" and "another patient" in left_out.rows[-1][2]
 
 
+def test_two_folders_of_one_patient_are_one_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The planning CT and the next one, beside another patient, one without Patient ID, and a folder without a CT."""
+    hu = np.full(GEOMETRY.shape, -1000, np.int16)
+    hu[2:-2, 3:-3, 3:-3] = 30
+    drawn = StructureSet(GEOMETRY)
+    drawn.add("Brainstem", _box("brainstem").astype(bool))
+    image = GEOMETRY.place(sitk.GetImageFromArray(hu))
+    ids = {"anna": "SECRET-1", "anna_again": "SECRET-1", "berta": "SECRET-2", "nobody": "", "zoe": ""}
+    for name, patient_id in ids.items():
+        write_ct_series(image, tmp_path / name / "ct", patient_id=patient_id, patient_name="n^n", seed=name)
+        _, series, _ = read_series(tmp_path / name / "ct")
+        write_rtstruct(drawn, tmp_path / name / "rs.dcm", series)
+    (tmp_path / "zz").mkdir()
+    shutil.copy(tmp_path / "anna" / "rs.dcm", tmp_path / "zz")
+    files = case_files("dicom", tmp_path)
+    patients = {case.name: case.patient for case in files if not case.problem}
+    assert patients == {
+        "anna": "anna",
+        "anna_again": "anna",
+        "berta": "berta",
+        "nobody": "nobody",
+        "zoe": "zoe",
+    }
+    assert "SECRET" not in repr(files) and "anna and anna_again" in caplog.text
+    found = {case.name: case.patient for case in read_cases(files, LeftOut(quiet=True))}
+    assert found == patients
+
+
 def test_a_folder_in_another_layout_says_what_was_expected(tmp_path: Path) -> None:
     _nnunet(tmp_path)
     with pytest.raises(InputError, match=r"no case in the layout pddca; expected .*CASE/img\.nrrd"):

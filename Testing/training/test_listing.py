@@ -16,9 +16,11 @@ from soars.dicom.rtstruct import write_rtstruct
 from soars.dicom.write import write_ct_series
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
+from soars_training.cli import main
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.cohorts.listing import read_listing
 from soars_training.cohorts.prepare import listed_cases, write_volume_cache
+from soars_training.cohorts.splits import hold_out, one_fold
 
 GRID = Geometry((40, 36, 20), (3.0, 3.0, 3.0), (-60.0, -54.0, 0.0))
 
@@ -146,6 +148,8 @@ def test_targets_and_helpers_are_left_out_with_one_line(
         (case(name="b", annotated=["Brainstemm"]), "entry 2: annotated: unknown organ"),
         (case(name="b", annotated="Brainstem"), "annotated is not a list"),
         (case(name="b", sparse={"Brainstem": 1}), "sparse is not a list"),
+        (case(name="b", patient=7), "patient is 7, not a text"),
+        (case(name="b", patient=" "), "patient is ' ', not a text"),
         (case(name="b", sparse=["Brainstemm"]), "entry 2: sparse: unknown organ"),
         ("ct", "entry 2: is no case"),
     ],
@@ -157,20 +161,85 @@ def test_the_list_is_checked_whole_before_the_work(ct: Path, tmp_path: Path, ent
 
 
 def test_a_ct_in_two_splits_is_refused(ct: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Under another name and another path; two observers of one CT in one split are fine, but told of."""
+    """Under another name and another path; two observers of one CT in one split are of one patient."""
     structures(ct, tmp_path / "organs.dcm", "Brainstem")
     (tmp_path / "same").symlink_to(ct)
     for split in ("train", "validation"):
         entries = (case(name="a"), case(name="b", ct="same", split=split))
         path = listing(tmp_path, *entries)
         if split == "train":
-            assert len(read_listing(path)) == 2
-            assert "a and b are the same CT; --held-out" in caplog.text
+            assert [found.patient for found in read_listing(path)] == ["a", "a"]
+            assert (
+                "of one patient by their CT or Patient ID" in caplog.text and "ablate: a and b" in caplog.text
+            )
             continue
         with pytest.raises(
             InputError, match=r"entry 2 \(b\): its CT is that of entry 1 \(a\).*another split"
         ):
             read_listing(path)
+
+
+def scans(folder: Path, **patient_ids: str) -> list[dict[str, Any]]:
+    """Entries of as many CTs, each another series, with their Patient IDs."""
+    hu = np.full(GRID.shape, -1000, np.int16)
+    hu[:, 4:32, 4:36] = 40
+    image = GRID.place(sitk.GetImageFromArray(hu))
+    entries = []
+    for name, patient_id in patient_ids.items():
+        write_ct_series(image, folder / name, patient_id=patient_id, patient_name="n", seed=name)
+        structures(folder / name, folder / f"{name}.dcm", "Brainstem")
+        entries.append(case(name=name, ct=name, structures=f"{name}.dcm"))
+    return entries
+
+
+def test_a_patient_under_two_names_is_one_patient(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The planning CT and the next one of patient SECRET-77 fall on one side of any split; the cache, and what is
+    printed, do not hold the Patient ID."""
+    entries = scans(tmp_path, first="SECRET-77", other="SECRET-78", again="SECRET-77")
+    assert (
+        main(
+            ["prepare", str(tmp_path / "cache"), "--list", str(listing(tmp_path, *entries)), "--spacing", "6"]
+        )
+        == 0
+    )
+    index = CacheIndex.load(tmp_path / "cache")
+    assert {e.name: e.patient for e in index.cases} == {"first": "first", "other": "other", "again": "first"}
+    for learn, held in (hold_out(index.cases, 1), one_fold(index.cases, 1, 2), one_fold(index.cases, 2, 2)):
+        assert {frozenset(e.name for e in part) for part in (learn, held)} == {
+            frozenset({"first", "again"}),
+            frozenset({"other"}),
+        }
+    written = b"".join(path.read_bytes() for path in (tmp_path / "cache").iterdir())
+    assert b"SECRET" not in written and "SECRET" not in caplog.text + "".join(capsys.readouterr())
+    assert "first and again" in caplog.text
+    entries[2]["split"] = "validation"
+    with pytest.raises(
+        InputError, match=r"entry 3 \(again\): is of the same patient as entry 1 \(first\).*another split"
+    ):
+        read_listing(listing(tmp_path, *entries))
+
+
+def test_the_list_knows_better_than_the_patient_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries = scans(tmp_path, a="removed", b="removed", c="removed")
+    named = [found.patient for found in read_listing(listing(tmp_path, *entries))]
+    assert named == ["a", "b", "c"] and "all 3 CTs have the same Patient ID" in caplog.text
+    caplog.clear()
+    for entry, patient in zip(entries, ("Anna", "Berta", "anna"), strict=True):
+        entry["patient"] = patient
+    entries[1]["split"] = "validation"
+    assert [found.patient for found in read_listing(listing(tmp_path, *entries))] == ["Anna", "Berta", "Anna"]
+    assert not caplog.text
+    entries[1]["patient"], entries[2]["patient"] = "a", "c"
+    del entries[0]["patient"]  # b is of the patient of the case a
+    with pytest.raises(InputError, match=r"entry 2 \(b\): is of the same patient as entry 1 \(a\)"):
+        read_listing(listing(tmp_path, *entries))
+    two = [entries[0] | {"patient": "x"}, entries[0] | {"name": "d", "patient": "y"}]
+    with pytest.raises(
+        InputError, match=r"entry 2 \(d\): its CT is that of entry 1 \(a\), which is of another patient"
+    ):
+        read_listing(listing(tmp_path, *two))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cases": {}}', '{"cases": []}', "[" * 100_000])

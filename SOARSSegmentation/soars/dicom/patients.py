@@ -22,13 +22,14 @@ _STRUCTURES = (RTStructureSetStorage, SEGMENTATION, LABEL_MAP)
 class PatientFolder:
     """What one patient's folder holds, at any depth.
 
-    ``series``: the folder of each CT series, by its UID. ``structures``: RTSTRUCTs, DICOM segmentations and .seg.nrrd
-    files, in order. ``problem``: why the folder cannot be used, or "".
+    ``series``: the folder of each CT series, by its UID; ``ids``: its Patient ID, which may be "". ``structures``:
+    RTSTRUCTs, DICOM segmentations and .seg.nrrd files, in order. ``problem``: why the folder cannot be used, or "".
     """
 
     name: str
     folder: Path
     series: dict[str, Path] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict, repr=False)
     structures: list[Path] = field(default_factory=list)
     problem: str = ""
 
@@ -80,7 +81,9 @@ def _look_into(folder: Path) -> PatientFolder:
         if kind in _STRUCTURES or header.text("Modality") == "RTSTRUCT":
             patient.structures.append(path)
         elif is_ct_slice(header):
-            slices[header.text("SeriesInstanceUID")].add(path.parent)
+            uid = header.text("SeriesInstanceUID")
+            slices[uid].add(path.parent)
+            patient.ids.setdefault(uid, header.text("PatientID"))
     for uid, homes in slices.items():
         if len(homes) > 1:
             patient.problem = (

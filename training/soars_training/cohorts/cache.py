@@ -85,7 +85,8 @@ class CachedCase:
 @dataclass(frozen=True)
 class IndexEntry:
     """What the index says of a case without opening it; `group` names the VOI for crops of small organs, `sparse` the
-    organs that were drawn on some slices only."""
+    organs that were drawn on some slices only. `patient` is whom the case is of, by a name that several cases can have;
+    the case's own where nothing else is known, as in a cache of an earlier version."""
 
     name: str
     file: str
@@ -93,6 +94,10 @@ class IndexEntry:
     annotated: tuple[str, ...]
     group: str | None = None
     sparse: tuple[str, ...] = ()
+    patient: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patient", self.patient or self.case)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -100,13 +105,15 @@ class IndexEntry:
 
     @staticmethod
     def from_dict(entry: Mapping[str, Any]) -> IndexEntry:
-        """From what `to_dict` gave; `sparse` may be missing."""
+        """From what `to_dict` gave; `sparse` and `patient` may be missing."""
+        if not isinstance(entry.get("patient", ""), str):
+            raise ValueError(f"the patient of {entry['name']!r} is {entry['patient']!r}, not a text")
         lists = {name: tuple(entry.get(name, ())) for name in ("annotated", "sparse")}
         return IndexEntry(**(dict(entry) | lists))
 
     @property
-    def patient(self) -> str:
-        """Whom the case is of: the VOIs of one patient are named after it and their group."""
+    def case(self) -> str:
+        """The scan: the VOIs cut from one are named after it and their group."""
         return self.name if self.group is None else self.name.removesuffix(f".{self.group}")
 
 
@@ -137,7 +144,7 @@ class CacheIndex:
 
     @staticmethod
     def load(folder: Path) -> CacheIndex:
-        """Raises `InputError` when the folder holds no cache or one of another format."""
+        """Raises `InputError` when the folder holds no cache, one of another format, or a patient in two splits."""
         try:
             data = read_json(folder / INDEX_FILE)
         except FileNotFoundError:
@@ -152,7 +159,19 @@ class CacheIndex:
                     f"{folder / INDEX_FILE}: format {data['format']!r}, this version reads {INDEX_FORMAT}"
                 )
             cases = [IndexEntry.from_dict(entry) for entry in data["cases"]]
+            _check_splits(folder / INDEX_FILE, cases)
             return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
+
+
+def _check_splits(path: Path, cases: Iterable[IndexEntry]) -> None:
+    first: dict[str, IndexEntry] = {}
+    for case in cases:
+        other = first.setdefault(case.patient, case)
+        if other.split != case.split:
+            raise InputError(
+                f"{path}: {other.name} and {case.name} are of one patient and in two splits ({other.split} and "
+                f"{case.split}); a patient belongs to one: mend the list and prepare the cache again"
+            )
 
 
 @contextmanager
@@ -164,10 +183,12 @@ def as_written(path: Path, remedy: str) -> Iterator[None]:
         raise InputError(f"{path}: not as this version writes it ({error}); {remedy}") from error
 
 
-def entry_of(case: CachedCase, file: str, split: str, group: str | None = None) -> IndexEntry:
+def entry_of(
+    case: CachedCase, file: str, split: str, group: str | None = None, patient: str = ""
+) -> IndexEntry:
     """The index's entry of a case."""
     return IndexEntry(
-        case.name, file, split, tuple(sorted(case.annotated)), group, tuple(sorted(case.slices))
+        case.name, file, split, tuple(sorted(case.annotated)), group, tuple(sorted(case.slices)), patient
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from soars.errors import InputError
 from soars.texts import read_json
+
+log = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 NAMES_ENDINGS = (".json", ".csv", ".txt", ".label")
@@ -28,6 +31,7 @@ class CaseFiles:
         mr: an MR of the patient; None without.
         series: UID of the CT's series in its folder; None where that holds one, or the CT is a file.
         unseen: value of a label map for voxels that nobody looked at; None where it has none.
+        patient: whom the case is of (see `patients_of`); "" where only the case's name is known.
     """
 
     name: str
@@ -40,6 +44,85 @@ class CaseFiles:
     mr: Path | None = None
     series: str | None = None
     unseen: int | None = None
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class Whose:
+    """What tells whose a case is.
+
+    Attributes:
+        name: the case's own, unique. said: the patient whom the user names, "" when nobody is named.
+        scan: which CT it is, "" when no other case can be of the same.
+        patient_id: DICOM's Patient ID, "" without; it is compared with those of the other cases and kept nowhere.
+    """
+
+    name: str
+    said: str = ""
+    scan: str = ""
+    patient_id: str = ""
+
+
+FEWEST_ALIKE = 3
+"""So many CTs or more that all have one Patient ID were given it by a tool that removes identities."""
+SHOWN = 5
+"""So many patients of several cases are named in a warning."""
+
+
+def patients_of(cases: Sequence[Whose]) -> list[str]:
+    """The patient of every case. Cases are of the same one if the user says so, if they are one CT, or if their CTs
+    have the same Patient ID.
+
+    A patient is called what the user says, else after his first case: an identifier of DICOM, or a hash from which it
+    could be guessed, would go into caches and runs, which are passed on. A Patient ID says nothing where the user names
+    several patients that have it, nor where all cases of several have the same, of which is warned.
+    """
+    said = {case.said.casefold() for case in cases if case.said}
+    telling = _telling_ids(cases)
+    group = list(range(len(cases)))
+    first: dict[tuple[str, str], int] = {}
+    for number, case in enumerate(cases):
+        called = (case.said or case.name).casefold()
+        marks = [
+            ("patient", called if called in said else ""),
+            ("CT", case.scan),
+            ("Patient ID", case.patient_id if case.patient_id in telling else ""),
+        ]
+        for mark in (m for m in marks if m[1]):
+            mine, other = group[number], group[first.setdefault(mark, number)]
+            if mine != other:
+                group = [min(mine, other) if g in (mine, other) else g for g in group]
+    members: dict[int, list[Whose]] = {}
+    for number, case in zip(group, cases, strict=True):
+        members.setdefault(number, []).append(case)
+    names = {k: next((case.said for case in same if case.said), same[0].name) for k, same in members.items()}
+    together = [same for same in members.values() if len(same) > 1 and not all(case.said for case in same)]
+    if together:
+        shown = "; ".join(" and ".join(case.name for case in same) for same in together[:SHOWN])
+        more = f", and {len(together) - SHOWN} more patients" if len(together) > SHOWN else ""
+        log.warning(
+            "of one patient by their CT or Patient ID, and on one side of --held-out, crossval and ablate: %s%s",
+            shown,
+            more,
+        )
+    return [names[number] for number in group]
+
+
+def _telling_ids(cases: Sequence[Whose]) -> set[str]:
+    """The Patient IDs that tell whose a case is."""
+    said: dict[str, set[str]] = {}
+    for case in cases:
+        said.setdefault(case.patient_id, set()).update([case.said.casefold()] if case.said else [])
+    ids = {identifier for identifier, names in said.items() if identifier and len(names) < 2}
+    scans = {case.scan or case.name for case in cases}
+    if len(scans) >= FEWEST_ALIKE and len(said) == 1 and ids and not any(said.values()):
+        log.warning(
+            "all %d CTs have the same Patient ID, which tells no patients apart, so each counts as a patient; where "
+            "some are of one, say so in a list of cases (--list, patient), lest they fall on both sides of --held-out",
+            len(scans),
+        )
+        return set()
+    return ids
 
 
 STRUCTSEG_VALUES = dict(
@@ -91,6 +174,16 @@ def _with_masks(folder: Path, ct: Path, masks: str) -> CaseFiles:
 
 def _dicom(root: Path) -> Iterator[CaseFiles]:
     """A folder a patient, anywhere below which lie one RTSTRUCT or SEG and the CT series that it was drawn on."""
+    found = list(_dicom_folders(root))
+    usable = [(case, patient_id) for case, patient_id in found if not case.problem]
+    named = patients_of([Whose(case.name, patient_id=patient_id) for case, patient_id in usable])
+    of_case = {case.name: patient for (case, _), patient in zip(usable, named, strict=True)}
+    for case, _ in found:
+        yield replace(case, patient=of_case.get(case.name, ""))
+
+
+def _dicom_folders(root: Path) -> Iterator[tuple[CaseFiles, str]]:
+    """The cases of a tree, and the Patient ID of each CT."""
     from soars.dicom.patients import find_patients
 
     for patient in find_patients(root) if _folders(root) else ():
@@ -102,12 +195,12 @@ def _dicom(root: Path) -> Iterator[CaseFiles]:
             except InputError as error:
                 problem = str(error)
             else:
-                yield CaseFiles(patient.name, ct, structures[0], series=series)
+                yield CaseFiles(patient.name, ct, structures[0], series=series), patient.ids[series]
                 continue
         if problem or patient.series or structures:
             needed = f"{len(structures)} RTSTRUCT or SEG files where one is needed"
             problem = problem or (needed if patient.series else "no CT")
-            yield CaseFiles(patient.name, patient.folder, problem=problem)
+            yield CaseFiles(patient.name, patient.folder, problem=problem), ""
 
 
 def _nnunet(root: Path) -> Iterator[CaseFiles]:

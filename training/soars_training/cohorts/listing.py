@@ -2,26 +2,26 @@
 
 ``{"cases": [{"name": "a", "ct": "ct/a", "structures": "a.dcm", "annotated": ["Brainstem"], "split": "train"}]}``;
 paths are relative to the list, ``annotated`` and ``split`` may be left out. ``sparse``, as an option, lists organs that
-were contoured on some slices only.
+were contoured on some slices only, and ``patient`` names whom the case is of: cases without it are of one patient if
+they are one CT, or if their CTs have the same Patient ID (see `soars_training.cohorts.layouts.patients_of`).
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from soars import catalogue
+from soars.ct.dicom_files import is_dicom, read_header
 from soars.errors import InputError, UnknownOrganError
 from soars.structures import StructureSet
 from soars.texts import read_json
-
-log = logging.getLogger(__name__)
+from soars_training.cohorts.layouts import Whose, patients_of
 
 _NEEDED = {"name", "ct", "structures"}
-_KNOWN = {*_NEEDED, "annotated", "mr", "sparse", "split"}
+_KNOWN = {*_NEEDED, "annotated", "mr", "patient", "sparse", "split"}
 _MOST_NAME_BYTES = 120
 _FORBIDDEN = '/\\:*?"<>|'
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
@@ -31,7 +31,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 class ListedCase:
     """One entry. ``annotated`` are catalogue names, None when the entry leaves them to the structures; ``place`` says
     which entry it is, for messages; ``sparse`` are organs that were contoured on some slices only; ``mr`` is an MR of
-    the patient, None without."""
+    the patient, None without; ``patient`` is whom the case is of, by a name that other cases may have as well."""
 
     name: str
     ct: Path
@@ -41,11 +41,13 @@ class ListedCase:
     place: str
     sparse: frozenset[str] = frozenset()
     mr: Path | None = None
+    patient: str = ""
 
 
 def read_listing(listing: Path) -> list[ListedCase]:
     """The cases of a list. Raises `InputError`, with the entry's place, for anything wrong with it: missing or unknown
-    keys, names that cannot be file names or occur twice, files that do not exist, a CT in two splits."""
+    keys, names that cannot be file names or occur twice, files that do not exist, a CT or a patient in two splits, a CT
+    of two patients."""
     try:
         content = read_json(listing)
     except OSError as error:
@@ -76,14 +78,41 @@ def read_listing(listing: Path) -> list[ListedCase]:
                 f"{case.place} ({case.name}): its CT is that of {first.place.rpartition(', ')[2]} ({first.name}), "
                 f"which is in another split ({first.split}, not {case.split}); a patient belongs to one"
             )
-        if first is not case:
-            log.warning(
-                "%s and %s are the same CT; --held-out, crossval and ablate part cases by their names, and may learn "
-                "from the one what they are then scored on in the other",
-                first.name,
-                case.name,
+        if first.patient and case.patient and first.patient.casefold() != case.patient.casefold():
+            raise InputError(
+                f"{case.place} ({case.name}): its CT is that of {first.place.rpartition(', ')[2]} ({first.name}), "
+                f"which is of another patient ({first.patient}, not {case.patient})"
             )
-    return cases
+        if not first.patient:  # the next one of this CT is compared with whoever names a patient
+            scanned[case.ct.resolve()] = case
+    return _with_patients(cases)
+
+
+def _with_patients(cases: Sequence[ListedCase]) -> list[ListedCase]:
+    """The cases with whom each is of. Raises `InputError` for a patient in two splits."""
+    whose = [Whose(case.name, case.patient, str(case.ct.resolve()), _patient_id(case.ct)) for case in cases]
+    found = [replace(case, patient=patient) for case, patient in zip(cases, patients_of(whose), strict=True)]
+    firsts: dict[str, ListedCase] = {}
+    for case in found:
+        first = firsts.setdefault(case.patient, case)
+        if first.split != case.split:
+            raise InputError(
+                f"{case.place} ({case.name}): is of the same patient as {first.place.rpartition(', ')[2]} "
+                f"({first.name}), by the list or the Patient ID of its CT, and in another split ({first.split}, not "
+                f"{case.split}); a patient belongs to one; where they are two people, give each entry its patient"
+            )
+    return found
+
+
+def _patient_id(ct: Path) -> str:
+    """The Patient ID of a DICOM CT, "" where there is none; a damaged file is reported when it is read whole."""
+    try:
+        for path in sorted(ct.iterdir()) if ct.is_dir() else [ct]:
+            if path.is_file() and is_dicom(path):
+                return read_header(path).text("PatientID")
+    except (InputError, OSError):
+        pass
+    return ""
 
 
 def teachable(found: StructureSet, case: ListedCase) -> tuple[StructureSet, frozenset[str], list[str]]:
@@ -145,7 +174,7 @@ def _entry(entry: Any, listing: Path, place: str) -> ListedCase:
         raise InputError(
             f"{place}: has {', '.join(unknown)}, which is not known; known are {', '.join(sorted(_KNOWN))}"
         )
-    for key in (*_NEEDED, "mr", "split"):
+    for key in (*_NEEDED, "mr", "patient", "split"):
         if key in entry and not (isinstance(entry[key], str) and entry[key].strip()):
             raise InputError(f"{place}: {key} is {entry[key]!r}, not a text")
     name = entry["name"]
@@ -163,6 +192,7 @@ def _entry(entry: Any, listing: Path, place: str) -> ListedCase:
         place,
         _organs(entry, "sparse", place) or frozenset(),
         paths.get("mr"),
+        entry.get("patient", "").strip(),
     )
 
 

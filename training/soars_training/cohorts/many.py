@@ -43,11 +43,13 @@ DONE = ".done.json"
 
 @dataclass(frozen=True)
 class Made:
-    """A volume for the cache, in the split of its case; `group` names the VOI, None for a whole scan."""
+    """A volume for the cache, in the split and of the patient of its case; `group` names the VOI, None for a whole
+    scan."""
 
     split: str
     group: str | None
     volume: CachedCase
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _prepare_one(work: Path, spacing_mm: Spacing, job: Job) -> tuple[list[str], 
         file = f"{made.volume.name}.npz"
         write_case(work / file, made.volume)
         size += (work / file).stat().st_size
-        entries.append(entry_of(made.volume, file, made.split, made.group).to_dict())
+        entries.append(entry_of(made.volume, file, made.split, made.group, made.patient).to_dict())
     told = {"source": job.source, "entries": entries, "left_out": [list(row) for row in left_out.rows]}
     write_json(work / (job.name + DONE), told)
     return left_out.unsaid, size
@@ -238,4 +240,4 @@ def volumes_of(case: SourceCase, vois: Mapping[str, Spacing] | None, spacing_mm:
     """What the cache holds of a case: the whole scan, or its volumes of interest."""
     cut = whole_scan if vois is None else partial(cut_vois, vois)
     for group, volume in cut(case, find_body(case.ct), spacing_mm):
-        yield Made(case.split, group, volume)
+        yield Made(case.split, group, volume, case.patient)

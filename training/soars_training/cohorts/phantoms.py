@@ -105,7 +105,7 @@ def voi_of_scan(case: SourceCase, group: str, extent_mm: Spacing, spacing_mm: Sp
         return None
     grid = Grid.around(centre, with_margin(extent_mm), spacing_mm)
     volume = preprocess(case, grid, whole_region(case.ct), f"{case.name}.{group}")
-    return Made(case.split, group, volume)
+    return Made(case.split, group, volume, case.patient)
 
 
 def _whole(seed: int, mr: bool, spacing_mm: Spacing, _left_out: LeftOut) -> Iterator[Made]:

@@ -1,7 +1,7 @@
 """From raw cases to the training cache: the same preprocessing as at inference, done once.
 
 Three sources: the OpenKBP folder layout (NIfTI CT, one label map, `cases.json`), generated phantoms, and a list of
-the user's own cases (JSON: `{"cases": [{"name", "ct", "structures", "annotated": [...], "split"}]}`).
+the user's own cases (JSON: `{"cases": [{"name", "ct", "structures", "annotated": [...], "split", "patient"}]}`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ VOI_MARGIN_MM = 16.0
 class SourceCase:
     """A case before preprocessing; `annotated` are catalogue names (see `CachedCase`), and so are `sparse`, organs that
     were contoured on some slices only: on those where they have voxels. ``mr`` is an MR of the patient, in whatever
-    position."""
+    position; ``patient`` as `IndexEntry` has it."""
 
     name: str
     split: str
@@ -61,6 +61,7 @@ class SourceCase:
     annotated: frozenset[str]
     sparse: frozenset[str] = frozenset()
     mr: MrScan | None = None
+    patient: str = ""
 
 
 def openkbp_cases(
@@ -162,7 +163,8 @@ def read_listed(case: ListedCase) -> tuple[SourceCase, list[str]]:
     sparse = case.sparse & set(structures.names)
     for warning in ct.warnings:
         log.warning("%s: the CT: %s", case.name, warning)
-    return SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr), notes
+    read = SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr, case.patient)
+    return read, notes
 
 
 def split_at_midline(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
@@ -386,6 +388,6 @@ def _write_cache(
             for group, cached in cut(case, body, spacing_mm):
                 names.append(f"{cached.name}.npz")
                 write_case(staging / names[-1], cached)
-                index.cases.append(entry_of(cached, names[-1], case.split, group))
+                index.cases.append(entry_of(cached, names[-1], case.split, group, case.patient))
         index.save(staging)
     return index

@@ -84,7 +84,8 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
         if not kept.names:
             left_out.add(entry.name, "", "no structure of it can be used")
             continue
-        yield SourceCase(entry.name, entry.split, ct.image, kept, frozenset(kept.names), mr=mr)
+        organs = frozenset(kept.names)
+        yield SourceCase(entry.name, entry.split, ct.image, kept, organs, mr=mr, patient=entry.patient)
 
 
 def _read(entry: CaseFiles, geometry: Geometry, series: CtSeries | None) -> StructureSet:

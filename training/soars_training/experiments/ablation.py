@@ -184,7 +184,7 @@ class Laboratory:
             return
         for folder in (self.volumes, self.output / SCORES, self.output / CENTRES):
             folder.mkdir(parents=True, exist_ok=True)
-        people = (({e.patient for e in learn}, LEARN), ({e.patient for e in test}, TEST))
+        people = (({e.case for e in learn}, LEARN), ({e.case for e in test}, TEST))
         _view(self.cache, self.volumes, people)
         if self.recipe.voi_cache is not None:
             self.vois.mkdir(exist_ok=True)
@@ -222,12 +222,12 @@ class Laboratory:
         centre_rows = [replace(row, setting=setting, seed=seed) for row in located]
         write_rows(centre_rows, CentreRow, self.output / CENTRES / f"{setting}.{seed}.csv")
         for entry in self.test:
-            rows += voi_rows(trained, read_vois(self.vois, entry.patient, index), centres)
+            rows += voi_rows(trained, read_vois(self.vois, entry.case, index), centres)
         return rows
 
-    def _vois_in_scan(self, patient: str, there: set[str], index: CacheIndex) -> list[Any]:
-        """Those of a patient's VOIs whose organs the whole scan shows."""
-        return [(e, c) for e, c in read_vois(self.vois, patient, index) if there & set(c.masks)]
+    def _vois_in_scan(self, case: str, there: set[str], index: CacheIndex) -> list[Any]:
+        """Those of a case's VOIs whose organs the whole scan shows."""
+        return [(e, c) for e, c in read_vois(self.vois, case, index) if there & set(c.masks)]
 
     def _trained(self, network: Network, seed: int, meter: Meter) -> Trained:
         folder = self._folder(network, seed)
@@ -311,8 +311,8 @@ def _view(cache: Path, folder: Path, people: Sequence[tuple[set[str], str]]) -> 
     index = CacheIndex.load(cache)
     cases = [
         replace(entry, split=split, file=str((cache / entry.file).resolve()))
-        for patients, split in people
+        for names, split in people
         for entry in index.cases
-        if entry.patient in patients
+        if entry.case in names
     ]
     CacheIndex(index.spacing_mm, index.source, cases).save(folder)

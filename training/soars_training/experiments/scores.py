@@ -202,7 +202,7 @@ def joint_voi_rows(
         labels = probabilities.resampled(grid_of(voi)).labels()
         for organ in voi_organs(entry, voi):
             if organ in classes:
-                yield organ_row(voi, organ, labels == classes.index(organ) + 1, entry.patient)
+                yield organ_row(voi, organ, labels == classes.index(organ) + 1, entry.case)
 
 
 def voi_organs(entry: IndexEntry, voi: CachedCase) -> list[str]:
@@ -270,9 +270,9 @@ def _true_guide(case: LoadedCase, anchors: Sequence[str]) -> np.ndarray:
     return guide
 
 
-def read_vois(cache: Path, patient: str, index: CacheIndex) -> list[tuple[IndexEntry, CachedCase]]:
-    """The cached VOIs of a patient."""
-    mine = [entry for entry in index.cases if entry.patient == patient]
+def read_vois(cache: Path, case: str, index: CacheIndex) -> list[tuple[IndexEntry, CachedCase]]:
+    """The cached VOIs of a case."""
+    mine = [entry for entry in index.cases if entry.case == case]
     return [(entry, read_case(cache / entry.file)) for entry in mine]
 
 
@@ -283,10 +283,10 @@ def voi_rows(
 ) -> Iterator[OrganRow]:
     """The small organs as the cascade draws them, each VOI about the centre that was detected."""
     for entry, voi in vois:
-        centre = centres.get((entry.patient, str(entry.group)))
+        centre = centres.get((entry.case, str(entry.group)))
         organs = [o for o in voi_organs(entry, voi) if o in trained.run.classes]
         if centre is None or not organs:
             continue
         extent = trained.run.voi_mm[str(entry.group)]
         for organ, found in trained.masks_in_voi(voi, centre, extent, organs).items():
-            yield organ_row(voi, organ, found, entry.patient)
+            yield organ_row(voi, organ, found, entry.case)

@@ -102,11 +102,11 @@ def masks_rows(
                 if drawn is not None:
                     drawn.add(case, organ, mask)
                 yield organ_row(case, organ, mask)
-        for voi_entry, voi in read_vois(vois, entry.patient, index) if index is not None else ():
+        for voi_entry, voi in read_vois(vois, entry.case, index) if index is not None else ():
             if set(case.masks) & set(voi.masks):
                 for organ in voi_organs(voi_entry, voi):
                     if organ in organs:
-                        yield organ_row(voi, organ, _on_voi(case, voi, found.get(organ)), entry.patient)
+                        yield organ_row(voi, organ, _on_voi(case, voi, found.get(organ)), entry.case)
 
 
 def _on_voi(case: CachedCase, voi: CachedCase, mask: np.ndarray | None) -> np.ndarray:

@@ -204,9 +204,8 @@ def _windows(
             group: voi_shape(extent, fine.spacing_mm, mine.architecture())
             for group, extent in (mine.voi_mm or {}).items()
         }
-        entries = [
-            e for e in fine.cases if e.patient in {entry.patient for entry in learn} and e.group in shapes
-        ]
+        learned = {entry.case for entry in learn}
+        entries = [e for e in fine.cases if e.case in learned and e.group in shapes]
         if not entries:
             raise InputError(f"{small.vois}: holds no volume of interest of the patients to learn from")
         volumes = FineVolumes(small.vois, entries, mine.task, shapes)

@@ -146,7 +146,7 @@ class StagedWindows(WindowDataset):
         return (*collate([first for first, _ in samples]), *(torch.stack(part) for part in rest))
 
     def _load(self, fine: FineVolumes | None) -> dict[tuple[str, str], LoadedCase]:
-        """The volumes of interest of the patients that take part, by patient and group."""
+        """The volumes of interest of the cases that take part, by case and group."""
         if fine is None:
             return {}
         there = {
@@ -156,9 +156,9 @@ class StagedWindows(WindowDataset):
             if centre is not None
         }
         seen = BranchTask("small_hard", fine.task.classes, ("ct",))
-        wanted = [e for e in fine.entries if (e.patient, str(e.group)) in there]
+        wanted = [e for e in fine.entries if (e.case, str(e.group)) in there]
         return {
-            (e.patient, str(e.group)): load(
+            (e.case, str(e.group)): load(
                 read_case(fine.folder / e.file), e, seen, self.regions, None, self.index.annotated
             )
             for e in wanted
