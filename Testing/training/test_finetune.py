@@ -15,7 +15,7 @@ from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.fitting.finetune import _like
 from soars_training.fitting.models import BranchModel, EndToEnd
-from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.options import LAST, FitOptions, FittedRun
 from soars_training.windows.augment import Augmentation, Window, random_window
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.staged import FineVolumes, StagedWindows, VoiPlace
@@ -249,6 +249,9 @@ def test_four_branches_are_tuned_together_and_exported(
     caches: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     assert main([*_tune(caches, runs, tmp_path / "tuned"), "--held-out", "1"]) == 0
+    sides = torch.load(tmp_path / "tuned" / LAST, weights_only=True)["sides"]
+    scans = {entry.name for entry in CacheIndex.load(caches / "whole").cases}
+    assert len(sides["held_out"]) == 1 and {*sides["learned"]} == scans - {*sides["held_out"]}
     for name, folder in runs.items():
         tuned = tmp_path / "tuned" / name
         old, new = FittedRun.load(folder), FittedRun.load(tuned)

@@ -24,6 +24,7 @@ from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.crossval import crossval, guided_by
 from soars_training.fitting.fit import fit
 from soars_training.fitting.loop import training_device, worker_count
@@ -285,6 +286,37 @@ def test_resuming_with_other_settings_names_them(cache: Path, whole: Path, tmp_p
     (tmp_path / LAST).write_bytes((whole / LAST).read_bytes())
     with pytest.raises(InputError, match=r"other settings \(learning_rate, steps\)"):
         fit(cache, tmp_path, _options(steps=80, learning_rate=2e-2), resume=True)
+
+
+def test_resuming_on_other_cases_names_them(cache: Path, whole: Path, tmp_path: Path) -> None:
+    """Otherwise patients that the run has learned from would be held out; a run of an earlier version does not say."""
+    shutil.copytree(cache, tmp_path / "cache")
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpoint = torch.load(whole / LAST, weights_only=True)
+    held = sorted(FittedRun.load(whole).held_out)
+    assert checkpoint["sides"] == {"held_out": held, "learned": sorted({f"c{n}" for n in range(6)} - {*held})}
+    torch.save(checkpoint, run / LAST)
+    index = CacheIndex.load(cache)
+    changed = index.cases[1:] + [replace(index.cases[0], name="new", patient="new")]
+    assert index.cases[0].name == "c0"
+    replace(index, cases=changed).save(tmp_path / "cache")
+    with pytest.raises(
+        InputError, match=r"started on other cases of the cache \(new: new; gone: c0.*resume with"
+    ):
+        fit(tmp_path / "cache", run, _options(), resume=True)
+    # the same cases, but two of them are of one patient now, and others are held out
+    pair = [replace(e, patient="pair") if e.name in (held[0], "c0") else e for e in index.cases]
+    replace(index, cases=pair).save(tmp_path / "cache")
+    learn, now = hold_out(pair, 2)
+    assert {e.name for e in now} != {*held} and len(learn) + len(now) == 6
+    with pytest.raises(InputError, match=r"other cases of the cache \(now "):
+        fit(tmp_path / "cache", run, _options(), resume=True)
+    del checkpoint["sides"]
+    torch.save(checkpoint, run / LAST)
+    assert fit(tmp_path / "cache", run, _options(), resume=True).held_out == tuple(
+        sorted({e.patient for e in now})
+    )
 
 
 def test_a_damaged_checkpoint_is_named(cache: Path, whole: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, wri
 from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.report import slices_to_show
 from soars_training.fitting.loop import _one_step
-from soars_training.fitting.options import FitOptions, FittedRun
+from soars_training.fitting.options import LAST, FitOptions, FittedRun
 from soars_training.fitting.processes import loss_of
 from soars_training.fitting.state import TrainingState
 from soars_training.search.search import alpha_optimiser, alpha_step, read_blocks
@@ -136,6 +136,8 @@ def test_a_search_then_a_network_of_its_choice(tmp_path: Path, capsys: pytest.Ca
     assert [len(row) for row in data["history"][-1]["shares"]] == [6, 6, 6]
     assert data["blocks"] == [KERNELS[int(np.argmax(row))] for row in data["shares"]]
     assert (found / "search.png").read_bytes().startswith(b"\x89PNG")
+    sides = torch.load(found / LAST, weights_only=True)["sides"]
+    assert sides == {"learned": ["c0", "c1", "c2"], "held_out": []}
     assert main(["fit", str(tmp_path), str(tmp_path / "run"), *common, "--blocks", str(found)]) == 0
     assert (tmp_path / "run" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert FittedRun.load(tmp_path / "run").architecture.blocks == tuple(data["blocks"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,6 +207,12 @@ def test_an_interrupted_run_ends_with_the_same_weights(cache: Path, tmp_path: Pa
     system.model = lambda options: Dying()  # type: ignore[method-assign]
     with pytest.raises(Killed):
         system.fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True))
+    fewer = tmp_path / "fewer"
+    shutil.copytree(cache, fewer)
+    index = CacheIndex.load(cache)
+    replace(index, cases=index.cases[1:]).save(fewer)
+    with pytest.raises(InputError, match=rf"other cases of the cache \(gone: {index.cases[0].name}\)"):
+        Threshold().fit(fewer, short, _changed(options, checkpoint_every=20, deterministic=True), resume=True)
     Threshold().fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True), resume=True)
     mine, whole = (averaged_weights(tmp_path / f, "network.") for f in ("short", "whole"))
     assert all(torch.equal(mine[name], whole[name]) for name in whole)

@@ -14,6 +14,7 @@ from soars_training.cohorts.splits import split
 from soars_training.fitting import processes
 from soars_training.fitting.loop import training_device
 from soars_training.fitting.options import LAST, RUN_FILE, RunOptions
+from soars_training.fitting.state import HELD_OUT, LEARNED
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Beginning:
     index: CacheIndex
     learn: Sequence[IndexEntry]
     held: Sequence[IndexEntry]
+
+    @property
+    def sides(self) -> dict[str, list[str]]:
+        """Which cases are learned and which are held out, as a checkpoint remembers them."""
+        return {LEARNED: sorted(e.name for e in self.learn), HELD_OUT: sorted(e.name for e in self.held)}
 
 
 def begin(

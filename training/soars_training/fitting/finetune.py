@@ -78,7 +78,7 @@ def finetune(
         for name, model in models.items():
             start_from(model.network, folders[name], model.task)
             _take_heads(model, folders[name], runs[name])
-    state = TrainingState.new(options, EndToEnd(*models.values()).to(device))
+    state = TrainingState.new(options, EndToEnd(*models.values()).to(device), sides=start.sides)
     if resume:
         state.resume(output)
     tasks: dict[str, BranchTask] = {name: mine.task for name, mine in of_branch.items()}

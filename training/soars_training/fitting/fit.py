@@ -60,7 +60,7 @@ def fit(
     model = BranchModel(options)
     if options.init is not None and not resume:
         start_from(model.network, options.init, options.task)
-    state = TrainingState.new(options, model.to(device))
+    state = TrainingState.new(options, model.to(device), sides=start.sides)
     if resume:
         state.resume(output)
     spec = live_spec(options.task, options, index.spacing_mm)

@@ -6,7 +6,7 @@ import copy
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from soars_training.fitting import processes
 from soars_training.fitting.models import Model
 from soars_training.fitting.options import BEST, LAST, RunOptions
 
+LEARNED, HELD_OUT = "learned", "held_out"
 LOSS_FILE, DSC_FILE, CASES_FILE = "loss.csv", "validation.csv", "held_out.csv"
 
 
@@ -31,7 +32,7 @@ class TrainingState:
     `losses` rows are (step, mean loss since the row before, learning rate, seconds), `scores` rows (step, organ, mean
     DSC), `cases` rows (case, organ, DSC) of the last validation; `pending` holds the losses of the steps since the last
     row. `others` are optimisers beside the weights', and `notes` what a run has to remember besides. `processes` train
-    together.
+    together. `sides`: the names of the cases that are `LEARNED` and `HELD_OUT`.
     """
 
     options: RunOptions
@@ -48,10 +49,14 @@ class TrainingState:
     notes: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
     processes: int = 1
+    sides: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @staticmethod
     def new(
-        options: RunOptions, model: Model, weights: Sequence[torch.nn.Parameter] | None = None
+        options: RunOptions,
+        model: Model,
+        weights: Sequence[torch.nn.Parameter] | None = None,
+        sides: Mapping[str, Sequence[str]] | None = None,
     ) -> TrainingState:
         """At step 0; `weights` are what the optimiser changes, all of the model's when None."""
         averaged = copy.deepcopy(model).requires_grad_(False).eval()
@@ -61,6 +66,7 @@ class TrainingState:
             averaged,
             make_optimiser(options, weights or list(model.parameters())),
             processes=processes.count(),
+            sides=sides or {},
         )
 
     def size_bytes(self) -> int:
@@ -96,6 +102,7 @@ class TrainingState:
             "others": {name: optimiser.state_dict() for name, optimiser in self.others.items()},
             "notes": self.notes,
             "best": self.best,
+            "sides": {side: list(names) for side, names in self.sides.items()},
         }
         _write(data, folder / LAST)
         self.write_tables(folder)
@@ -114,7 +121,8 @@ class TrainingState:
         _table(folder / CASES_FILE, ("case", "organ", "dsc"), self.cases)
 
     def resume(self, folder: Path) -> None:
-        """Go back to the last checkpoint. Raises `InputError` when there is none, or for a run with other options."""
+        """Go back to the last checkpoint. Raises `InputError` when there is none, or for a run with other options or on
+        other cases; one of an earlier version does not say which it was begun on."""
         path = folder / LAST
         try:
             data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -131,6 +139,12 @@ class TrainingState:
                 f"{folder}: was started with other settings ({', '.join(sorted(other))}); resume with the same, "
                 "or train into another folder"
             )
+        strange = other_cases(self.sides, data.get("sides", {}))
+        if strange:
+            raise InputError(
+                f"{folder}: was started on other cases of the cache ({strange}); resume with the cache as it was, or "
+                "train into another folder"
+            )
         self.model.load_state_dict(data["model"])
         self.averaged.load_state_dict(data["averaged"])
         self.optimiser.load_state_dict(data["optimiser"])
@@ -141,6 +155,29 @@ class TrainingState:
         self.pending, self.notes = list(data["pending"]), list(data["notes"])
         for name, optimiser in self.others.items():
             optimiser.load_state_dict(data["others"][name])
+
+
+def other_cases(sides: Mapping[str, Sequence[str]], written: Mapping[str, Sequence[str]]) -> str:
+    """How the cases of a run differ from these, in a few words; "" where they are the same or one side does not say."""
+    if not sides or not written:
+        return ""
+    mine, theirs = ({name: side for side in on for name in on[side]} for on in (sides, written))
+    found = {
+        "new": mine.keys() - theirs.keys(),
+        "gone": theirs.keys() - mine.keys(),
+        "now held out": {
+            n for n in mine.keys() & theirs.keys() if (theirs[n], mine[n]) == (LEARNED, HELD_OUT)
+        },
+        "now learned": {
+            n for n in mine.keys() & theirs.keys() if (theirs[n], mine[n]) == (HELD_OUT, LEARNED)
+        },
+    }
+    return "; ".join(f"{what}: {_some(names)}" for what, names in found.items() if names)
+
+
+def _some(names: Collection[str]) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def other_settings(options: RunOptions, written: dict[str, Any]) -> list[str]:

@@ -125,7 +125,7 @@ class LoopSystem(ABC, Generic[Options]):
         check_taught(start.learn, options.organs)
         data = self.data(options, _cases(cache, start.learn, options.organs), index.spacing_mm)
         held_cases = _cases(cache, held, options.organs) if held else []
-        state = TrainingState.new(options, self.model(options).to(device))
+        state = TrainingState.new(options, self.model(options).to(device), sides=start.sides)
         if resume:
             state.resume(output)
         precision = training_precision(device)
