@@ -15,6 +15,7 @@ from soars.node.audit import Audit
 from soars.node.config import Config, read_config
 from soars.node.deliver import Deliverer, finish_sent
 from soars.node.spool import CT, RESULTS, STATES, Origin, Record, Spool
+from soars.report.outputs import RTSTRUCT
 
 SETTINGS = """
 schema: 1
@@ -42,6 +43,7 @@ class Scene:
         for number, case in enumerate(("a" * 16, "b" * 16)):
             home = self.spool.folder("sending", case)
             (home / RESULTS).mkdir(parents=True)
+            (home / RESULTS / RTSTRUCT).touch()
             (home / CT).mkdir()
             self.spool.write("sending", Record(case, Origin(), time.time() + number, {}, rule="all"))
         monkeypatch.setattr(deliver, "send", self._send)
@@ -129,6 +131,22 @@ def test_it_is_given_up_after_its_time_and_can_be_taken_up_again(scene: Scene) -
     scene.spool.move("a" * 16, "failed", "sending")  # by hand: mv
     scene.now += 100
     assert scene.step() == [("tps", "a")] and scene.states()["a"] == "done"
+
+
+def test_what_a_destination_gets_since_the_settings_were_changed_is_made_first(scene: Scene) -> None:
+    """A SEG is wanted of a case that was segmented without: it goes back to the queue, with what is settled, and is not
+    tried in vain until it is given up."""
+    assert scene.step("pacs") == [("pacs", "a"), ("pacs", "b")]
+    object.__setattr__(scene.deliverers["tps"]._destination, "seg", True)
+    (scene.spool.folder("sending", "b" * 16) / RESULTS / "seg.dcm").touch()
+    assert scene.step("tps") == [("tps", "b")]
+    assert scene.states() == {"a": "queued", "b": "done"} and scene.attempts() == []
+    deliver.note_settled(scene.spool, "a" * 16, "web", "sent")  # by another thread, which had begun before
+    record = scene.spool.record("queued", "a" * 16)
+    assert record.settled == {"pacs": "sent", "web": "sent"}
+    (scene.spool.folder("queued", "a" * 16) / RESULTS / "seg.dcm").touch()
+    scene.spool.move("a" * 16, "queued", "sending")
+    assert scene.step() == [("tps", "a")] and scene.states() == {"a": "done", "b": "done"}
 
 
 def test_results_of_a_rule_that_is_gone_are_set_aside(scene: Scene) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from soars.errors import InputError
+from soars.node import collect
 from soars.node.audit import Audit
 from soars.node.collect import Collector
 from soars.node.config import Config, read_config
-from soars.node.spool import CT, STATES, Origin, Spool
+from soars.node.spool import CT, STATES, Origin, Spool, sha256_of
 
 
 class Killed(BaseException):
@@ -181,6 +185,50 @@ def test_a_series_that_lacks_announced_images_is_given_up_and_taken_up(
         line for file in (config.state / "audit").glob("*.jsonl") for line in file.read_text().splitlines()
     ]
     assert '"announced": 1' in lines[-1]
+
+
+def test_most_images_of_a_series_say_which_rule_is_for_it(ct, tmp_path: Path, open_spool) -> None:
+    """Two scout views and a damaged image, which their pseudonyms put before the forty slices."""
+    config = settings(tmp_path)
+    (rule,) = config.rules
+    when = {"SeriesDescription": ("of anna",), "ImageType": ("!=*localizer*",)}
+    object.__setattr__(config, "rules", (replace(rule, when=when),))
+    ds = pydicom.dcmread(ct("anna")[0])
+    ds.ImageType, ds.SeriesDescription = ["ORIGINAL", "PRIMARY", "LOCALIZER"], "Scout"
+    ds.save_as(tmp_path / "scout.dcm")
+    slices = [path.read_bytes() for path in ct("anna")[:40]]
+    scout = (tmp_path / "scout.dcm").read_bytes()
+    spool = open_spool(config.state)
+    uids = sorted((f"1.2.3.{number}" for number in range(43)), key=spool.pseudonym)
+    for uid, data in zip(uids, [scout, slices[0][:200], scout, *slices], strict=True):
+        key = spool.keep_image("1.2.3", uid, [data], Origin())
+    spool.release(key)
+    collector(config, spool).step()
+    assert places(spool) == [("queued", key)]
+
+
+def test_an_image_that_cannot_be_read_keeps_no_other_series(
+    ct, tmp_path: Path, monkeypatch, open_spool
+) -> None:
+    config = settings(tmp_path)
+    spool = open_spool(config.state)
+    keys = []
+    for series, name in (("1.1", "anna"), ("1.2", "berta"), ("1.3", "clara")):
+        for path in ct(name)[:3]:
+            key = spool.keep_image(series, path.stem, [path.read_bytes()], Origin())
+        spool.release(key)
+        keys.append(key)
+    bad = min(keys)  # the one that is looked at first
+
+    def sha256(path: Path) -> str:
+        if bad in path.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return sha256_of(path)
+
+    monkeypatch.setattr(collect, "sha256_of", sha256)
+    with pytest.raises(OSError, match="Input/output error"):
+        collector(config, spool).step()
+    assert places(spool) == [("receiving", bad), *(("queued", key) for key in sorted(keys) if key != bad)]
 
 
 def test_one_state_folder_has_one_node(tmp_path: Path, open_spool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from soars.errors import EngineError
 from soars.node.audit import Audit
 from soars.node.collect import Collector
 from soars.node.config import Config, Destination, Rule, read_config
@@ -122,6 +123,107 @@ def test_without_its_bundle_a_case_waits_and_then_goes_on(config, bundle, ct, de
     desk.work._not_before.clear()  # as if the pause were over
     desk.work.step()
     assert desk.states() == ["sending", "sending"] and desk.work.problem == ""
+
+
+@pytest.mark.parametrize("first", ["the node", "the process that segments"])
+def test_a_node_that_is_ended_while_it_segments_counts_no_crash(config, ct, desks, first: str) -> None:
+    """A supervisor may end the whole group: then the other process can be gone before the node knows that it ends."""
+    desk = Desk(config, {"anna": ct("anna")})
+    desks.append(desk)
+    working = threading.Thread(target=desk.work.step)
+    if first == "the node":
+        working.start()
+        end = time.monotonic() + 60
+        while desk.work._worker._process is None or not desk.work._worker._process.pid:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        desk.stop.set()
+        desk.work.close()
+    else:
+        killer = threading.Thread(target=_kill_worker, args=(desk,))
+        killer.start()
+        working.start()
+        killer.join()
+        time.sleep(0.3)
+        desk.stop.set()
+    working.join(30)
+    ((case,),) = [desk.spool.cases("queued")]
+    assert not working.is_alive() and desk.states() == ["queued"] and desk.events("waiting") == []
+    assert desk.spool.record("queued", case).crashes == 0
+
+
+def test_after_a_fault_a_new_process_tries_once_more(config, ct, desks, monkeypatch) -> None:
+    """A card that is lost fails every case in the process that has opened it: they are no case's fault."""
+    desk = Desk(config, {"anna": ct("anna")})
+    desks.append(desk)
+    ended: list[str] = []
+
+    class Process:
+        def is_alive(self) -> bool:
+            return True
+
+        def kill(self) -> None:
+            ended.append("killed")
+
+        def join(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    class Connection(Process):
+        def send(self, job: Job) -> None: ...
+
+        def poll(self, seconds: float) -> bool:
+            return True
+
+        def recv(self) -> Answer:
+            return Answer() if ended else Answer("fault", "CUDA error", anew=True)
+
+    def start(worker) -> None:
+        worker._process, worker._connection = Process(), Connection()
+
+    monkeypatch.setattr(type(desk.work._worker), "_start", start)
+    desk.work.step()
+    assert ended == ["killed"] and desk.events("waiting") == ["fault"] and desk.states() == ["sending"]
+    monkeypatch.setattr(desk.work._worker, "run", lambda *_: Answer("fault", "CUDA error", anew=True))
+    ((case,),) = [desk.spool.cases("sending")]
+    desk.spool.move(case, "sending", "queued")
+    desk.work.step()
+    assert desk.states() == ["failed"] and desk.events("failed") == ["fault"], "but not for ever"
+
+
+def test_a_bundle_that_is_replaced_is_used_for_the_next_case(bundle, ct, tmp_path, monkeypatch) -> None:
+    """`soars bundle import --overwrite` while the node runs; meanwhile, and while the bundle is away, nothing fails."""
+    mine = tmp_path / "tiny"
+    shutil.copytree(bundle, mine)
+    rule = Rule("all", bundle=str(mine))
+    ready: dict[object, object] = {}
+
+    def version(name: str) -> str:
+        folder = tmp_path / name
+        (folder / "ct").mkdir(parents=True)
+        for path in ct("anna"):
+            shutil.copy(path, folder / "ct")
+        assert _answer(Job(folder, rule, {}), ready) == Answer()  # type: ignore[arg-type]
+        return json.loads((folder / "results" / "run.json").read_text())["bundle"]["version"]
+
+    assert version("one") == "1"
+    manifest = json.loads((mine / "manifest.json").read_text())
+    (mine / "manifest.json").write_text(json.dumps(manifest | {"version": "2"}))
+    assert version("two") == "2"
+    mine.rename(tmp_path / "away")
+    assert version("three") == "2"
+
+    def lost(*_: object) -> None:
+        raise EngineError("the cuda device is lost")
+
+    monkeypatch.setattr("soars.service.segmenter.segment_case", lost)
+    shutil.rmtree(tmp_path / "one" / "results")
+    answer = _answer(Job(tmp_path / "one", rule, {}), ready)  # type: ignore[arg-type]
+    assert answer == Answer("fault", "the cuda device is lost", anew=True)
+    (tmp_path / "away").rename(mine)
+    assert _answer(Job(tmp_path / "one", rule, {}), {}).reason == "engine", (
+        "at its first case: all cases wait"
+    )
 
 
 def test_a_full_disk_is_no_fault_of_a_case(config, bundle, ct, desks, monkeypatch) -> None:

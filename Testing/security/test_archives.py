@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from web_archive import BOUNDARY, SERIES, STUDY, Archive, instance, listed, series_entry, serving
@@ -101,6 +102,32 @@ def test_a_list_that_does_not_end_or_make_sense_is_refused(
             assert find_series(node, study_uid=STUDY) == []
         except InputError as error:
             assert "not DICOMweb" in str(error)
+
+
+@pytest.mark.parametrize("knows_offsets", [True, False])
+def test_an_archive_that_gives_a_hundred_series_at_a_time_is_asked_for_the_others(
+    archive: tuple[Archive, Node], knows_offsets: bool
+) -> None:
+    """As some do when no limit is given (PS3.18 8.3.4.4); one that does not know offsets gives the same again."""
+    state, node = archive
+    there = [
+        series_entry(**{"0020000E": f"1.2.{n}", "00080060": "CT" if n % 3 else "PT"}) for n in range(250)
+    ]
+
+    def answer(request: Any) -> None:
+        query = parse_qs(urlsplit(request.path).query)
+        state.asked.append((request.path, {}))
+        first = int(query.get("offset", ["0"])[0]) if knows_offsets else 0
+        state.send(request, "application/dicom+json", json.dumps(there[first : first + 100]).encode())
+
+    state.answer = answer  # type: ignore[method-assign]
+    found = find_series(node, since="20260101")
+    known = range(250 if knows_offsets else 100)
+    assert sorted(int(one.series_uid[4:]) for one in found) == [n for n in known if n % 3]
+    assert len(state.asked) == (4 if knows_offsets else 2)
+    del there[20:]
+    find_series(node, since="20260101")
+    assert len(state.asked) == (5 if knows_offsets else 3), "of a short list there is no more"
 
 
 @pytest.mark.parametrize("uid", ["1.2/../../x", "1.2?a=b", "a", "1" * 65])

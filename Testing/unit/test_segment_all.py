@@ -305,6 +305,8 @@ def test_a_wrong_list_is_refused(text: str, reason: str, tmp_path: Path) -> None
         ("A<3", "3.0", False),
         ("A>0", "", False),
         ("A=", "", True),
+        ("A=HN [Plan]*", "hn [plan] 2 mm", True),
+        ("A=HN [Plan]", "HN P", False),
     ],
 )
 def test_conditions(condition: str, value: str, holds: bool) -> None:

@@ -26,7 +26,10 @@ LARGEST_IMAGE = 4 << 30
 """Bytes of one image; an enhanced CT holds a whole scan."""
 LARGEST_SERIES = 64 << 30
 MOST_INSTANCES = 50_000
+MOST_SERIES = 100_000
 _PAGE = 1000
+_SMALLEST_PAGE = 25
+"""Results that any archive gives at once: with fewer there are no others, and it is not asked again."""
 _UID = re.compile(r"[0-9.]{1,64}")
 _FIELDS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances", "StudyDate", "PatientID")
 _LAST_IDENTIFIER = Tag("SeriesInstanceUID")
@@ -62,9 +65,21 @@ def find_series(
     params = {"Modality": "CT", "includefield": ",".join(_FIELDS)}
     params |= {"PatientID": patient_id} if patient_id else {}
     params |= {"StudyDate": f"{since}-"} if since else {}
-    found = _list(node, path, params)
-    entries = [entry for item in found if (entry := _entry(item)) is not None and entry[0] == "CT"]
-    return sorted((entry for _, entry in entries), key=lambda one: (one.date, one.series_uid), reverse=True)
+    found: dict[str, tuple[str, SeriesEntry]] = {}
+    listed = 0
+    while True:
+        page = _list(node, path, params | ({"offset": str(listed)} if listed else {}))
+        entries = [entry for item in page if (entry := _entry(item)) is not None]
+        new = {entry[1].series_uid: entry for entry in entries if entry[1].series_uid not in found}
+        found |= new
+        listed += len(page)
+        # archives give as many as they like at a time; one that does not know offsets gives the same again
+        if not new or listed < _SMALLEST_PAGE:
+            break
+        if listed > MOST_SERIES:
+            raise InputError(f"{node.name} lists more than {MOST_SERIES} series; stopped")
+    cts = [entry for modality, entry in found.values() if modality == "CT"]
+    return sorted(cts, key=lambda one: (one.date, one.series_uid), reverse=True)
 
 
 def fetch_series(

@@ -12,7 +12,7 @@ from pathlib import Path
 from soars.errors import InputError
 from soars.node.audit import Audit, Event, Reason
 from soars.node.config import Config, Rule
-from soars.node.rules import header_of, holds, values_of
+from soars.node.rules import holds, values_of_most
 from soars.node.spool import CT, Record, Spool, State, sha256_of, write_problem
 
 _BROKEN = "the association that sent the series did not end in order"
@@ -40,17 +40,27 @@ class Collector:
         """What the audit log has of a series that could not leave since, as the disk is full."""
 
     def step(self) -> None:
-        """Settle every series for which it is time."""
+        """Settle every series for which it is time. One whose files cannot be read or written keeps no other: what it
+        raises, `OSError` or `InputError`, is raised after all have had their turn."""
+        problem: OSError | InputError | None = None
         for key in self._spool.cases("receiving"):
-            announced = self._spool.announced(key)
-            if announced is not None and announced <= self._images(key):
-                self._settle(key, "", quiet_s=None)
-            elif not self._is_quiet(key, self._config.complete.quiet_s):
-                continue
-            elif announced is None and self._spool.is_released(key):
-                self._settle(key, "", self._config.complete.quiet_s)
-            elif self._is_quiet(key, self._config.complete.give_up_s):
-                self._settle(key, "incomplete", self._config.complete.give_up_s)
+            try:
+                self._look_at(key)
+            except (OSError, InputError) as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    def _look_at(self, key: str) -> None:
+        announced = self._spool.announced(key)
+        if announced is not None and announced <= self._images(key):
+            self._settle(key, "", quiet_s=None)
+        elif not self._is_quiet(key, self._config.complete.quiet_s):
+            return
+        elif announced is None and self._spool.is_released(key):
+            self._settle(key, "", self._config.complete.quiet_s)
+        elif self._is_quiet(key, self._config.complete.give_up_s):
+            self._settle(key, "incomplete", self._config.complete.give_up_s)
 
     def clean(self) -> None:
         """Forget what has been kept long enough."""
@@ -135,10 +145,10 @@ class Collector:
         return len(known - images.keys())
 
     def _apply_rules(self, key: str, folder: Path, record: Record) -> None:
-        first = folder / CT / min(record.images)
+        images = [folder / CT / name for name in sorted(record.images)]
         keys = {name for rule in self._config.rules for name in rule.conditions}
         try:
-            values = values_of(header_of(first, keys), keys) | asdict(record.origin)
+            values = values_of_most(images, keys) | asdict(record.origin)
         except InputError as error:
             self._fail(key, record, "unreadable", str(error))
             return

@@ -12,7 +12,7 @@ from soars.archive.stow import store
 from soars.errors import InputError
 from soars.node.audit import Audit
 from soars.node.config import ClientTls, Config
-from soars.node.spool import CT, GAVE_UP, RESULTS, SENT, Spool, write_problem
+from soars.node.spool import CT, GAVE_UP, RESULTS, SENT, Spool, State, write_problem
 from soars.node.work import files_for
 
 _SECONDS_A_DAY = 86400
@@ -50,6 +50,9 @@ class Deliverer:
     def _send(self, case: str, arrived: float) -> None:
         folder = self._spool.folder("sending", case) / RESULTS
         paths = [folder / name for name in files_for(self.name, self._destination)]
+        if not all(path.is_file() for path in paths):
+            self._make(case)
+            return
         try:
             if self._destination.web:
                 store(self._node, paths)
@@ -63,6 +66,12 @@ class Deliverer:
         self._pause_until, self.problem = 0.0, ""
         self._audit.note("sent", case, more={"destination": self.name})
         note_settled(self._spool, case, self.name, SENT)
+
+    def _make(self, case: str) -> None:
+        """Have files made that this destination gets only since the settings were changed."""
+        with self._spool.lock:
+            self._audit.note("queued", case, more={"destination": self.name})
+            self._spool.move(case, "sending", "queued")
 
     def _failed(self, case: str, arrived: float, message: str) -> None:
         retry = self._config.retry
@@ -80,8 +89,10 @@ class Deliverer:
 def note_settled(spool: Spool, case: str, destination: str, how: str) -> None:
     """Keep what became of a case at a destination."""
     with spool.lock:
-        record = spool.record("sending", case)
-        spool.write("sending", replace(record, settled={**record.settled, destination: how}))
+        # another destination may have wanted it made again meanwhile
+        state: State = "sending" if spool.folder("sending", case).exists() else "queued"
+        record = spool.record(state, case)
+        spool.write(state, replace(record, settled={**record.settled, destination: how}))
 
 
 def finish_sent(config: Config, spool: Spool, audit: Audit) -> None:

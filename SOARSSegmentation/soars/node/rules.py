@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
@@ -18,6 +19,8 @@ CALLED, CALLING, ARCHIVE = "called", "calling", "archive"
 Conditions = Mapping[str, tuple[Condition, ...]]
 """By key, the alternatives of which one must hold, and exclusions (``!=``), all of which must."""
 
+LOOKED_AT = 15
+"""Images of a series whose headers are read for its rule."""
 _OPERATORS = ("!=", "<=", ">=", "<", ">")
 
 
@@ -52,6 +55,28 @@ def values_of(dataset: Dataset, keys: set[str]) -> dict[str, str]:
         parts = list(value) if several else [value]
         found[key] = "\\".join("" if part is None else str(part) for part in parts)
     return found
+
+
+def values_of_most(paths: Sequence[Path], keys: set[str]) -> dict[str, str]:
+    """The values that most of a series' images have, of `LOOKED_AT` of them: a localizer among the slices, or a damaged
+    image, decides nothing. Raises as `header_of` when no image can be read."""
+    step = max(1, len(paths) // LOOKED_AT)
+    found: list[dict[str, str]] = []
+    problem: Exception | None = None
+    for path in paths[::step][:LOOKED_AT]:
+        try:
+            found.append(values_of(header_of(path, keys), keys))
+        except Exception as error:  # whatever the parser raises over a damaged file
+            problem = error
+    if not found and problem is not None:
+        raise problem
+    # of several that are as frequent, the one that the order of the images does not choose
+    return {key: _most_frequent([values[key] for values in found]) for key in (found[0] if found else ())}
+
+
+def _most_frequent(values: Sequence[str]) -> str:
+    counts = Counter(values)
+    return max(sorted(counts), key=lambda value: counts[value])
 
 
 def header_of(path: Path, keys: set[str]) -> Dataset:

@@ -1,8 +1,8 @@
 """Segmenting the queued cases, one at a time, in a process of its own.
 
-A crash there, or a CT that takes all memory, costs the node nothing; the case is tried once more and then set aside.
-The networks stay open in that process. What no case is to blame for (a full disk, a bundle or an engine that cannot be
-used) leaves the case in the queue.
+A crash or a fault there, or a CT that takes all memory, costs the node nothing; the case is tried once more, in a new
+process, and then set aside. The networks stay open in that process, until their bundle is replaced. What no case is to
+blame for (a full disk, a bundle or an engine that cannot be used) leaves the case in the queue.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from soars.bundle.manifest import Bundle
+from soars.bundle.store import read_bundle
 from soars.dicom.rtstruct import write_rtstruct
 from soars.dicom.seg.write import write_seg
 from soars.errors import BundleError, EngineError, InputError, SoarsError
@@ -34,6 +36,8 @@ MOST_CRASHES = 2
 PAUSE_S = 30.0
 """Before a case is tried again that is not to blame."""
 _POLL_S = 0.2
+_ENDING_S = 1.0
+"""For the node to say that it ends: the process that segments may be ended first."""
 _NOT_ITS_FAULT: tuple[Reason, ...] = ("disk-full", "engine")
 
 
@@ -48,10 +52,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a job ended: no reason when it has its results, else the reason and the message for people."""
+    """How a job ended: no reason when it has its results, else the reason and the message for people. ``anew``: a new
+    process may do better, as this one's card may be lost, or its bundle be another by now."""
 
     reason: Reason = ""
     message: str = ""
+    anew: bool = False
 
 
 def files_for(name: str, destination: Destination) -> list[str]:
@@ -118,9 +124,9 @@ class Work:
                 self._audit.note("waiting", case, answer.reason)
             self.problem = answer.reason
             self._not_before[case] = time.monotonic() + PAUSE_S
-        elif answer.reason == "crashed" and record.crashes + 1 < MOST_CRASHES:
+        elif (answer.anew or answer.reason == "crashed") and record.crashes + 1 < MOST_CRASHES:
             self._spool.write("queued", replace(record, crashes=record.crashes + 1))
-            self._audit.note("waiting", case, "crashed")
+            self._audit.note("waiting", case, answer.reason)
         else:
             self._fail(case, answer.reason, answer.message)
 
@@ -152,12 +158,14 @@ class _Worker:
                     self.kill()
                     return Answer("too-long", f"it took more than {limit_s:g} s")
             answer: Answer = connection.recv()
-            return answer
         except (EOFError, OSError):
+            if stop.wait(_ENDING_S):
+                return None
+            message = "the process that segmented it crashed or ran out of memory; the CT may be damaged"
+            answer = Answer("crashed", message, anew=True)
+        if answer.anew:
             self.kill()
-            return Answer(
-                "crashed", "the process that segmented it crashed or ran out of memory; the CT may be damaged"
-            )
+        return answer
 
     def kill(self) -> None:
         if self._process is not None:
@@ -201,7 +209,7 @@ def _answer(job: Job, segmenters: dict[object, _Ready]) -> Answer:
     options = job.rule.options
     try:
         ready = segmenters.get(options)
-        if ready is None:
+        if ready is None or _is_replaced(ready.segmenter.bundle):
             ready = segmenters[options] = _Ready(Segmenter(options))
     except SoarsError as error:
         return Answer("engine", str(error))
@@ -217,13 +225,21 @@ def _answer(job: Job, segmenters: dict[object, _Ready]) -> Answer:
         ready.ran = True
         return Answer()
     except (BundleError, EngineError) as error:
-        return Answer("fault" if ready.ran else "engine", str(error))
+        return Answer("fault", str(error), anew=True) if ready.ran else Answer("engine", str(error))
     except SoarsError as error:
         return Answer("disk-full" if disk_is_full(error) else "unreadable", str(error))
     except MemoryError:
         return Answer("unreadable", "not enough memory for this CT")
     except Exception as error:
-        return Answer("fault", f"internal error: {type(error).__name__}: {error}")
+        return Answer("fault", f"internal error: {type(error).__name__}: {error}", anew=True)
+
+
+def _is_replaced(bundle: Bundle) -> bool:
+    """Whether another bundle lies where this one was loaded from; one that is away is still in memory."""
+    try:
+        return read_bundle(bundle.folder).sha256 != bundle.sha256
+    except BundleError:
+        return False
 
 
 def _writers(destinations: Mapping[str, Destination]) -> dict[str, Writer]:

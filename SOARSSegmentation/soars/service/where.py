@@ -32,7 +32,8 @@ class Condition:
     def holds(self, value: str) -> bool:
         """Whether a CT with this value is meant; a missing value is "", which no number is."""
         if self.operator in ("=", "!="):
-            same = fnmatchcase(value.strip().casefold(), self.value.casefold())
+            wanted = self.value.casefold().replace("[", "[[]")  # a bracket stands for itself
+            same = fnmatchcase(value.strip().casefold(), wanted)
             return same == (self.operator == "=")
         try:
             left, right = float(value), float(self.value)
