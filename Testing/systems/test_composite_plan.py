@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from soars.bundle.store import load_bundle
+from soars.cascade.engine import EngineInfo
 from soars.errors import BundleError
+from soars.findings.finding import ExpectedDsc
 from soars.structures import Geometry, StructureSet
 from soars.systems.composite.overlaps import settle_overlaps
 from soars.systems.composite.plan import FILE, parse_plan
-from soars.systems.composite.system import CompositeSystem
+from soars.systems.composite.system import CompositeSystem, _Merged
+from soars.systems.interface import Drawn, Source
 from soars.systems.registry import system_of
 from soars.systems.totalsegmentator.system import TotalSegmentatorSystem
 
@@ -90,6 +93,38 @@ def test_organs_of_one_source_and_organs_within_others_stay() -> None:
     organs = overlapping("Parotid_L", "Glnd_Submand_L")
     same = {"Parotid_L": "a", "Glnd_Submand_L": "a"}
     assert settle_overlaps(organs, same, ["Parotid_L", "Glnd_Submand_L"], {}) == []
+
+
+def test_an_organ_that_another_takes_whole_is_absent_and_says_why() -> None:
+    """A cube of 216 voxels within one of 1000 that another source drew, and an expected DSC of the source that found
+    nothing, which is none of the contour's."""
+    grid = Geometry((40, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    engine = EngineInfo("torch", "cpu", "fp32", "")
+
+    def drawn(expected: dict[str, ExpectedDsc], **cubes: int) -> Drawn:
+        structures = StructureSet(grid)
+        for name, size in cubes.items():
+            structures.add_crop(name, (2, 2, 2), np.ones((size, size, size), bool))
+        return Drawn(
+            structures,
+            {},
+            [],
+            engine,
+            {},
+            dict.fromkeys(cubes, Source("s", "s", "1", "")),
+            expected_dsc=expected,
+        )
+
+    merged = _Merged(StructureSet(grid))
+    high, low = ExpectedDsc(0.9, 0.8, 1.0), ExpectedDsc(0.5, 0.4, 0.6)
+    merged.add("a", drawn({"Parotid_L": low, "Glnd_Submand_L": high}, Parotid_L=10))
+    merged.add("b", drawn({}, Glnd_Submand_L=6))
+    merged.settle(["Parotid_L", "Glnd_Submand_L"])
+    result = merged.drawn()
+    assert result.structures.names == ("Parotid_L",) and result.structures.voxels("Parotid_L") == 1000
+    assert "claimed by another model as Left parotid gland" in result.absent["Glnd_Submand_L"]
+    assert set(result.expected_dsc) == set(result.sources) == {"Parotid_L"}
+    assert [finding.organ for finding in result.findings] == ["Glnd_Submand_L"]
 
 
 def test_the_shipped_bundles_are_what_their_cards_say() -> None:

@@ -246,6 +246,7 @@ def test_a_run_asks_the_package_for_the_tasks_that_are_needed(weights: None, ct:
     assert set(result.structures.names) | set(result.absent) == set(organs)
     assert result.structures.names  # the models favour these classes
     assert {source.part for source in result.sources.values()} <= {"head_glands_cavities", "total"}
+    assert result.engine.reason.endswith("its coarse models (3 mm) for total"), "on a processor"
     assert {step.stage for step in steps} >= {"head_glands_cavities", "total"}
     # The same label map as the package gives when it is called by itself.
     from totalsegmentator.python_api import totalsegmentator

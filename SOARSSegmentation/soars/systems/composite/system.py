@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from soars.bundle.integrity import read_checked
 from soars.bundle.manifest import Bundle
@@ -185,14 +186,24 @@ class _Merged:
         )
         return replace(first, reason="; ".join(reasons))
 
-    def is_from(self, organ: str, short: str) -> bool:
-        return self.short_of.get(organ) == short
-
     def settle(self, precedence: list[str]) -> None:
-        expected = {n: e.value for part in self.parts.values() for n, e in part.expected_dsc.items()}
+        expected = {name: one.value for name, one in self._of_sources("expected_dsc").items()}
         for settlement in settle_overlaps(self.structures, self.short_of, precedence, expected):
             if settlement.share > NOTED_SHARE:
                 self.findings.append(_finding(settlement))
+            if self.structures.is_empty(settlement.loser):
+                self.structures.remove(settlement.loser)
+                del self.short_of[settlement.loser]
+                self.absent[settlement.loser] = _finding(settlement).text
+
+    def _of_sources(self, what: Literal["expected_dsc", "confidence"]) -> dict[str, Any]:
+        """By organ, what the source that drew it says of it."""
+        return {
+            name: value
+            for short, part in self.parts.items()
+            for name, value in getattr(part, what).items()
+            if self.short_of.get(name) == short
+        }
 
     def check(self, body: Body) -> None:
         """What only the combination shows: findings of a kind that an organ's own source did not report for it."""
@@ -215,12 +226,8 @@ class _Merged:
                 for short, part in self.parts.items()
                 for stage, seconds in part.timings_s.items()
             },
-            confidence={
-                n: c for s, p in self.parts.items() for n, c in p.confidence.items() if self.is_from(n, s)
-            },
-            expected_dsc={
-                n: e for s, p in self.parts.items() for n, e in p.expected_dsc.items() if self.is_from(n, s)
-            },
+            confidence=self._of_sources("confidence"),
+            expected_dsc=self._of_sources("expected_dsc"),
             detections=[d for part in self.parts.values() for d in part.detections],
             sources={name: self.parts[self.short_of[name]].sources[name] for name in order},
         )

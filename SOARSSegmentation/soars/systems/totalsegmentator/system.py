@@ -85,7 +85,8 @@ class TotalSegmentatorSystem(BundledSystem):
         sources: dict[str, Source] = {}
         timings_s = {}
         (whole,) = self.sources
-        for task in self.tasks_for(organs):
+        tasks = self.tasks_for(organs)
+        for task in tasks:
             start = time.perf_counter()
             package.check_classes(task)
             steps = Steps(task.name, "", progress, options.cancel or (lambda: False))
@@ -97,14 +98,16 @@ class TotalSegmentatorSystem(BundledSystem):
             for organ in task.organs:
                 sources[organ] = replace(whole, part=task.name, definition=task.definitions.get(organ, ""))
             timings_s[task.name] = time.perf_counter() - start
+        how = f"TotalSegmentator {package.installed_version()}'s own predictor"
+        coarse = [task.name for task in tasks if fast and task.fast]
+        if coarse:
+            how += f"; its coarse models (3 mm) for {', '.join(coarse)}"
         return finish(
             ct,
             label_maps,
             organs,
             sources=sources,
-            engine=EngineInfo(
-                "torch", device, "fp32", f"TotalSegmentator {package.installed_version()}'s own predictor"
-            ),
+            engine=EngineInfo("torch", device, "fp32", how),
             timings_s=timings_s,
             progress=progress,
         )
