@@ -120,6 +120,44 @@ def test_a_published_layout_gives_the_same_case(layout: str, tmp_path: Path) -> 
         np.testing.assert_array_equal(case.structures.full(organ), _box(which).astype(bool))
 
 
+def _parts(folder: Path, boxes: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]]) -> None:
+    """A case of HaN-Seg with these boxes, (start, shape) in voxels of 12 mm3 (z, y, x), a file each."""
+    _ct(folder / f"{folder.name}_IMG_CT.nrrd")
+    for name, (start, shape) in boxes.items():
+        mask = np.zeros(GEOMETRY.shape, bool)
+        mask[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))] = True
+        one = StructureSet(GEOMETRY)
+        one.add(name, mask)
+        write_seg_nrrd(one, folder / f"{folder.name}_OAR_{name}.seg.nrrd")
+
+
+def test_what_hanseg_draws_in_parts_is_there_whole(tmp_path: Path) -> None:
+    """A left eye of 5 x 8 x 3 and 5 x 8 x 9 voxels that share one layer, 440 voxels or 5.28 cc; a larynx of two boxes
+    of 512, 12.3 cc; and a right eye whose front nobody drew, which is unknown."""
+    boxes = {
+        "Eye_AL": ((20, 5, 22), (5, 3, 8)),
+        "Eye_PL": ((20, 7, 22), (5, 9, 8)),
+        "Eye_PR": ((20, 7, 8), (5, 9, 8)),
+        "Glottis": ((4, 10, 12), (8, 8, 8)),
+        "Larynx_SG": ((12, 10, 12), (8, 8, 8)),
+    }
+    _parts(tmp_path / "case_01", boxes)
+    # Parts too small for an eye in all, 40 voxels or 0.48 cc, and a whole that was drawn beside its parts.
+    tiny = {"Eye_AL": ((20, 5, 22), (2, 2, 5)), "Eye_PL": ((20, 7, 22), (2, 2, 5))}
+    _parts(tmp_path / "case_02", tiny | {"Eye_PR": boxes["Eye_PR"]})
+    own = ((19, 4, 8), (7, 9, 10))
+    _parts(tmp_path / "case_03", {"Eye_AR": ((20, 5, 8), (5, 3, 8)), "Eye_PR": boxes["Eye_PR"], "Eye_R": own})
+    left_out = LeftOut()
+    first, second, third = read_cases(case_files("hanseg", tmp_path), left_out)
+    assert first.annotated == {*boxes, "Eye_L", "Larynx"}
+    assert (first.structures.voxels("Eye_L"), first.structures.voxels("Larynx")) == (5 * 11 * 8, 1024)
+    assert first.structures.volume_cc("Eye_L") == pytest.approx(5.28)
+    assert second.annotated == {"Eye_AL", "Eye_PL", "Eye_PR"}
+    assert [row[:2] for row in left_out.rows] == [("case_02", "Eye_L")]
+    assert "Eye_AL and Eye_PL together: 0.48 cc is impossible" in left_out.rows[0][2]
+    assert third.structures.voxels("Eye_R") == 7 * 9 * 10
+
+
 def test_the_challenges_names_are_the_catalogues_where_it_knows_the_organ() -> None:
     """StructSeg numbers 22 organs, of which the catalogue lacks the middle ears; the cord is 20, the chiasm 8."""
     known = [name for name in STRUCTSEG_VALUES.values() if not name.startswith("Ear_Middle")]

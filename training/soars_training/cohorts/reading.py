@@ -65,7 +65,8 @@ def read_cases(files: Iterable[CaseFiles], left_out: LeftOut) -> Iterator[Source
 
     Left out are cases that cannot be read, structures that the catalogue does not know, empty ones, and volumes that
     are impossible for the organ (see `IMPOSSIBLE`). Whatever remains of a case counts as annotated. A mandible in one
-    piece is split at its midline as well.
+    piece is split at its midline as well, and an organ that was drawn in all of its parts only (the catalogue's
+    `parts`; an eye in HaN-Seg, say) is their union as well.
     """
     for entry in files:
         if entry.problem:
@@ -131,7 +132,7 @@ def _labelled(path: Path, geometry: Geometry, name_of: Callable[[int], str | Non
 
 def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureSet:
     """The structures that can teach, under the catalogue's names."""
-    kept = StructureSet(structures.geometry)
+    kept, drawn = StructureSet(structures.geometry), set()
     # Of two structures that are one organ, the one with the catalogue's own name is taken.
     for theirs in sorted(structures.names, key=lambda name: name not in catalogue.CATALOGUE):
         try:
@@ -139,7 +140,10 @@ def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureS
         except UnknownOrganError as error:
             left_out.add(case, theirs, str(error))
             continue
-        why = unusable(structures.volume_cc(theirs), organ)
+        volume_cc = structures.volume_cc(theirs)
+        if volume_cc:
+            drawn.add(organ.name)
+        why = unusable(volume_cc, organ)
         if organ.name in kept:
             why = f"another structure is {organ.name} already"
         if why:
@@ -147,10 +151,24 @@ def _known(structures: StructureSet, case: str, left_out: LeftOut) -> StructureS
             continue
         kept.add_mask(organ.name, structures.crop(theirs))
     if UNSPLIT_MANDIBLE in kept and not set(MANDIBLE_HALVES) & set(kept.names):
-        whole = kept.full(UNSPLIT_MANDIBLE)
-        for half, part in split_mandible(UNSPLIT_MANDIBLE, whole, kept.geometry).items():
+        mask = kept.full(UNSPLIT_MANDIBLE)
+        for half, part in split_mandible(UNSPLIT_MANDIBLE, mask, kept.geometry).items():
             kept.add(half, part)
+    for whole in catalogue.CATALOGUE.values():
+        # One that was drawn itself and left out is not what its parts make up, and which is right nobody can tell.
+        if whole.parts and whole.name not in drawn and all(part in kept for part in whole.parts):
+            _join(kept, whole, case, left_out)
     return kept
+
+
+def _join(kept: StructureSet, whole: catalogue.Oar, case: str, left_out: LeftOut) -> None:
+    """Add the union of an organ's parts as the organ, if it can be that."""
+    together = kept.union(whole.parts)
+    why = unusable(together.voxels * kept.geometry.voxel_cc, whole)
+    if why:
+        left_out.add(case, whole.name, f"its parts {' and '.join(whole.parts)} together: {why}")
+        return
+    kept.add_mask(whole.name, together)
 
 
 def unusable(volume_cc: float, organ: catalogue.Oar) -> str | None:
