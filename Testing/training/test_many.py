@@ -47,9 +47,18 @@ def _prepare(data: Path, cache: Path, processes: int = 1, spacing: float = 4.0) 
 
 
 @pytest.mark.slow  # starts two more interpreters
-def test_two_processes_prepare_what_one_does(data: Path, tmp_path: Path) -> None:
+def test_two_processes_prepare_what_one_does(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And say the same, of one case that its mask lies on every second voxel's grid, with the case's name."""
+    mask = data / "p1" / "structures" / "Brainstem.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(mask))[::2, ::2, :], str(mask))
     one, left_one = _prepare(data, tmp_path / "one")
+    said = [record.getMessage() for record in caplog.records if "was on another grid" in record.getMessage()]
+    caplog.clear()
     two, left_two = _prepare(data, tmp_path / "two", 2)
+    again = [record.getMessage() for record in caplog.records if "was on another grid" in record.getMessage()]
+    assert len(said) == 1 and again == [f"p1: {said[0]}"]
     assert one.cases == two.cases == CacheIndex.load(tmp_path / "two").cases and len(one.cases) == 3
     assert left_one.rows == left_two.rows and [row[0] for row in left_one.rows] == ["q"]
     for entry in one.cases:

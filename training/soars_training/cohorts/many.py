@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -161,14 +163,44 @@ def _prepare_one(work: Path, spacing_mm: Spacing, job: Job) -> tuple[list[str], 
     """Write the volumes of the case, if it can be used, and then what became of it. Returns warnings, and bytes."""
     left_out = LeftOut(quiet=True)
     entries, size = [], 0
-    for made in job.make(spacing_mm, left_out):
-        file = f"{made.volume.name}.npz"
-        write_case(work / file, made.volume)
-        size += (work / file).stat().st_size
-        entries.append(entry_of(made.volume, file, made.split, made.group, made.patient).to_dict())
+    with _overheard(job.name, left_out):
+        for made in job.make(spacing_mm, left_out):
+            file = f"{made.volume.name}.npz"
+            write_case(work / file, made.volume)
+            size += (work / file).stat().st_size
+            entries.append(entry_of(made.volume, file, made.split, made.group, made.patient).to_dict())
     told = {"source": job.source, "entries": entries, "left_out": [list(row) for row in left_out.rows]}
     write_json(work / (job.name + DONE), told)
     return left_out.unsaid, size
+
+
+class _Listener(logging.Handler):
+    """Keeps the warnings that are logged about a case, to be said where they are shown."""
+
+    def __init__(self, case: str, left_out: LeftOut) -> None:
+        super().__init__(logging.WARNING)
+        self.case, self.left_out = case, left_out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words, start = record.getMessage(), f"{self.case}: "
+        self.left_out.say(words if words.startswith(start) else start + words)
+
+
+@contextmanager
+def _overheard(case: str, left_out: LeftOut) -> Iterator[None]:
+    """What the reading of a case logs is kept in `left_out.unsaid` where nobody would see it: in another process."""
+    if multiprocessing.parent_process() is None:
+        yield
+        return
+    listener = _Listener(case, left_out)
+    loggers = [logging.getLogger(name) for name in ("soars", "soars_training")]
+    for logger in loggers:
+        logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(listener)
 
 
 def _is_done(work: Path, job: Job) -> bool:
