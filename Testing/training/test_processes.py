@@ -14,11 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from soars.networks.names import LayerOrder
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.fitting import processes
 from soars_training.fitting.loop import _Share
-from soars_training.fitting.options import LAST
+from soars_training.fitting.models import BranchModel, EndToEnd
+from soars_training.fitting.options import LAST, FitOptions
+from soars_training.windows.task import BranchTask
 
 ORGANS = ("Brainstem", "SpinalCord")
 
@@ -117,6 +122,47 @@ def test_asked_to_stop_one_stops_both_at_one_step(cache: Path, tmp_path: Path) -
     assert [process.returncode for process in both] == [130, 130], words
     step = torch.load(run / LAST, weights_only=True)["step"]
     assert all(f"stopped at step {step} of 100000" in said for said in words)
+
+
+def _branch(order: LayerOrder) -> BranchModel:
+    return BranchModel(FitOptions(BranchTask("anchor", ORGANS, ("ct",)), features=(4, 8), order=order))
+
+
+def test_batch_norms_are_of_all_processes_where_torch_has_that(caplog: pytest.LogCaptureFixture) -> None:
+    """On CUDA they become `SyncBatchNorm` with the very weights that the optimiser and a checkpoint know."""
+    model = _branch("norm-act-conv")
+    weights, names = list(model.parameters()), list(model.state_dict())
+    norms = sum(isinstance(m, nn.BatchNorm3d) for m in model.modules())
+    processes.synchronised(model, torch.device("cpu"))
+    assert norms and sum(isinstance(m, nn.BatchNorm3d) for m in model.modules()) == norms
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
+        "batch normalisation takes each process's windows by themselves here"
+    ]
+    caplog.clear()
+    processes.synchronised(model, torch.device("cuda"))
+    kinds = [type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert kinds == [nn.SyncBatchNorm] * norms and not caplog.records
+    assert all(a is b for a, b in zip(model.parameters(), weights, strict=True))
+    assert list(model.state_dict()) == names == list(_branch("norm-act-conv").state_dict())
+
+
+def test_no_word_is_lost_on_batch_norms_that_are_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    processes.synchronised(_branch("conv-norm-act"), torch.device("cpu"))
+    first, second = _branch("norm-act-conv"), _branch("norm-act-conv")
+    processes.synchronised(EndToEnd(first, second), torch.device("cuda"))  # where they are frozen
+    assert not caplog.records and any(isinstance(m, nn.BatchNorm3d) for m in first.modules())
+
+
+def test_several_processes_synchronise_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    model, device = _branch("norm-act-conv"), torch.device("cuda", 1)
+    monkeypatch.setattr(processes, "_several", lambda: True)
+    monkeypatch.setattr(processes, "synchronised", lambda *told: seen.extend(told))
+    monkeypatch.setattr(
+        nn.parallel, "DistributedDataParallel", lambda m, **_: seen.append(m) or nn.Identity()
+    )
+    processes.loss_of(model, device)
+    assert seen[:2] == [model, device] and isinstance(seen[2], processes._LossModule)
 
 
 def test_another_number_of_processes_does_not_go_on_with_a_run(

@@ -60,7 +60,7 @@ def train(
     if processes.is_first():
         require_disk(output, CHECKPOINTS * state.size_bytes(), "the checkpoints")
     output.mkdir(parents=True, exist_ok=True)
-    loss = processes.loss_of(state.model)
+    loss = processes.loss_of(state.model, device)
     if (
         state.step == 0 and processes.is_first()
     ):  # a run that is overwritten stays until the new one can begin

@@ -4,12 +4,14 @@ Plain DistributedDataParallel: it averages gradients, and all else (the windows'
 bit, signals) is this package's own loop, which a framework's trainer would have to be talked out of doing itself.
 
 Every process draws its own share of a step's windows. `--batch` is a process's, so that two processes with a batch of
-one see at every step the windows that one process with a batch of two sees.
+one see at every step the windows that one process with a batch of two sees. Batch normalisation takes its statistics
+from all of them, too, where torch can do that (`synchronised`).
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from torch import Tensor, distributed, nn
 from soars.errors import InputError
 from soars_training.fitting.models import BranchModel, EndToEnd, Model
 from soars_training.windows.task import Batch
+
+log = logging.getLogger(__name__)
 
 LONGEST_WAIT = timedelta(hours=12)
 """While the first process validates, the others wait."""
@@ -70,15 +74,36 @@ def alone(what: str) -> None:
         raise InputError(f"{what} runs in one process; start it without torchrun")
 
 
-def loss_of(model: Model) -> tuple[Loss, Callable[[bool], object]]:
+def loss_of(model: Model, device: torch.device) -> tuple[Loss, Callable[[bool], object]]:
     """The model's loss, whose gradients are averaged over all processes, and a context for micro-batches: entered with
     True where more of a step's micro-batches follow, and gradients are only added up."""
     if not _several():
         return model.loss, _nothing
     # Parts of other systems' networks learn from a later step on, and not every window shows a small organ.
     every = isinstance(model, BranchModel) or (isinstance(model, EndToEnd) and model.small_hard is None)
+    synchronised(model, device)
     together = nn.parallel.DistributedDataParallel(_LossModule(model), find_unused_parameters=not every)
     return together, lambda more: together.no_sync() if more else _nothing(more)
+
+
+def synchronised(model: Model, device: torch.device) -> None:
+    """Let the batch normalisations of a branch, in place and with their weights, take mean and variance over the
+    windows of all processes, as those of one process with the larger batch do (torch's `SyncBatchNorm`).
+
+    Torch has that for CUDA only; elsewhere each process's are of its own windows, which a warning says. So are those of
+    other systems, which do not run all of their layers for every sample: a process would wait for the others in vain.
+    In `EndToEnd` they are frozen.
+    """
+    if isinstance(model, EndToEnd) or not any(isinstance(m, nn.BatchNorm3d) for m in model.modules()):
+        return
+    if device.type == "cuda" and isinstance(model, BranchModel):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif is_first():
+        log.warning(
+            "batch normalisation takes each process's windows by themselves here, so that %d processes do not learn "
+            "quite what one learns with as many times the batch",
+            count(),
+        )
 
 
 def agree(total: float, stop: bool, device: torch.device) -> tuple[float, bool]:
