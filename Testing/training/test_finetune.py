@@ -246,7 +246,7 @@ def _tune(caches: Path, runs: dict[str, Path], output: Path) -> list[str]:
 
 @pytest.mark.slow  # five runs, each with its process for windows and its picture
 def test_four_branches_are_tuned_together_and_exported(
-    caches: Path, runs: dict[str, Path], tmp_path: Path
+    caches: Path, runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main([*_tune(caches, runs, tmp_path / "tuned"), "--held-out", "1"]) == 0
     sides = torch.load(tmp_path / "tuned" / LAST, weights_only=True)["sides"]
@@ -262,6 +262,12 @@ def test_four_branches_are_tuned_together_and_exported(
     out = [str(tmp_path / "tuned" / name) for name in runs]
     assert main(["export", str(tmp_path / "b"), *out, "--description", "x", "--licence", "CC0-1.0"]) == 0
     assert load_bundle(tmp_path / "b").organs == ("Brainstem", "Larynx", *SMALL)
+    # As they were trained one after another, and at last the tuned mid-level branch with the anchors before tuning.
+    for n, mid in enumerate((runs["mid_level"], tmp_path / "tuned" / "mid_level")):
+        assert "was guided by another network" not in caplog.text
+        argv = ["export", str(tmp_path / f"p{n}"), str(runs["anchor"]), str(mid)]
+        assert main([*argv, "--description", "x", "--licence", "CC0-1.0"]) == 0
+    assert "mid_level: was guided by another network" in caplog.text
 
 
 @pytest.mark.slow  # as above

@@ -505,6 +505,41 @@ def test_a_bundle_that_draws_otherwise_than_its_network_is_not_made(whole: Path,
         assert not (tmp_path / "bad").exists()
 
 
+def test_a_branch_is_exported_with_the_anchors_that_guided_it(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever their run lies by then. Of one that was guided by an earlier version's guide nothing is known."""
+    anchor = replace(_options(steps=2, held_out=0), task=replace(TASK, classes=("Brainstem",)))
+    fit(cache, tmp_path / "mine", anchor)
+    shutil.copytree(tmp_path / "mine", tmp_path / "other")
+    checkpoint = torch.load(tmp_path / "mine" / LAST, weights_only=True)
+    weights = {name: 1.01 * weight for name, weight in checkpoint["averaged"].items()}
+    torch.save(checkpoint | {"averaged": weights}, tmp_path / "other" / LAST)
+    write_guides(cache, tmp_path / "mine", tmp_path / "guide", "cpu")
+    task = BranchTask("mid_level", ("SpinalCord",), ("ct", "anchor"), ("Brainstem",))
+    fit(cache, tmp_path / "mid", replace(anchor, task=task), tmp_path / "guide")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    card = card_of("b", "d", "CC0-1.0", [FittedRun.load(tmp_path / name) for name in ("other", "mid")])
+    facts = BundleFacts("b", "1", "d", "CC0-1.0", card)
+    caplog.clear()
+    told = "mid: was guided by another network than that of "
+    for n, (name, warned) in enumerate((("moved", False), ("other", True))):
+        export_bundle([tmp_path / name, tmp_path / "mid"], tmp_path / str(n), facts)
+        assert (told in caplog.text) == warned
+    caplog.clear()
+    run = FittedRun.load(tmp_path / "mid")
+    assert len(run.guided_by or "") == 64
+    written = json.loads((tmp_path / "mid" / "run.json").read_text())
+    del written["guided_by"]
+    (tmp_path / "mid" / "run.json").write_text(json.dumps(written))
+    export_bundle([tmp_path / "other", tmp_path / "mid"], tmp_path / "2", facts)
+    assert told not in caplog.text
+    replace(run, anchors=("SpinalCord",)).save(tmp_path / "mid")
+    with pytest.raises(InputError, match="mid: was guided by SpinalCord, but .*moved draws Brainstem"):
+        export_bundle([tmp_path / "moved", tmp_path / "mid"], tmp_path / "3", facts)
+    assert not (tmp_path / "3").exists()
+
+
 def test_more_folds_than_patients_are_refused(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fold 1 of 7: there are 6 patients"):
         crossval(cache, tmp_path, _options(), 7)

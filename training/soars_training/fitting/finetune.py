@@ -16,7 +16,7 @@ from soars_training.fitting.begin import begin
 from soars_training.fitting.fit import describe, held_out_cases, live_spec, voi_shape, window_data
 from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import BranchModel, EndToEnd
-from soars_training.fitting.options import FitOptions, FittedRun, averaged_weights
+from soars_training.fitting.options import FitOptions, FittedRun, averaged_weights, fingerprint
 from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore, dice_per_class
@@ -95,9 +95,12 @@ def finetune(
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
     found: dict[str, FittedRun] = {}
+    anchors_now = fingerprint(state.averaged.get_submodule("anchor.network"))
     for name, mine in of_branch.items():
         grid = fine if name == "small_hard" and fine is not None else index
-        found[name] = describe(mine.task, mine, grid, state, len(data.cases), held)
+        guided_by = anchors_now if "anchor" in mine.task.inputs else None
+        run = describe(mine.task, mine, grid, state, len(data.cases), held)
+        found[name] = replace(run, guided_by=guided_by)
         _write_run(state, name, found[name], output)
     return found
 

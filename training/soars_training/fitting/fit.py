@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore, whole_patient_dice
 from soars_training.windows.dataset import WindowDataset
-from soars_training.windows.loaded import LoadedCase, learned_from, load
+from soars_training.windows.loaded import LoadedCase, guide_network, learned_from, load
 from soars_training.windows.task import BranchTask
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ def fit(
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
     run = describe(options.task, options, index, state, len(data.cases), held)
+    if guide_folder is not None and "anchor" in options.task.inputs:
+        run = replace(run, guided_by=guide_network(guide_folder))
     if processes.is_first():
         run.save(output)
     return run

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,11 @@ class FitOptions(RunOptions):
 
 @dataclass(frozen=True)
 class FittedRun:
-    """What `run.json` beside a checkpoint says: enough to rebuild the network and to export it."""
+    """What `run.json` beside a checkpoint says: enough to rebuild the network and to export it.
+
+    `guided_by` is the `fingerprint` of the anchors' network whose probabilities it learned with; None of a run that had
+    none, and where an earlier version of the program did not say.
+    """
 
     branch: Branch
     classes: tuple[str, ...]
@@ -157,6 +162,7 @@ class FittedRun:
     validation: dict[str, float]
     options: dict[str, Any]
     seconds: float
+    guided_by: str | None = None
 
     @staticmethod
     def load(folder: Path) -> FittedRun:
@@ -167,7 +173,7 @@ class FittedRun:
         with as_written(folder / RUN_FILE, "train it again"):
             if "system" in data:
                 raise InputError(f"{folder}: is a run of {data['system']}, not of a branch of the cascade")
-            missing = sorted({f.name for f in fields(FittedRun)} - set(data))
+            missing = sorted({f.name for f in fields(FittedRun) if f.default is MISSING} - set(data))
             if missing:
                 raise InputError(
                     f"{folder / RUN_FILE}: lacks {', '.join(missing)}; made by another version, train it again"
@@ -197,6 +203,15 @@ class FittedRun:
                 f"{folder / LAST}: not the weights of this run's network; train it again"
             ) from error
         return network.eval()
+
+
+def fingerprint(network: torch.nn.Module) -> str:
+    """SHA-256 (hexadecimal) of a network's weights, by which it is known wherever its run lies."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def averaged_weights(folder: Path, prefix: str, *, best: bool = False) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ a copy each. The two files of a branch must therefore stay in one folder, which 
 from __future__ import annotations
 
 import json
+import logging
 import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +28,11 @@ from soars.cascade.engine import WEIGHTS, EngineInfo, open_engine
 from soars.errors import EngineError, InputError
 from soars.files import staged_folder
 from soars.networks.build import Network
-from soars.networks.names import BRANCHES, Branch, WeightKind
-from soars_training.fitting.options import FittedRun
+from soars.networks.names import BRANCHES, Branch, EngineName, WeightKind
+from soars_training.fitting.options import FittedRun, fingerprint
 from soars_training.windows.task import ACTIVATION_OF, WINDOWS_HU
+
+log = logging.getLogger(__name__)
 
 OPSET = 17
 LARGEST_DIFFERENCE = 0.02
@@ -64,12 +67,14 @@ def export_bundle(
 
     `stride` is the step between windows as a share of the window, of the branches that see a scan by windows.
 
-    Raises `InputError` when two runs train the same branch, an engine does not draw with the bundle as the network does
-    that was trained, or `output` exists.
+    Raises `InputError` when two runs train the same branch, one was guided by other anchors than these runs have, an
+    engine does not draw with the bundle as the network does that was trained, or `output` exists. Where the anchors are
+    the same organs of another network, a warning says so.
     """
     loaded = {run.branch: (folder, run) for folder, run in ((f, FittedRun.load(f)) for f in runs)}
     if len(loaded) != len(runs):
         raise InputError("two of the runs train the same branch; give one run a branch")
+    _check_guides(loaded)
     with staged_bundle(output, facts) as work:
         branches: dict[str, object] = {}
         voi_mm: Mapping[str, tuple[float, float, float]] = {}
@@ -104,21 +109,57 @@ def _example(network: Network) -> tuple[np.ndarray, np.ndarray]:
         return window, network.eval()(torch.from_numpy(window))[0].numpy()
 
 
+def _check_guides(loaded: Mapping[Branch, tuple[Path, FittedRun]]) -> None:
+    """Raise `InputError` for a run that was guided by other anchors, in number or order, than the bundle's, which would
+    be taken for each other; warn of one that was guided by another network: it has learned from what that draws."""
+    if "anchor" not in loaded:
+        return
+    folder, anchor = loaded["anchor"]
+    for place, run in (pair for pair in loaded.values() if "anchor" in pair[1].inputs):
+        if run.anchors != anchor.classes:
+            raise InputError(
+                f"{place}: was guided by {', '.join(run.anchors)}, but {folder} draws {', '.join(anchor.classes)}; "
+                "export it with the run that guided it"
+            )
+        if run.guided_by and run.guided_by != fingerprint(anchor.network(folder)):
+            log.warning(
+                "%s: was guided by another network than that of %s, and may draw worse with this one than its run "
+                "says; export it with the run that guided it, or train it with the guide of this one",
+                place,
+                folder,
+            )
+
+
 def _check_engines(bundle: Bundle, trained: Mapping[Branch, tuple[np.ndarray, np.ndarray]]) -> None:
     """Raise `InputError` when an engine that users run does not draw as the network does that was trained."""
     for branch, (window, wanted) in trained.items():
         for engine in WEIGHTS:
             info = EngineInfo(engine, "cpu", "fp32", "to check the bundle")
-            try:
-                found = open_engine(bundle, branch, info).run(window)
-                apart = float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)))
-            except EngineError as error:
-                raise InputError(f"branch {branch} cannot be exported: {error}; {_BEYOND}") from error
-            if not apart <= LARGEST_DIFFERENCE:
-                raise InputError(
-                    f"branch {branch} cannot be exported: on {engine} it draws otherwise than it was trained to, by "
-                    f"{apart:.0%}; {_BEYOND}"
+            with refused_beyond_half(f"branch {branch}"):
+                require_alike(
+                    f"branch {branch}", engine, open_engine(bundle, branch, info).run(window), wanted
                 )
+
+
+@contextmanager
+def refused_beyond_half(what: str) -> Iterator[None]:
+    """An engine that fails on a network is an `InputError` that says what may be the reason."""
+    try:
+        yield
+    except EngineError as error:
+        raise InputError(f"{what} cannot be exported: {error}; {_BEYOND}") from error
+
+
+def require_alike(what: str, engine: EngineName, found: np.ndarray, wanted: np.ndarray) -> None:
+    """Raise `InputError` when an engine's output is not that of the network that was trained (see
+    `LARGEST_DIFFERENCE`)."""
+    apart, size = (float(np.sqrt(np.mean(values**2, dtype=float))) for values in (found - wanted, wanted))
+    if apart <= LARGEST_DIFFERENCE * size:
+        return
+    by = f"by {apart / size:.0%}" if size and np.isfinite(apart) else "with values that are no numbers"
+    raise InputError(
+        f"{what} cannot be exported: on {engine} it draws otherwise than it was trained to, {by}; {_BEYOND}"
+    )
 
 
 _BEYOND = "some of its weights may be beyond half precision, in which a bundle keeps them"

@@ -21,7 +21,7 @@ from soars.errors import InputError
 from soars.files import replacing_file, write_json
 from soars.networks.names import Precision
 from soars_training.cohorts.cache import CacheIndex, read_case
-from soars_training.fitting.options import FittedRun
+from soars_training.fitting.options import FittedRun, fingerprint
 from soars_training.release.export import branch_spec
 from soars_training.windows.loaded import GUIDE_FILE, GUIDE_SUFFIX
 from soars_training.windows.whole import whole_patient
@@ -29,15 +29,16 @@ from soars_training.windows.whole import whole_patient
 
 def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
     """Write one `<case>.guide.npz` per case (uint8 [K, z, y, x], probability times 255), and `guide.json` with the
-    patients whom the anchor run held out. Returns the number of cases."""
+    fingerprint of the anchors' network and the patients whom its run held out. Returns the number of cases."""
     run = FittedRun.load(anchor_run)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     precision: Precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
     output.mkdir(parents=True, exist_ok=True)
-    weights = Weights(anchor_run, save(run.network(anchor_run).state_dict()))
+    network = run.network(anchor_run)
+    weights = Weights(anchor_run, save(network.state_dict()))
     engine = TorchEngine(weights, branch_spec(run), device=device, precision=precision)
-    write_json(output / GUIDE_FILE, {"held_out": list(run.held_out)})
+    write_json(output / GUIDE_FILE, {"held_out": list(run.held_out), "network": fingerprint(network)})
     cases = CacheIndex.load(cache).cases
     for entry in tqdm(cases, desc="guide", unit="case"):
         case = read_case(cache / entry.file)

@@ -16,7 +16,7 @@ from soars_training.cohorts.regions import Region, UsualRegions
 from soars_training.windows.task import BranchTask
 
 GUIDE_SUFFIX, GUIDE_FILE = ".guide.npz", "guide.json"
-"""In a folder of guides: one a case; and whom the anchors' network had held out when it learned."""
+"""In a folder of guides: one a case; and of which network they are, and whom that had held out when it learned."""
 BODY_HU = -500
 
 
@@ -141,6 +141,12 @@ def learned_from(guide_folder: Path, patients: Collection[str]) -> list[str]:
     none where a guide of an earlier version does not say."""
     path = guide_folder / GUIDE_FILE
     return sorted(set(patients) - set(read_json(path)["held_out"])) if path.exists() else []
+
+
+def guide_network(guide_folder: Path) -> str | None:
+    """The fingerprint of the anchors' network that drew the guides; None where an earlier version does not say."""
+    path = guide_folder / GUIDE_FILE
+    return read_json(path).get("network") if path.exists() else None
 
 
 def _read_guide(path: Path, anchors: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
