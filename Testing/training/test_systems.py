@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from soars.bundle.store import load_bundle
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
+from soars.networks.slice_net import SliceNet
 from soars.systems.trained import Found
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
@@ -25,8 +26,10 @@ from soars_training.commands.fit_system import _annotated
 from soars_training.experiments.scores import OrganRow, read_rows
 from soars_training.experiments.systems import masks_rows, score_system
 from soars_training.fitting.models import Model
-from soars_training.fitting.options import FittedRun
+from soars_training.fitting.options import LAST, FittedRun
 from soars_training.fitting.state import learning_rate
+from soars_training.release.export import BundleFacts, write_graph
+from soars_training.systems.export import export_system, system_card
 from soars_training.systems.interface import SystemOptions, SystemRun, system_of_run
 from soars_training.systems.loop_system import LoopSystem, averaged_weights, score_case
 from soars_training.systems.registry import SYSTEMS, training_system
@@ -76,19 +79,20 @@ class ThresholdModel(Model):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = nn.Conv3d(1, 1, 1)
+        self.net = nn.Conv3d(1, 1, 1)
         self.begun: list[tuple[int, int]] = []
 
     def begin(self, step: int, steps: int) -> None:
         self.begun.append((step, steps))
 
     def loss(self, batch: Batch, balance: float) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(self.network(batch[0]), batch[1])
+        return nn.functional.binary_cross_entropy_with_logits(self.net(batch[0]), batch[1])
 
 
 class Threshold(LoopSystem[ThresholdOptions]):
     name = "threshold"
     presets = ("laptop",)
+    weights = "weights.safetensors"
     last: ThresholdModel
 
     def options(self, preset: str, organs: tuple[str, ...]) -> ThresholdOptions:
@@ -113,7 +117,13 @@ class Threshold(LoopSystem[ThresholdOptions]):
         return Threshold.last
 
     def network(self, model: Model) -> nn.Module:
-        return model.network  # type: ignore[return-value]
+        return model.net  # type: ignore[return-value]
+
+    def untrained(self, settings: Mapping[str, Any]) -> nn.Module:
+        return nn.Conv3d(1, 1, 1)
+
+    def example_shape(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        return (1, 1, 2, 2, 2)
 
     def find(self, network: nn.Module, options: ThresholdOptions, case: CachedCase) -> Found:
         values = torch.sigmoid(network(_input(case, options.scale_hu)[None])[0, 0].float())
@@ -129,7 +139,7 @@ class Threshold(LoopSystem[ThresholdOptions]):
         self.write_member(folder, bundle / "weights.safetensors")
 
     def write_member(self, folder: Path, path: Path) -> None:
-        save_file(averaged_weights(folder, "network."), path)
+        save_file(averaged_weights(folder, "net."), path)
 
 
 def _input(case: CachedCase, scale_hu: float) -> Tensor:
@@ -190,6 +200,61 @@ def test_runs_that_vote_become_one_bundle(
     assert "so they cannot vote" in capsys.readouterr().err and not (tmp_path / "bad").exists()
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "ct_mr": {"features": (4, 8), "patch": (8, 8, 8)},
+    "deepmind": {"size": 32, "channels": (4,) * 5, "lost": (4,) * 5, "hidden": 8},
+    "uanet": {"widths": (4, 4, 8, 8, 8), "fused": 8, "hidden": 8, "pooled": 2, "dense": (8, 8), "mask": 8},
+}
+
+
+def _untrained_run(name: str, folder: Path, factor: float) -> Path:
+    """A finished run at random weights, the first convolution times a factor."""
+    system: Any = SYSTEMS[name]()
+    options = replace(system.options("laptop", (ORGAN, "SpinalCord")), **SMALL[name])
+    torch.manual_seed(0)
+    weights = dict(system.model(options).state_dict())
+    first = next(k for k, w in weights.items() if w.ndim == 5)
+    weights[first] = weights[first] * factor
+    folder.mkdir()
+    torch.save({"averaged": weights}, folder / LAST)
+    settings = system.settings(options, (3, 3, 3))
+    facts = ({}, settings, "x", options.to_dict(), 1.0, 1)
+    SystemRun(name, options.organs, "boxes", (3, 3, 3), 1, (), *facts).save(folder)
+    return folder
+
+
+def _facts(run: Path) -> BundleFacts:
+    return BundleFacts("b", "1", "d", "CC0-1.0", system_card("b", "d", "CC0-1.0", [SystemRun.load(run)]))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_bundle_that_draws_otherwise_than_its_network_is_not_made(name: str, tmp_path: Path) -> None:
+    """Half precision ends at 65504; ten times a convolution's first weights is far from it, ten million times not."""
+    good, bad = (_untrained_run(name, tmp_path / f"run{k}", factor) for k, factor in enumerate((10.0, 1e7)))
+    facts = _facts(good)
+    assert export_system([good], tmp_path / "one", facts).system == name
+    assert len(export_system([good, good], tmp_path / "two", facts).settings["members"]) == 1
+    for k, runs in enumerate(([bad], [good, bad])):
+        with pytest.raises(InputError, match=rf"{bad} cannot be exported: .*beyond half precision"):
+            export_system(runs, tmp_path / f"bad_{k}", facts)
+        assert not (tmp_path / f"bad_{k}").exists()
+
+
+def test_a_graph_that_draws_the_opposite_is_told_by_its_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opposite of a value is away from it by twice its size."""
+
+    def opposite(network: SliceNet, *rest: Any) -> None:
+        network.forward = lambda x: -SliceNet.forward(network, x)  # type: ignore[method-assign]
+        write_graph(network, *rest)
+
+    monkeypatch.setattr("soars_training.systems.deepmind.system.write_graph", opposite)
+    run = _untrained_run("deepmind", tmp_path / "run", 1.0)
+    with pytest.raises(InputError, match="on onnxruntime it draws otherwise than it was trained to, by 200%"):
+        export_system([run], tmp_path / "b", _facts(run))
+
+
 def test_an_interrupted_run_ends_with_the_same_weights(cache: Path, tmp_path: Path) -> None:
     _fit(cache, tmp_path / "whole", "--deterministic")
     short = tmp_path / "short"
@@ -214,7 +279,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(cache: Path, tmp_path: Pa
     with pytest.raises(InputError, match=rf"other cases of the cache \(gone: {index.cases[0].name}\)"):
         Threshold().fit(fewer, short, _changed(options, checkpoint_every=20, deterministic=True), resume=True)
     Threshold().fit(cache, short, _changed(options, checkpoint_every=20, deterministic=True), resume=True)
-    mine, whole = (averaged_weights(tmp_path / f, "network.") for f in ("short", "whole"))
+    mine, whole = (averaged_weights(tmp_path / f, "net.") for f in ("short", "whole"))
     assert all(torch.equal(mine[name], whole[name]) for name in whole)
 
 

@@ -9,7 +9,7 @@ from soars.bundle.store import Bundle, read_bundle, write_manifest
 from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars_training.release.card import card_text, measured_figures
-from soars_training.release.export import BundleFacts, staged_bundle
+from soars_training.release.export import BundleFacts, refused_beyond_half, require_alike, staged_bundle
 from soars_training.systems.interface import SystemRun
 from soars_training.systems.registry import training_system
 
@@ -18,8 +18,8 @@ def export_system(folders: Sequence[Path], output: Path, facts: BundleFacts) -> 
     """Write a bundle folder from a finished run, or from several whose networks are to vote; nothing is left behind
     when it fails.
 
-    Raises `InputError` when a run is not finished, when runs differ in more than their patients, steps and seeds, or
-    `output` exists.
+    Raises `InputError` when a run is not finished, when runs differ in more than their patients, steps and seeds, when
+    an engine does not draw with the bundle as the network does that was trained, or `output` exists.
     """
     runs = [SystemRun.load(folder) for folder in folders]
     run, system = runs[0], training_system(runs[0].system)
@@ -28,7 +28,7 @@ def export_system(folders: Sequence[Path], output: Path, facts: BundleFacts) -> 
             raise InputError(
                 f"{folder}: differs from {folders[0]} in system, organs or network, so they cannot vote"
             )
-    settings = run.settings
+    settings, names = run.settings, [system.weights]
     with staged_bundle(output, facts) as work:
         if len(runs) == 1:
             system.write_weights(run, folders[0], work)
@@ -43,6 +43,11 @@ def export_system(folders: Sequence[Path], output: Path, facts: BundleFacts) -> 
             work,
             {**facts.fields(), "system": run.system, "organs": list(run.organs), "settings": settings},
         )
+        bundle = read_bundle(work)
+        for folder, name in zip(folders, names, strict=True):
+            with refused_beyond_half(str(folder)):
+                for engine, found, wanted in system.compared(run, folder, bundle, name):
+                    require_alike(str(folder), engine, found, wanted)
     return read_bundle(output)
 
 

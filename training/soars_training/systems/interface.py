@@ -6,7 +6,7 @@ the bundle is run. `soars-train fit-system`, `soars-train export` and the compar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,14 +14,20 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from soars.bundle.manifest import Bundle
 from soars.errors import InputError
 from soars.files import write_json
+from soars.networks.names import EngineName
 from soars.texts import read_json
 from soars_training.cohorts.cache import CachedCase, as_written
 from soars_training.fitting.options import RUN_FILE, RunOptions
 
 Predict = Callable[[CachedCase], Mapping[str, np.ndarray]]
 """Organ -> bool mask [z, y, x] on the case's own grid; organs that were not found are left out."""
+
+Compared = tuple[EngineName, np.ndarray, np.ndarray]
+"""An engine, what it makes of noise with a bundle's weights, and what the network makes of it that was trained; a
+network with several outputs is compared output by output."""
 
 
 class Described(Protocol):
@@ -139,6 +145,10 @@ class TrainingSystem(Protocol):
         `resume` nor `overwrite` is set; `CancelledError` after SIGTERM or SIGINT, with a checkpoint written.
         """
 
+    @property
+    def weights(self) -> str:
+        """The file of the weights in a bundle of one network."""
+
     def finished(self, folder: Path, options: Any, device: torch.device) -> Predict:
         """What a finished run of these options learned, as a function that draws the organs of a whole patient."""
 
@@ -147,3 +157,7 @@ class TrainingSystem(Protocol):
 
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """Put what the bundle needs beside manifest and card from a finished run's folder into the bundle's folder."""
+
+    def compared(self, run: SystemRun, folder: Path, bundle: Bundle, weights: str) -> Iterator[Compared]:
+        """A file of the bundle's weights beside the finished run in `folder` that they are from, on every engine that
+        users run."""

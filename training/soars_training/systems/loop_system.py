@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
 
+from soars.bundle.integrity import read_checked
+from soars.bundle.manifest import Bundle
 from soars.errors import InputError
 from soars.structures.box import Box
 from soars.systems.trained import Found
@@ -23,7 +25,7 @@ from soars_training.fitting.models import Model
 from soars_training.fitting.options import averaged_weights
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore
-from soars_training.systems.interface import Predict, SystemOptions, SystemRun
+from soars_training.systems.interface import Compared, Predict, SystemOptions, SystemRun
 from soars_training.windows.task import TrainingData
 
 Options = TypeVar("Options", bound=SystemOptions)
@@ -57,6 +59,18 @@ class LoopSystem(ABC, Generic[Options]):
     @abstractmethod
     def model(self, options: Options) -> Model:
         """The network, as the model's `net`, with its loss, at random weights."""
+
+    @abstractmethod
+    def untrained(self, settings: Mapping[str, Any]) -> nn.Module:
+        """The network that a manifest's settings describe, at any weights."""
+
+    @abstractmethod
+    def example_shape(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """Of an input that the network of a manifest's settings takes: [1, C, z, y, x]."""
+
+    def answers(self, network: nn.Module, window: Tensor) -> Sequence[Tensor]:
+        """What a network makes of an input: all that its weights have a part in."""
+        return (network(window),)
 
     @abstractmethod
     def find(self, network: nn.Module, options: Options, case: CachedCase) -> Found:
@@ -95,6 +109,22 @@ class LoopSystem(ABC, Generic[Options]):
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         """See `TrainingSystem.write_weights`."""
         self.write_member(folder, bundle / self.weights)
+
+    def compared(self, run: SystemRun, folder: Path, bundle: Bundle, weights: str) -> Iterator[Compared]:
+        """See `TrainingSystem.compared`."""
+        window = noise(self.example_shape(run.settings))
+        kept = {name: one.float() for name, one in load(read_checked(bundle, weights)).items()}
+        found, wanted = (
+            self._answers_of(run, each, window) for each in (kept, averaged_weights(folder, f"{NET}."))
+        )
+        for one, other in zip(found, wanted, strict=True):
+            yield "torch", one, other
+
+    def _answers_of(self, run: SystemRun, weights: Mapping[str, Tensor], window: Tensor) -> list[np.ndarray]:
+        network = self.untrained(run.settings).eval()
+        network.load_state_dict(weights)
+        with torch.inference_mode():
+            return [answer.numpy() for answer in self.answers(network, window)]
 
     def predict(
         self, model: Model, options: Options, device: torch.device, precision: torch.dtype
@@ -170,6 +200,11 @@ def score_case(case: CachedCase, found: Mapping[str, np.ndarray], organs: Sequen
             both, total = int((mine & truth).sum()), int(mine.sum()) + int(truth.sum())
             scores.append(CaseScore(case.name, organ, 2 * both / total))
     return scores
+
+
+def noise(shape: Sequence[int]) -> Tensor:
+    """An input of that shape: values from -1 to 1, always the same."""
+    return torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
 
 
 def unwatched(_done: int, _of: int) -> None:

@@ -8,7 +8,7 @@ without an MR.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,13 @@ class CtMrTraining(LoopSystem[CtMrOptions]):
 
     def model(self, options: CtMrOptions) -> Model:
         return CtMrModel(options)
+
+    def untrained(self, settings: Mapping[str, Any]) -> nn.Module:
+        return build(Architecture.from_dict(settings["network"]))
+
+    def example_shape(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        z, y, x = Architecture.from_dict(settings["network"]).divisor
+        return (1, IN_CHANNELS, 2 * z, 2 * y, 2 * x)
 
     def find(self, network: nn.Module, options: CtMrOptions, case: CachedCase) -> Found:
         spec = window_spec(options.organs, options.architecture(), options.patch, case.spacing_mm)

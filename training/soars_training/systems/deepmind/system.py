@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from soars.bundle.integrity import read_network
+from soars.bundle.manifest import Bundle
 from soars.errors import BundleError, InputError
 from soars.networks.slice_net import SliceNet
 from soars.networks.slices import CONTEXT, SliceArchitecture
@@ -21,8 +23,8 @@ from soars_training.release.export import write_graph
 from soars_training.systems.deepmind.data import SlabDataset
 from soars_training.systems.deepmind.loss import organ_loss, top_k_loss
 from soars_training.systems.deepmind.warp import PlaneAugmentation
-from soars_training.systems.interface import SystemOptions, SystemRun
-from soars_training.systems.loop_system import LoopSystem, unwatched
+from soars_training.systems.interface import Compared, SystemOptions, SystemRun
+from soars_training.systems.loop_system import LoopSystem, noise, unwatched
 from soars_training.windows.task import Batch, TrainingData, scaled_ct
 
 GRAPH = f"{NAME}.onnx"
@@ -149,6 +151,13 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
     def model(self, options: DeepMindOptions) -> Model:
         return SliceModel(options)
 
+    def untrained(self, settings: Mapping[str, Any]) -> nn.Module:
+        return SliceNet(SliceArchitecture.from_dict(settings["network"]))
+
+    def example_shape(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        size = SliceArchitecture.from_dict(settings["network"]).size
+        return (1, 1, SLAB + CONTEXT - 1, size, size)
+
     def find(self, network: nn.Module, options: DeepMindOptions, case: CachedCase) -> Found:
         ct = scaled_ct(case.ct_hu, options.window_hu)
         return find_organs(
@@ -167,10 +176,18 @@ class DeepMindTraining(LoopSystem[DeepMindOptions]):
 
     def write_weights(self, run: SystemRun, folder: Path, bundle: Path) -> None:
         super().write_weights(run, folder, bundle)
-        architecture = SliceArchitecture.from_dict(run.settings["network"])
-        network = SliceNet(architecture).eval()
+        network = self.untrained(run.settings).eval()
         network.load_state_dict(
             {name: tensor.float() for name, tensor in load_file(bundle / self.weights).items()}
         )
-        size = architecture.size
-        write_graph(network, (1, 1, SLAB + CONTEXT - 1, size, size), bundle / GRAPH, self.weights)
+        write_graph(network, self.example_shape(run.settings), bundle / GRAPH, self.weights)
+
+    def compared(self, run: SystemRun, folder: Path, bundle: Bundle, weights: str) -> Iterator[Compared]:
+        for engine, found, wanted in super().compared(run, folder, bundle, weights):
+            yield engine, found, wanted
+            if "onnx" in bundle.settings:
+                from soars.cascade.onnx_engine import OnnxSession
+
+                session = OnnxSession(read_network(bundle, GRAPH, "onnx"), 1, NAME)
+                window = noise(self.example_shape(run.settings))
+                yield "onnxruntime", session.run(window.numpy(), wanted.shape), wanted

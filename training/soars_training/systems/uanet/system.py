@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from soars.errors import BundleError, InputError
 from soars.networks.region_net import RegionNet
@@ -176,6 +176,21 @@ class UaNetTraining(LoopSystem[UaNetOptions]):
             every_organ=options.every_organ,
             logarithm=options.logarithm,
         )
+
+    def untrained(self, settings: Mapping[str, Any]) -> nn.Module:
+        return RegionNet(RegionArchitecture.from_dict(settings["network"]))
+
+    def example_shape(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        return (1, 1, 2 * DIVISOR, 2 * DIVISOR, 2 * DIVISOR)
+
+    def answers(self, network: nn.Module, window: Tensor) -> Sequence[Tensor]:
+        """Proposals, the class of the whole map as a box, and every organ drawn in it."""
+        assert isinstance(network, RegionNet)
+        features = network.encode(window)
+        z, y, x = (slice(0, n) for n in features.shared.shape[2:])
+        organs = range(network.architecture.classes)
+        drawn = network.draw_alike(features, [(z, y, x)] * len(organs), organs)
+        return *network.propose(features.shared), *network.classify(features.shared, [(z, y, x)]), drawn
 
     def find(self, network: nn.Module, options: UaNetOptions, case: CachedCase) -> Found:
         assert isinstance(network, RegionNet)
