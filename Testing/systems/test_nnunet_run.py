@@ -123,6 +123,22 @@ def test_a_cancel_stops_at_the_next_window(ct: CtScan, bundle: Bundle) -> None:
     assert asked == 4
 
 
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_a_card_that_is_full_or_lost_is_no_internal_error(
+    ct: CtScan, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    class Predictor:
+        def predict_single_npy_array(self, *_: object) -> None:
+            raise kind("CUDA error")
+
+    monkeypatch.setattr("soars.systems.nnunet.system._predictor", lambda *_: Predictor())
+    given = bundle, parse_settings(bundle), ct.image
+    with pytest.raises(EngineError, match="on nnU-Net"):
+        predict_labels(*given, torch.device("cuda"), SegmentOptions(), QUIET)
+    with pytest.raises(kind):
+        predict_labels(*given, CPU, SegmentOptions(), QUIET)
+
+
 def test_without_its_package_a_sentence_says_what_to_install(
     ct: CtScan, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,11 +18,12 @@ import pytest
 import SimpleITK as sitk
 from tiny_bundle import patient, write_tiny_bundle
 
+from soars.bundle.store import load_bundle
 from soars.cascade import engine
 from soars.cli import main
 from soars.ct.images import read_ct
 from soars.dicom.write import write_ct_series
-from soars.errors import EngineError, InputError
+from soars.errors import BundleError, EngineError, InputError
 from soars.formats.reading import read_structures
 from soars.parallel import one_ahead
 from soars.progress import duration, ignore
@@ -30,7 +31,7 @@ from soars.service import workers
 from soars.service.batch import FAILED, SEGMENTED, Outcome
 from soars.service.cases import BatchCase, find_cases
 from soars.service.segmenter import BatchOptions
-from soars.service.spread import Answer, Lost, spread
+from soars.service.spread import Answer, Lost, Settler, spread
 from soars.service.where import parse_condition
 from soars.structures import Mask
 
@@ -342,3 +343,15 @@ def test_one_ahead_keeps_the_order_and_survives_a_worker_that_dies() -> None:
 
 def test_durations_are_for_people() -> None:
     assert [duration(s) for s in (41.2, 720, 11100)] == ["41 s", "12 min", "3 h 05 min"]
+
+
+def test_a_worker_that_has_another_bundle_segments_nothing(bundle: Path, tmp_path: Path) -> None:
+    """One of a cluster's machines has another version, or it was replaced before a worker was started anew."""
+    sitk.WriteImage(patient().image, str(tmp_path / "ct.nrrd"))
+    case, out = BatchCase("case", tmp_path / "ct.nrrd"), str(tmp_path / "out")
+    options = BatchOptions(str(bundle))
+    answer = Settler(options, 1, "0" * 64).settle(case, out)
+    assert isinstance(answer.error, BundleError) and "another bundle tiny (1)" in str(answer.error)
+    assert answer.outcome.state == FAILED and not Path(out).exists()
+    answer = Settler(options, 1, load_bundle(bundle).sha256).settle(case, out)
+    assert answer.error is None and answer.outcome == Outcome("case", SEGMENTED)

@@ -16,7 +16,7 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.activations import fixed_point, no_numbers
 from soars.errors import BundleError, CancelledError, EngineError
 from soars.networks.build import build
-from soars.networks.names import Branch, Precision
+from soars.networks.names import Precision
 from soars.networks.unet import UNet
 
 _CHUNK = 1 << 18
@@ -122,7 +122,7 @@ class TorchEngine:
                     out[:, some] = activate(logits, some).to(dtype).reshape(channels, *part.shape[:3])
                 return out.cpu().numpy()
         except RuntimeError as error:
-            raise failed(error, self._spec.name, self._device.type) from error
+            raise failed(error, f"branch {self._spec.name}", self._device.type) from error
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class NetworkEngine:
             with torch.no_grad(), torch.autocast(self.device.type, self.precision, not exact):
                 result = self.network(inputs)[0].float().cpu().numpy()
         except RuntimeError as error:
-            raise failed(error, self.spec.name, self.device.type) from error
+            raise failed(error, f"branch {self.spec.name}", self.device.type) from error
         if not np.isfinite(result.sum(dtype=np.float64)):
             raise no_numbers(self.spec.name, self.device.type, _NAME_OF[self.precision])
         return result
@@ -153,14 +153,14 @@ class NetworkEngine:
 _NAME_OF: Mapping[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-def failed(error: RuntimeError, branch: Branch, device: str) -> EngineError:
-    """What torch reported while it ran a branch's network, as an error for the user."""
+def failed(error: RuntimeError, network: str, device: str) -> EngineError:
+    """What torch reported while it ran a network (a branch's, or a system's own), as an error for the user."""
     if isinstance(error, torch.OutOfMemoryError):
         return EngineError(
-            f"the {device} device ran out of memory on branch {branch}; "
+            f"the {device} device ran out of memory on {network}; "
             "close other programs that use it, or choose --device cpu"
         )
-    return EngineError(f"torch failed on branch {branch} ({device}): {_brief(error)}")
+    return EngineError(f"torch failed on {network} ({device}): {_brief(error)}")
 
 
 def convolve_by_onednn(network: torch.nn.Module) -> None:

@@ -78,10 +78,11 @@ class Poller:
         }
         known = {name: value for name, value in known.items() if value or name in (CALLED, CALLING)}
         wanted = any(holds(rule.conditions, known, unknown=True) for rule in self._config.rules)
-        if wanted:
-            if self._room(key, (count or 0) * _A_SLICE):
-                return  # tried again at the next poll
-            self._fetch(entry, key)
+        if not wanted:
+            return  # nothing is noted: after a restart another rule may be for it
+        if self._room(key, (count or 0) * _A_SLICE):
+            return  # tried again at the next poll
+        self._fetch(entry, key)
         write_json(mark, count)
 
     def _fetch(self, entry: SeriesEntry, key: str) -> None:

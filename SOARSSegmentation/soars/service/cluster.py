@@ -51,10 +51,12 @@ def run_on_ray(
     after_each: Callable[[Sequence[Outcome]], None] = lambda outcomes: None,
 ) -> list[Outcome]:
     """As `soars.service.batch.run_batch`, on the actors of a cluster."""
-    Segmenter(options)  # what is wrong with the bundle is said before anything is started
+    bundle = Segmenter(options).bundle  # what is wrong with it is said before anything is started
     report(Progress("ray", message="starting Ray"))
     with _connected(cluster) as ray:
-        return spread(cases, output, _Actors(ray, *_actors(ray, cluster, options)), report, after_each)
+        return spread(
+            cases, output, _Actors(ray, *_actors(ray, cluster, options, bundle.sha256)), report, after_each
+        )
 
 
 class _Worker(Settler):
@@ -116,7 +118,9 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _actors(ray: Any, cluster: Cluster, options: BatchOptions) -> tuple[Callable[[], Any], int]:
+def _actors(
+    ray: Any, cluster: Cluster, options: BatchOptions, bundle_sha256: str
+) -> tuple[Callable[[], Any], int]:
     """What makes an actor, and how many fit."""
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0)) if options.device != "cpu" else 0
@@ -132,4 +136,4 @@ def _actors(ray: Any, cluster: Cluster, options: BatchOptions) -> tuple[Callable
         raise InputError(f"no machine of the cluster has {threads} processors for a worker; choose fewer")
     remote = ray.remote(**needs)(_Worker)
     most = min(fit, cluster.workers or fit)
-    return lambda: remote.remote(options, threads), most
+    return lambda: remote.remote(options, threads, bundle_sha256), most

@@ -7,6 +7,7 @@ dies, another takes its place, and its case is tried once more. Results are writ
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from soars.errors import EngineError
+from soars.errors import BundleError, EngineError
 from soars.progress import Reporter, ignore
 from soars.service.batch import FAILED, SEGMENTED, UP_TO_DATE, Outcome, Remaining, concerns_all, failure
 from soars.service.cases import BatchCase
@@ -46,15 +47,25 @@ class Lost:
 
 
 class Settler:
-    """What a worker is inside: it segments one case after the other, its networks open."""
+    """What a worker is inside: it segments one case after the other, its networks open. ``bundle_sha256`` is that of
+    the bundle with which the batch was started: with another one, of another machine or put there since, no case is
+    segmented."""
 
-    def __init__(self, options: BatchOptions, threads: int | None) -> None:
+    def __init__(self, options: BatchOptions, threads: int | None, bundle_sha256: str) -> None:
         self._segmenter = Segmenter(options, threads)
+        self._is_another = self._segmenter.bundle.sha256 != bundle_sha256
         self._ran = False
 
     def settle(self, case: BatchCase, output: str, report: Reporter = ignore) -> Answer:
         """Segment a case unless its results are there."""
         start = time.perf_counter()
+        if self._is_another:
+            bundle = self._segmenter.bundle
+            other = BundleError(
+                f"a worker on {socket.gethostname()} has another bundle {bundle.name} ({bundle.version}) than the "
+                "batch was started with; install the same everywhere and start it again"
+            )
+            return Answer(failure(case.name, other), error=other)
         try:
             read = look(case, Path(output), self._segmenter.options, self._segmenter.sha256)
             if read.ct is None:

@@ -50,8 +50,8 @@ def run_at_once(
     after_each: Callable[[Sequence[Outcome]], None] = lambda outcomes: None,
 ) -> list[Outcome]:
     """As `soars.service.batch.run_batch`, ``at_once`` cases at a time."""
-    Segmenter(options)  # what is wrong with the bundle is said before anything is started
-    crew = _Processes(options, at_once, report)
+    bundle = Segmenter(options).bundle  # what is wrong with it is said before anything is started
+    crew = _Processes(options, bundle.sha256, at_once, report)
     try:
         return spread(cases, output, crew, report, after_each)
     finally:
@@ -63,10 +63,11 @@ def run_at_once(
 class _Process:
     """A worker: a fresh interpreter, since this process may run threads."""
 
-    def __init__(self, options: BatchOptions, threads: int) -> None:
+    def __init__(self, options: BatchOptions, threads: int, bundle_sha256: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, options, threads), name="soars-case")
+        arguments = theirs, options, threads, bundle_sha256
+        self._process = context.Process(target=_serve, args=arguments, name="soars-case")
         self._process.start()
         theirs.close()
 
@@ -85,14 +86,14 @@ class _Processes:
 
     cannot_work = "no process that segments can be started; is there enough memory?"
 
-    def __init__(self, options: BatchOptions, at_once: int, report: Reporter) -> None:
+    def __init__(self, options: BatchOptions, bundle_sha256: str, at_once: int, report: Reporter) -> None:
         self.at_once = at_once
-        self._options, self._report = options, report
+        self._options, self._bundle_sha256, self._report = options, bundle_sha256, report
         self._threads = max(1, available_processors() // at_once)
         self._there: list[_Process] = []
 
     def hire(self) -> _Process:
-        process = _Process(self._options, self._threads)
+        process = _Process(self._options, self._threads, self._bundle_sha256)
         self._there.append(process)
         return process
 
@@ -122,10 +123,10 @@ class _Processes:
             process.end()
 
 
-def _serve(connection: Connection, options: BatchOptions, threads: int) -> None:
+def _serve(connection: Connection, options: BatchOptions, threads: int, bundle_sha256: str) -> None:
     """A worker's life: cases in, progress and answers out."""
     begin_unheard()
-    settler = Settler(options, threads)
+    settler = Settler(options, threads, bundle_sha256)
     while True:
         try:
             case, output = connection.recv()

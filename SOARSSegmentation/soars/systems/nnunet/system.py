@@ -166,6 +166,8 @@ def predict_labels(
 
     The CT is turned to the orientation that the model expects, and the labels back; nothing is resampled.
     """
+    from soars.cascade.torch_engine import failed
+
     predictor = _predictor(bundle, settings, device, options, steps)
     turned = sitk.DICOMOrient(image, settings.orientation)
     array = sitk.GetArrayFromImage(turned).astype(np.float32)[None]
@@ -177,7 +179,13 @@ def predict_labels(
             "direction": turned.GetDirection(),
         },
     }
-    labels = sitk.GetImageFromArray(np.asarray(predictor.predict_single_npy_array(array, properties)))
+    try:
+        found = predictor.predict_single_npy_array(array, properties)
+    except RuntimeError as error:
+        if device.type == "cpu":
+            raise
+        raise failed(error, "nnU-Net", device.type) from error  # no memory there, or a card that was lost
+    labels = sitk.GetImageFromArray(np.asarray(found))
     labels.CopyInformation(turned)
     own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
     # Turning back is exact except for the rounding of origins, which does not matter: only the array is used.
