@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import soars_training.fitting.fit
+import soars_training.release.guide
 from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS
 from soars_training.cli import main
@@ -440,6 +441,27 @@ def test_a_fold_is_guided_by_anchors_that_have_not_seen_its_patients(
     argv = ["crossval", str(cache), str(tmp_path / "mid_level"), "--branch", "mid_level", "--guide"]
     assert main([*argv, str(tmp_path / "mid_level" / "guide_1")]) == 2
     assert "may have been learned from the patients that a fold holds out" in capsys.readouterr().err
+
+
+def test_guides_are_written_all_or_none(
+    cache: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "guide"
+    write_guides(cache, whole, folder, "cpu")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(before) == {"guide.json", *(f"c{n}.guide.npz" for n in range(6))}
+    real, calls = soars_training.release.guide.read_case, iter(range(6))
+
+    def interrupted(path: Path) -> CachedCase:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return real(path)
+
+    monkeypatch.setattr(soars_training.release.guide, "read_case", interrupted)
+    fit(cache, tmp_path / "other", _options(steps=2, held_out=1))
+    with pytest.raises(KeyboardInterrupt):
+        write_guides(cache, tmp_path / "other", folder, "cpu")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_run_says_when_its_anchors_know_the_patients_held_out(

@@ -18,7 +18,7 @@ from soars.cascade.torch_engine import TorchEngine, cpu_has_bf16
 from soars.cascade.windows import Foreground
 from soars.devices import is_card
 from soars.errors import InputError
-from soars.files import replacing_file, write_json
+from soars.files import staged_folder, write_json
 from soars.networks.names import Precision
 from soars_training.cohorts.cache import CacheIndex, read_case
 from soars_training.fitting.options import FittedRun, fingerprint
@@ -29,25 +29,29 @@ from soars_training.windows.whole import whole_patient
 
 def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
     """Write one `<case>.guide.npz` per case (uint8 [K, z, y, x], probability times 255), and `guide.json` with the
-    fingerprint of the anchors' network and the patients whom its run held out. Returns the number of cases."""
+    fingerprint of the anchors' network and the patients whom its run held out. Returns the number of cases.
+
+    All of them or none: guides of another network would stay beside the new ones."""
     run = FittedRun.load(anchor_run)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     precision: Precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
-    output.mkdir(parents=True, exist_ok=True)
     network = run.network(anchor_run)
     weights = Weights(anchor_run, save(network.state_dict()))
     engine = TorchEngine(weights, branch_spec(run), device=device, precision=precision)
-    write_json(output / GUIDE_FILE, {"held_out": list(run.held_out), "network": fingerprint(network)})
     cases = CacheIndex.load(cache).cases
-    for entry in tqdm(cases, desc="guide", unit="case"):
-        case = read_case(cache / entry.file)
-        probabilities = whole_patient(engine, branch_spec(run), run.task(), case)
-        _write(
-            output / f"{entry.name}{GUIDE_SUFFIX}",
-            run.classes,
-            Foreground(probabilities).window((slice(None),) * 3),
-        )
+    before = [path.name for path in output.glob(f"*{GUIDE_SUFFIX}")]
+    names = {GUIDE_FILE, *before, *(f"{entry.name}{GUIDE_SUFFIX}" for entry in cases)}
+    with staged_folder(output, sorted(names), overwrite=True) as staging:
+        write_json(staging / GUIDE_FILE, {"held_out": list(run.held_out), "network": fingerprint(network)})
+        for entry in tqdm(cases, desc="guide", unit="case"):
+            case = read_case(cache / entry.file)
+            probabilities = whole_patient(engine, branch_spec(run), run.task(), case)
+            np.savez_compressed(
+                staging / f"{entry.name}{GUIDE_SUFFIX}",
+                anchors=np.asarray(run.classes, dtype=np.str_),
+                probabilities=_as_bytes(Foreground(probabilities).window((slice(None),) * 3)),
+            )
     return len(cases)
 
 
@@ -63,10 +67,5 @@ def guide_anchors(folder: Path) -> tuple[str, ...]:
         return tuple(data["anchors"].tolist())
 
 
-def _write(path: Path, anchors: tuple[str, ...], probabilities: np.ndarray) -> None:
-    with replacing_file(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            anchors=np.asarray(anchors, dtype=np.str_),
-            probabilities=np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8),
-        )
+def _as_bytes(probabilities: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8)
