@@ -88,8 +88,17 @@ def test_confidence_decides_where_it_is_known_of_both() -> None:
 
 
 def test_organs_of_one_source_and_organs_within_others_stay() -> None:
-    organs = overlapping("Eye_L", "Lens_L")
-    assert settle_overlaps(organs, {"Eye_L": "a", "Lens_L": "b"}, ["Eye_L", "Lens_L"], {}) == []
+    for whole, part in (
+        ("Eye_L", "Lens_L"),
+        ("Brain", "Brainstem"),
+        ("Brain", "Hippocampus_R"),
+        ("Eye_AL", "Lens_L"),
+    ):
+        organs = overlapping(whole, part)
+        assert settle_overlaps(organs, {whole: "a", part: "b"}, [whole, part], {}) == []
+    organs = overlapping("Brainstem", "Cerebellum")
+    apart = {"Brainstem": "a", "Cerebellum": "b"}
+    assert len(settle_overlaps(organs, apart, ["Brainstem", "Cerebellum"], {})) == 1
     organs = overlapping("Parotid_L", "Glnd_Submand_L")
     same = {"Parotid_L": "a", "Glnd_Submand_L": "a"}
     assert settle_overlaps(organs, same, ["Parotid_L", "Glnd_Submand_L"], {}) == []

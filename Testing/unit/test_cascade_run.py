@@ -339,3 +339,67 @@ def test_a_branch_sees_the_ct_through_each_of_its_windows(bundle: Bundle, scan: 
     np.testing.assert_array_equal(wide.values, plain.values)
     hu = (plain.values + 1) * 750 - 500
     np.testing.assert_allclose(narrow.values, np.clip(hu, -160, 240) / 200 - 0.2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "found_at"),
+    [
+        ({18.0: 1.0}, 18.0),
+        ({-18.0: 1.0}, None),
+        ({-18.0: 1.0, 40.0: 0.4}, 40.0),
+        ({-2.0: 0.9}, -2.0),
+    ],
+)
+def test_the_slope_of_a_peak_on_the_other_side_is_no_organ(
+    peaks: dict[float, float], found_at: float | None
+) -> None:
+    """Gaussians of the targets' width at these places left of the middle, which is known to 5 mm: of that at -18 mm,
+    seen through a filter as wide, 0.52 is left at -5 mm."""
+    grid = Grid((-60.0, -30.0, -30.0), (2.0, 2.0, 3.0), (61, 31, 21))
+    points = grid.index_to_points(np.stack(np.indices(grid.shape), -1))
+    spec = BranchSpec(
+        "detection", ("ct",), ("OpticNrv_L",), "heatmap", grid.spacing_mm, (8, 8, 8),
+        Architecture.plain(1, 1, (4,)), {},
+    )  # fmt: skip
+    heat = sum(
+        p * np.exp(-((points - (x, 0, 0)) ** 2).sum(-1) / (2 * HEATMAP_SD_MM**2)) for x, p in peaks.items()
+    )
+    (found,) = find_centres(
+        ProbabilityMap(grid, np.rint(65000 * heat).astype(np.uint16)[None], 65000, False),
+        spec,
+        Geometry((80, 60, 60), (2.0, 2.0, 2.0), (-80.0, -60.0, -60.0)),
+        Midline(0.0, 0.0, 0.0, (0.0, 0.0), 5.0, "organs"),
+        ["OpticNrv_L"],
+    )
+    if found_at is None:
+        assert found.absent is not None and "on the other side" in found.absent
+    else:
+        assert found.absent is None and found.centre_mm[0] == pytest.approx(found_at, abs=0.7)
+
+
+def test_halves_that_were_exchanged_keep_their_confidence(
+    bundle: Bundle, scan: CtScan, result: SegmentResult, tmp_path: Path
+) -> None:
+    """A network that has the parotids the wrong way round is as sure of either."""
+    for file in bundle.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    bands = {"Parotid_L": Band(450, 80, (1, 2)), "Parotid_R": Band(275, 95, (1, 2))}
+    wrong = branch(tmp_path, "mid_level", bands, inputs=("ct", "anchor"), channels=3)
+    found = segment(
+        scan,
+        bundle_of(tmp_path, [bundle.branches["anchor"], wrong]),
+        replace(OPTIONS, organs=("Parotid_L", "Parotid_R")),
+    )
+    for name in ("Parotid_L", "Parotid_R"):
+        assert "sides_exchanged" in {f.kind for f in found.findings if f.organ == name}
+        assert found.structures.crop(name).equals(result.structures.crop(name))
+        assert found.confidence[name] == pytest.approx(result.confidence[name], abs=0.02)
+
+
+def test_an_organ_whose_other_half_is_there_is_not_probably_outside_the_scan(bundle: Bundle) -> None:
+    options = replace(OPTIONS, organs=("Parotid_L", "Parotid_R"))
+    found = segment(scan_of([CEREBELLUM, PAROTIDS[0]]), bundle, options)
+    assert "other half" in found.absent["Parotid_R"] and "outside" not in found.absent["Parotid_R"]
+    (told,) = [f for f in found.findings if f.organ == "Parotid_R"]
+    assert told.kind == "absent" and told.where is not None and told.where.side == "right"
+    assert told.where.point_mm == pytest.approx((-40.0, 0.0, -30.0), abs=1.5)

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from soars.cascade.postprocess import settle
 from soars.cascade.preprocess import Body
-from soars.cascade.sides import find_midline, settle_sides
+from soars.cascade.sides import all_paired, find_midline, mirrored_channels, settle_sides
 from soars.catalogue import CATALOGUE
 from soars.findings.checks import check_contours
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
@@ -180,3 +180,26 @@ def test_a_volume_far_from_the_usual_is_a_warning(patient: StructureSet) -> None
     (found,) = [f for f in checked(patient) if f.kind == "volume" and f.organ == "Parotid_L"]
     assert "unusually large" in found.text and "Parotid_L" in patient
     assert found.where is not None and np.allclose(found.where.point_mm, (30, 20, -5), atol=3)
+
+
+def test_every_organ_with_a_side_becomes_that_of_the_other_in_a_mirror_image() -> None:
+    """By the last letter of the name, which TG-263 gives to the side."""
+    names = tuple(CATALOGUE)
+    other = {"left": "R", "right": "L"}
+    wanted = [n[:-1] + other[oar.side] if oar.side else n for n, oar in CATALOGUE.items()]
+    assert [names[at] for at in mirrored_channels(names)] == wanted
+    assert mirrored_channels(("Ear_R", "Eye_AL", "Eye_AR", "Lens_L", "Ear_L")) == [4, 2, 1, 3, 0]
+    assert all_paired(names) and all_paired(("Ear_R", "Pineal", "Ear_L"))
+    for lone in ("Eye_AL", "Lens_R", "Ear_L"):
+        assert not all_paired(("Brainstem", lone)), lone
+
+
+@pytest.mark.parametrize(("name", "told"), [("SpinalCord", False), ("Parotid_L", False), ("Brainstem", True)])
+def test_of_an_organ_that_goes_on_beyond_the_scan_any_part_may_be_in_it(name: str, told: bool) -> None:
+    """A ball of 9 mm has 3.1 cc: half of one is less than a cord in a whole neck, and less than a whole brainstem."""
+    s = StructureSet(GEOMETRY)
+    add_ball(s, name, (-13, 20, 0 if told else -61.5), 9)
+    assert told == any(f.kind == "volume" for f in checked(s))
+    if name == "SpinalCord":
+        add_ball(s, name, (-13, 20, -20), 45)
+        assert [f.kind for f in checked(s)].count("volume") == 1, "a cord of 300 cc"

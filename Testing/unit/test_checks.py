@@ -115,6 +115,42 @@ def test_organs_that_share_voxels_are_found_and_a_lens_in_its_eye_is_not() -> No
     assert np.allclose(found[0].where.point_mm, (30, -32.5, 0), atol=4), "in the lens of common voxels"
 
 
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        ("Brainstem", "Brain"),
+        ("Hippocampus_L", "Brain"),
+        ("SpinalCord", "SpinalCanal"),
+        ("Bone_Mandible_L", "Bone_Mandible"),
+        ("Lens_L", "Eye_AL"),
+        ("Glottis", "Larynx_Core"),
+    ],
+)
+def test_what_guidelines_draw_in_another_organ_is_no_overlap(inner: str, outer: str) -> None:
+    s = StructureSet(GEOMETRY)
+    ball(s, outer, (0, 0, 0), 20.0)
+    ball(s, inner, (0, 0, 0), 10.0)
+    assert "overlap" not in {f.kind for f in checked(s)}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [("Brainstem", "Cerebellum"), ("Brain", "Eye_L"), ("Parotid_L", "Eye_AL")]
+)
+def test_what_lies_in_the_brain_is_told_apart(one: str, two: str) -> None:
+    s = StructureSet(GEOMETRY)
+    ball(s, one, (0, 0, 0), 20.0)
+    ball(s, two, (0, 0, 0), 10.0)
+    assert [f.severity for f in checked(s) if f.kind == "overlap"] == [SERIOUS]
+
+
+def test_halves_named_within_a_word_are_compared_too() -> None:
+    """Radii of 12 and 9 mm: volumes of 7.2 and 3.1 cc."""
+    s = StructureSet(GEOMETRY)
+    ball(s, "Eye_AL", (30, 0, 0), 12.0)
+    ball(s, "Eye_AR", (-30, 0, 0), 9.0)
+    assert [(f.organ, f.kind) for f in checked(s)] == [("Eye_AR", "asymmetry")]
+
+
 def test_a_border_with_another_organ_may_be_straight() -> None:
     s = StructureSet(GEOMETRY)
     ball(s, "Brainstem", (0, 0, 0), 20.0)

@@ -161,3 +161,19 @@ def test_detail_is_the_same_wherever_the_voxels_lie() -> None:
         z = first + np.arange(60) * 3.0
         found.append(resample(along_z(1000 * np.cos(2 * np.pi * z / 24), 3.0, first), grid, outside=0))
     np.testing.assert_allclose(found[0], found[1], atol=3)
+
+
+def test_metal_on_an_extended_scale_is_metal_on_the_usual_one() -> None:
+    """Scanners give a filling 3071 HU, or with an extended scale tens of thousands: what lies beside it is the same."""
+
+    def filled(hu: int) -> sitk.Image:
+        values = sitk.GetArrayFromImage(head())
+        values[34:37, 55:58, 59:62] = hu
+        image = sitk.GetImageFromArray(values)
+        image.CopyInformation(head())
+        return image
+
+    grid, usual_scale = seen(filled(3071))
+    other, extended = seen(filled(32767))
+    assert grid == other
+    np.testing.assert_array_equal(extended, usual_scale)

@@ -32,6 +32,7 @@ from soars.cascade.windows import (
     slide,
 )
 from soars.catalogue import CATALOGUE
+from soars.findings.pairs import PROBABLY_OUTSIDE
 from soars.headers.memory import check_memory
 from soars.structures import Geometry
 
@@ -225,10 +226,10 @@ def _find_centre(
     heatmaps: ProbabilityMap, channel: int, group: str, geometry: Geometry, midline: Midline
 ) -> Detection:
     values = _matched(heatmaps.probability(channel), heatmaps.grid)
-    sign, note = side_sign(group), None
+    sign, note, everywhere = side_sign(group), None, 0.0
     if sign:
         everywhere = float(values.max())
-        values[sign * _left_of(heatmaps.grid, midline) < -midline.margin_mm] = 0.0
+        values = _own_peaks(values, sign * _left_of(heatmaps.grid, midline) >= -midline.margin_mm)
         if everywhere > max(HEATMAP_FLOOR, 1.5 * float(values.max())):
             note = "the heat map peaked on the other side of the patient; the peak on its own side was taken"
     at = np.unravel_index(int(values.argmax()), values.shape)
@@ -237,11 +238,25 @@ def _find_centre(
     x, y, z = (float(v) for v in centre)
     absent = None
     if peak < HEATMAP_FLOOR:
-        reached = f"its heat map reaches {peak:.2f}, an organ needs {HEATMAP_FLOOR:g}"
-        absent = f"not found ({reached}); probably outside the scan"
+        beyond = f", and {everywhere:.2f} on the other side" if everywhere >= HEATMAP_FLOOR else ""
+        reached = f"its heat map reaches {peak:.2f}{beyond}, an organ needs {HEATMAP_FLOOR:g}"
+        absent = f"not found ({reached}){PROBABLY_OUTSIDE}"
     elif _edge_distance_mm(geometry, centre) < EDGE_MM:
         absent = "its centre lies at the edge of the scan: cut off, or outside"
     return Detection(group, (x, y, z), peak, absent, note)
+
+
+def _own_peaks(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The heat map on the patient's `own` side (bool [z, y, x]), and 0 beyond.
+
+    Where it is largest at the border, because a peak beyond slopes down to there, that is no organ: then only what is
+    larger than all voxels about it remains.
+    """
+    here = np.where(own, values, np.float32(0))
+    around = tuple(slice(max(int(i) - 1, 0), int(i) + 2) for i in np.unravel_index(here.argmax(), here.shape))
+    if values[around].max() > here.max():
+        here[values < scipy.ndimage.maximum_filter(values, 3)] = 0
+    return here
 
 
 def _between_voxels(values: np.ndarray, at: Sequence[np.intp]) -> np.ndarray:

@@ -29,6 +29,9 @@ CROWN_CM2 = 40.0
 """The crown is where a cross-section reaches this: far from noise, and close to where it grows fastest."""
 ABOVE_CROWN_MM = 12.0
 """The topmost windows reach so far beyond the crown, to the end of the hair."""
+HIGHEST_HU = 3071.0
+"""The end of the usual scale. Scanners with an extended one give metal up to ten times as much; interpolated, it would
+cover what lies beside it, and blacken what lies beyond."""
 MASKED_SHARE = 0.6
 """A larger share of the air has one and the same value only where somebody has set it."""
 SLAB_VOXELS = 1 << 26
@@ -138,7 +141,9 @@ class Body:
         Its end slices are repeated for half a voxel of the grid: where a scan ends within the patient, the grid's last
         voxels may have their centres just beyond, and would be patient or air by chance.
         """
-        scan = image if self.box is None else sitk.RegionOfInterest(image, self.box[1], self.box[0])
+        scan = _on_usual_scale(
+            image if self.box is None else sitk.RegionOfInterest(image, self.box[1], self.box[0])
+        )
         along = np.reshape(image.GetDirection(), (3, 3))[2]
         axis = int(np.argmax(np.abs(along)))
         more = [0, 0, 0]
@@ -229,7 +234,7 @@ def find_body(image: sitk.Image) -> Body:
     box = _tissue_box(image)
     if box is None:
         raise _no_patient(image)
-    scan = sitk.RegionOfInterest(image, box[1], box[0])
+    scan = _on_usual_scale(sitk.RegionOfInterest(image, box[1], box[0]))
     tissue = extent_mm(scan)
     coarse = Grid.covering(tissue[0] - BODY_GRID_MM, tissue[1] + BODY_GRID_MM, (BODY_GRID_MM,) * 3)
     hu = resample(scan, coarse, outside=AIR_HU)
@@ -309,6 +314,13 @@ def _tissue_box(image: sitk.Image) -> tuple[tuple[int, int, int], tuple[int, int
     return (x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0)
 
 
+def _on_usual_scale(image: sitk.Image) -> sitk.Image:
+    """The CT without what lies above `HIGHEST_HU`."""
+    if sitk.GetArrayViewFromImage(image).max() <= HIGHEST_HU:
+        return image
+    return sitk.Clamp(image, upperBound=HIGHEST_HU)
+
+
 def patient_hu(image: sitk.Image, body: Body, grid: Grid) -> np.ndarray:
     """The CT on the grid, float32 HU [z, y, x], air outside the body."""
     hu = resample(body.tissue(image, grid), grid, outside=AIR_HU)
@@ -319,7 +331,7 @@ def patient_hu(image: sitk.Image, body: Body, grid: Grid) -> np.ndarray:
 
 def whole_hu(hu: np.ndarray) -> np.ndarray:
     """HU as training caches keep them: whole numbers from -1024 to 3071, int16."""
-    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+    return np.clip(np.rint(hu), -1024, HIGHEST_HU).astype(np.int16)
 
 
 def network_input(

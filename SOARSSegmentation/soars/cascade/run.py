@@ -19,17 +19,18 @@ from soars.cascade.placement import Placed
 from soars.cascade.preprocess import find_body
 from soars.cascade.sides import find_midline
 from soars.cascade.windows import ProbabilityMap, Step
-from soars.catalogue import CATALOGUE
+from soars.catalogue import CATALOGUE, partner
 from soars.errors import CancelledError
 from soars.findings.checks import check_contours, unsure_findings
 from soars.findings.evidence import evidence_of
 from soars.findings.finding import CHECK, ExpectedDsc, Finding, Locator
+from soars.findings.pairs import PROBABLY_OUTSIDE, absent_halves
 from soars.findings.review import ReviewTables
 from soars.networks.names import BRANCHES, Branch
 from soars.progress import Progress, Reporter
 from soars.structures import StructureSet
 
-NOT_FOUND = "not found; probably outside the scan"
+NOT_FOUND = f"not found{PROBABLY_OUTSIDE}"
 
 
 @dataclass
@@ -148,6 +149,8 @@ def run_cascade(image: sitk.Image, organs: Collection[str], run: Run) -> Cascade
         settled = postprocess.settle(structures, midline)
         locator = Locator(scan.geometry, midline.left_mm)
         settled.findings.extend(check_contours(structures, locator, run.tables.norms))
+        exchanged = {finding.organ for finding in settled.findings if finding.kind == "sides_exchanged"}
+        soft = {(partner(name) or name) if name in exchanged else name: part for name, part in soft.items()}
         _conclude(result, organs, settled, locator)
         _expect(result, soft, run.tables, locator)
     return result
@@ -207,4 +210,5 @@ def _conclude(
             result.absent[name] = (
                 detection.absent if detection is not None and detection.absent else NOT_FOUND
             )
+    result.findings += absent_halves(result.structures, result.absent, locator)
     result.structures = result.structures.subset(name for name in order if name in result.structures)

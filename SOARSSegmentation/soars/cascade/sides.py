@@ -104,19 +104,23 @@ def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def mirrored_channels(names: Sequence[str]) -> list[int]:
-    """For each name the position of its mirror image (``_L`` and ``_R`` exchanged), its own when it has none."""
-    ends = {"_L": "_R", "_R": "_L"}
+    """For each name the position of its mirror image, the organ or heat map of the other side; its own when it has
+    none."""
     place = {name: number for number, name in enumerate(names)}
-    return [
-        place.get(name[:-2] + ends[name[-2:]], place[name]) if name[-2:] in ends else place[name]
-        for name in names
-    ]
+    return [place.get(_mirrored(name), place[name]) for name in names]
 
 
 def all_paired(names: Sequence[str]) -> bool:
-    """Whether every name of one side (``_L``, ``_R``) has that of the other among them."""
+    """Whether every name of one side has that of the other among them."""
     places = mirrored_channels(names)
-    return all(places[at] != at for at, name in enumerate(names) if name[-2:] in ("_L", "_R"))
+    return all(places[at] != at for at, name in enumerate(names) if side_sign(name))
+
+
+def _mirrored(name: str) -> str:
+    """The name of the other side; of a heat map that is no organ (``Ear_L``) by its last letter."""
+    if name in CATALOGUE:
+        return partner(name) or name
+    return name[:-1] + {"_L": "R", "_R": "L"}.get(name[-2:], name[-1:])
 
 
 def side_sign(name: str) -> float:

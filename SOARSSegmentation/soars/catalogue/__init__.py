@@ -12,8 +12,10 @@ from soars.catalogue.table import (
     Oar,
     Stratum,
     by_stratum,
+    is_within,
     label_map,
     label_values,
+    may_overlap,
     partner,
 )
 
@@ -28,8 +30,10 @@ __all__ = [
     "Stratum",
     "by_stratum",
     "find",
+    "is_within",
     "label_map",
     "label_values",
+    "may_overlap",
     "partner",
     "resolve",
 ]

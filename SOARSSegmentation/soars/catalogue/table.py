@@ -202,6 +202,29 @@ def partner(organ: str) -> str | None:
     return None
 
 
+_TOLD_APART = frozenset({"Brain"})
+"""What lies in these shares no voxel with what else lies in them. Elsewhere guidelines draw one in another, as the lens
+in the anterior segment of the eye and the arytenoid in the supraglottic larynx."""
+
+
+def is_within(organ: str, other: str) -> bool:
+    """Whether an organ lies in another one, or is a part of it: a hippocampus in its temporal lobe and in the brain."""
+    parent = CATALOGUE[organ].parent
+    return organ in CATALOGUE[other].parts or (
+        parent is not None and (parent == other or is_within(parent, other))
+    )
+
+
+def may_overlap(organ: str, other: str) -> bool:
+    """Whether two organs may share voxels: one lies in the other, or both in one whose organs are not told apart."""
+    parent = CATALOGUE[organ].parent
+    return (
+        is_within(organ, other)
+        or is_within(other, organ)
+        or (parent is not None and parent == CATALOGUE[other].parent and parent not in _TOLD_APART)
+    )
+
+
 def _is_partner(a: Oar, b: Oar) -> bool:
     return b.side is not None and b.side != a.side and _stem(b) == _stem(a)
 

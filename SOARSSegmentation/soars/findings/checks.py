@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from soars.catalogue import CATALOGUE
-from soars.findings.crowd import Crowd, related
+from soars.catalogue import CATALOGUE, may_overlap
+from soars.findings.crowd import Crowd
 from soars.findings.finding import CHECK, SERIOUS, ExpectedDsc, Finding, Locator
 from soars.findings.norms import Norms, norm_findings, usual_findings
 from soars.findings.notch import notch_findings
@@ -47,7 +47,7 @@ def check_contours(structures: StructureSet, locator: Locator, norms: Norms | No
     found.extend(by_norms)
     told = {finding.organ for finding in by_norms if finding.kind == "volume"}
     judged = [name for name in present.names if name not in told and (name not in cut or name in LONG_ORGANS)]
-    found.extend(usual_findings(present.subset(judged), locator))
+    found.extend(usual_findings(present.subset(judged), locator, goes_on=cut))
     return found
 
 
@@ -69,14 +69,14 @@ def unsure_findings(
 
 
 def overlap_findings(structures: StructureSet, locator: Locator, crowd: Crowd) -> Iterator[Finding]:
-    """Organs that share voxels although neither lies in the other; the smaller one of two bears the finding.
+    """Organs that share voxels although anatomy has none in the other; the smaller one of two bears the finding.
 
     None of the structures is empty.
     """
     sizes = {name: structures.voxels(name) for name in structures.names}
     shared = {name: crowd.shared(name) for name in structures.names}
     for first, second in itertools.combinations(sizes, 2):
-        if related(first, second) or not (shared[first] and shared[second]):
+        if may_overlap(first, second) or not (shared[first] and shared[second]):
             continue
         mask, other = structures.crop(first), structures.crop(second)
         common = mask.array & other.box(mask.start, mask.shape)

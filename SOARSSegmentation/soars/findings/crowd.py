@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from soars.catalogue import CATALOGUE
+from soars.catalogue import is_within
 from soars.structures import StructureSet
 from soars.structures.box import Box
 
@@ -47,4 +47,4 @@ class Crowd:
 
 def related(name: str, other: str) -> bool:
     """Whether one of two organs is a part of the other."""
-    return CATALOGUE[name].parent == other or CATALOGUE[other].parent == name
+    return is_within(name, other) or is_within(other, name)

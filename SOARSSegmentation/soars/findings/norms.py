@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,14 @@ class Norms:
         )
 
 
-def usual_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
-    """Organs whose volume is outside the catalogue's wide limits of plausibility."""
+def usual_findings(
+    structures: StructureSet, locator: Locator, goes_on: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Organs whose volume is outside the catalogue's wide limits of plausibility; of those that go on beyond the scan
+    any part may be in it, so that they may only be too large."""
     for name in structures.names:
         usual, volume = CATALOGUE[name].usual_volume_cc, structures.volume_cc(name)
-        if usual is None or usual[0] <= volume <= usual[1]:
+        if usual is None or usual[0] <= volume <= usual[1] or (volume < usual[0] and name in goes_on):
             continue
         low, high = usual
         yield _volume_finding(

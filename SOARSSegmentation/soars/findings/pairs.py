@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from soars.catalogue import CATALOGUE
+from soars.catalogue import CATALOGUE, partner
 from soars.findings.finding import CHECK, MIDLINE_MM, SERIOUS, Finding, Locator
 from soars.findings.norms import Norms, volume_off
+from soars.findings.scan_edge import reaches_edge
 from soars.structures import StructureSet
 
 VOLUME_RATIO, VOLUME_SERIOUS = 1.5, 2.0
@@ -19,6 +20,9 @@ FEWEST_VOXELS = 40
 """Smaller volumes depend on where the voxels happen to lie."""
 FAR_MM = 15.0
 """Halves that are so far from mirroring each other are worth a finding."""
+PROBABLY_OUTSIDE = "; probably outside the scan"
+MISSED = ", although its other half is in the scan: the patient lacks it, or it was missed"
+"""How the reasons end for which an organ that was not found is absent."""
 
 
 def pair_findings(
@@ -29,12 +33,38 @@ def pair_findings(
     A finding on volumes is that half's whose volume is the less usual; both halves' where the cohort cannot say.
     """
     for oar in CATALOGUE.values():
-        left, right = oar.name, oar.name[:-2] + "_R"
-        if oar.side != "left" or left not in structures or right not in structures:
+        left, right = oar.name, partner(oar.name)
+        if oar.side != "left" or right is None or left not in structures or right not in structures:
             continue
         yield from _sides(structures, locator, left, right)
         yield from _volumes(structures, locator, norms, left, right)
         yield from _places(structures, locator, left, right)
+
+
+def absent_halves(structures: StructureSet, absent: dict[str, str], locator: Locator) -> list[Finding]:
+    """Findings about organs that are not probably outside the scan, since their other half lies wholly within it and so
+    does the middle of its mirror image. Their reasons in `absent` (organ -> why) are changed."""
+    findings = []
+    for name, reason in absent.items():
+        other = partner(name)
+        if (
+            not reason.endswith(PROBABLY_OUTSIDE)
+            or other is None
+            or other not in structures
+            or structures.is_empty(other)
+            or reaches_edge(structures, other)
+        ):
+            continue
+        place = np.asarray(structures.centre_of_mass(other))
+        place[0] -= 2 * float(locator.left_mm(place))
+        index = locator.geometry.to_index(place)
+        if (index < 0).any() or (index > np.asarray(locator.geometry.shape) - 1).any():
+            continue
+        absent[name] = reason.removesuffix(PROBABLY_OUTSIDE) + MISSED
+        advice = "Look at this place, and draw it if it is there."
+        text = f"it is reported as absent: {absent[name]}"
+        findings.append(Finding(name, "absent", CHECK, text, advice, locator.at_index(index)))
+    return findings
 
 
 def _sides(structures: StructureSet, locator: Locator, left: str, right: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from soars.catalogue import CATALOGUE
 from soars.ct.images import CtScan
 from soars.findings.checks import check_contours
 from soars.findings.finding import Locator
+from soars.findings.pairs import absent_halves
 from soars.progress import Progress, Reporter
 from soars.structures import Geometry, StructureSet
 from soars.systems.interface import Drawn, Source
@@ -61,9 +62,11 @@ def finish_structures(
     findings = [*settled.findings, *check_contours(structures, locator)]
     order = [name for name in CATALOGUE if name in organs]
     found = structures.subset(name for name in order if name in structures)
+    absent = {name: settled.absent.get(name, NOT_FOUND) for name in order if name not in structures}
+    findings += absent_halves(structures, absent, locator)
     return Drawn(
         structures=found,
-        absent={name: settled.absent.get(name, NOT_FOUND) for name in order if name not in structures},
+        absent=absent,
         findings=[finding for finding in findings if finding.organ in organs],
         engine=engine,
         timings_s={**timings_s, "check": time.perf_counter() - start},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from soars.catalogue import CATALOGUE
+from soars.catalogue import may_overlap
 from soars.structures import StructureSet
 
 
@@ -41,24 +41,13 @@ def settle_overlaps(
     names = [name for name in precedence if name in structures]
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
-            if source_of[first] != source_of[second] and not _may_overlap(first, second):
+            if source_of[first] != source_of[second] and not may_overlap(first, second):
                 second_is_better = expected_dsc.get(second, 0.0) > expected_dsc.get(first, 2.0)
                 winner, loser = (second, first) if second_is_better else (first, second)
                 share = _take(structures, winner, loser)
                 if share > 0:
                     settled.append(Settlement(winner, loser, share))
     return settled
-
-
-def _may_overlap(first: str, second: str) -> bool:
-    one, other = CATALOGUE[first], CATALOGUE[second]
-    return (
-        one.parent == second
-        or other.parent == first
-        or second in one.parts
-        or first in other.parts
-        or (one.parent is not None and one.parent == other.parent)
-    )
 
 
 def _take(structures: StructureSet, winner: str, loser: str) -> float:
