@@ -10,9 +10,10 @@ import pytest
 
 from soars.cascade.preprocess import find_body
 from soars.cascade.sides import Midline, find_midline
-from soars.findings.checks import check_contours
+from soars.findings.checks import alone_findings, check_contours
 from soars.findings.finding import CHECK, SERIOUS, Finding, Locator
 from soars.findings.norms import Norms, Spread
+from soars.findings.pairs import absent_halves
 from soars.phantom import make_phantom
 from soars.structures import Geometry, StructureSet
 
@@ -141,6 +142,46 @@ def test_what_lies_in_the_brain_is_told_apart(one: str, two: str) -> None:
     ball(s, one, (0, 0, 0), 20.0)
     ball(s, two, (0, 0, 0), 10.0)
     assert [f.severity for f in checked(s) if f.kind == "overlap"] == [SERIOUS]
+
+
+def test_a_lens_outside_its_eye_or_without_one_is_found() -> None:
+    """The eye ends 12 mm from its middle, the lens' middle is 28 mm farther: 40 mm away."""
+    s = StructureSet(GEOMETRY)
+    ball(s, "Eye_L", (30, -20, 0), 12.0)
+    ball(s, "Lens_L", (30, -29, 0), 5.0)
+    assert "place" not in {f.kind for f in checked(s)}
+    ball(s, "Lens_L", (30, 20, 0), 5.0)
+    (found,) = [f for f in checked(s) if f.kind == "place"]
+    assert (found.organ, found.severity) == ("Lens_L", SERIOUS)
+    assert float(found.text.split()[2]) == pytest.approx(28, abs=1.5) and "left eye" in found.text
+    s.remove("Eye_L")
+    locator = Locator(s.geometry, lambda p: np.asarray(p)[..., 0])
+    assert "place" not in {f.kind for f in checked(s)}, "which says nothing when nobody asked for the eye"
+    assert [f.organ for f in alone_findings(s, {"Eye_L": "not found"}, locator)] == ["Lens_L"]
+    assert list(alone_findings(s, {"Eye_R": "not found"}, locator)) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "reason", "told"),
+    [
+        (45, "not found; probably outside the scan", True),
+        (70, "not found; probably outside the scan", False),
+        (45, "only 2 voxels were found", False),
+    ],
+)
+def test_an_absent_half_is_told_where_its_mirror_image_is_in_the_scan(
+    x: int, reason: str, told: bool
+) -> None:
+    """The middle of a scan from -81 to 79 mm is taken to be at 5 mm: that of a ball at 45 mm is mirrored to -35 mm; one
+    of 18 mm at 70 mm is cut off."""
+    s = StructureSet(GEOMETRY)
+    ball(s, "Parotid_L", (x, 6, 9), 18.0)
+    absent = {"Parotid_R": reason, "Pineal": reason, "Lens_L": reason}
+    found = absent_halves(s, absent, Locator(GEOMETRY, lambda p: np.asarray(p)[..., 0] - 5))
+    assert [f.organ for f in found] == ["Parotid_R"] * told
+    assert absent["Pineal"] == absent["Lens_L"] == reason and (absent["Parotid_R"] == reason) != told
+    if told:
+        assert found[0].where is not None and np.allclose(found[0].where.point_mm, (-35, 6, 9), atol=1)
 
 
 def test_halves_named_within_a_word_are_compared_too() -> None:

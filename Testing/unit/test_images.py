@@ -340,3 +340,18 @@ def test_real_nifti_cts_are_read_without_a_word(shared):
             sitk.GetArrayFromImage(ct.image),
             np.maximum(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), -1024),
         )
+
+
+@pytest.mark.parametrize(
+    ("outside", "told"), [(0, True), (40, True), (-1000, False), (-1024, False), (None, False)]
+)
+def test_a_ct_that_was_masked_with_another_value_than_airs_gets_a_warning(tmp_path, outside, told):
+    """None: a CT cropped within the patient, with the noise of every scanner."""
+    values = np.random.default_rng(0).normal(40, 10, (20, 20, 20)).astype(np.int16)
+    values[8:12, 8:12, 8:12] = 700
+    values[10, 9:11, 9:11] = -1000
+    if outside is not None:
+        z, y, x = np.indices(values.shape) - 9.5
+        values[z**2 + y**2 + x**2 > 81] = outside
+    warnings = read_ct(saved(image_of(values), tmp_path / "masked.nrrd")).warnings
+    assert told == any(f"surroundings have the value {outside} HU" in w for w in warnings), warnings

@@ -21,7 +21,7 @@ from soars.cascade.sides import find_midline
 from soars.cascade.windows import ProbabilityMap, Step
 from soars.catalogue import CATALOGUE, partner
 from soars.errors import CancelledError
-from soars.findings.checks import check_contours, unsure_findings
+from soars.findings.checks import alone_findings, check_contours, unsure_findings
 from soars.findings.evidence import evidence_of
 from soars.findings.finding import CHECK, ExpectedDsc, Finding, Locator
 from soars.findings.pairs import PROBABLY_OUTSIDE, absent_halves
@@ -212,3 +212,4 @@ def _conclude(
             )
     result.findings += absent_halves(result.structures, result.absent, locator)
     result.structures = result.structures.subset(name for name in order if name in result.structures)
+    result.findings += alone_findings(result.structures, result.absent, locator)

@@ -50,6 +50,30 @@ def to_int16_hu(values: np.ndarray) -> tuple[np.ndarray, int, int]:
     return values.astype(np.int16), too_high, not_finite
 
 
+#: The surroundings of the patient were set to one value when so much of the rim of the volume has it.
+MASKED_RIM = 0.9
+
+
+def check_surroundings(values: np.ndarray) -> list[str]:
+    """A warning about a CT (HU, [z, y, x]) that was masked with a value that is not air's, such as 0.
+
+    The rim is the twelve edges of the volume: air, or tissue where a CT was cropped, whose values are noisy.
+    """
+    ends = values[:: max(1, len(values) - 1)]
+    across, along = ends[:, :: max(1, values.shape[1] - 1)], ends[:, :, :: max(1, values.shape[2] - 1)]
+    upright = values[:, :: max(1, values.shape[1] - 1), :: max(1, values.shape[2] - 1)]
+    found, counts = np.unique(
+        np.concatenate([e.ravel() for e in (across, along, upright)]), return_counts=True
+    )
+    value, share = float(found[counts.argmax()]), counts.max() / counts.sum()
+    if value <= AIR_AT_MOST_HU or share < MASKED_RIM:
+        return []
+    return [
+        f"the patient's surroundings have the value {value:g} HU, which is not air's, and are taken for tissue: "
+        "set them to -1000 and segment again"
+    ]
+
+
 def check_range(lowest: float, highest: float, source: str, *, declared: bool) -> list[str]:
     """Warnings about a CT whose values run from `lowest` to `highest`; `source` names it in messages.
 

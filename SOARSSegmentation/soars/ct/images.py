@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from soars.ct.hounsfield import check_range, to_int16_hu
+from soars.ct.hounsfield import check_range, check_surroundings, to_int16_hu
 from soars.ct.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
 from soars.ct.series import CtSeries, is_dicom, read_series, series_of_file
 from soars.errors import InputError, keeping_warnings
@@ -78,6 +78,7 @@ def _read_dicom(path: Path, folder: Path, series_uid: str | None) -> CtScan:
     image, series, warnings = read_series(folder, series_uid)
     with keeping_warnings(warnings):
         warnings += _check_grid(image, path)
+        warnings += check_surroundings(sitk.GetArrayViewFromImage(image))
     return CtScan(image, path, series, warnings)
 
 
@@ -96,6 +97,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
                 f"{found.too_high} voxel{'s' * (found.too_high > 1)} above 32767 HU had to be set to 32767"
             )
         warnings += check_range(found.low, found.high, str(path), declared=False)
+        warnings += check_surroundings(values)
     geometry = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
     del image  # a large CT is in memory twice at most from here on
     result = sitk.GetImageFromArray(values)

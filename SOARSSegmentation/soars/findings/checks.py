@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from soars.structures import StructureSet
 OVERLAP_SHARE, OVERLAP_SERIOUS = 0.05, 0.3
 """Shares of the smaller organ from which an overlap is worth a finding, and from which one is probably wrong."""
 
+BEYOND_MM = 5.0
+"""An organ that lies in another has its middle no farther from the box about that one."""
 POOR_DSC = 0.6
 """Contours with a lower expected DSC are worth a finding."""
 
@@ -45,6 +47,8 @@ def check_contours(structures: StructureSet, locator: Locator, norms: Norms | No
     found.extend(overlap_findings(present, locator, crowd))
     by_norms = list(norm_findings(whole, norms, locator)) if norms is not None else []
     found.extend(by_norms)
+    placed = {finding.organ for finding in by_norms if finding.kind == "place"}
+    found.extend(finding for finding in outside_findings(whole, locator) if finding.organ not in placed)
     told = {finding.organ for finding in by_norms if finding.kind == "volume"}
     judged = [name for name in present.names if name not in told and (name not in cut or name in LONG_ORGANS)]
     found.extend(usual_findings(present.subset(judged), locator, goes_on=cut))
@@ -66,6 +70,36 @@ def unsure_findings(
                 "Look at its whole border, slice by slice.",
                 locator.in_mask(mask.array, mask.start),
             )
+
+
+def outside_findings(structures: StructureSet, locator: Locator) -> Iterator[Finding]:
+    """Organs that lie outside the one that anatomy has them in, as a lens outside its eye; none of them is empty."""
+    geometry = structures.geometry
+    for name in structures.names:
+        parent = CATALOGUE[name].parent
+        if parent is None or parent not in structures or name in LONG_ORGANS:
+            continue
+        centre, box = np.asarray(structures.centre_of_mass(name)), structures.crop(parent).bounds
+        index = geometry.to_index(centre)
+        voxels = np.maximum(np.subtract(box.start, 0.5) - index, index - np.subtract(box.stop, 0.5))
+        away = float(np.linalg.norm(np.maximum(voxels, 0) * geometry.spacing[::-1]))
+        if away > BEYOND_MM:
+            text = (
+                f"it lies {away:.0f} mm outside the {CATALOGUE[parent].label.lower()}, in which it should be"
+            )
+            advice = "Check whether this is the organ, or a similar structure."
+            yield Finding(name, "place", SERIOUS, text, advice, locator.at_point(centre))
+
+
+def alone_findings(structures: StructureSet, absent: Collection[str], locator: Locator) -> Iterator[Finding]:
+    """Organs that were found although the one in which anatomy has them is absent; none of them is empty."""
+    for name in structures.names:
+        parent = CATALOGUE[name].parent
+        if parent is not None and parent in absent:
+            text = f"it was found, but not the {CATALOGUE[parent].label.lower()} in which it lies"
+            advice = "Check whether the patient has it: both may be missing, or outside the scan."
+            centre = np.asarray(structures.centre_of_mass(name))
+            yield Finding(name, "place", CHECK, text, advice, locator.at_point(centre))
 
 
 def overlap_findings(structures: StructureSet, locator: Locator, crowd: Crowd) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from soars.cascade.sides import find_midline
 from soars.cascade.windows import UNIT, ProbabilityMap
 from soars.catalogue import CATALOGUE
 from soars.ct.images import CtScan
-from soars.findings.checks import check_contours
+from soars.findings.checks import alone_findings, check_contours
 from soars.findings.finding import Locator
 from soars.findings.pairs import absent_halves
 from soars.progress import Progress, Reporter
@@ -64,6 +64,7 @@ def finish_structures(
     found = structures.subset(name for name in order if name in structures)
     absent = {name: settled.absent.get(name, NOT_FOUND) for name in order if name not in structures}
     findings += absent_halves(structures, absent, locator)
+    findings += alone_findings(found, absent, locator)
     return Drawn(
         structures=found,
         absent=absent,
