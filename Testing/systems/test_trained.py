@@ -99,6 +99,25 @@ def test_what_is_found_lies_where_it_is_on_the_ct(bundle: Bundle, orientation: s
     assert {(s.system, s.bundle) for s in drawn.sources.values()} == {("uanet", "random")}
 
 
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_a_card_that_is_full_or_lost_is_no_internal_error(bundle: Bundle, kind: type[Exception]) -> None:
+    class OnACard(Bright):
+        device = "cuda"
+
+        def open(self, options: SegmentOptions) -> tuple[EngineInfo, Finder]:
+            def find(ct: np.ndarray, organs: Collection[str], step: Step) -> Found:
+                raise kind("CUDA error")
+
+            return EngineInfo("torch", self.device, "fp32", "a test"), find
+
+    system = OnACard(bundle)
+    with pytest.raises(EngineError, match="on Bright"):
+        system.draw(patient(), ("SpinalCord",), SegmentOptions(), ignore)
+    system.device = "cpu"
+    with pytest.raises(kind):
+        system.draw(patient(), ("SpinalCord",), SegmentOptions(), ignore)
+
+
 @pytest.mark.parametrize("system", ["deepmind", "uanet"])
 def test_a_bundle_with_random_weights_runs_and_the_report_says_which_system(
     tmp_path: Path, system: str

@@ -141,7 +141,16 @@ class TrainedSystem(BundledSystem, ABC):
         timings["load"] = time.perf_counter() - start
 
         start = time.perf_counter()
-        found = find(array, organs, stage(self.name, self.title))
+        try:
+            found = find(array, organs, stage(self.name, self.title))
+        except RuntimeError as error:
+            if engine.device == "cpu":
+                raise
+            from soars.cascade.torch_engine import failed
+
+            raise failed(
+                error, self.title, engine.device
+            ) from error  # no memory there, or a card that was lost
         timings[self.name] = time.perf_counter() - start
 
         start = time.perf_counter()
