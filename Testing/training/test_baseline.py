@@ -186,6 +186,34 @@ def test_the_planner_gets_the_memory_that_was_named(tmp_path: Path, monkeypatch:
     assert [words[-2:] for words in said] == [["-gpu_memory_target", "0.5"]]
 
 
+def test_a_training_goes_on_where_more_steps_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+
+    def run(self: NnUNet, command: str, words: list[str], seed: int = 0, steps: int = 1) -> commands.Used:
+        said.append([command, *words])
+        if command == "nnUNetv2_train":
+            fold = self.model(seed) / "fold_all"
+            fold.mkdir(parents=True, exist_ok=True)
+            (fold / "checkpoint_final.pth").touch()
+            (fold / "learned.json").write_text(json.dumps({"parameters": 7, "steps": steps}))
+        return commands.Used(10.0, 1.0)
+
+    monkeypatch.setattr(NnUNet, "_run", run)
+    tool = NnUNet(tmp_path, 1, "Cohort", "cpu")
+    for steps, trainings, went_on in ((30, 1, False), (30, 1, False), (20, 1, False), (40, 2, True)):
+        tool.train(steps, 1)
+        tool.predict(tmp_path, 1)
+        assert sum(words[0] == "nnUNetv2_train" for words in said) == trainings
+        assert (said[-2][-1] == "--c") == went_on
+        assert said[-1][0] == "nnUNetv2_predict" and len(said) == 2 * trainings
+        assert tool.trained(1)[0].seconds == 10.0 * trainings
+    (tool.model(1) / "fold_all" / "learned.json").write_text('{"parameters": 7}')
+    tool.train(50, 1)  # an earlier version did not say how many steps it had
+    assert len(said) == 4
+
+
 def test_options_of_one_system_are_refused_for_another(
     ablation: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,27 +134,23 @@ class NnUNet:
             )
 
     def train(self, steps: int, seed: int) -> None:
-        """All cases in one fold; one that was interrupted goes on from its last epoch."""
+        """All cases in one fold. One that was interrupted goes on from its last epoch; a finished one that had fewer
+        steps goes on from its end, with the learning rate of the longer schedule."""
         fold = self.model(seed) / "fold_all"
-        if not (fold / "checkpoint_final.pth").exists():
-            recipe = self.recipe
-            words = [
-                str(self.number),
-                recipe.configuration,
-                "all",
-                "-tr",
-                recipe.trainer,
-                "-device",
-                self.device,
-            ]
-            resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
-            before = Used.load(self.model(seed) / USED)
-            used = self._run("nnUNetv2_train", words + resume, seed, steps)
-            Used(before.seconds + used.seconds, used.memory_mb).save(self.model(seed) / USED)
+        finished = (fold / "checkpoint_final.pth").exists()
+        if finished and _learned(fold).get("steps", steps) >= steps:
+            return
+        recipe = self.recipe
+        words = [str(self.number), recipe.configuration, "all", "-tr", recipe.trainer, "-device", self.device]
+        resume = ["--c"] if finished or (fold / "checkpoint_latest.pth").exists() else []
+        before = Used.load(self.model(seed) / USED)
+        used = self._run("nnUNetv2_train", words + resume, seed, steps)
+        Used(before.seconds + used.seconds, used.memory_mb).save(self.model(seed) / USED)
+        self._predicted_file(seed).unlink(missing_ok=True)
 
     def predict(self, images: Path, seed: int) -> None:
         """A label map for every image of a folder."""
-        done = self.home / f"predictions_{seed}.done"
+        done = self._predicted_file(seed)
         if not done.exists():
             used = self._run(
                 "nnUNetv2_predict",
@@ -167,12 +163,15 @@ class NnUNet:
 
     def trained(self, seed: int) -> tuple[Used, int]:
         """What training took, and the number of parameters, 0 where it is not known."""
-        learned = self.model(seed) / "fold_all" / LEARNED
-        return Used.load(self.model(seed) / USED), read_json(learned)["parameters"] if learned.exists() else 0
+        learned = _learned(self.model(seed) / "fold_all")
+        return Used.load(self.model(seed) / USED), learned.get("parameters", 0)
 
     def predicted(self, seed: int) -> Used:
         """What prediction took."""
-        return Used.load(self.home / f"predictions_{seed}.done")
+        return Used.load(self._predicted_file(seed))
+
+    def _predicted_file(self, seed: int) -> Path:
+        return self.home / f"predictions_{seed}.done"
 
     def _results(self, seed: int) -> Path:
         return self.home / f"nnUNet_results_{seed}"
@@ -219,6 +218,12 @@ class NnUNet:
                 f"{command} failed (exit code {code}); all it said is in {output}, at last: {said}"
             )
         return Used(round(time.monotonic() - start, 1), memory_mb)
+
+
+def _learned(fold: Path) -> dict[str, int]:
+    """What the trainer left; an earlier version did not name the steps."""
+    path = fold / LEARNED
+    return read_json(path) if path.exists() else {}
 
 
 def add_narrow(path: Path, name: str, channels: int) -> None:

@@ -68,7 +68,7 @@ class BudgetTrainer(nnUNetTrainerNoMirroring):
         super().on_train_end()
         learned = sum(p.numel() for p in self.network.parameters())
         with open(os.path.join(self.output_folder, "learned.json"), "w", encoding="utf-8") as stream:
-            json.dump({"parameters": learned}, stream)
+            json.dump({"parameters": learned, "steps": int(os.environ["SOARS_NNUNET_STEPS"])}, stream)
 
 
 class LaptopTrainer(nnUNetTrainerDiceTopK10Loss, nnUNetTrainerAdam1en3, BudgetTrainer):
