@@ -8,9 +8,10 @@ learn). UaNet and DeepMind's U-Net learn those of the 42 organs that their artic
 thyroid as two halves), nnU-Net all 42. Each should reach a mean DSC of 0.75 on the held-out phantoms, scored on those
 voxels. `--overfit` trains the two on a single phantom instead, which they must learn by heart (0.9): what does not has
 a fault. The same command goes on wherever it was stopped. Steps are small and many on purpose: the figures say that a
-system learns, not how good it is. Of one core that multiplies in bfloat16 a step takes about 0.6 s (UaNet),
-0.4 s (DeepMind) and 4 s (nnU-Net); nnU-Net's environment needs timm, as its own installation brings it. With
-`--device cuda` UaNet is its authors' network on crops that hold most of a head and neck.
+system learns, not how good it is. Of one core that multiplies in bfloat16 a step takes about 0.6 s (UaNet, nnU-Net) and
+0.4 s (DeepMind); nnU-Net's is its preset for a laptop, and its environment needs timm, as its own installation brings
+it. A finished nnU-Net goes on to `--steps`. With `--device cuda` UaNet is its authors' network on crops that hold most
+of a head and neck, and nnU-Net as it configures itself.
 """
 
 from __future__ import annotations
