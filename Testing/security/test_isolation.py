@@ -72,7 +72,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dose = sitk.Cast(image, sitk.sitkFloat32) * 0 + 2.0
     dose.CopyInformation(image)
     sitk.WriteImage(dose, str(place / "inputs" / "dose.nrrd"))
-    cases = [{"name": n, "ct": "ct.nrrd", "structures": "a.seg.nrrd"} for n in ("one", "two", "three")]
+    # A copy each: cases of one file would be one patient.
+    cases = [{"name": n, "ct": f"{n}.nrrd", "structures": "a.seg.nrrd"} for n in ("one", "two", "three")]
+    for case in cases:
+        shutil.copyfile(place / "inputs" / "ct.nrrd", place / "inputs" / case["ct"])
     (place / "inputs" / "cases.json").write_text(json.dumps({"cases": cases}))
     return place
 

@@ -105,7 +105,9 @@ def test_the_alphas_gradients_do_not_add_up_between_their_steps(longest: float) 
     batch = _across(torch.Generator().manual_seed(0), False)
     found, lengths = [], []
     for _ in range(3):
-        _one_step(state, [batch], torch.device("cpu"), torch.float32, loss_of(model), False)
+        _one_step(
+            state, [batch], torch.device("cpu"), torch.float32, loss_of(model, torch.device("cpu")), False
+        )
         assert model.alphas[0].grad is not None
         found.append(model.alphas[0].grad.clone())
         lengths.append(

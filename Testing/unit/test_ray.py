@@ -120,7 +120,7 @@ def test_workers_that_all_die_at_once_are_not_the_fault_of_the_cases(
         yield dead
 
     monkeypatch.setattr(cluster, "_connected", connected)
-    monkeypatch.setattr(cluster, "_actors", lambda ray, asked, options: (Actor, 2))
+    monkeypatch.setattr(cluster, "_actors", lambda ray, asked, options, bundle: (Actor, 2))
     bundle = write_tiny_bundle(tmp_path / "tiny")
     cases = [BatchCase(str(n), tmp_path / "a.nrrd") for n in range(50)]
     with pytest.raises(EngineError, match="no worker of the cluster can work"):
