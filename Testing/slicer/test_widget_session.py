@@ -301,20 +301,31 @@ def test_edits_of_an_earlier_session_become_the_next_ones_only_when_asked(visit:
     assert not any(change.changed for change in visit.session.changes().values())
 
 
-def test_a_session_left_by_closing_the_scene_is_offered_and_goes_on(visit: Any) -> None:
+def _accepted_painting(visit: Any) -> Path:
+    """A session in which an organ was painted and accepted; returns its folder."""
     visit.propose()
     visit.start()
     visit.click("Parotid_L")
     visit.paint()
     visit.window.review.panel.accept.click()
-    folder = visit.session.folder
-    slicer.mrmlScene.Clear(False)
-    visit.application.settle()
-    visit.window.timing.notice.clear()
+    folder: Path = visit.session.folder
+    return folder
+
+
+def _load_again(visit: Any) -> Any:
+    """The same CT and names in an empty scene; returns the notice of the timing section."""
     visit.ct = visit.application.core.add_ct(visit.structures.geometry, name="Planning CT")
     visit.choose_ct()
     visit.write_names()
-    notice = visit.window.timing.panel.notice
+    return visit.window.timing.panel.notice
+
+
+def test_a_session_left_by_closing_the_scene_is_offered_and_goes_on(visit: Any) -> None:
+    folder = _accepted_painting(visit)
+    slicer.mrmlScene.Clear(False)
+    visit.application.settle()
+    visit.window.timing.notice.clear()
+    notice = _load_again(visit)
     assert notice.action_button.text == "Resume it"
     notice.action_button.click()
     assert visit.session.folder == folder and visit.window.timing.control.running, notice.text
@@ -324,18 +335,10 @@ def test_a_session_left_by_closing_the_scene_is_offered_and_goes_on(visit: Any) 
 
 
 def test_a_session_that_crashed_is_offered_and_goes_on(visit: Any) -> None:
-    visit.propose()
-    visit.start()
-    visit.click("Parotid_L")
-    visit.paint()
-    visit.window.review.panel.accept.click()
-    folder = visit.session.folder
+    folder = _accepted_painting(visit)
     visit.crash()
     visit.application.settle()
-    visit.ct = visit.application.core.add_ct(visit.structures.geometry, name="Planning CT")
-    visit.choose_ct()
-    visit.write_names()
-    notice = visit.window.timing.panel.notice
+    notice = _load_again(visit)
     assert "was interrupted" in notice.text and notice.action_button.text == "Resume it"
     visit.picture("11_resume")
     notice.action_button.click()
