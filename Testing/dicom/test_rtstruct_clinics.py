@@ -17,6 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from soars.dicom.rtstruct import read_rtstruct
 from soars.errors import InputError
 from soars.formats.reading import read_structures
+from soars.structures import StructureSet
 
 
 @pytest.fixture
@@ -113,28 +114,27 @@ def test_a_contour_may_run_as_far_out_as_it_likes(clinic: Clinic) -> None:
 
 
 # --- ROIs ----------------------------------------------------------------------------------------------------
-def test_rois_of_one_name_are_numbered(clinic: Clinic) -> None:
-    def edit(dataset: Dataset) -> None:
-        third = Dataset()
-        third.ROINumber, third.ROIName = 77, "Brainstem"
-        third.ReferencedFrameOfReferenceUID = clinic.series.frame_of_reference_uid
-        dataset.StructureSetROISequence[1].ROIName = "Brainstem "
-        dataset.StructureSetROISequence.append(third)
+def _with_a_third(clinic: Clinic, second: str, third: str) -> StructureSet:
+    """The clinic's file with its second ROI named so, and an empty third one."""
 
-    read = clinic.edit(edit).read()
+    def edit(dataset: Dataset) -> None:
+        more = Dataset()
+        more.ROINumber, more.ROIName = 77, third
+        more.ReferencedFrameOfReferenceUID = clinic.series.frame_of_reference_uid
+        dataset.StructureSetROISequence[1].ROIName = second
+        dataset.StructureSetROISequence.append(more)
+
+    return clinic.edit(edit).read()
+
+
+def test_rois_of_one_name_are_numbered(clinic: Clinic) -> None:
+    read = _with_a_third(clinic, "Brainstem ", "Brainstem")
     assert read.names == ("Brainstem", "Brainstem_2", "Brainstem_3")
     assert read.is_empty("Brainstem_3") and not read.is_empty("Brainstem_2")
 
 
 def test_the_number_of_a_copy_is_not_the_name_of_another_roi(clinic: Clinic) -> None:
-    def edit(dataset: Dataset) -> None:
-        third = Dataset()
-        third.ROINumber, third.ROIName = 77, "Brainstem_2"
-        third.ReferencedFrameOfReferenceUID = clinic.series.frame_of_reference_uid
-        dataset.StructureSetROISequence[1].ROIName = "Brainstem"
-        dataset.StructureSetROISequence.append(third)
-
-    read = clinic.edit(edit).read()
+    read = _with_a_third(clinic, "Brainstem", "Brainstem_2")
     assert read.names == ("Brainstem", "Brainstem_3", "Brainstem_2")
     assert read.is_empty("Brainstem_2") and not read.is_empty("Brainstem_3")
 

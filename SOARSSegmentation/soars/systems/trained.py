@@ -21,7 +21,7 @@ from soars.errors import BundleError, CancelledError, EngineError
 from soars.progress import Progress, Reporter
 from soars.structures import Geometry, StructureSet
 from soars.systems.bundled import BundledSystem
-from soars.systems.devices import torch_device
+from soars.systems.devices import running_on, torch_device
 from soars.systems.finish import finish_structures, place_part
 from soars.systems.interface import Drawn, SegmentOptions
 from soars.systems.packages import requirements
@@ -141,16 +141,8 @@ class TrainedSystem(BundledSystem, ABC):
         timings["load"] = time.perf_counter() - start
 
         start = time.perf_counter()
-        try:
+        with running_on(engine.device, self.title):
             found = find(array, organs, stage(self.name, self.title))
-        except RuntimeError as error:
-            if engine.device == "cpu":
-                raise
-            from soars.cascade.torch_engine import failed
-
-            raise failed(
-                error, self.title, engine.device
-            ) from error  # no memory there, or a card that was lost
         timings[self.name] = time.perf_counter() - start
 
         start = time.perf_counter()

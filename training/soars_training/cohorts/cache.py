@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -163,15 +163,36 @@ class CacheIndex:
             return CacheIndex(tuple(data["spacing_mm"]), data["source"], cases)
 
 
-def _check_splits(path: Path, cases: Iterable[IndexEntry]) -> None:
-    first: dict[str, IndexEntry] = {}
+class OfPatient(Protocol):
+    """A case that knows its patient and its split."""
+
+    @property
+    def patient(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+
+
+Case = TypeVar("Case", bound=OfPatient)
+
+
+def parted(cases: Iterable[Case]) -> tuple[Case, Case] | None:
+    """Two cases of one patient in two splits, in their order; None where no patient is in two."""
+    first: dict[str, Case] = {}
     for case in cases:
         other = first.setdefault(case.patient, case)
         if other.split != case.split:
-            raise InputError(
-                f"{path}: {other.name} and {case.name} are of one patient and in two splits ({other.split} and "
-                f"{case.split}); a patient belongs to one: mend the list and prepare the cache again"
-            )
+            return other, case
+    return None
+
+
+def _check_splits(path: Path, cases: Iterable[IndexEntry]) -> None:
+    apart = parted(cases)
+    if apart is not None:
+        one, other = apart
+        raise InputError(
+            f"{path}: {one.name} and {other.name} are of one patient and in two splits ({one.split} and "
+            f"{other.split}); a patient belongs to one: mend the list and prepare the cache again"
+        )
 
 
 @contextmanager

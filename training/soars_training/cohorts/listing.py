@@ -18,6 +18,7 @@ from soars.ct.dicom_files import is_dicom, read_header
 from soars.errors import InputError, UnknownOrganError
 from soars.structures import StructureSet
 from soars.texts import read_json
+from soars_training.cohorts.cache import parted
 from soars_training.cohorts.layouts import Whose, patients_of
 
 _NEEDED = {"name", "ct", "structures"}
@@ -92,15 +93,14 @@ def _with_patients(cases: Sequence[ListedCase]) -> list[ListedCase]:
     """The cases with whom each is of. Raises `InputError` for a patient in two splits."""
     whose = [Whose(case.name, case.patient, str(case.ct.resolve()), _patient_id(case.ct)) for case in cases]
     found = [replace(case, patient=patient) for case, patient in zip(cases, patients_of(whose), strict=True)]
-    firsts: dict[str, ListedCase] = {}
-    for case in found:
-        first = firsts.setdefault(case.patient, case)
-        if first.split != case.split:
-            raise InputError(
-                f"{case.place} ({case.name}): is of the same patient as {first.place.rpartition(', ')[2]} "
-                f"({first.name}), by the list or the Patient ID of its CT, and in another split ({first.split}, not "
-                f"{case.split}); a patient belongs to one; where they are two people, give each entry its patient"
-            )
+    apart = parted(found)
+    if apart is not None:
+        first, case = apart
+        raise InputError(
+            f"{case.place} ({case.name}): is of the same patient as {first.place.rpartition(', ')[2]} "
+            f"({first.name}), by the list or the Patient ID of its CT, and in another split ({first.split}, not "
+            f"{case.split}); a patient belongs to one; where they are two people, give each entry its patient"
+        )
     return found
 
 

@@ -26,7 +26,7 @@ from soars_training.fitting.options import averaged_weights
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore
 from soars_training.systems.interface import Compared, Predict, SystemOptions, SystemRun
-from soars_training.windows.task import TrainingData
+from soars_training.windows.task import TrainingData, require_taught
 
 Options = TypeVar("Options", bound=SystemOptions)
 NET = "net"
@@ -231,14 +231,11 @@ def whole_masks(found: Found, shape: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def check_taught(entries: Sequence[IndexEntry], organs: Sequence[str]) -> None:
-    """Raise `InputError` for organs that nothing is learned of, beside others: they would be drawn at random."""
+    """Raises as `require_taught` does, for organs that nobody drew, beside others that somebody did."""
     taught = {organ for entry in entries for organ in (*entry.annotated, *entry.sparse)}
     missing = [organ for organ in organs if organ not in taught]
-    if 0 < len(missing) < len(organs):
-        raise InputError(
-            f"none of the {len(entries)} cases to learn from annotates {', '.join(missing)}; leave out what nobody "
-            "drew (--organs)"
-        )
+    if len(missing) < len(organs):
+        require_taught(missing, len(entries))
 
 
 def _cases(cache: Path, entries: Sequence[IndexEntry], organs: Sequence[str]) -> list[CachedCase]:

@@ -27,7 +27,7 @@ from soars_training.windows.augment import (
     sample,
 )
 from soars_training.windows.loaded import LoadedCase, load
-from soars_training.windows.task import Batch, BranchTask, Sample, collate, ct_channels
+from soars_training.windows.task import Batch, BranchTask, Sample, collate, ct_channels, require_taught
 
 
 class WindowDataset(Dataset[Sample]):
@@ -91,15 +91,10 @@ class WindowDataset(Dataset[Sample]):
         return self._cases
 
     def check_taught(self) -> None:
-        """Raise `InputError` for a class that nothing is learned of: its network would draw it at random, and nobody
-        would be told."""
+        """Raises as `require_taught` does, for classes that no case knows."""
         taught = np.any([c.known for c in self.cases], axis=0)
         missing = [name for name, known in zip(self.task.classes, taught, strict=True) if not known]
-        if missing:
-            raise InputError(
-                f"none of the {len(self.cases)} cases to learn from annotates {', '.join(missing)}; leave out what "
-                "nobody drew (--organs)"
-            )
+        require_taught(missing, len(self.cases))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return collate(samples)

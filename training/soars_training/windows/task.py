@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from soars.cascade.sides import all_paired
+from soars.errors import InputError
 from soars.networks.names import Activation, Branch, Input, channels
 from soars_training.cohorts.cache import group_members
 
@@ -111,6 +112,16 @@ class TrainingData(Protocol):
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Samples as one batch."""
+
+
+def require_taught(missing: Sequence[str], cases: int) -> None:
+    """Raise `InputError` for classes that none of so many cases teaches: a network would draw them at random, and
+    nobody would be told."""
+    if missing:
+        raise InputError(
+            f"none of the {cases} cases to learn from annotates {', '.join(missing)}; leave out what nobody drew "
+            "(--organs)"
+        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -21,7 +21,7 @@ from soars.errors import BundleError, EngineError
 from soars.progress import Progress, Reporter
 from soars.structures import Geometry, StructureSet
 from soars.systems.bundled import BundledSystem
-from soars.systems.devices import torch_device
+from soars.systems.devices import running_on, torch_device
 from soars.systems.finish import finish, finish_structures, place_part
 from soars.systems.interface import Drawn, SegmentOptions
 from soars.systems.labels import Labelled, LabelRule, parse_rules, structures_from_labels
@@ -166,8 +166,6 @@ def predict_labels(
 
     The CT is turned to the orientation that the model expects, and the labels back; nothing is resampled.
     """
-    from soars.cascade.torch_engine import failed
-
     predictor = _predictor(bundle, settings, device, options, steps)
     turned = sitk.DICOMOrient(image, settings.orientation)
     array = sitk.GetArrayFromImage(turned).astype(np.float32)[None]
@@ -179,12 +177,8 @@ def predict_labels(
             "direction": turned.GetDirection(),
         },
     }
-    try:
+    with running_on(device.type, "nnU-Net"):
         found = predictor.predict_single_npy_array(array, properties)
-    except RuntimeError as error:
-        if device.type == "cpu":
-            raise
-        raise failed(error, "nnU-Net", device.type) from error  # no memory there, or a card that was lost
     labels = sitk.GetImageFromArray(np.asarray(found))
     labels.CopyInformation(turned)
     own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
