@@ -18,6 +18,7 @@ from soars.dicom.objects import check_patient, damage_reported, other_series, pl
 from soars.dicom.provenance import generation_tags, models_in
 from soars.errors import InputError
 from soars.structures.model import Geometry, StructureInfo, StructureSet, as_colour
+from soars.structures.naming import name_for
 
 #: How many of the reasons that were gathered an error names.
 MOST_REASONS = 3
@@ -76,11 +77,7 @@ def read_rtstruct(
     names = {roi.name for roi in rois}
     beside_mm: dict[str, float] = {}
     for roi in rois:
-        name, copy = roi.name, 2
-        while name in out or (name != roi.name and name in names):
-            name, copy = f"{roi.name}_{copy}", copy + 1
-        if name != roi.name:
-            out.warnings.append(f"{path.name}: two ROIs are called {roi.name!r}; one is now {name!r}")
+        name = name_for(out, roi.name, names, f"{path.name}: two ROIs")
         total += len(roi.contours)
         before = len(out.warnings)
         with damage_reported(path):

@@ -31,7 +31,7 @@ from soars.structures.box import Box
 from soars.structures.labels import label_masks
 from soars.structures.mask import EMPTY_MASK, Mask, union
 from soars.structures.model import MOST_STRUCTURES, Geometry, StructureInfo, StructureSet, as_colour
-from soars.structures.naming import FALLBACK_COLOUR, describe
+from soars.structures.naming import FALLBACK_COLOUR, describe, name_for
 
 SLAB_BYTES = 8_000_000
 COMPRESSION_LEVEL = 1
@@ -223,13 +223,7 @@ def read_seg_nrrd(path: Path | str) -> StructureSet:
             raise InputError(
                 f"{path}: segment {name!r} has layer {key[0]} and label {key[1]}, taken or not there"
             )
-        called, copy = name, 2
-        while name in structures or (name != called and name in all_names):
-            name, copy = f"{called}_{copy}", copy + 1
-        if name != called:
-            structures.warnings.append(
-                f"{path.name}: two segments are called {called!r}; one is now {name!r}"
-            )
+        name = name_for(structures, name, all_names, f"{path.name}: two segments")
         names[key] = name
         structures.add_mask(name, EMPTY_MASK, info)
 

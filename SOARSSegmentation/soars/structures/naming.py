@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from soars import catalogue
@@ -25,6 +26,21 @@ def describe(name: str, info: StructureInfo) -> StructureInfo:
         colour=info.colour or (oar.colour if oar else FALLBACK_COLOUR),
         terminology=info.terminology or (terminology_entry(oar) if oar else ""),
     )
+
+
+def name_for(structures: StructureSet, called: str, all_called: Collection[str], what: str) -> str:
+    """The name of a file's next structure: as the file has it, with a number where ``structures`` holds one so called.
+
+    Args:
+        all_called: what the file calls its structures; a number must not make the name of another one.
+        what: the file and what the two are ("a.dcm: two ROIs"), for the warning that a number is.
+    """
+    name, copy = called, 2
+    while name in structures or (name != called and name in all_called):
+        name, copy = f"{called}_{copy}", copy + 1
+    if name != called:
+        structures.warnings.append(f"{what} are called {called!r}; one is now {name!r}")
+    return name
 
 
 def use_catalogue_names(structures: StructureSet) -> None:

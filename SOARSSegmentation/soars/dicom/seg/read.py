@@ -30,6 +30,7 @@ from soars.dicom.provenance import generation_tag
 from soars.errors import InputError
 from soars.structures.mask import Mask, tight_mask, union
 from soars.structures.model import Colour, Geometry, StructureInfo, StructureSet, as_colour
+from soars.structures.naming import name_for
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -128,11 +129,7 @@ def _structures(
             continue
         known.add(number)
         label = plain(item.get("SegmentLabel")) or f"Segment {number}"
-        name, copy = label, 2
-        while name in out or (name != label and name in labels):
-            name, copy = f"{label}_{copy}", copy + 1
-        if name != label:
-            out.warnings.append(f"{path.name}: two segments are called {label!r}; one is now {name!r}")
+        name = name_for(out, label, labels, f"{path.name}: two segments")
         info = StructureInfo(colour=_colour(item), tags=generation_tag(item.get("SegmentAlgorithmType")))
         out.add_mask(name, union(masks.get(number, [])), info)
     if not known:
