@@ -74,6 +74,16 @@ def test_heatmap_loss_is_the_weighted_squared_distance_of_known_maps() -> None:
     assert loss.item() == pytest.approx((1 + 30) / 2)
 
 
+def test_a_peak_in_the_wrong_place_costs_as_much_as_one_that_is_missed() -> None:
+    target, nothing = torch.zeros(1, 1, 1, 1, 4), torch.zeros(1, 1, 1, 1, 4)
+    target[..., 0] = 1
+    elsewhere = target.flip(-1)
+    known = torch.ones(1, 1, dtype=torch.bool)
+    missed = masked_heatmap_l2(nothing, target, known).item()
+    assert masked_heatmap_l2(elsewhere, target, known).item() == pytest.approx(2 * missed)
+    assert masked_heatmap_l2(target + elsewhere, target, known).item() == pytest.approx(missed)
+
+
 def test_without_balance_every_voxel_weighs_alike() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(1, 2, 5, 6, 7), torch.zeros(1, 5, 6, 7, dtype=torch.long)
@@ -87,16 +97,39 @@ def test_without_balance_every_voxel_weighs_alike() -> None:
     assert marginal_dice_ce(logits, labels, everything).item() != pytest.approx(expected.item(), abs=1e-2)
 
 
-def test_rare_voxels_of_a_small_organ_weigh_by_the_root_of_their_rarity() -> None:
-    # 16 of 64 voxels: three times rarer than the rest, so each weighs sqrt(3).
+@pytest.mark.parametrize(("balance", "share"), [(0.5, 0.5), (0.3, 0.3), (0.1, 0.25), (0.0, 0.25)])
+def test_voxels_of_a_small_organ_make_up_their_share_of_the_cross_entropy(
+    balance: float, share: float
+) -> None:
+    # 16 of 64 voxels: a quarter, if nothing more is asked for.
     logits, masks = torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4)
     logits[:, :, 0], masks[:, :, 0] = 2.0, 1.0
-    organ, rest, root = math.log1p(math.exp(-2)), math.log(2), math.sqrt(3)
-    bce = (16 * root * organ + 48 * rest) / (16 * root + 48)
+    organ, rest = math.log1p(math.exp(-2)), math.log(2)
     sigmoid = 1 / (1 + math.exp(-2))
     dice = 2 * 16 * sigmoid / (16 * sigmoid + 48 / 2 + 16)
-    loss = masked_dice_bce(logits, masks, torch.ones(1, 1, dtype=torch.bool))
-    assert loss.item() == pytest.approx(bce + 1 - dice, abs=1e-5)
+    loss = masked_dice_bce(logits, masks, torch.ones(1, 1, dtype=torch.bool), balance)
+    assert loss.item() == pytest.approx(share * organ + (1 - share) * rest + 1 - dice, abs=1e-5)
+
+
+def test_an_organ_that_is_not_there_or_fills_the_volume_costs_the_plain_mean() -> None:
+    logits, everything = torch.full((1, 2, 4, 4, 4), 1.0), torch.ones(1, 2, dtype=torch.bool)
+    masks = torch.zeros(1, 2, 4, 4, 4)
+    masks[:, 1] = 1.0
+    sigmoid = 1 / (1 + math.exp(-1))
+    bce = (math.log1p(math.exp(1)) + math.log1p(math.exp(-1))) / 2
+    expected = bce + 1 - 2 * sigmoid / (sigmoid + 1)
+    assert masked_dice_bce(logits, masks, everything).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_part_of_a_small_organ_that_is_called_background_is_pulled_back() -> None:
+    # Two of an organ's four voxels of 4000 are found, the others are sure to be background. Dice pulls at these no more
+    # (the sigmoid is flat there), and the plain mean of all voxels would with 0.0005.
+    logits, masks = torch.full((1, 1, 10, 20, 20), -12.0), torch.zeros(1, 1, 10, 20, 20)
+    masks[0, 0, 0, 0, :4], logits[0, 0, 0, 0, :2] = 1.0, 12.0
+    logits.requires_grad_()
+    masked_dice_bce(logits, masks, torch.ones(1, 1, dtype=torch.bool)).backward()
+    assert logits.grad is not None
+    assert -logits.grad[0, 0, 0, 0, 2:4].sum().item() == pytest.approx(0.25, abs=1e-3)
 
 
 def test_the_voxel_that_is_furthest_off_still_has_a_gradient() -> None:

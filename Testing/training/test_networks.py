@@ -14,6 +14,7 @@ from soars.bundle.manifest import BranchSpec, needed_format
 from soars.cascade.engine import EngineInfo, multiplications, open_engine
 from soars.errors import BundleError, InputError
 from soars.networks.architecture import Architecture
+from soars.networks.blocks import InstanceNorm
 from soars.networks.build import build
 from soars.networks.phnn import PHnn
 from soars.networks.pointwise import Pointwise
@@ -215,6 +216,32 @@ def test_every_progressive_sum_is_trained() -> None:
     mean = model.loss_of(outputs, labels, known, possible, 0.0)
     alone = [marginal_dice_ce(o, labels, known, 0.0, possible).item() for o in outputs]
     assert mean.item() == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_norm_and_its_gradients_are_those_of_an_instance_norm_in_any_layout(samples: int) -> None:
+    torch.manual_seed(2)
+    values, back = (torch.randn(samples, 5, 4, 6, 7, dtype=torch.float64) for _ in range(2))
+    expected = nn.InstanceNorm3d(5, affine=True).double()
+    own = InstanceNorm(5).double()
+    for weight in (expected.weight, expected.bias):
+        nn.init.uniform_(weight)
+    own.load_state_dict(expected.state_dict())
+    found = []
+    for norm, layout in (
+        (expected, torch.contiguous_format),
+        (own, torch.contiguous_format),
+        (own, torch.channels_last_3d),
+    ):
+        norm.zero_grad()
+        x = values.clone().contiguous(memory_format=layout).requires_grad_()
+        y = norm(x)
+        y.backward(back)
+        with torch.no_grad():
+            torch.testing.assert_close(norm(x), y)
+        found.append((y, x.grad, norm.weight.grad, norm.bias.grad))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
 
 
 @pytest.mark.parametrize("network", ["unet", "phnn"])

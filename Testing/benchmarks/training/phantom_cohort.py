@@ -107,7 +107,7 @@ class Size:
 SIZES = {
     "laptop": Size(
         whole=60, vois=48, held_out=3, test=10, overfit=250,
-        anchor=5000, mid_level=6000, detection=4000, small_hard=7000, search=1500, finetune=2000,
+        anchor=2000, mid_level=3500, detection=2000, small_hard=4000, search=500, finetune=600,
         network=(),
         small_network=("--features", "16,32,64,64"),
         # A search costs eight times a network: it is done on a narrower one, whose choice the wide one takes.

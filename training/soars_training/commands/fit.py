@@ -98,7 +98,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--balance",
         type=float,
         default=0.5,
-        help="power of rarity that classes weigh by at the start; falls to 0 over the first half (default 0.5)",
+        help="power of rarity that classes weigh by at the start; of small_hard the share of the loss that an organ's "
+        "voxels have; falls to 0 over the first half (default 0.5)",
     )
     parser.add_argument(
         "--foreground", type=float, default=0.7, help="share of windows drawn about an organ (default 0.7)"

@@ -41,7 +41,8 @@ class RunOptions:
         device: auto, cpu, cuda or cuda:1; threads: CPU threads; deterministic: the same bits on every repetition.
         workers: processes that draw the windows; None is one beside a CPU, and for a GPU all cores but one, up to
             `MOST_WORKERS`. How many there are does not alter what is drawn.
-        balance: power of the classes' rarity that they weigh by at the start; falls to zero over the first half.
+        balance: power of the classes' rarity that they weigh by at the start, of independent organs the least share of
+            the cross-entropy that an organ's voxels have; falls to zero over the first half.
         ema: decay of the averaged weights.
         max_gradient: longer gradients (the norm over all weights) are shortened to it; 0: none is.
         checkpoint_every: steps between two checkpoints; a run resumes from the last.

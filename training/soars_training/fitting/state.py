@@ -233,8 +233,8 @@ def learning_rate(options: RunOptions, step: int) -> float:
 
 
 def balance(options: RunOptions, step: int) -> float:
-    """The power of rarity: falls linearly to zero over the first half, so that in the end all voxels count alike and
-    no organ is drawn too large."""
+    """The power of rarity, or the share of an organ's voxels (see `losses`): falls linearly to zero over the first
+    half, so that in the end all voxels count alike and no organ is drawn too large."""
     return options.balance * max(0.0, 1 - 2 * step / options.steps)
 
 
