@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -72,4 +73,5 @@ class _MixedConvolution(nn.Module):
         self.kernels = nn.ModuleList(Block(shape, kernel, order, first) for kernel in KERNELS)
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
-        return torch.stack([s * kernel(x) for s, kernel in zip(shares, self.kernels, strict=True)]).sum(0)
+        # One after the other, since a stack has no channels-last layout.
+        return reduce(torch.add, (s * kernel(x) for s, kernel in zip(shares, self.kernels, strict=True)))
