@@ -50,12 +50,14 @@ def page() -> Iterator[Page]:
 
 
 def test_the_page_says_whether_the_node_is_well_and_its_style_is_allowed(page: Page) -> None:
-    for problems, peers, said in (
-        ((), (), "All is well"),
-        ((), ("destination tps does not take results",), "The node waits for others"),
-        (("the disk is full; cases wait",), ("archive pacs",), "There are problems"),
+    for failed, problems, peers, said in (
+        (0, (), (), "All is well"),
+        (1, (), (), "The node is well, but 1 case failed"),
+        (2, (), (), "The node is well, but 2 cases failed"),
+        (2, (), ("destination tps does not take results",), "The node waits for others"),
+        (2, ("the disk is full; cases wait",), ("archive pacs",), "There are problems"),
     ):
-        page.now = replace(QUIET, problems=problems, waits_for=peers)
+        page.now = replace(QUIET, cases={**QUIET.cases, "failed": failed}, problems=problems, waits_for=peers)
         code, policy, body = page.get("/")
         assert code == 200 and f">{said}</h1>" in body
         assert all(f"<li>{text}</li>" in body for text in (*problems, *peers))

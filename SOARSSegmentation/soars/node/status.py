@@ -189,9 +189,15 @@ def metrics(now: Snapshot) -> str:
 
 def page(now: Snapshot) -> str:
     """For people; it fetches itself again every half minute, and nothing else."""
-    state, about = ("bad", "There are problems") if now.problems else ("good", "All is well")
-    if now.waits_for and not now.problems:
+    failed = now.cases.get("failed", 0)
+    if now.problems:
+        state, about = "bad", "There are problems"
+    elif now.waits_for:
         state, about = "waits", "The node waits for others"
+    elif failed:
+        state, about = "waits", f"The node is well, but {failed} case{'s' * (failed != 1)} failed"
+    else:
+        state, about = "good", "All is well"
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in (*now.problems, *now.waits_for))
     cases = "".join(
         f"<tr><th>{escape(name)}</th><td>{count}</td><td>{_STATES.get(name, '')}</td></tr>"
