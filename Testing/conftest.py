@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ WARNINGS = (
     # of files that are damaged on purpose
     "ignore:Unknown encoding:UserWarning:pydicom.charset",
 )
+
+
+def pytest_configure() -> None:
+    """A shell has its background jobs and nohup's ignore signals, which tests, and the commands that they start, wait
+    for."""
+    if sys.platform == "win32":
+        return
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,7 +17,7 @@ WORK/report.md gets the figures and says which of these hold:
   overlap, and the voxels of one network over the whole scan have one label each);
 - detection with the anchors: centres nearer to the truth than without.
 
-The size `laptop` takes the preset of that name, seven to ten hours of one core; with `--share 0.5` every training takes
+The size `laptop` takes the preset of that name, about five hours of one core; with `--share 0.5` every training takes
 half of its steps. `tiny` goes through every stage within minutes, and its figures mean nothing.
 """
 
