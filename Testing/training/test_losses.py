@@ -8,7 +8,10 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
+from soars.errors import InputError
 from soars_training.fitting.losses import marginal_dice_ce, masked_dice_bce, masked_heatmap_l2
+from soars_training.fitting.options import FitOptions
+from soars_training.windows.task import BranchTask
 
 
 def _logits(*channels: float, shape: tuple[int, int, int] = (2, 2, 2)) -> torch.Tensor:
@@ -160,3 +163,10 @@ def test_the_papers_loss_is_dice_alone() -> None:
     masks = torch.randint(0, 2, (1, 2, 4, 4, 4))
     own = masked_dice_bce(logits[:1, :2], masks, torch.ones(1, 2, dtype=torch.bool), dice_only=True)
     assert own.item() == pytest.approx(sigmoid(logits[:1, :2], masks).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.0, 2.0, math.nan])
+def test_a_share_that_leaves_nothing_for_the_background_is_refused(balance: float) -> None:
+    task = BranchTask("small_hard", ("Lens_L", "Lens_R"), ("ct",))
+    with pytest.raises(InputError, match=r"--balance .*: of small_hard it is the share of the loss"):
+        FitOptions(steps=1, batch=1, learning_rate=1e-3, task=task, balance=balance).check()

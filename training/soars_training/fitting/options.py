@@ -137,6 +137,11 @@ class FitOptions(RunOptions):
                 f"--patch {shown}: each side must be a multiple of {', '.join(map(str, divisor))} (z, y, x), "
                 f"since a network of {len(self.features)} levels halves it {len(self.features) - 1} times"
             )
+        if self.task.branch == "small_hard" and not 0 <= self.balance < 1:
+            raise InputError(
+                f"--balance {self.balance:g}: of small_hard it is the share of the loss that an organ's voxels have, "
+                "from 0 to less than 1"
+            )
         super().check()
 
 
