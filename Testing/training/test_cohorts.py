@@ -254,3 +254,10 @@ def test_folds_part_the_patients_evenly_by_what_is_annotated() -> None:
     assert [len(part) for part in held] == [10, 10, 10]
     assert len({e.name for part in held for e in part}) == 30
     assert all(3 <= sum("Esophagus" in e.annotated for e in part) <= 4 for part in held)
+
+
+def test_a_volume_of_interest_counts_for_its_own_organs() -> None:
+    """A scan's contours hold for all volumes cut from it, and a cochlea without a voxel in its own ear's is in none."""
+    ear = IndexEntry("a.Ear_R", "a.npz", "train", ("Ear_Internal_R", "Lens_L"), "Ear_R")
+    lens = IndexEntry("a.Lens_L", "b.npz", "train", ("Cochlea_R", "Ear_Internal_R", "Lens_L"), "Lens_L")
+    assert CacheIndex((1, 1, 1), "test", [ear, lens]).annotated == {"Ear_Internal_R", "Lens_L"}

@@ -170,6 +170,23 @@ def test_heat_maps_peak_at_the_organs_centre_with_the_papers_width(tmp_path: Pat
     assert heat[10, 10, 14] == pytest.approx(np.exp(-(12.0**2) / (2 * 8.0**2)), rel=1e-5)
 
 
+def test_a_volume_of_interest_without_an_organ_of_the_task_is_left_out(tmp_path: Path) -> None:
+    """Contours are known of the whole patient, also of organs that a volume does not reach."""
+    organs, ct = ("Lens_L", "Pituitary"), np.zeros((8, 8, 8), np.int16)
+    index = CacheIndex((1, 1, 1), "test")
+    for organ in organs:
+        masks = {organ: ((3, 3, 3), np.ones((2, 2, 2), bool))}
+        write_case(
+            tmp_path / f"{organ}.npz",
+            CachedCase(f"p.{organ}", ct, (0, 0, 0), (1, 1, 1), masks, frozenset(organs)),
+        )
+        index.cases.append(IndexEntry(f"p.{organ}", f"{organ}.npz", "train", organs, organ))
+    index.save(tmp_path)
+    for asked in (organs, ("Pituitary",)):
+        data = _dataset(tmp_path, BranchTask("small_hard", asked, ("ct",)), Augmentation.none())
+        assert sorted(case.group for case in data.cases) == sorted(asked)
+
+
 def test_channels_of_mirror_images() -> None:
     assert mirrored_channels(("Eye_L", "Brainstem", "Eye_R", "Lens_L")) == [2, 1, 0, 3]
 

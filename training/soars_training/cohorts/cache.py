@@ -127,8 +127,14 @@ class CacheIndex:
 
     @property
     def annotated(self) -> frozenset[str]:
-        """The organs that any case annotates, of whichever split."""
-        return frozenset(organ for case in self.cases for organ in case.annotated)
+        """The organs that any case annotates, of whichever split; a VOI those of its group, since others may lie
+        outside it."""
+        return frozenset(
+            organ
+            for case in self.cases
+            for organ in case.annotated
+            if case.group is None or organ in (case.group, *group_members(case.group))
+        )
 
     def of_split(self, split: str) -> list[IndexEntry]:
         return [case for case in self.cases if case.split == split]
@@ -211,6 +217,11 @@ def entry_of(
     return IndexEntry(
         case.name, file, split, tuple(sorted(case.annotated)), group, tuple(sorted(case.slices)), patient
     )
+
+
+def group_of(organ: str) -> str:
+    """The heat map of an organ: the one that it shares with others, else its own."""
+    return catalogue.CATALOGUE[organ].detection_group or organ
 
 
 def group_members(group: str) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def draw_report(args: argparse.Namespace) -> None:
 
 def options_of(args: argparse.Namespace) -> FitOptions:
     """The run that the arguments ask for: the preset's settings, overridden by those given."""
-    from soars import catalogue
+    from soars_training.cohorts.cache import group_of
     from soars_training.fitting.presets import preset
     from soars_training.release.guide import guide_anchors
     from soars_training.windows.task import BranchTask
@@ -140,7 +140,7 @@ def options_of(args: argparse.Namespace) -> FitOptions:
     if args.branch == "small_hard" and not args.voi:
         raise InputError("small_hard needs --voi, the same file the cache was prepared with")
     organs = arguments.organs(args.organs) if args.organs else _organs_there(args)
-    groups = tuple(dict.fromkeys(catalogue.CATALOGUE[o].detection_group or o for o in organs))
+    groups = tuple(dict.fromkeys(map(group_of, organs)))
     task = BranchTask(
         branch=args.branch,
         classes=groups if args.branch == "detection" else organs,

@@ -13,7 +13,7 @@ from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import NetworkEngine
 from soars.networks.architecture import Architecture
-from soars_training.cohorts.cache import CacheIndex, IndexEntry, read_case
+from soars_training.cohorts.cache import CacheIndex, IndexEntry, group_of, read_case
 from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.loop import deterministic, train, training_precision
@@ -127,7 +127,8 @@ def describe(
     cases: int,
     held: Sequence[IndexEntry],
 ) -> FittedRun:
-    """The contents of `run.json` for a trained branch."""
+    """The contents of `run.json` for a trained branch; of the volumes of interest those of its own organs."""
+    drawn = {group_of(organ) for organ in task.classes} if task.branch == "small_hard" else set()
     return FittedRun(
         branch=task.branch,
         classes=task.classes,
@@ -136,7 +137,7 @@ def describe(
         spacing_mm=index.spacing_mm,
         patch=options.patch,
         windows_hu=task.windows_hu,
-        voi_mm=options.voi_mm or {},
+        voi_mm={group: mm for group, mm in (options.voi_mm or {}).items() if group in drawn},
         architecture=options.architecture_of(task),
         source=index.source,
         cases=cases,

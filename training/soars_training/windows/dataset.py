@@ -72,10 +72,12 @@ class WindowDataset(Dataset[Sample]):
             )
         read = [read_case(folder / e.file) for e in usable]
         self.regions = UsualRegions.learn(read)
-        self._cases = [
+        loaded = [
             load(c, e, task, self.regions, guide_folder, self.index.annotated)
             for c, e in zip(read, usable, strict=True)
         ]
+        # A volume of interest may lie beside all organs of the task that its patient has.
+        self._cases = [case for case in loaded if case.known.any()]
         self.with_class = [
             [c for c in self.cases if len(c.points) > k and len(c.points[k])]
             for k in range(len(task.classes))

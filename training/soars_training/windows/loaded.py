@@ -73,7 +73,8 @@ def load(
         # from.
         here = {*group_members(entry.group or ""), *data.masks}
         known = np.array([o in here and o in data.annotated for o in task.classes])
-        target = np.stack([data.full_mask(o) for o in np.asarray(task.classes)[known]]).astype(np.uint8)
+        masks = [data.full_mask(o) for o in np.asarray(task.classes)[known]]
+        target = np.asarray(masks, np.uint8).reshape(len(masks), *data.ct_hu.shape)
     else:
         known = np.array([o in data.annotated for o in task.classes])
         target = _label_maps(data, task)

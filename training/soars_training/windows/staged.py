@@ -157,12 +157,13 @@ class StagedWindows(WindowDataset):
         }
         seen = BranchTask("small_hard", fine.task.classes, ("ct",))
         wanted = [e for e in fine.entries if (e.case, str(e.group)) in there]
-        return {
+        loaded = {
             (e.case, str(e.group)): load(
                 read_case(fine.folder / e.file), e, seen, self.regions, None, self.index.annotated
             )
             for e in wanted
         }
+        return {key: case for key, case in loaded.items() if case.known.any()}
 
     def _centre(self, case: LoadedCase, group: str) -> np.ndarray:
         centre = self.maps[case.data.name][1][self.map_names.index(group)]
