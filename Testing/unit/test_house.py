@@ -48,9 +48,6 @@ ENGINE_ROOMS = (
 )
 """The modules of the core that are an engine; only the choice of that engine, and training, imports them."""
 
-IMPORT_BUDGET_S = 0.8
-"""Of every module of the core together, some 200: no command and no window imports them all."""
-
 
 # --- what CMake hands to Slicer ---------------------------------------------------------------------------------
 
@@ -320,14 +317,15 @@ def test_importing_the_package_alone_imports_no_dependency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("modules", "budget_s"),
-    [(("soars.run.case", "soars.formats"), 0.5), (None, IMPORT_BUDGET_S)],
+    ("modules", "most"),
+    [(("soars.run.case", "soars.formats"), 6), (None, 12)],
     ids=["what segmenting imports", "every module"],
 )
-def test_core_imports_within_its_budget(modules: tuple[str, ...] | None, budget_s: float) -> None:
-    # Processor time: what an import takes on an idle machine, also when this one is busy with something else.
-    code = "import importlib, time\nimport numpy, SimpleITK\nstart = time.process_time()\n"
+def test_core_imports_within_its_budget(modules: tuple[str, ...] | None, most: float) -> None:
+    """In processor time, as a multiple of what numpy and SimpleITK take in the same process, the best of three."""
+    code = "import importlib, time\nstart = time.process_time()\nimport numpy, SimpleITK\n"
+    code += "libraries = time.process_time() - start\n"
     code += f"for name in {modules or _core_modules()!r}:\n    importlib.import_module(name)\n"
-    code += "print(time.process_time() - start)"
+    code += "print((time.process_time() - start) / libraries - 1)"
     best = min(float(_run_python(code)) for _ in range(3))
-    assert best < budget_s, f"{best:.2f} s over the time that numpy and SimpleITK take"
+    assert best < most, f"{best:.1f} times what numpy and SimpleITK take"
