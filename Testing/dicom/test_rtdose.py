@@ -13,10 +13,12 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from soars.ct.series import CtSeries, read_series
-from soars.dicom.rtdose import RtDose, add_rtdoses, check_belongs, check_structures, read_rtdose
+from soars.dicom.rtdose import RtDose, check_belongs, check_structures, read_rtdose
+from soars.dicom.rtdose_sum import add_rtdoses
 from soars.dicom.rtstruct import write_rtstruct
 from soars.dicom.seg.write import write_seg
 from soars.dicom.write import write_ct_series, write_rtdose
+from soars.dose.grid import add_doses
 from soars.errors import InputError
 from soars.structures import Geometry, StructureSet
 
@@ -350,3 +352,76 @@ def test_a_dose_exported_twice_is_not_added(tmp_path: Path, reference: CtSeries)
     np.testing.assert_allclose(
         sitk.GetArrayFromImage(total.image), 2 * sitk.GetArrayFromImage(_dose()), atol=3 * 70 / 65000
     )
+
+
+def _of(plan: str, beam: str = "", group: str = "1") -> Edit:
+    """A dose of a plan, or of a beam in one of its fraction groups (PS3.3 C.8.8.3)."""
+
+    def edit(ds: Dataset) -> None:
+        item, groups, beams = Dataset(), Dataset(), Dataset()
+        item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.5"
+        item.ReferencedSOPInstanceUID = plan
+        ds.ReferencedRTPlanSequence = [item]
+        ds.DoseSummationType = "PLAN"
+        if beam:
+            ds.DoseSummationType = "BEAM"
+            beams.ReferencedBeamNumber = beam
+            groups.ReferencedFractionGroupNumber = group
+            groups.ReferencedBeamSequence = [beams]
+            item.ReferencedFractionGroupSequence = [groups]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edits", "said"),
+    [
+        ((_of("1.2"), _of("1.2")), "the same plan"),  # recalculated: 1 and 0.97 of one dose
+        ((_of("1.2", "3"), _of("1.2", "3")), "the same beam"),
+        ((_of("1.2"), _of("1.3")), ""),
+        ((_of("1.2", "3"), _of("1.2", "4")), ""),
+        ((_of("1.2", "3"), _of("1.3", "3")), ""),
+        ((_of("1.2", "3"), _of("1.2", "3", group="2")), ""),
+        ((_set(DoseType="PHYSICAL"), _set(DoseType="EFFECTIVE")), "PHYSICAL and EFFECTIVE"),  # protons
+        ((_set(DoseType="EFFECTIVE"), _set(DoseType="EFFECTIVE")), ""),
+    ],
+)
+def test_two_doses_of_one_thing_are_not_added(
+    tmp_path: Path, reference: CtSeries, edits: tuple[Edit, Edit], said: str
+) -> None:
+    doses = []
+    for name, share, edit in zip("ab", (1, 0.97), edits, strict=True):
+        written = write_rtdose(_dose() * share, tmp_path / f"{name}.dcm", reference, seed=name)
+        doses.append(read_rtdose(_edited(written, edit)))
+    if said:
+        with pytest.raises(InputError, match=said):
+            add_rtdoses(doses)
+        return
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(add_rtdoses(doses).image),
+        1.97 * sitk.GetArrayFromImage(_dose()),
+        atol=2 * 70 / 65000,
+    )
+
+
+def test_what_was_lost_of_a_beam_is_not_left_out_of_the_sum(tmp_path: Path, reference: CtSeries) -> None:
+    """A file that says by its SOP class alone what it is counts; one too damaged to say it is refused by name."""
+    for number, share in enumerate((0.2, 0.5, 0.3)):
+        _part(tmp_path / f"beam{number}.dcm", share, reference)
+    (tmp_path / "notes.txt").write_text("three beams")
+    last = tmp_path / "beam2.dcm"
+
+    def unnamed(ds: Dataset) -> None:
+        del ds.Modality
+
+    _edited(last, unnamed)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(add_doses(tmp_path).image),
+        sitk.GetArrayFromImage(_dose()),
+        atol=3 * 70 / 65000,
+    )
+    whole = last.read_bytes()
+    for kept in (0, 300, len(whole) // 2):
+        last.write_bytes(whole[:kept])
+        with pytest.raises(InputError, match=r"beam2\.dcm"):
+            add_doses(tmp_path)

@@ -108,6 +108,7 @@ def test_beams_are_added_only_when_asked(
     arguments = _command(patient, "--csv", str(tmp_path / "sum.csv"))
     arguments[2] = str(folder)
     assert main(arguments) == 2
+    assert "holds several RTDOSEs" in capsys.readouterr().err
     assert not (tmp_path / "sum.csv").exists()
     assert main([*arguments, "--sum"]) == 0
     assert "2 doses were added: beam0.dcm, beam1.dcm" in capsys.readouterr().err

@@ -7,7 +7,7 @@ wrong scale, is refused in one sentence; anything merely unusual is a warning.
 from __future__ import annotations
 
 import warnings as python_warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from soars.ct.series import CtSeries
 from soars.ct.stack import UNEVEN_LIMIT_MM, UNEVEN_WARNING_MM
 from soars.dicom.objects import check_patient, damage_reported, plain
 from soars.errors import InputError, keeping_warnings
-from soars.structures.model import Geometry
 
 RT_DOSE_STORAGE = "1.2.840.10008.5.1.4.1.1.481.2"
 #: Gy per unit in which a file's dose may be.
@@ -38,23 +37,30 @@ SAME_MM = 0.01
 ORIENTATION_TOLERANCE = 1e-3
 #: What is not the dose of a whole plan.
 _PARTS = ("FRACTION", "BEAM", "BRACHY", "FRACTION_SESSION", "BEAM_SESSION", "BRACHY_SESSION", "CONTROL_POINT")
-_OF_A_PART = ", not of the whole plan"
-#: Sessions of one plan may give the same dose; two files of any other kind that do are one dose, exported twice.
-_SESSIONS = ("FRACTION_SESSION", "BEAM_SESSION", "BRACHY_SESSION")
-#: Of the highest dose: copies of one dose differ by less, rounded to 16 bits in one and to 32 in another.
-_ROUNDING = 1e-4
+OF_A_PART = ", not of the whole plan"
+"""How the warning about it ends."""
+#: Where a dose of beams, or of brachytherapy setups, names them within a fraction group, and by what.
+_BEAMS = {
+    "BEAM": ("ReferencedBeamSequence", "ReferencedBeamNumber"),
+    "BRACHY": ("ReferencedBrachyApplicationSetupSequence", "ReferencedBrachyApplicationSetupNumber"),
+}
 #: What `check_patient` compares.
 _IDENTITY = ("PatientID", "PatientIdentityRemoved")
 #: Where an RTSTRUCT (PS3.3 C.8.8.5) names its frames of reference, and that of each ROI.
 _ALL_FRAMES, _ROIS = "ReferencedFrameOfReferenceSequence", "StructureSetROISequence"
 
 
+Part = tuple[str, ...]
+
+
 @dataclass
 class RtDose:
     """A dose grid: ``image`` in Gy, float32, LPS mm, its frames in ascending order along row x column.
 
-    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...), in capitals;
-    ``identity`` says whose it is, as far as the file does (Patient ID, Patient Identity Removed).
+    UIDs that the file lacks are "". ``summation`` is its Dose Summation Type (PLAN, MULTI_PLAN, BEAM ...), ``kind`` its
+    Dose Type (PHYSICAL, EFFECTIVE), in capitals; ``identity`` says whose it is, as far as the file does (Patient ID,
+    Patient Identity Removed); ``of`` are the plans, fraction groups, beams or brachytherapy setups of which it is the
+    dose, each as the UID of the plan and the numbers in it, empty where the file does not name them.
     """
 
     image: sitk.Image
@@ -65,6 +71,8 @@ class RtDose:
     instance_uid: str = ""
     warnings: list[str] = field(default_factory=list)
     identity: Dataset = field(default_factory=Dataset)
+    kind: str = ""
+    of: frozenset[Part] = frozenset()
 
 
 def read_rtdose(path: Path | str, unit: str | None = None) -> RtDose:
@@ -95,16 +103,34 @@ def _dose(dataset: Dataset, path: Path, unit: str | None) -> RtDose:
     warnings: list[str] = []
     with keeping_warnings(warnings):
         image = _image(dataset, path, unit, warnings)
+    summation = str(dataset.get("DoseSummationType") or "").upper()
     return RtDose(
         image,
         path,
         str(dataset.get("FrameOfReferenceUID") or ""),
         str(dataset.get("StudyInstanceUID") or ""),
-        str(dataset.get("DoseSummationType") or "").upper(),
+        summation,
         str(dataset.get("SOPInstanceUID") or ""),
         warnings,
         _identity(dataset),
+        str(dataset.get("DoseType") or "").upper(),
+        frozenset(_parts(dataset, summation)),
     )
+
+
+def _parts(dataset: Dataset, summation: str) -> Iterator[Part]:
+    """What a dose of this kind is of (PS3.3 C.8.8.3.1 and C.8.8.3.3): whole plans, or numbered parts of them."""
+    for plan in dataset.get("ReferencedRTPlanSequence") or ():
+        uid = plain(plan.get("ReferencedSOPInstanceUID"))
+        if uid and summation in ("PLAN", "MULTI_PLAN"):
+            yield (uid,)
+        for group in plan.get("ReferencedFractionGroupSequence") or () if uid else ():
+            number = plain(group.get("ReferencedFractionGroupNumber"))
+            if number and summation == "FRACTION":
+                yield uid, number
+            sequence, beam = _BEAMS.get(summation, ("", ""))
+            for item in group.get(sequence) or () if sequence else ():
+                yield uid, number, plain(item.get(beam))
 
 
 def _identity(dataset: Dataset) -> Dataset:
@@ -136,67 +162,6 @@ def _image(dataset: Dataset, path: Path, unit: str | None, warnings: list[str]) 
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     return image
-
-
-def add_rtdoses(doses: Sequence[RtDose]) -> RtDose:
-    """The sum of the doses of beams, fractions or plans, as one dose in Gy on their grid.
-
-    `InputError` for what would count dose twice or at another place: the same dose given twice, also under another SOP
-    Instance UID; doses of different kinds (Dose Summation Type, PS3.3 C.8.8.3), of which one may contain another; other
-    grids or frames of reference.
-    """
-    first = doses[0]
-    for number, other in enumerate(doses[1:], 1):
-        pair = f"{first.path} and {other.path}"
-        if other.frame_of_reference_uid != first.frame_of_reference_uid:
-            raise InputError(f"{pair} are in different frames of reference: they cannot be added")
-        if not Geometry.of(other.image).same_as(Geometry.of(first.image)):
-            raise InputError(f"{pair} have different grids: export them on one grid to add them")
-        if other.instance_uid and other.instance_uid in [d.instance_uid for d in doses[:number]]:
-            raise InputError(f"{other.path} is given twice: its dose would count double")
-        if other.summation != first.summation:
-            kinds = " and ".join(d.summation or "none given" for d in (first, other))
-            raise InputError(
-                f"{pair} are doses of different kinds (Dose Summation Type: {kinds}): what one of them contains of the "
-                "other counts double; add doses of one kind"
-            )
-    if first.summation not in _SESSIONS:
-        _check_different(doses)
-    total = np.zeros(first.image.GetSize()[::-1])
-    for dose in doses:
-        total += sitk.GetArrayViewFromImage(dose.image)
-    image = sitk.GetImageFromArray(total.astype(np.float32))
-    image.CopyInformation(first.image)
-    warnings = [f"{len(doses)} doses were added: {', '.join(dose.path.name for dose in doses)}"]
-    if len(doses) > 1 and not first.summation:
-        warnings.append(
-            "none of them has a Dose Summation Type: check that none is a part of another, and counts double"
-        )
-    # That each is only a part is why they are added.
-    warnings += [w for dose in doses for w in dose.warnings if not w.endswith(_OF_A_PART)]
-    return RtDose(
-        image,
-        first.path.parent,
-        first.frame_of_reference_uid,
-        first.study_uid,
-        warnings=warnings,
-        identity=first.identity,
-    )
-
-
-def _check_different(doses: Sequence[RtDose]) -> None:
-    """Refuse a dose that is there twice: exported again, it has another SOP Instance UID, but the same values."""
-    values = [sitk.GetArrayViewFromImage(dose.image) for dose in doses]
-    highest = [float(array.max()) for array in values]
-    for second in range(1, len(doses)):
-        for one in range(second):
-            limit = _ROUNDING * highest[one]
-            planes = zip(values[one], values[second], strict=True)
-            if highest[one] > 0 and all(float(np.abs(a - b).max()) <= limit for a, b in planes):
-                raise InputError(
-                    f"{doses[one].path} and {doses[second].path} hold the same dose, exported twice: it would count "
-                    "double; leave one of them in the folder"
-                )
 
 
 def check_belongs(dose: RtDose, reference: CtSeries) -> None:
@@ -270,7 +235,7 @@ def _check_kind(dataset: Dataset, path: Path, warnings: list[str]) -> None:
         warnings.append(f"{path.name} is effective (biologically weighted) dose, not physical dose")
     summation = str(dataset.get("DoseSummationType") or "").upper()
     if summation in _PARTS:
-        warnings.append(f"{path.name} is the dose of a part ({summation}){_OF_A_PART}")
+        warnings.append(f"{path.name} is the dose of a part ({summation}){OF_A_PART}")
 
 
 def _check_whole(path: Path) -> None:

@@ -95,6 +95,8 @@ def find_dose_cases(
         raise InputError(
             f"--dose {dose} is one file; for several cases give a folder of doses named after them"
         )
+    if len(found) == 1:
+        _refuse_several(dose)
     return [DoseCase(case, _dose_of(case, dose), tuple(pairs)) for case, pairs in found.items()]
 
 
@@ -196,9 +198,13 @@ def _dose_of(case: str, folder: Path) -> Path:
             found = _dose_in(path)
             if found is not None:
                 return found
-            if len(rtdoses_in(path)) > 1:
-                raise InputError(f"{path} holds several RTDOSEs: leave one there, or add them with --sum")
+            _refuse_several(path)
     raise InputError(f"{folder} has no dose named after the case {case}")
+
+
+def _refuse_several(folder: Path) -> None:
+    if len(rtdoses_in(folder)) > 1:
+        raise InputError(f"{folder} holds several RTDOSEs: leave one there, or add them with --sum")
 
 
 def _dose_in(folder: Path) -> Path | None:

@@ -55,8 +55,8 @@ def add_doses(
     structures: Iterable[Path] = (),
 ) -> Dose:
     """The sum of all RTDOSEs in a folder, each checked as `read_dose` does. `InputError` when there are none, or they
-    cannot be added (`soars.dicom.rtdose.add_rtdoses`)."""
-    from soars.dicom.rtdose import add_rtdoses
+    cannot be added (`soars.dicom.rtdose_sum.add_rtdoses`)."""
+    from soars.dicom.rtdose_sum import add_rtdoses
 
     paths = rtdoses_in(folder)
     if not paths:
@@ -66,17 +66,26 @@ def add_doses(
 
 
 def rtdoses_in(folder: Path) -> list[Path]:
-    """The RTDOSE files in a folder, by name."""
-    from soars.ct.dicom_files import is_dicom, read_header
+    """The RTDOSE files in a folder, by name, and those that are too damaged to say whether they are one: left out of a
+    sum, a beam would be missing unnoticed, whereas reading them says what is wrong."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [path for path in files if _may_be_rtdose(path)]
 
-    found = []
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        try:
-            if is_dicom(path) and read_header(path).text("Modality") == "RTDOSE":
-                found.append(path)
-        except InputError:
-            continue
-    return found
+
+def _may_be_rtdose(path: Path) -> bool:
+    from soars.ct.dicom_files import DICOM_SUFFIXES, is_dicom, read_header
+    from soars.dicom.rtdose import RT_DOSE_STORAGE
+
+    try:
+        if path.stat().st_size == 0:
+            return path.suffix.lower() in DICOM_SUFFIXES
+        if not is_dicom(path) or path.name.upper() == "DICOMDIR":
+            return False
+        header = read_header(path)
+    except (InputError, OSError):
+        return True
+    kind, modality = header.text("SOPClassUID"), header.text("Modality")
+    return kind == RT_DOSE_STORAGE or modality == "RTDOSE" or not (kind or modality)
 
 
 def _read_rtdose(
