@@ -29,7 +29,8 @@ RAMP = Dvh((0.05 + 0.1 * np.arange(1000)).astype(np.float32), 0.01)
     ("name", "value", "unit", "column"),
     [
         ("V20", 80, "%", "V20_percent"),
-        ("V20%", 80, "%", "V20_percent"),
+        ("V20Gy[%]", 80, "%", "V20_percent"),
+        ("V20[%]", 80, "%", "V20_percent"),
         ("v30Gy", 70, "%", "V30_percent"),
         ("V20cc", 8, "cc", "V20_cc"),
         ("V62.5", 37.5, "%", "V62.5_percent"),
@@ -56,8 +57,15 @@ def test_what_is_no_figure_is_refused_with_what_there_is(name: str) -> None:
         parse_figure(name)
 
 
+@pytest.mark.parametrize("name", ["V95%", "V100%", "v20%", "V95%[%]"])
+def test_a_volume_at_a_percentage_of_the_prescription_is_not_taken_for_gray(name: str) -> None:
+    """AAPM TG-263: V20Gy[%] is at a dose, V95%[%] at a percentage of the prescribed dose."""
+    with pytest.raises(InputError, match="prescribed dose.*V20Gy"):
+        parse_figure(name)
+
+
 def test_each_figure_is_reported_once() -> None:
-    assert [f.name for f in parse_figures(["V20", "v20%", " ", "D2%"])] == ["V20", "D2%"]
+    assert [f.name for f in parse_figures(["V20", "v20Gy%", " ", "D2%"])] == ["V20", "D2%"]
 
 
 # --- constraints --------------------------------------------------------------------------------------------------

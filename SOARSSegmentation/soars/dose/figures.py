@@ -1,4 +1,7 @@
-"""Figures of a DVH by their usual names: V20, V20cc, D2%, D1cc, mean, max, min, median."""
+"""Figures of a DVH by their usual names: V20, V20cc, D2%, D1cc, mean, max, min, median.
+
+In AAPM's TG-263 V20Gy is at a dose, V95% at a percentage of the prescribed dose.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,11 @@ _NAMED = {
     "median": "D50%",
 }
 _VOLUME = re.compile(r"v(\d+(?:\.\d+)?)(?:gy)?(?:\s*\[?(%|cc|cm3)\]?)?", re.IGNORECASE)
+#: V95% is the volume with 95 % of the prescribed dose; V20Gy% and V20[%] are in percent of the organ.
+_OF_PRESCRIPTION = re.compile(r"v\d+(?:\.\d+)?\s*%(?:\s*\[?(?:%|cc|cm3)\]?)?", re.IGNORECASE)
 _DOSE = re.compile(r"d(\d+(?:\.\d+)?)\s*(%|cc|cm3)(?:\[?gy\]?)?", re.IGNORECASE)
 _UNIT_NAMES = {"Gy": "gy", "%": "percent", "cc": "cc"}
-KNOWN = "V20 or V20% (percent of the organ), V20cc, D2%, D1cc, mean, max, min, median"
+KNOWN = "V20 or V20Gy[%] (percent of the organ), V20cc, D2%, D1cc, mean, max, min, median"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ def parse_figure(text: str) -> DvhFigure:
     if named in ("mean", "max", "min"):
         return DvhFigure(named, named, 0.0, "Gy")
     plain = named or plain
+    if _OF_PRESCRIPTION.fullmatch(plain):
+        raise InputError(
+            f"{text!r} is the volume that receives a percentage of the prescribed dose, which is not known here: give "
+            "the dose in Gy, such as V20, V20Gy[%] or V20cc"
+        )
     if found := _VOLUME.fullmatch(plain):
         amount, unit = float(found[1]), "%" if found[2] in (None, "%") else "cc"
         kind = "volume_percent" if unit == "%" else "volume_cc"
