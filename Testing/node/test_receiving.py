@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, LegacyConvertedEnhancedCTImageStorage
 from running_node import running_node
 
 # A node and a sender are started for each test; each waits until no more can come.
@@ -182,6 +184,30 @@ def test_what_was_announced_is_waited_for_and_no_longer(bundle: Path, ct, tmp_pa
         node.wait_for(lambda: node.counts() == {"refused": 3}, "all are")
         assert [r["images"] for r in node.audit("announced")] == [50, 50, 50, 50]
         assert [r["images"] for r in node.audit("refused")] == [50, 50, 50]
+
+
+def test_an_enhanced_ct_that_lists_thousands_of_images_it_was_made_from_is_taken(
+    bundle: Path, ct, tmp_path: Path
+) -> None:
+    """The list stands before the series' UID (PS3.3 C.12.4), and is longer than the header of any slice."""
+    from pynetdicom import AE
+
+    image = pydicom.dcmread(ct("anna")[0])
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = LegacyConvertedEnhancedCTImageStorage
+    series = Dataset()
+    series.SeriesInstanceUID = "1.2.6"
+    series.ReferencedInstanceSequence = [Dataset() for _ in range(2000)]
+    for number, item in enumerate(series.ReferencedInstanceSequence):
+        item.ReferencedSOPClassUID = CTImageStorage
+        item.ReferencedSOPInstanceUID = f"1.2.840.113619.2.55.3.2831164482.755.1554100123.{number}"
+    image.ReferencedSeriesSequence = [series]
+    entity = AE("SCANNER")
+    entity.add_requested_context(LegacyConvertedEnhancedCTImageStorage, image.file_meta.TransferSyntaxUID)
+    with running_node(tmp_path, bundle) as node:
+        association = entity.associate("127.0.0.1", node.port, ae_title="SOARS")
+        assert association.send_c_store(image).Status == 0x0000
+        association.release()
+        assert node.audit("image-refused") == []
 
 
 def test_a_full_disk_and_a_full_queue_are_told_to_the_sender(bundle: Path, ct, tmp_path: Path) -> None:

@@ -45,8 +45,9 @@ _ABORT_S = 0.5
 _REQUEST_S = 10.0
 """For a connection to ask for an association; until then it counts as one."""
 _LAST_IDENTIFIER = Tag("SeriesInstanceUID")
-_START = 1 << 16
-"""Bytes of a data set in which its identifiers are looked for; they stand near its beginning."""
+_START = 1 << 20
+"""Bytes of a data set in which its identifiers are looked for. They stand near its beginning, but behind a list of all
+images that an enhanced CT was made from: some thousands, of a hundred bytes each."""
 
 Room = Callable[[str, int], Reason]
 """Why an image of this series key and size cannot be taken, or ""."""
