@@ -401,6 +401,22 @@ def test_a_missing_organ_counts_by_either_reading_of_the_challenge(
     assert f"the worst HD95 of that organ in {'any' if hd95 == 3 else 'that'} case" in said.out
 
 
+def test_a_damaged_case_of_a_ranked_method_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        for name, shift in {"truth": 0, "mine": 1, "theirs": 3}.items():
+            write_seg_nrrd(_organs(shift), _made(tmp_path / name) / f"case{number}.seg.nrrd")
+    (tmp_path / "theirs" / "case1.seg.nrrd").write_bytes(b"NRRD0004\n")
+    mine, truth, theirs = (str(tmp_path / name) for name in ("mine", "truth", "theirs"))
+    command = ["evaluate", mine, truth, "--rank", theirs, *ONE, "--leave-out"]
+    outputs = ["--csv", str(tmp_path / "scores.csv"), "--ranking", str(tmp_path / "ranking.csv")]
+    assert main([*command, *outputs]) == 2, "as for a case of PREDICTION"
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1 of 6 cases were left out: case1 of theirs")
+    assert {row["case"] for row in _rows(tmp_path / "scores.csv")} == {"case0", "case1", "case2"}
+    assert {row["method"] for row in _rows(tmp_path / "ranking.csv")} == {"mine", "theirs"}
+
+
 def test_a_ranking_needs_methods_with_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("a", "b"):
         write_seg_nrrd(_organs(), _made(tmp_path / folder) / "case.seg.nrrd")

@@ -27,13 +27,16 @@ from soars.errors import InputError
 from soars.progress import Progress, Reporter, reporting, with_time_left
 
 if TYPE_CHECKING:
-    from soars.metrics.cases import CasePair
+    from soars.metrics.cases import CasePair, Pairing
     from soars.metrics.evaluate import CaseScores, EvaluateOptions
+    from soars.metrics.summary import GroupSummary
+    from soars.study.ranking import MethodRank
 
 log = logging.getLogger(__name__)
 
 READINGS = {"han-seg": "case", "han-seg-organ": "organ"}
-"""Of HaN-Seg's rule for missing organs: as `--missing` has them, and `soars.metrics.rules.READINGS`."""
+"""Values of ``--missing`` that apply HaN-Seg's rule for missing organs -> the reading of it they stand for
+(`soars.metrics.rules.READINGS`)."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -115,16 +118,50 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and write; errors are `soars.errors.InputError`, and nothing is written then."""
-    from soars.figures import check_figure_path, is_own_figure
-    from soars.files import begins_with
-    from soars.metrics.cases import find_pairs
-    from soars.metrics.evaluate import EvaluateOptions, evaluate_cases
     from soars.metrics.rules import han_seg_rule
     from soars.metrics.summary import summarise
-    from soars.metrics.tables import summary_text, write_scores, write_summary
-    from soars.metrics.tolerances import one_tolerance, read_tolerances
-    from soars.service.comparison import is_own_page, write_scores_page
-    from soars.study.ranking import method_names, rank_methods, ranking_text, write_ranking
+    from soars.metrics.tables import summary_text
+    from soars.study.ranking import method_names, rank_methods, ranking_text
+
+    _check_outputs(args)
+    titles = method_names([args.prediction, *args.rank])
+    options = _options(args)
+    reading = READINGS.get(args.missing, "case")
+    with reporting(args.progress) as report:
+        progress = with_time_left(report)
+        left_out: dict[str, str] = {}
+        cases = _scores_of(args.prediction, args, options, left_out, progress)
+        tried = len(cases) + len(left_out)
+        if not any(case.scores for case in cases):
+            complain_of(left_out, tried)
+            raise InputError("none of the requested organs is on either side")
+        methods = {titles[0]: cases}
+        of_ranked: dict[str, str] = {}
+        for title, path in zip(titles[1:], args.rank, strict=True):
+            missed: dict[str, str] = {}
+            methods[title] = _scores_of(path, args, options, missed, progress, ranked=title)
+            tried += len(methods[title]) + len(missed)
+            of_ranked |= {f"{case} of {title}": why for case, why in missed.items()}
+        ranks = rank_methods(methods, reading=reading) if args.rank else []
+        if args.missing in READINGS:
+            cases = han_seg_rule(methods, reading)[titles[0]]
+        summary = summarise(cases)
+        _write(args, cases, summary, ranks, left_out, report)
+        _warn_of_other_sides(cases)
+        report(Progress("done", 1, 1))
+    if args.progress != "json":
+        print(summary_text(summary, args.definition))
+        if ranks:
+            print("\n" + ranking_text(ranks, reading))
+    complain_of({**left_out, **of_ranked}, tried)
+    return 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raise `InputError`, before the work, for an output that cannot be written or would stay empty."""
+    from soars.figures import check_figure_path, is_own_figure
+    from soars.files import begins_with
+    from soars.service.comparison import is_own_page
 
     check_outputs(
         [
@@ -141,83 +178,36 @@ def run(args: argparse.Namespace) -> int:
         check_figure_path(args.plot)
     if args.ranking and not args.rank:
         raise InputError("--ranking needs methods to rank: --rank PREDICTION")
-    titles = method_names([args.prediction, *args.rank])
+
+
+def _options(args: argparse.Namespace) -> EvaluateOptions:
+    from soars.metrics.evaluate import EvaluateOptions
+    from soars.metrics.tolerances import one_tolerance, read_tolerances
+
     tolerances = None
     if args.tolerance is not None:
         tolerances = one_tolerance(args.tolerance)
     elif args.tolerances is not None:
         tolerances = read_tolerances(args.tolerances)
-    options = EvaluateOptions(organ_names(args.organs), tolerances, args.definition, args.empty == "absent")
-    pairing = find_pairs(args.prediction, args.reference, args.ct, series=args.series)
-    pairs = chosen_cases(pairing.pairs, _scan, args.where)
-    with reporting(args.progress) as report:
-        for side, names in (
-            ("prediction", pairing.without_prediction),
-            ("reference", pairing.without_reference),
-        ):
-            if names and not args.where:
-                log.warning("without a %s, left out: %s", side, ", ".join(names))
-        left_out: dict[str, str] = {}
-        cases = evaluate_cases(
-            pairs,
-            options,
-            processes=processes(args.processes),
-            progress=with_time_left(report),
-            left_out=left_out if args.leave_out else None,
-        )
-        if not any(case.scores for case in cases):
-            complain_of(left_out, len(pairs))
-            raise InputError("none of the requested organs is on either side")
-        methods = {titles[0]: cases}
-        for name, path in zip(titles[1:], args.rank, strict=True):
-            methods[name] = _scores_of(name, path, args, options, with_time_left(report))
-        reading = READINGS.get(args.missing, "case")
-        ranks = rank_methods(methods, reading=reading) if args.rank else []
-        if args.missing in READINGS:
-            cases = han_seg_rule(methods, reading)[titles[0]]
-        summary = summarise(cases)
-
-        def plot(path: Path) -> None:
-            from soars.metrics.plots import plot_scores
-
-            report(Progress("plot", 0, 1, args.plot.name))
-            plot_scores(cases, path, args.definition)
-
-        write_outputs(
-            [
-                (args.csv, lambda path: write_scores(cases, path)),
-                (args.summary, lambda path: write_summary(summary, path)),
-                (args.page, lambda path: write_scores_page(cases, left_out, args.definition, path)),
-                (args.plot, plot),
-                (args.ranking, lambda path: write_ranking(ranks, path)),
-            ],
-            overwrite=args.overwrite,
-        )
-        for case in cases:
-            for score in case.scores:
-                if score.other_side:
-                    log.warning("%s: %s lies on the other side than the reference's", case.case, score.organ)
-        report(Progress("done", 1, 1))
-    if args.progress != "json":
-        print(summary_text(summary, args.definition))
-        if ranks:
-            print("\n" + ranking_text(ranks, reading))
-    complain_of(left_out, len(pairs))
-    return 0
+    return EvaluateOptions(organ_names(args.organs), tolerances, args.definition, args.empty == "absent")
 
 
 def _scores_of(
-    name: str, path: Path, args: argparse.Namespace, options: EvaluateOptions, progress: Reporter
+    prediction: Path,
+    args: argparse.Namespace,
+    options: EvaluateOptions,
+    left_out: dict[str, str],
+    progress: Reporter,
+    ranked: str | None = None,
 ) -> list[CaseScores]:
-    """The scores of another method, to be ranked."""
+    """The scores of one method against the reference. With ``--leave-out``, ``left_out`` gets the cases that have none,
+    and why. ``ranked``: the method's name, if it is one of ``--rank``."""
     from soars.metrics.cases import find_pairs
     from soars.metrics.evaluate import evaluate_cases
 
-    pairing = find_pairs(path, args.reference, args.ct, series=args.series)
-    if pairing.without_prediction and not args.where:
-        missing = ", ".join(pairing.without_prediction)
-        log.warning("%s has no contours of %s, which the ranking leaves out for all methods", name, missing)
-    left_out: dict[str, str] = {}
+    pairing = find_pairs(prediction, args.reference, args.ct, series=args.series)
+    if not args.where:
+        _warn_of_single_sides(pairing, ranked)
     return evaluate_cases(
         chosen_cases(pairing.pairs, _scan, args.where),
         options,
@@ -225,6 +215,61 @@ def _scores_of(
         progress=progress,
         left_out=left_out if args.leave_out else None,
     )
+
+
+def _warn_of_single_sides(pairing: Pairing, ranked: str | None) -> None:
+    """Name the cases that only one side has."""
+    if ranked is not None:
+        if pairing.without_prediction:
+            missing = ", ".join(pairing.without_prediction)
+            log.warning(
+                "%s has no contours of %s, which the ranking leaves out for all methods", ranked, missing
+            )
+        return
+    for side, names in (
+        ("prediction", pairing.without_prediction),
+        ("reference", pairing.without_reference),
+    ):
+        if names:
+            log.warning("without a %s, left out: %s", side, ", ".join(names))
+
+
+def _write(
+    args: argparse.Namespace,
+    cases: list[CaseScores],
+    summary: list[GroupSummary],
+    ranks: list[MethodRank],
+    left_out: dict[str, str],
+    report: Reporter,
+) -> None:
+    """Write the requested files, all of them or none."""
+    from soars.metrics.tables import write_scores, write_summary
+    from soars.service.comparison import write_scores_page
+    from soars.study.ranking import write_ranking
+
+    def plot(path: Path) -> None:
+        from soars.metrics.plots import plot_scores
+
+        report(Progress("plot", 0, 1, args.plot.name))
+        plot_scores(cases, path, args.definition)
+
+    write_outputs(
+        [
+            (args.csv, lambda path: write_scores(cases, path)),
+            (args.summary, lambda path: write_summary(summary, path)),
+            (args.page, lambda path: write_scores_page(cases, left_out, args.definition, path)),
+            (args.plot, plot),
+            (args.ranking, lambda path: write_ranking(ranks, path)),
+        ],
+        overwrite=args.overwrite,
+    )
+
+
+def _warn_of_other_sides(cases: list[CaseScores]) -> None:
+    for case in cases:
+        for score in case.scores:
+            if score.other_side:
+                log.warning("%s: %s lies on the other side than the reference's", case.case, score.organ)
 
 
 def _scan(pair: CasePair) -> tuple[str, Path | None, str | None]:
