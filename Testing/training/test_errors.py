@@ -25,8 +25,15 @@ from soars_training.systems.interface import SystemRun
     [
         (["prepare", "cache"], "soars-train prepare --help"),
         (["prepare", "cache", "--phantoms", "none"], "--phantoms"),
+        (["prepare", "cache", "--phantoms", "0"], "--phantoms must be a whole number of 1 or more, not 0"),
         (["no-such-command"], "invalid choice"),
         (["fit", "no_cache", "run", "--branch", "anchor"], "no_cache"),
+        (["fit", "no_cache", "run", "--branch", "anchor", "--heatmap"], "--heatmap are for small_hard"),
+        (
+            ["fit", "no_cache", "run", "--branch", "mid_level", "--voi", "v.json"],
+            "--heatmap are for small_hard",
+        ),
+        (["fit", "no_cache", "run", "--branch", "anchor", "--guide", "g"], "--guide is for the branches"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -35,6 +35,7 @@ from soars_training.fitting.state import balance, learning_rate
 from soars_training.release.card import card_of
 from soars_training.release.export import BundleFacts, export_bundle
 from soars_training.release.guide import write_guides
+from soars_training.windows.augment import Augmentation
 from soars_training.windows.task import BranchTask
 
 ORGANS = ("Brainstem", "SpinalCord")
@@ -331,6 +332,12 @@ def test_a_damaged_checkpoint_is_named(cache: Path, whole: Path, tmp_path: Path)
     [
         ({"patch": (9, 8, 8)}, r"--patch 9,8,8: each side must be a multiple of 2, 2, 2 \(z, y, x\)"),
         ({"steps": 0}, "must be at least 1"),
+        ({"threads": 0}, "--threads must be at least 1"),
+        ({"held_out": -1}, "must be 0 or more"),
+        ({"seed": -1}, "must be 0 or more"),
+        ({"learning_rate": 0.0}, "--learning-rate must be above 0"),
+        ({"foreground": 1.5}, "--foreground is a share"),
+        ({"strength": Augmentation().times(-1)}, "--augmentation must be 0 or more"),
         ({"optimiser": "sgd"}, "choose adamw or radam"),
         ({"held_out": 6}, "cannot hold out 6 of 6 patients"),
         ({"task": BranchTask("anchor", ("Larynx",), ("ct",))}, "annotates any of Larynx"),
@@ -345,6 +352,18 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
     options = _options(**changes)
     with pytest.raises(InputError, match=sentence):
         fit(cache, tmp_path, FitOptions(**(vars(options) | {"task": task})))
+
+
+@pytest.mark.parametrize("option", ["--steps", "--batch", "--learning-rate"])
+@pytest.mark.parametrize("chosen", ["laptop", "paper"])
+def test_a_zero_is_refused_and_not_replaced_by_the_presets_value(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, chosen: str
+) -> None:
+    command = ["fit", str(cache), str(tmp_path / "run"), "--branch", "anchor", "--organs", ",".join(ORGANS)]
+    command += ["--features", "4,8", "--patch", "8,8,8", "--preset", chosen, option, "0"]
+    assert main(command) == 2
+    assert option in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_gpu_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ Triple = tuple[float, float, float]
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Where cases come from: one of --openkbp, --list, --phantoms."""
+    """Where cases come from: one of --openkbp, --list, --data, --phantoms."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--openkbp", type=Path, metavar="DIR", help="OpenKBP folder (cases.json, *_ct.nii.gz, *_oars.nii.gz)"
@@ -33,7 +33,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--data", type=Path, metavar="DIR", help="a folder of cases in the layout of --layout"
     )
-    source.add_argument("--phantoms", type=int, metavar="N", help="make N phantoms")
+    source.add_argument("--phantoms", type=_phantoms, metavar="N", help="make N phantoms")
     parser.add_argument(
         "--layout",
         choices=sorted(SHAPES),
@@ -42,6 +42,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--first-seed", type=int, default=1000, help="seed of the first phantom (default 1000)"
     )
+
+
+def _phantoms(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--phantoms must be a whole number of 1 or more, not {text}")
+    return int(text)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

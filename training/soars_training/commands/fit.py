@@ -139,6 +139,14 @@ def options_of(args: argparse.Namespace) -> FitOptions:
 
     if args.branch == "small_hard" and not args.voi:
         raise InputError("small_hard needs --voi, the same file the cache was prepared with")
+    if args.branch != "small_hard" and (args.voi or args.heatmap):
+        raise InputError(
+            f"--voi and --heatmap are for small_hard: the {args.branch} branch sees whole windows"
+        )
+    if args.branch == "anchor" and args.guide:
+        raise InputError(
+            "--guide is for the branches that the anchors guide, not for the anchor branch itself"
+        )
     organs = arguments.organs(args.organs) if args.organs else _organs_there(args)
     groups = tuple(dict.fromkeys(map(group_of, organs)))
     task = BranchTask(
@@ -187,10 +195,11 @@ def settings_of(
     usual = default.features[:PHNN_LEVELS] if network == "phnn" else default.features
     features = arguments.numbers(args.features, "--features") if args.features else usual
     blocks = getattr(args, "blocks", None)
-    batch = args.batch or default.batch
-    steps = args.steps or default.steps
+    batch = default.batch if args.batch is None else args.batch
+    steps = default.steps if args.steps is None else args.steps
     if steps is None:
-        steps = paper_steps(len(CacheIndex.load(args.cache).of_split(split)), len(task.classes), batch)
+        cases = len(CacheIndex.load(args.cache).of_split(split))
+        steps = paper_steps(cases, len(task.classes), max(1, batch))  # a smaller batch is refused later
     return FitOptions(
         task,
         network=network,
@@ -201,7 +210,7 @@ def settings_of(
         voi_mm=voi_mm,
         steps=steps,
         batch=batch,
-        learning_rate=args.learning_rate or default.learning_rate,
+        learning_rate=default.learning_rate if args.learning_rate is None else args.learning_rate,
         optimiser=args.optimiser or default.optimiser,
         weight_decay=default.weight_decay,
         schedule=default.schedule,

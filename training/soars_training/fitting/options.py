@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,12 @@ class RunOptions:
         """Raises `InputError` for numbers that make no sense."""
         if min(self.steps, self.batch, self.checkpoint_every) < 1:
             raise InputError("--steps, --batch and --checkpoint-every must be at least 1")
-        if self.workers is not None and self.workers < 1:
-            raise InputError("--workers must be at least 1")
+        if min(self.held_out, self.validate_every, self.seed) < 0:
+            raise InputError("--held-out, --validate-every and --seed must be 0 or more")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"--learning-rate must be above 0, not {self.learning_rate:g}")
+        if any(n is not None and n < 1 for n in (self.workers, self.threads)):
+            raise InputError("--workers and --threads must be at least 1")
         if self.optimiser not in OPTIMISERS:
             raise InputError(f"--optimiser {self.optimiser}: choose {' or '.join(OPTIMISERS)}")
         if self.schedule not in SCHEDULES:
@@ -142,6 +147,10 @@ class FitOptions(RunOptions):
                 f"--balance {self.balance:g}: of small_hard it is the share of the loss that an organ's voxels have, "
                 "from 0 to less than 1"
             )
+        if not 0 <= self.foreground <= 1:
+            raise InputError(f"--foreground is a share, from 0 to 1, not {self.foreground:g}")
+        if not min(vars(self.strength).values()) >= 0:
+            raise InputError("--augmentation must be 0 or more")
         super().check()
 
 
