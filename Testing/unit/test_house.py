@@ -329,3 +329,62 @@ def test_core_imports_within_its_budget(modules: tuple[str, ...] | None, most: f
     code += "print((time.process_time() - start) / libraries - 1)"
     best = min(float(_run_python(code)) for _ in range(3))
     assert best < most, f"{best:.1f} times what numpy and SimpleITK take"
+
+
+# --- what the texts refer to ------------------------------------------------------------------------------------
+
+_PACKAGES = {"soars": MODULE, "soars_training": ROOT / "training", "SOARSSegmentationLib": MODULE}
+
+
+def _texts() -> list[Path]:
+    """Documentation and code that name modules, functions and classes; the list of changes may name what is gone."""
+    folders = (
+        ROOT / "docs",
+        MODULE,
+        ROOT / "training" / "soars_training",
+        ROOT / "Testing",
+        ROOT / "examples",
+    )
+    found = [path for folder in folders for kind in ("*.md", "*.py") for path in folder.rglob(kind)]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *found]
+
+
+def _names_in(nodes: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
+    """What a module's or a class's statements define or import -> the statements of that, where it is a class."""
+    names: dict[str, list[ast.stmt]] = {}
+    for node in nodes:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names[node.name] = node.body if isinstance(node, ast.ClassDef) else []
+        elif isinstance(node, ast.If):  # TYPE_CHECKING
+            names |= _names_in(node.body)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name): [] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {name.id: [] for one in targets for name in ast.walk(one) if isinstance(name, ast.Name)}
+    return names
+
+
+def _is_there(dotted: str) -> bool:
+    package, *parts = dotted.split(".")
+    place = _PACKAGES[package] / package
+    while parts and (place / parts[0]).is_dir():
+        place /= parts.pop(0)
+    module = place / "__init__.py"
+    if parts and (place / f"{parts[0]}.py").is_file():
+        module = place / f"{parts.pop(0)}.py"
+    nodes = ast.parse(module.read_text("utf-8")).body
+    for part in parts:
+        names = _names_in(nodes)
+        if part not in names:
+            return False
+        nodes = names[part]
+    return True
+
+
+def test_texts_name_only_what_is_there() -> None:
+    name = re.compile(rf"`((?:{'|'.join(_PACKAGES)})(?:\.\w+)+)`")
+    named = {(path, dotted) for path in _texts() for dotted in name.findall(path.read_text("utf-8"))}
+    assert len(named) > 100
+    gone = [f"{path.relative_to(ROOT)}: {dotted}" for path, dotted in named if not _is_there(dotted)]
+    assert not gone, f"renamed or removed since: {sorted(gone)}"

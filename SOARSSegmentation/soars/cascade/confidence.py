@@ -4,7 +4,7 @@ For a mask and the probabilities that it was made from, ``2 sum(p in the mask) /
 DSC that the mask would have on average if the probabilities were right (B. Borges et al., Soft Dice Confidence: a
 near-optimal confidence estimator for selective prediction in semantic segmentation, 2024, eq. 7). A blurred border, and
 probability outside the mask that was not classified as organ or was removed as a piece, lower it. Networks are
-overconfident, so the number is meaningful only through a bundle's calibration (`soars.findings.calibration`).
+overconfident, so the number is meaningful only through a bundle's calibration (`soars.findings.review.Calibration`).
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def draw(
 
 
 Box = tuple[float, float, float, float]
-"""Left, right, top and bottom of a picture in mm, on the axes `_to_picture` gives."""
+"""Left, right, top and bottom of a picture in mm, on the axes that `_picture_axes` gives."""
 
 
 def _picture_axes(view: str) -> tuple[tuple[int, float], tuple[int, float]]:

@@ -35,7 +35,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Expected:
-    """What a study expects of its sessions; see `soars.study.load.expected_of`.
+    """What a study expects of its sessions; see `soars.study.load.open_study`.
 
     Attributes:
         study: its name; None takes any, as long as there is only one.
