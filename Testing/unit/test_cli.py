@@ -136,6 +136,15 @@ class TestExitCodes:
             (["bundle"], "required: ACTION (see soars bundle --help)"),
             (["bundle", "list", "--nonsense"], "unrecognized arguments: --nonsense"),
             (["bundle", "show"], "required: NAME|PATH"),
+            (
+                ["segment", "ct", "--output", "o", "--mr-series", "1.2"],
+                "--mr-series chooses a series of the MR",
+            ),
+            (["segment-all", "in", "out", "--at-once", "0"], "--at-once must be a whole number of 1 or more"),
+            (
+                ["segment-all", "in", "out", "--ray-cores", "2"],
+                "--ray-workers and --ray-cores belong to --ray",
+            ),
         ],
     )
     def test_bad_usage_is_one_line_too(self, capsys: Output, argv: list[str], reason: str) -> None:
@@ -147,6 +156,8 @@ class TestExitCodes:
         for module in soars.cli.COMMANDS:
             assert main([module.__name__.rsplit(".", 1)[-1].replace("_", "-"), "--help"]) == 0
         assert main(["--help"]) == 0
+        assert main(["network", "echo", "--help"]) == 0
+        assert "\nCheck that an archive responds and knows us (C-ECHO).\n" in capsys.readouterr().out
         assert main(["--version"]) == 0
         assert capsys.readouterr().out.endswith(f"soars {soars.__version__}\n")
 

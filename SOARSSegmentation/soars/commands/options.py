@@ -72,9 +72,20 @@ def add_processes_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         metavar="N",
-        type=_count,
-        help="cases at the same time (default: the number of processors)",
+        type=count_of("--processes"),
+        help="processes to spread the work over (default: the number of processors)",
     )
+
+
+def count_of(option: str) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of 1 or more."""
+
+    def count(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < 1:
+            raise InputError(f"{option} must be a whole number of 1 or more, not {text}")
+        return int(text)
+
+    return count
 
 
 def organ_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -202,13 +213,3 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise InputError("--organs names no organ; omit it for all")
     return names
-
-
-def _count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise InputError(f"--processes must be a whole number of 1 or more, not {text}")
-    return count

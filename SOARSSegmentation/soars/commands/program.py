@@ -87,7 +87,7 @@ def _run_to_the_end(
             with suppress(RuntimeError):  # there is no home folder
                 keep_matplotlib_in_cache()
             parser = build_parser()
-            _accept_debug_everywhere(parser)
+            _complete_subparsers(parser)
             code = run(parser.parse_args(argv))
             sys.stdout.flush()
             return code
@@ -167,15 +167,23 @@ def _one_line(text: str) -> str:
     return plain(" ".join(by_own_names(text).splitlines()))
 
 
-def _accept_debug_everywhere(parser: argparse.ArgumentParser) -> None:
-    """``--debug`` also after the command; SUPPRESS keeps a subparser from resetting one given before it."""
+def _complete_subparsers(parser: argparse.ArgumentParser) -> None:
+    """Give every command, and every action of one, what all of them have.
+
+    That is ``--debug`` after the command, too (SUPPRESS keeps a subparser from resetting one given before it), and in
+    ``--help`` what it does: the line of the list that it stands in, unless it has a longer description.
+    """
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for sub in action.choices.values():
+            lines = {listed.dest: listed.help or "" for listed in action._choices_actions}
+            for name, sub in action.choices.items():
+                line = lines.get(name, "")
+                if sub.description is None and line:
+                    sub.description = f"{line[0].upper()}{line[1:]}."
                 sub.add_argument(
                     "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
                 )
-                _accept_debug_everywhere(sub)
+                _complete_subparsers(sub)
 
 
 class _Outliving:

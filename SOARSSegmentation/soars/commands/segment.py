@@ -60,6 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Segment one CT; errors are `soars.errors.SoarsError`."""
+    if args.mr_series and args.mr is None:
+        raise InputError("--mr-series chooses a series of the MR: give --mr as well")
     with reporting(args.progress) as report:
         from soars.files import staged_folder
         from soars.mr.registration import MisfitError

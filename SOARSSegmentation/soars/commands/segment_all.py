@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soars.commands.options import add_engine_options, add_organs_option, add_progress_option
+from soars.commands.options import add_engine_options, add_organs_option, add_progress_option, count_of
 from soars.errors import InputError
 from soars.progress import Progress, reporting
 
@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--at-once",
         metavar="N",
-        type=_count,
+        type=count_of("--at-once"),
         help="cases at the same time, each in a process with its share of the processors (default: one with a GPU "
         "or a system other than the cascade, else up to 4, as processors, free memory and the number of cases allow)",
     )
@@ -75,25 +75,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "all machines must see IN, OUT and the bundle under the same paths",
     )
     cluster.add_argument(
-        "--ray-workers", metavar="N", type=_count, help="at most this many (default: as many as fit)"
+        "--ray-workers",
+        metavar="N",
+        type=count_of("--ray-workers"),
+        help="at most this many (default: as many as fit)",
     )
     cluster.add_argument(
         "--ray-cores",
         metavar="N",
-        type=_count,
+        type=count_of("--ray-cores"),
         help="processors of each worker (default: 4, or fewer where there are not as many; one beside a GPU)",
     )
     add_progress_option(parser)
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InputError(f"a whole number of 1 or more is needed, not {text}")
-    return int(text)
-
-
 def run(args: argparse.Namespace) -> int:
     """Segment all cases; errors are `soars.errors.SoarsError`."""
+    if args.ray is None and (args.ray_workers or args.ray_cores):
+        raise InputError("--ray-workers and --ray-cores belong to --ray")
+    if args.ray is not None and args.at_once:
+        raise InputError("--at-once is for this machine alone; with --ray, say --ray-workers")
     with reporting(args.progress) as report:
         from soars.files import refuse_inputs
         from soars.run.case import check_places
@@ -109,10 +110,6 @@ def run(args: argparse.Namespace) -> int:
         found = find_cases(args.source, [parse_condition(text) for text in args.where])
         check_tables(args.output, [case.name for case in found.cases])
         refuse_inputs([args.output / name for name in (CASES, ORGANS, INDEX)], [args.source])
-        if args.ray is None and (args.ray_workers or args.ray_cores):
-            raise InputError("--ray-workers and --ray-cores belong to --ray")
-        if args.ray is not None and args.at_once:
-            raise InputError("--at-once is for this machine alone; with --ray, say --ray-workers")
         options = BatchOptions(args.bundle, args.device, args.engine, args.organs, args.overwrite)
         now_and_then = _NowAndThen(args.output)
         if args.ray is None:
