@@ -70,15 +70,15 @@ def replacing_files(paths: Sequence[Path], *, overwrite: bool = True) -> Iterato
             file.unlink(missing_ok=True)
 
 
-def write_text(path: Path | str, text: str, *, overwrite: bool = True) -> None:
-    """Write a text file, UTF-8, all or nothing."""
-    with replacing_file(path, overwrite=overwrite) as temporary:
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file, UTF-8, all or nothing; one that is there is replaced."""
+    with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path | str, content: Any, *, overwrite: bool = True) -> None:
-    """Write a JSON file, all or nothing."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", overwrite=overwrite)
+def write_json(path: Path | str, content: Any) -> None:
+    """Write a JSON file as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_output_file(path: Path, *, overwrite: bool = True, ours: Ours | None = None) -> None:

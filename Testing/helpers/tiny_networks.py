@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from soars.bundle.integrity import sha256_of
 from soars.bundle.manifest import BranchSpec, Bundle, FileEntry
-from soars.catalogue import CATALOGUE
 from soars.ct.images import CtScan
 from soars.networks.architecture import Architecture
 
@@ -169,11 +168,6 @@ def bundle_of(
 def turned(scan: CtScan, name: str) -> CtScan:
     """The same patient in the same place, stored in another orientation (e.g. "RAS", "PIR")."""
     return replace(scan, image=sitk.DICOMOrient(scan.image, name))
-
-
-def known_volumes(*names: str) -> dict[str, tuple[float, float] | None]:
-    """The catalogue's usual volumes, to pick sphere sizes that are not called implausible."""
-    return {name: CATALOGUE[name].usual_volume_cc for name in names}
 
 
 def _save(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +31,6 @@ def summary_of(entry: BundleEntry) -> str:
     if bundle.system == CASCADE:  # others may have their weights elsewhere
         facts.insert(2, _("{megabytes:.1f} MB").format(megabytes=bundle.size_bytes / 1e6))
     return " \N{MIDDLE DOT} ".join(facts) + "<br>" + escaped(bundle.description)
-
-
-def section_of(card: str, title: str) -> str:
-    """The text of a model card's section, "" when it has none.
-
-    >>> section_of("# A\\n## Licence\\nCC0\\n## B\\n", "Licence")
-    'CC0'
-    """
-    found = re.search(
-        rf"^#+[ \t]+{re.escape(title)}[ \t#]*$(.*?)(?=^#+[ \t]|\Z)", card, re.MULTILINE | re.DOTALL
-    )
-    return found.group(1).strip() if found else ""
 
 
 def readiness_of(bundle: Bundle, state: State | None) -> str:

@@ -206,10 +206,10 @@ def read_run(path: Path) -> RunRecord:
         raise InputError(f"{path}: run record is incomplete: {error!r}") from error
 
 
-def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Versions of those distributions among `names` that are installed, without importing them."""
+def library_versions() -> dict[str, str]:
+    """Versions of those distributions among `LIBRARIES` that are installed, without importing them."""
     versions = {}
-    for name in names:
+    for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

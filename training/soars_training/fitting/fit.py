@@ -90,13 +90,12 @@ def window_data(
     options: FitOptions,
     entries: Sequence[IndexEntry],
     guide_folder: Path | None = None,
-    task: BranchTask | None = None,
 ) -> WindowDataset:
     """The training windows of a run."""
     voi_mm = options.voi_mm or {}
     return WindowDataset(
         cache,
-        task or options.task,
+        options.task,
         options.patch,
         entries,
         seed=options.seed,

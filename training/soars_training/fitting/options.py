@@ -229,12 +229,12 @@ def fingerprint(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def averaged_weights(folder: Path, prefix: str, *, best: bool = False) -> dict[str, torch.Tensor]:
-    """The averaged weights of a run's checkpoint whose names begin with ``prefix``, without it.
+def averaged_weights(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run's last checkpoint whose names begin with ``prefix``, without it.
 
     Raises `InputError` for a checkpoint that is missing or damaged.
     """
-    path = folder / (BEST if best else LAST)
+    path = folder / LAST
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
     except Exception as error:  # torch raises what pickle and zipfile happen to raise
