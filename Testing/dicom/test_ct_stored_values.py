@@ -188,7 +188,7 @@ def test_a_modality_lut_takes_the_place_of_slope_and_intercept(
 ) -> None:
     """Stored 0 to 999; the table begins at 100: below it its first value holds, above its end the last (C.11.1.1)."""
     stored = (np.mgrid[:6, :16, :20].sum(axis=0) * 27) % 1000
-    table = 3 * np.arange(800) // 2
+    table = 5 * np.arange(800) // 4
     for path in ct_series(tmp_path, hu=stored, edit=with_lut(table, first=100), intercept=0):
         if packed:
             rle(path)

@@ -441,6 +441,34 @@ def test_no_rescale_and_values_that_cannot_be_hu_is_refused(tmp_path, ct_series)
     refused(tmp_path, "no air", "not Hounsfield units", "without their rescale intercept")
 
 
+@pytest.mark.parametrize(
+    ("intercept", "dtype", "edit", "hint"),
+    [
+        (-1024, "<u2", {"RescaleIntercept": "0"}, "without their rescale intercept"),
+        (0, "<i2", {"PixelRepresentation": 0}, "Pixel Representation"),
+    ],
+)
+def test_values_that_cannot_be_hu_are_refused_though_declared(
+    tmp_path, ct_series, ramp, intercept, dtype, edit, hint
+):
+    """Air at 24 or at 64536 HU: a header that another program has changed says nothing about the values."""
+
+    def spoilt(ds, k):
+        for keyword, value in edit.items():
+            setattr(ds, keyword, value)
+
+    ct_series(
+        tmp_path, hu=np.where(ramp() < 0, -1000, 60 + ramp()), intercept=intercept, dtype=dtype, edit=spoilt
+    )
+    refused(tmp_path, "no air", "not Hounsfield units", hint)
+
+
+def test_a_ct_cropped_inside_the_body_is_read_with_a_warning(tmp_path, ct_series, ramp):
+    """Fat at -100 HU, and teeth."""
+    ct_series(tmp_path, hu=np.clip(ramp(), -100, 2000))
+    only_warning(tmp_path, "holds no air")
+
+
 def test_a_ct_that_shows_nothing_is_refused(tmp_path, ct_series, ramp):
     ct_series(tmp_path, hu=np.zeros_like(ramp()))
     refused(tmp_path, "0 to 0", "not a CT in Hounsfield units")

@@ -17,6 +17,8 @@ LOWEST_HU = -1024
 HIGHEST_HU = 32767
 #: A CT whose smallest value is above this has no air in it: not fat (-100), not lung at its densest.
 AIR_AT_MOST_HU = -200
+#: What holds neither air nor fat, but values above this, is not HU, whatever the file declares.
+DENSE_HU = 1000
 #: A CT with less than this between smallest and largest value shows nothing (air to water alone is 1000).
 LEAST_RANGE_HU = 200
 #: A CT whose largest value is below this has no bone in it (cortical bone begins at about 300).
@@ -77,9 +79,9 @@ def check_surroundings(values: np.ndarray) -> list[str]:
 def check_range(lowest: float, highest: float, source: str, *, declared: bool) -> list[str]:
     """Warnings about a CT whose values run from `lowest` to `highest`; `source` names it in messages.
 
-    `declared` says that the file itself declares HU (a DICOM CT with rescale slope and intercept). Then a strange range
-    is unusual (a CT cropped inside the body) and gets a warning; otherwise the unit is only a guess and a range without
-    air raises `InputError`, because networks trained on HU would silently return nonsense.
+    `declared` says that the file itself declares HU (a DICOM CT with rescale slope and intercept). Then a range without
+    air is unusual (a CT cropped inside the body) and gets a warning, unless it has no fat either; otherwise the unit is
+    only a guess. Values that are not HU raise `InputError`, because networks would silently return nonsense.
     """
     span = f"{lowest:g} to {highest:g}"
     if highest - lowest < LEAST_RANGE_HU:
@@ -89,9 +91,14 @@ def check_range(lowest: float, highest: float, source: str, *, declared: bool) -
         )
     warnings: list[str] = []
     if lowest > AIR_AT_MOST_HU:
-        if not declared:
+        stored = lowest >= 0 and highest > DENSE_HU
+        if stored or not declared:
             hint = ""
-            if lowest >= 0 and highest > 1000:
+            if stored and highest > HIGHEST_HU:
+                hint = (
+                    "; they look like negative values that are taken for positive ones (Pixel Representation)"
+                )
+            elif stored:
                 hint = "; they look like stored values without their rescale intercept (often -1024)"
             raise InputError(
                 f"{source}: the values run from {span} and hold no air (-1000): they are not Hounsfield units{hint}; "

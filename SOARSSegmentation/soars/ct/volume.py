@@ -75,7 +75,8 @@ def read_volume(headers: Sequence[Header], stack: Stack, source: str, warnings: 
             )
         warnings.append("the CT has no Rescale Slope and Intercept: its stored values were taken as HU")
     (usual, most), *others = Counter(r[:2] for r in rescale).most_common()
-    if others and 2 * most > len(rescale):
+    # a scale for every slice is usual with some scanners; a few scales, of which none may prevail, are not
+    if others and (2 * most > len(rescale) or 2 * (len(others) + 1) <= len(rescale)):
         odd = next(h.path.name for h, r in zip(headers, rescale, strict=True) if r[:2] != usual)
         warnings.append(
             f"Rescale Slope or Intercept of {count(len(rescale) - most, 'slice')} (for example {odd}) differs from "
