@@ -120,6 +120,20 @@ def test_beams_are_added_only_when_asked(
     assert "give their folder" in capsys.readouterr().err
 
 
+def test_the_dose_of_the_only_case_is_found_among_others_by_its_name(patient: Path, tmp_path: Path) -> None:
+    """The dose of another case, twice as high, lies beside it."""
+    _, series, _ = read_series(patient / "ct")
+    folder = tmp_path / "doses"
+    folder.mkdir()
+    whole = read_rtdose(patient / "dose.dcm").image
+    for name, share in (("other", 2), ("reference", 1)):  # the case is called after its reference
+        write_rtdose(whole * share, folder / f"{name}.dcm", series, seed=name)
+    arguments = _command(patient, "--csv", str(tmp_path / "dose.csv"))
+    arguments[2] = str(folder)
+    assert main(arguments) == 0
+    assert float(_rows(tmp_path / "dose.csv")[0]["reference_mean_gy"]) == pytest.approx(17.25, abs=2e-3)
+
+
 def test_several_substitutes_stand_side_by_side(patient: Path, tmp_path: Path) -> None:
     out = tmp_path / "dose.csv"
     assert main(_command(patient, str(patient / "reader.seg.nrrd"), "--csv", str(out))) == 2

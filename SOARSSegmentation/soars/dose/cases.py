@@ -95,9 +95,9 @@ def find_dose_cases(
         raise InputError(
             f"--dose {dose} is one file; for several cases give a folder of doses named after them"
         )
-    if len(found) == 1:
-        _refuse_several(dose)
-    return [DoseCase(case, _dose_of(case, dose), tuple(pairs)) for case, pairs in found.items()]
+    return [
+        DoseCase(case, _dose_of(case, dose, len(found) == 1), tuple(pairs)) for case, pairs in found.items()
+    ]
 
 
 def compare_case(case: DoseCase, options: DoseOptions = DoseOptions(), threads: int = 1) -> CaseDose:
@@ -190,7 +190,8 @@ def _names(substitutes: Sequence[Path]) -> list[str]:
     return names
 
 
-def _dose_of(case: str, folder: Path) -> Path:
+def _dose_of(case: str, folder: Path, alone: bool) -> Path:
+    """The dose that is named after a case; ``alone`` says that there is no other case, for which the others may be."""
     for path in sorted(folder.iterdir()):
         if path.is_file() and case in (path.name, image_stem(path)):
             return path
@@ -199,6 +200,8 @@ def _dose_of(case: str, folder: Path) -> Path:
             if found is not None:
                 return found
             _refuse_several(path)
+    if alone:
+        _refuse_several(folder)
     raise InputError(f"{folder} has no dose named after the case {case}")
 
 
