@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soars.commands.options import (
     add_empty_option,
@@ -23,7 +25,12 @@ from soars.commands.options import (
     write_outputs,
 )
 from soars.errors import InputError
-from soars.progress import Progress, reporting, with_time_left
+from soars.progress import Progress, Reporter, reporting, with_time_left
+
+if TYPE_CHECKING:
+    from soars.dose.cases import CaseDose
+    from soars.dose.constraints import Verdict
+    from soars.dose.figures import DvhFigure
 
 log = logging.getLogger(__name__)
 
@@ -130,31 +137,8 @@ def run(args: argparse.Namespace) -> int:
     from soars.dose.cases import DoseOptions, compare_cases, find_dose_cases
     from soars.dose.constraints import judge, read_constraints
     from soars.dose.figures import parse_figures
-    from soars.dose.tables import (
-        differences_text,
-        figures_text,
-        verdicts_text,
-        write_differences,
-        write_dvhs,
-        write_verdicts,
-    )
-    from soars.figures import check_figure_path, is_own_figure
-    from soars.files import begins_with
-    from soars.service.comparison import is_own_page, write_doses_page
 
-    check_outputs(
-        [
-            (args.csv, begins_with("case,organ,")),
-            (args.dvh, begins_with("case,organ,contour,")),
-            (args.verdicts, begins_with("case,organ,contour,figure,")),
-            (args.plot, is_own_figure),
-            (args.page, is_own_page),
-        ],
-        inputs=[args.dose, args.reference, *args.substitute, *filter(None, (args.ct,))],
-        overwrite=args.overwrite,
-    )
-    if args.plot:
-        check_figure_path(args.plot)
+    _check_outputs(args)
     figures = parse_figures((args.report or "").split(","))
     if args.report is not None and not figures:
         raise InputError("--report names no figure, such as V20,D2%")
@@ -187,31 +171,81 @@ def run(args: argparse.Namespace) -> int:
         for case in cases:
             for warning in case.warnings:
                 log.warning("%s: %s", case.case, warning)
-        verdicts = judge(cases, constraints)
-
-        def plot(path: Path) -> None:
-            from soars.dose.plots import plot_doses
-
-            report(Progress("plot", 0, 1, args.plot.name))
-            plot_doses(cases, path, args.volume_axis)
-
-        write_outputs(
-            [
-                (args.csv, lambda path: write_differences(cases, path, figures)),
-                (args.dvh, lambda path: write_dvhs(cases, path)),
-                (args.verdicts, lambda path: write_verdicts(verdicts, path)),
-                (args.page, lambda path: write_doses_page(cases, left_out, path)),
-                (args.plot, plot),
-            ],
-            overwrite=args.overwrite,
-        )
+        results = _Results(cases, figures, judge(cases, constraints) if constraints else None, left_out)
+        _write(args, results, report)
         report(Progress("done", 1, 1))
     if args.progress != "json":
-        parts = [differences_text(cases)]
-        if figures:
-            parts.append(figures_text(cases, figures))
-        if constraints:
-            parts.append(verdicts_text(verdicts) if verdicts else "None of the organs has a constraint.")
-        print("\n\n".join(parts))
+        print(_text(results))
     complain_of(left_out, len(found))
     return 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raise `InputError`, before the work, for an output that cannot be written."""
+    from soars.figures import check_figure_path, is_own_figure
+    from soars.files import begins_with
+    from soars.service.comparison import is_own_page
+
+    check_outputs(
+        [
+            (args.csv, begins_with("case,organ,")),
+            (args.dvh, begins_with("case,organ,contour,")),
+            (args.verdicts, begins_with("case,organ,contour,figure,")),
+            (args.plot, is_own_figure),
+            (args.page, is_own_page),
+        ],
+        inputs=[args.dose, args.reference, *args.substitute, *filter(None, (args.ct,))],
+        overwrite=args.overwrite,
+    )
+    if args.plot:
+        check_figure_path(args.plot)
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What is written and printed: ``figures`` are those of ``--report``, ``verdicts`` None without ``--constraints``,
+    ``left_out`` the cases that could not be used, and why."""
+
+    cases: list[CaseDose]
+    figures: tuple[DvhFigure, ...]
+    verdicts: list[Verdict] | None
+    left_out: dict[str, str]
+
+
+def _write(args: argparse.Namespace, results: _Results, report: Reporter) -> None:
+    """Write the requested files, all of them or none."""
+    from soars.dose.tables import write_differences, write_dvhs, write_verdicts
+    from soars.service.comparison import write_doses_page
+
+    cases = results.cases
+
+    def plot(path: Path) -> None:
+        from soars.dose.plots import plot_doses
+
+        report(Progress("plot", 0, 1, args.plot.name))
+        plot_doses(cases, path, args.volume_axis)
+
+    write_outputs(
+        [
+            (args.csv, lambda path: write_differences(cases, path, results.figures)),
+            (args.dvh, lambda path: write_dvhs(cases, path)),
+            (args.verdicts, lambda path: write_verdicts(results.verdicts or (), path)),
+            (args.page, lambda path: write_doses_page(cases, results.left_out, path)),
+            (args.plot, plot),
+        ],
+        overwrite=args.overwrite,
+    )
+
+
+def _text(results: _Results) -> str:
+    """The tables for people."""
+    from soars.dose.tables import differences_text, figures_text, verdicts_text
+
+    parts = [differences_text(results.cases)]
+    if results.figures:
+        parts.append(figures_text(results.cases, results.figures))
+    if results.verdicts is not None:
+        parts.append(
+            verdicts_text(results.verdicts) if results.verdicts else "None of the organs has a constraint."
+        )
+    return "\n\n".join(parts)
