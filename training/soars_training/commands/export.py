@@ -22,9 +22,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--card", type=Path, help="the model card (Markdown); without it one is filled in from the runs"
     )
-    parser.add_argument("--description", required=True)
-    parser.add_argument("--licence", required=True)
-    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--description", required=True, help="one sentence on what the bundle is")
+    parser.add_argument("--licence", required=True, help="of the weights")
+    parser.add_argument("--version", default="1.0.0", help="of the bundle (default: %(default)s)")
     parser.add_argument(
         "--stride",
         type=float,

@@ -49,7 +49,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """What to train and how; shared with `soars-train search` and `crossval`."""
     parser.add_argument("cache", type=Path, help="folder written by soars-train prepare")
     parser.add_argument("output", type=Path, help="folder for checkpoints, run.json and the tables")
-    parser.add_argument("--branch", required=True, choices=BRANCHES)
+    parser.add_argument("--branch", required=True, choices=BRANCHES, help="which part of the cascade")
     parser.add_argument(
         "--organs", help="comma-separated names; default: those of the branch's stratum that are annotated"
     )
@@ -87,10 +87,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--features", help="channels per level, finest first")
     parser.add_argument("--patch", help="training and inference window z,y,x in voxels")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--optimiser", choices=("adamw", "radam"))
+    parser.add_argument("--steps", type=int, help="of training (default: the preset's)")
+    parser.add_argument("--batch", type=int, help="samples in a step (default: the preset's)")
+    parser.add_argument("--learning-rate", type=float, help="the highest (default: the preset's)")
+    parser.add_argument("--optimiser", choices=("adamw", "radam"), help="(default: the preset's)")
     parser.add_argument(
         "--augmentation", type=float, default=1.0, help="times the preset's strengths; 0 for none (default 1)"
     )

@@ -26,10 +26,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="comma-separated names; default: all that the cache annotates, parts rather than the whole",
     )
     parser.add_argument("--preset", default="laptop", help="laptop (default) or paper")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--optimiser", choices=("adam", "adamw", "radam"))
+    parser.add_argument("--steps", type=int, help="of training (default: the preset's)")
+    parser.add_argument("--batch", type=int, help="samples in a step (default: the preset's)")
+    parser.add_argument("--learning-rate", type=float, help="the highest (default: the preset's)")
+    parser.add_argument("--optimiser", choices=("adam", "adamw", "radam"), help="(default: the preset's)")
     parser.add_argument(
         "--set",
         action="append",
