@@ -300,6 +300,29 @@ def test_what_one_case_is(tmp_path: Path, cohort: tuple[Path, Path]) -> None:
     assert pair.case == "case2"
 
 
+def test_a_scan_may_lie_beside_its_folder_of_masks(tmp_path: Path) -> None:
+    """As published: DeepMind's TCIA set and TotalSegmentator's have an image and a folder of masks in each case."""
+    hu = np.arange(20 * 30 * 40).reshape(20, 30, 40) % 3000
+    for observer, shift in (("oncologist", 0), ("radiographer", 1)):
+        for case, offset in (("signed", -1000), ("unsigned", 0)):
+            folder = tmp_path / observer / case
+            write_mask_folder(_organs(shift), folder / "segmentations", suffix=".nrrd")
+            sitk.WriteImage(sitk.GetImageFromArray((hu + offset).astype(np.int16)), folder / "CT_IMAGE.nrrd")
+    out = tmp_path / "s.csv"
+    sides = [str(tmp_path / observer) for observer in ("radiographer", "oncologist")]
+    assert main(["evaluate", *sides, "--csv", str(out), *ONE]) == 0
+    # Boxes 8 voxels wide, moved by one: DSC is 7/8.
+    assert [(r["case"], float(r["dsc"])) for r in _rows(out)] == [
+        (c, 7 / 8) for c in ("signed", "unsigned") for _ in range(3)
+    ]
+    case = tmp_path / "oncologist" / "signed"
+    (case / "landmarks").mkdir()
+    assert structure_source(case) == case / "segmentations"
+    (case / "CT_IMAGE.nrrd").rename(case / "CT.nrrd")
+    write_mask_folder(_organs(), case / "segmentations" / "earlier")
+    assert structure_source(case) == case / "segmentations"  # masks are masks, whatever lies below them
+
+
 @pytest.mark.parametrize("halves_first", [True, False])
 def test_a_whole_is_compared_with_its_halves(tmp_path: Path, halves_first: bool) -> None:
     halves = _organs(0, ("Bone_Mandible_L", "Bone_Mandible_R"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from soars.ct.image_file import is_image_name
 from soars.errors import InputError
 from soars.formats.labelmap import names_of
+from soars.formats.maskfolder import holds_scans_only
 from soars.formats.table import LABEL_MAP, MASK_FOLDER, format_of
 
 
@@ -25,17 +26,21 @@ class Sources:
 
 def structure_source(path: Path, names: Path | None = None) -> Path | None:
     """The file or folder of masks that holds the structures of one case; None for a folder of several cases, or of
-    none. A folder leads to what lies in it, or in the only folder in it.
+    none. A folder leads to what lies in it, or in the only folder in it. In public data sets, the folder of masks lies
+    beside the scan (``CT_IMAGE.nrrd`` and ``segmentations``), perhaps with folders of other things.
 
     Args:
         names: a names file for label maps that have none of their own: with it they are not taken for masks.
     """
     if not path.is_dir():
         return path
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     sources = sources_in(path, names)
     if sources.found:
+        if sources.only == path and folders and holds_scans_only(path):
+            beside = [found for found in (structure_source(p, names) for p in folders) if found is not None]
+            return beside[0] if len(beside) == 1 else None
         return sources.only
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     return structure_source(folders[0], names) if len(folders) == 1 else None
 
 
