@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def read_pair(pair: CasePair, *, empty_is_absent: bool = False) -> tuple[Structu
     side's where no CT is given), extended to cover both. An organ that one side has in parts is joined; one
     of whose parts the reference has no voxel is not, unless that says that the part is absent. Anything unusual is in
     their ``warnings``."""
-    prediction, reference = _read(pair)
+    reference, prediction = read_on_one_grid(
+        (pair.reference, pair.prediction), pair.ct, names=pair.names, series=pair.series
+    )
     join_parts(prediction, reference)
     join_parts(reference, prediction, drawn_only=not empty_is_absent)
     return prediction, reference
@@ -104,31 +107,29 @@ def without_undrawn(reference: StructureSet) -> StructureSet:
     return out
 
 
-def _read(pair: CasePair) -> tuple[StructureSet, StructureSet]:
-    """Both sides on one grid that covers both, so that neither is cut off: the CT's, or the reference's, or that of
-    the side that has one, extended as far as the other side reaches."""
-    scan = read_ct(pair.ct, pair.series) if pair.ct else None
+def read_on_one_grid(
+    paths: Sequence[Path], ct: Path | None = None, *, names: Path | None = None, series: str | None = None
+) -> list[StructureSet]:
+    """The structures of several files on one grid that covers all, so that none is cut off: the CT's, or the first
+    file's, or that of the first that has one, extended as far as the others reach."""
+    scan = read_ct(ct, series) if ct else None
     options = ReadOptions(
-        Geometry.of(scan.image) if scan else None, scan.series if scan else None, names=pair.names
+        Geometry.of(scan.image) if scan else None, scan.series if scan else None, names=names
     )
     if options.geometry is None:
-        grids = [path for path in (pair.reference, pair.prediction) if _has_grid(path)]
+        grids = [path for path in paths if _has_grid(path)]
         if not grids:
-            raise InputError(
-                f"{pair.prediction} and {pair.reference} hold contours but no voxel grid: give the CT with --ct"
-            )
-        if len(grids) == 1:
+            listed = " and ".join(map(str, paths))
+            raise InputError(f"{listed} hold contours but no voxel grid: give the CT with --ct")
+        if len(grids) < len(paths):
             options = replace(options, geometry=read_as_stored(grids[0], options).geometry)
-    prediction, reference = (read_as_stored(path, options) for path in (pair.prediction, pair.reference))
-    base = options.geometry or reference.geometry
-    common = base.covering(*(s.geometry for s in (prediction, reference) if not s.geometry.same_as(base)))
-    sides = [
-        on_grid(structures, common, path.name)
-        for structures, path in ((prediction, pair.prediction), (reference, pair.reference))
-    ]
+    read = [read_as_stored(path, options) for path in paths]
+    base = options.geometry or read[0].geometry
+    common = base.covering(*(s.geometry for s in read if not s.geometry.same_as(base)))
+    sides = [on_grid(structures, common, path.name) for structures, path in zip(read, paths, strict=True)]
     for structures in sides:
         use_catalogue_names(structures)
-    return sides[0], sides[1]
+    return sides
 
 
 def _shared_names(path: Path) -> Path | None:

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from soars.ct.images import read_ct
-from soars.errors import InputError
-from soars.formats import read_structures
+from soars.metrics.cases import join_parts, read_on_one_grid
 from soars.metrics.scores import score_masks
 from soars.metrics.tolerances import catalogue_tolerances, tolerance_of
 from soars.parallel import in_processes
 from soars.progress import Progress, Reporter, ignore
-from soars.structures import Geometry, Mask, StructureSet, tight_mask
+from soars.structures import Mask, StructureSet, tight_mask
+from soars.structures.mask import EMPTY_MASK
 from soars.study.load import Opened
 from soars.study.results.agreement import CONSENSUS, Scored
 from soars.study.results.sets import PROPOSAL, ContourSet, cts
@@ -35,11 +34,13 @@ def score_against_consensus(
     opened: Opened, sets: Sequence[ContourSet], *, processes: int = 1, progress: Reporter = ignore
 ) -> list[Scored]:
     """Every person's contours against the consensus of the others who answered the same question (the same arm;
-    observers among themselves). Nothing where fewer than three people drew a case."""
+    observers among themselves). Nothing where fewer than three people drew a case; in an organ of which two others have
+    a structure, a person without one misses it, as against the reference."""
     organs = opened.plan.organs if opened.plan is not None else ()
-    work = []
+    work, asked = [], set[tuple[str, str]]()
     for question in dict.fromkeys((one.kind, one.arm) for one in sets if one.kind != PROPOSAL):
         people = [one for one in sets if (one.kind, one.arm) == question]
+        asked |= {(one.name, organ) for one in people for organ in organs if one.asked_for(organ)}
         for case in sorted({case for one in people for case in one.paths}):
             drawn = {one.name: one.paths[case] for one in people if case in one.paths}
             if len(drawn) > LEAST:
@@ -50,7 +51,8 @@ def score_against_consensus(
     ):
         found[index] = scores
         progress(Progress("consensus", done, len(work), work[index][0]))
-    return [one for index in range(len(work)) for one in found[index]]
+    everything = [one for index in range(len(work)) for one in found[index]]
+    return [one for one in everything if (one.first, one.organ) in asked]
 
 
 def staple(masks: Sequence[Mask]) -> Mask:
@@ -71,22 +73,21 @@ def staple(masks: Sequence[Mask]) -> Mask:
 
 def _score_case(work: tuple[str, Mapping[str, Path], Path | None], organs: Sequence[str]) -> list[Scored]:
     case, drawn, ct = work
-    geometry = Geometry.of(read_ct(ct).image) if ct is not None else None
-    read: dict[str, StructureSet] = {}
-    for name, path in drawn.items():
-        structures = read_structures(path, geometry)
-        geometry = geometry or structures.geometry
-        read[name] = structures
-    if geometry is None:
-        raise InputError(f"case {case} has no contours")
+    read = dict(zip(drawn, read_on_one_grid(list(drawn.values()), ct), strict=True))
+    geometry = next(iter(read.values())).geometry
+    wanted = StructureSet(geometry)
+    for organ in organs:
+        wanted.add_mask(organ, EMPTY_MASK)
+    for structures in read.values():
+        join_parts(structures, wanted, drawn_only=True)
     scores = []
     for organ in organs:
-        have = {name: structures.crop(organ) for name, structures in read.items() if organ in structures}
-        for name, mask in have.items():
-            others = [other for n, other in have.items() if n != name]
+        tolerance = tolerance_of(organ, catalogue_tolerances())
+        for name, structures in read.items():
+            others = [s.crop(organ) for other, s in read.items() if other != name and organ in s]
             if len(others) < LEAST:
                 continue
-            tolerance = tolerance_of(organ, catalogue_tolerances())
+            mask = structures.crop(organ) if organ in structures else EMPTY_MASK
             score = score_masks(mask, staple(others), geometry, organ=organ, tolerance=tolerance)
             scores.append(Scored(case, name, CONSENSUS, score))
     return scores
