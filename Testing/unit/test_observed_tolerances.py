@@ -93,6 +93,29 @@ def test_what_cannot_be_compared_is_said(observers: list[Path], tmp_path: Path) 
         observed_tolerances([observers[0], tmp_path / "nowhere"])
 
 
+def test_cases_are_matched_by_name_whoever_drew_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three people share out four patients, so that two of them have none in common; c1 and c4 were drawn once."""
+    people = [tmp_path / name for name in "abc"]
+    for number, person in enumerate(people):
+        for case in (f"c{number + 1}", f"c{number + 2}"):
+            _draw(person, case, {"Brainstem": (5, 5, 5 + number)})
+    command = ["observers", *map(str, people), "--processes", "1", "--percent", "100"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert [line.split()[:3] for line in said.out.splitlines()[1:]] == [["Brainstem", "1.00", "2"]]
+    assert "only one observer has these cases, left out: c1, c4" in said.err
+    # One patient each, and not the same one: never compared, however alone they are in their folders.
+    for number, person in enumerate(people[:2]):
+        _draw(tmp_path / "alone" / person.name, f"p{number}", {"Brainstem": (5, 5, 5)})
+    with pytest.raises(InputError, match=r"same name in two observers' folders \(p0, p1\)"):
+        observed_tolerances([tmp_path / "alone" / name for name in "ab"])
+    # One scan, a folder of masks a person.
+    rows = observed_tolerances([people[0] / "c2", people[1] / "c2", people[2] / "c3"], percent=100)
+    assert [(row.mm, row.cases, row.comparisons) for row in rows] == [(2, 1, 3)]
+
+
 def test_real_observers_differ_by_what_the_paper_tolerates(shared: Path, tmp_path: Path) -> None:
     """Nikolov et al. give brainstem 2.50 and mandible 1.01 mm, from three oncologists on other scans; of two observers
     here these are a slice and a pixel (0.98 mm)."""

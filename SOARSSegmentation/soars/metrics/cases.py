@@ -59,7 +59,7 @@ def find_pairs(
             raise InputError(f"there is no file or folder {path}")
     if series and ct is None:
         raise InputError("a series is chosen among those of a CT: give the CT with --ct, too")
-    names = _shared_names(reference) or _shared_names(prediction)
+    names = shared_names(reference) or shared_names(prediction)
     alone = [structure_source(path, names) for path in (prediction, reference)]
     if alone[0] is not None and alone[1] is not None:
         return Pairing((CasePair(_case_name(reference, alone[1]), alone[0], alone[1], ct, names, series),))
@@ -68,7 +68,7 @@ def find_pairs(
             raise InputError(
                 f"{path} is one case, but {other} is not: give two cases, or two folders of cases"
             )
-    found = [_cases(path, names) for path in (prediction, reference)]
+    found = [cases_in(path, names) for path in (prediction, reference)]
     common = [case for case in found[1] if case in found[0]]
     if not common:
         raise InputError(
@@ -132,13 +132,14 @@ def read_on_one_grid(
     return sides
 
 
-def _shared_names(path: Path) -> Path | None:
+def shared_names(path: Path) -> Path | None:
     """The file that names the values of all label maps of a side (nnU-Net's), which the other side may lack."""
     return names_for_all(path if path.is_dir() else path.parent)
 
 
-def _cases(folder: Path, names: Path | None) -> dict[str, Path]:
-    """Case -> where its structures are."""
+def cases_in(folder: Path, names: Path | None) -> dict[str, Path]:
+    """Case -> where its structures are, of a folder of cases; also of one that holds just one. Raises `InputError` for
+    a folder without any, and when two are called the same."""
     cases: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):

@@ -9,6 +9,7 @@ surfaces of every two observers, both ways, over all cases, each element of surf
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,8 @@ from soars.catalogue import CATALOGUE, resolve
 from soars.catalogue.table import partner
 from soars.cells import HarmlessWriter
 from soars.errors import InputError, UnknownOrganError
-from soars.metrics.cases import CasePair, find_pairs, read_pair
+from soars.formats.sources import structure_source
+from soars.metrics.cases import CasePair, cases_in, read_pair, shared_names
 from soars.metrics.distances import surface_distances
 from soars.parallel import in_processes
 from soars.progress import Progress, Reporter, ignore
@@ -76,11 +78,11 @@ def observed_tolerances(
     processes: int = 1,
     progress: Reporter = ignore,
 ) -> list[ObservedTolerance]:
-    """Tolerances per organ from folders of cases, one an observer (see `soars.metrics.cases.find_pairs`).
+    """Tolerances per organ from folders of cases, one an observer; or of one scan, from a file or folder of masks each.
 
-    An organ counts in a case where two observers drew it; ``organs`` are catalogue names, all when None. Raises
-    `InputError` for fewer than two observers, an observer given twice, a percentile outside 0 to 100, or when no organ
-    was drawn by two.
+    Cases are matched by name, and not every observer need have every case. An organ counts in a case where two
+    observers drew it; ``organs`` are catalogue names, all when None. Raises `InputError` for fewer than two observers,
+    an observer given twice, a percentile outside 0 to 100, or when no case or organ was drawn by two.
     """
     if len(observers) < 2:
         raise InputError("tolerances need the contours of two observers or more")
@@ -88,12 +90,14 @@ def observed_tolerances(
         raise InputError("an observer is given twice; contours do not differ from themselves")
     if not 0 < percent <= 100:
         raise InputError(f"the percentile must be above 0 and at most 100, not {percent:g}")
-    pairs = [pair for a, b in combinations(observers, 2) for pair in find_pairs(a, b).pairs]
+    pairs = _pairs(observers)
     found: list[_Between] = []
     progress(Progress("compare", 0, len(pairs)))
     work = partial(_compare, organs=None if organs is None else frozenset(organs))
-    for done, (_, between) in enumerate(in_processes(work, pairs, processes), start=1):
+    for done, (index, (between, warnings)) in enumerate(in_processes(work, pairs, processes), start=1):
         found += between
+        for warning in warnings:
+            log.warning("%s: %s", pairs[index].case, warning)
         progress(Progress("compare", done, len(pairs)))
     if not found:
         raise InputError("no organ was drawn by two observers in any case")
@@ -138,7 +142,35 @@ def tolerances_text(rows: Sequence[ObservedTolerance]) -> str:
     return "\n".join(lines)
 
 
-def _compare(pair: CasePair, organs: frozenset[str] | None) -> list[_Between]:
+def _pairs(observers: Sequence[Path]) -> list[CasePair]:
+    """The contours of every two observers of the same case."""
+    for path in observers:
+        if not path.exists():
+            raise InputError(f"there is no file or folder {path}")
+    names = next((found for found in map(shared_names, observers) if found is not None), None)
+    if all(structure_source(path, names) == path for path in observers):
+        scan = observers[0].name
+        return [CasePair(scan, a, b, names=names) for a, b in combinations(observers, 2)]
+    cases = []
+    for path in observers:
+        if not path.is_dir():
+            raise InputError(f"{path} is one case, but other observers are folders of cases")
+        cases.append(cases_in(path, names))
+    drawn = Counter(case for found in cases for case in found)
+    alone = sorted(case for case, count in drawn.items() if count == 1)
+    if len(alone) == len(drawn):
+        listed = ", ".join(alone[:6]) + (" ..." if len(alone) > 6 else "")
+        raise InputError(f"no case has the same name in two observers' folders ({listed})")
+    if alone:
+        log.warning("only one observer has these cases, left out: %s", ", ".join(alone))
+    return [
+        CasePair(case, a[case], b[case], names=names)
+        for a, b in combinations(cases, 2)
+        for case in sorted(set(a) & set(b))
+    ]
+
+
+def _compare(pair: CasePair, organs: frozenset[str] | None) -> tuple[list[_Between], tuple[str, ...]]:
     first, second = read_pair(pair)
     z, y, x = first.geometry.spacing[::-1]
     found = []
@@ -152,7 +184,7 @@ def _compare(pair: CasePair, organs: frozenset[str] | None) -> list[_Between]:
         mm = np.concatenate((d.to_reference_mm, d.to_prediction_mm))
         area = np.concatenate((d.weight_of_prediction, d.weight_of_reference))
         found.append(_Between(pair.case, organ, mm, area))
-    return found
+    return found, (*first.warnings, *second.warnings)
 
 
 def _row(organ: str, parts: Sequence[_Between], percent: float) -> ObservedTolerance:
