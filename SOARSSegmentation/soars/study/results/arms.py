@@ -108,16 +108,18 @@ def _saving_interval(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = 4
 
 
 def arm_model(rows: Sequence[OrganRow], first: str, second: str) -> MixedFit | None:
-    """log minutes of the two arms' sessions by arm (fixed) with reader and case as crossed random effects; None where
-    the data do not allow it, as where a reader's sessions are not all of the same organs."""
+    """log minutes of the two arms' sessions by arm (fixed) with reader and case as crossed random effects. Of each
+    reader the organs count that are in all of their sessions, so that one organ that nobody proposed or drew costs that
+    organ and not the model. None where the data do not allow it, as where a reader's sessions have no organ in common.
+    """
     own = [row for row in rows if row.arm in (first, second)]
-    sessions: dict[tuple[str, str], set[str]] = {}
+    sessions: dict[str, dict[str, set[str]]] = {}
     for row in own:
-        sessions.setdefault((row.reader, row.session), set()).add(row.organ)
-    kinds = {(reader, frozenset(organs)) for (reader, _), organs in sessions.items()}
-    if len(kinds) > len({reader for reader, _ in kinds}):
+        sessions.setdefault(row.reader, {}).setdefault(row.session, set()).add(row.organ)
+    common = {reader: set.intersection(*found.values()) for reader, found in sessions.items()}
+    if not all(common.values()):
         return None
-    times = session_times(own)
+    times = session_times(row for row in own if row.organ in common[row.reader])
     return log_minutes_model(times, {"arm": [s.arm for s in times]}, ("reader", "case"))
 
 
@@ -152,8 +154,8 @@ def comparison_table(comparisons: Sequence[ArmComparison]) -> Table:
         tuple(lines),
         "Saving: 1 - mean / mean, on the same organs of patients read in both arms, by the same readers unless paired "
         "by organ only, with the bootstrap interval over patients (95 %). Left out: organs of these patients that a "
-        "reader read in one arm only. Mixed model: log minutes of all sessions; arm fixed, reader and case crossed "
-        "random effects, REML, t test.",
+        "reader read in one arm only. Mixed model: log minutes of all sessions, of the organs that a reader read in "
+        "each of theirs; arm fixed, reader and case crossed random effects, REML, t test.",
         tuple(published),
     )
 
