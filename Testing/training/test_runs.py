@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -36,6 +37,7 @@ from soars_training.release.card import card_of
 from soars_training.release.export import BundleFacts, export_bundle
 from soars_training.release.guide import write_guides
 from soars_training.windows.augment import Augmentation
+from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.task import BranchTask
 
 ORGANS = ("Brainstem", "SpinalCord")
@@ -143,6 +145,24 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
     assert main([*argv, "--resume"]) == 0
     # The command's preset supervises three levels; a network of two has one to supervise, as the reference run.
     _same_as_whole(run, whole)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_no_process_is_left_waiting_when_one_that_draws_windows_fails(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """A system whose memory is full kills one of them, and a program waits for its children when it ends."""
+
+    def fail(_data: WindowDataset, number: int) -> None:
+        if killed and number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ArithmeticError(f"window {number}")
+
+    monkeypatch.setattr(WindowDataset, "__getitem__", fail)
+    failure, words = (RuntimeError, "worker") if killed else (ArithmeticError, "window 0")
+    with pytest.raises(failure, match=words):
+        fit(cache, tmp_path / "run", _options(workers=2))
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow  # four more interpreters that import torch

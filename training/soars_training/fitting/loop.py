@@ -203,6 +203,19 @@ def _leave_ending_to_the_loop(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def _workers_ended(rounds: Iterator[Any]) -> Iterator[None]:
+    """After the block the processes of a loader's iterator are gone.
+
+    What is raised about a window, or about a process that died, is in a cycle with the iterator and keeps it, and since
+    its processes do not hear SIGTERM, the program would wait for them at its exit for ever.
+    """
+    try:
+        yield
+    finally:
+        rounds._shutdown_workers()  # type: ignore[attr-defined]
+
+
 def worker_count(asked: int | None, device: torch.device) -> int:
     """How many processes draw the windows when so many, or None, were asked for.
 
@@ -236,15 +249,19 @@ def _batches(
         worker_init_fn=_leave_ending_to_the_loop,
     )
     pending: list[Batch] = []
-    with tqdm(
-        total=options.steps,
-        initial=state.step,
-        desc=data.title,
-        unit="step",
-        mininterval=5,
-        disable=not processes.is_first(),
-    ) as bar:
-        for batch in loader:
+    rounds = iter(loader)
+    with (
+        _workers_ended(rounds),
+        tqdm(
+            total=options.steps,
+            initial=state.step,
+            desc=data.title,
+            unit="step",
+            mininterval=5,
+            disable=not processes.is_first(),
+        ) as bar,
+    ):
+        for batch in rounds:
             pending.append(batch)
             if len(pending) * size == width:
                 yield pending
