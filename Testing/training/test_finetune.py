@@ -245,11 +245,31 @@ def _tune(caches: Path, runs: dict[str, Path], output: Path) -> list[str]:
     return [*argv, "--vois", str(caches / "vois"), "--steps", "12", "--device", "cpu"]
 
 
+def test_volumes_of_interest_are_those_that_the_cache_was_prepared_with(
+    caches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beyond what was cached there is only air, which inference never shows."""
+
+    def refused(why: str, cache: str, branch: str, voi_mm: dict[str, tuple[float, float, float]]) -> None:
+        (tmp_path / "voi.json").write_text(json.dumps(voi_mm))
+        small = "--features 4,8 --patch 16,16,16 --steps 1 --device cpu --organs".split() + [",".join(SMALL)]
+        argv = ["fit", str(caches / cache), str(tmp_path / "run"), "--branch", branch, *small]
+        assert main([*argv, "--voi", str(tmp_path / "voi.json")]) == 2
+        assert why in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+    x, y, z = VOI_MM
+    refused("are smaller than --voi says", "vois", "small_hard", dict.fromkeys(SMALL, (x, y, z + 4)))
+    refused(f"holds volumes of {SMALL[1]}, and --voi has no extent", "vois", "small_hard", {SMALL[0]: VOI_MM})
+    refused("this cache holds whole scans", "whole", "small_hard", dict.fromkeys(SMALL, VOI_MM))
+    refused("detection learns from whole scans", "vois", "detection", {})
+
+
 @pytest.mark.slow  # five runs, each with its process for windows and its picture
 def test_four_branches_are_tuned_together_and_exported(
     caches: Path, runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main([*_tune(caches, runs, tmp_path / "tuned"), "--held-out", "1"]) == 0
+    assert "anchor: the run has learned from 1 of the 1 patients held out here" in caplog.text
     sides = torch.load(tmp_path / "tuned" / LAST, weights_only=True)["sides"]
     scans = {entry.name for entry in CacheIndex.load(caches / "whole").cases}
     assert len(sides["held_out"]) == 1 and {*sides["learned"]} == scans - {*sides["held_out"]}
@@ -290,5 +310,6 @@ def test_runs_that_do_not_fit_together_are_refused(
     refused("a run of the detection branch is needed, and this one is of anchor", branch="anchor")
     refused("the detection run was guided by other anchors", anchors=["SpinalCord"])
     refused("has no heat map of Glnd_Lacrimal_R", classes=[SMALL[0]])
+    refused("the detection run learned from voxels of 3 x 3 x 3 mm", spacing_mm=[3, 3, 3])
     assert main([word for word in argv if word not in ("--vois", str(caches / "vois"))]) == 2
     assert "--small-hard needs --vois" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from soars.errors import InputError
+from soars_training.cohorts.cache import CacheIndex
 from soars_training.fitting.fit import fit
 from soars_training.fitting.options import LAST, RUN_FILE, FitOptions, FittedRun
 from soars_training.fitting.state import other_settings
@@ -14,9 +15,10 @@ from soars_training.search.search import SEARCH_FILE, read_blocks, search
 
 
 def fitted(cache: Path, folder: Path, options: FitOptions, guide: Path | None = None) -> FittedRun:
-    """The finished run in `folder`. Raises as `fit` does, and `InputError` for one of other settings."""
+    """The finished run in `folder`. Raises as `fit` does, and `InputError` for one of other settings or voxels."""
     if (folder / RUN_FILE).exists():
         run = FittedRun.load(folder)
+        run.require_spacing(CacheIndex.load(cache).spacing_mm, cache)
         other = other_settings(options, run.options)
         if other:
             raise InputError(

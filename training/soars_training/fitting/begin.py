@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.cohorts.splits import split
 from soars_training.fitting import processes
 from soars_training.fitting.loop import training_device
-from soars_training.fitting.options import LAST, RUN_FILE, RunOptions
+from soars_training.fitting.options import LAST, RUN_FILE, FittedRun, RunOptions
 from soars_training.fitting.state import HELD_OUT, LEARNED
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,23 @@ class Beginning:
     index: CacheIndex
     learn: Sequence[IndexEntry]
     held: Sequence[IndexEntry]
+
+    def learned(self, *before: FittedRun | None) -> tuple[str, ...]:
+        """The patients that the run learns from, and those of the runs that it starts from, as far as these say."""
+        theirs = (patient for run in before if run is not None for patient in run.learned or ())
+        return tuple(sorted({*(e.patient for e in self.learn), *theirs}))
+
+    def warn_if_learned(self, what: str, learned: Collection[str]) -> None:
+        """Say that what the run starts from, or is guided by, knows patients held out here."""
+        held = {e.patient for e in self.held}
+        if told := held.intersection(learned):
+            log.warning(
+                "%s learned from %d of the %d patients held out here, so the DSC of these will be better than that of "
+                "new patients; hold out the same ones in both runs",
+                what,
+                len(told),
+                len(held),
+            )
 
     @property
     def sides(self) -> dict[str, list[str]]:

@@ -13,7 +13,14 @@ from soars.networks.names import Branch
 from soars_training.cohorts.cache import CacheIndex, IndexEntry
 from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
-from soars_training.fitting.fit import describe, held_out_cases, live_spec, voi_shape, window_data
+from soars_training.fitting.fit import (
+    describe,
+    held_out_cases,
+    live_spec,
+    require_volumes,
+    voi_shape,
+    window_data,
+)
 from soars_training.fitting.loop import deterministic, train, training_precision
 from soars_training.fitting.models import BranchModel, EndToEnd
 from soars_training.fitting.options import FitOptions, FittedRun, averaged_weights, fingerprint
@@ -69,7 +76,14 @@ def finetune(
     options = _whole(of_branch)
     start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=small is None)
     device, index, held = start.device, start.index, start.held
+    for name, run in runs.items():
+        start.warn_if_learned(f"{folders[name]}: the run has", run.learned or ())
     fine = CacheIndex.load(small.vois) if small is not None and small.vois is not None else None
+    for name, run in runs.items():
+        if name == "small_hard" and fine is not None and small is not None and small.vois is not None:
+            run.require_spacing(fine.spacing_mm, small.vois)
+        else:
+            run.require_spacing(index.spacing_mm, cache)
     data = _windows(cache, index, options, start.learn, of_branch, small, fine)
     data.check_taught()
     held_cases = held_out_cases(cache, held, data, None)
@@ -78,7 +92,8 @@ def finetune(
         for name, model in models.items():
             start_from(model.network, folders[name], model.task)
             _take_heads(model, folders[name], runs[name])
-    state = TrainingState.new(options, EndToEnd(*models.values()).to(device), sides=start.sides)
+    whole = EndToEnd(*models.values()).to(device)
+    state = TrainingState.new(options, whole, sides=start.sides, spacing_mm=index.spacing_mm)
     if resume:
         state.resume(output)
     tasks: dict[str, BranchTask] = {name: mine.task for name, mine in of_branch.items()}
@@ -99,7 +114,7 @@ def finetune(
     for name, mine in of_branch.items():
         grid = fine if name == "small_hard" and fine is not None else index
         guided_by = anchors_now if "anchor" in mine.task.inputs else None
-        run = describe(mine.task, mine, grid, state, len(data.cases), held)
+        run = describe(mine.task, mine, grid, state, len(data.cases), held, start.learned(*runs.values()))
         found[name] = replace(run, guided_by=guided_by)
         _write_run(state, name, found[name], output)
     return found
@@ -212,7 +227,7 @@ def _windows(
         if not entries:
             raise InputError(f"{small.vois}: holds no volume of interest of the patients to learn from")
         volumes = FineVolumes(small.vois, entries, mine.task, shapes)
-    return StagedWindows(
+    data = StagedWindows(
         cache,
         options.task,
         options.patch,
@@ -223,6 +238,11 @@ def _windows(
         groups=of_branch["detection"].task.classes,
         fine=volumes,
     )
+    if volumes is not None and fine is not None:
+        require_volumes(
+            volumes.folder, fine.spacing_mm, of_branch["small_hard"].voi_mm or {}, data.vois.values()
+        )
+    return data
 
 
 def _take_heads(model: BranchModel, folder: Path, run: FittedRun) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import numpy as np
 from soars.bundle.manifest import BranchSpec
 from soars.cascade.preprocess import Grid
 from soars.cascade.torch_engine import NetworkEngine
+from soars.errors import InputError
 from soars.networks.architecture import Architecture
 from soars_training.cohorts.cache import CacheIndex, IndexEntry, group_of, read_case
+from soars_training.cohorts.prepare import with_margin
 from soars_training.fitting import processes
 from soars_training.fitting.begin import begin
 from soars_training.fitting.loop import deterministic, train, training_precision
@@ -23,10 +24,8 @@ from soars_training.fitting.start import start_from
 from soars_training.fitting.state import TrainingState
 from soars_training.fitting.validate import CaseScore, whole_patient_dice
 from soars_training.windows.dataset import WindowDataset
-from soars_training.windows.loaded import LoadedCase, guide_network, learned_from, load
+from soars_training.windows.loaded import LoadedCase, guide_learned, guide_network, load
 from soars_training.windows.task import BranchTask
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -46,22 +45,18 @@ def fit(
     """
     start = begin(cache, output, options, resume=resume, overwrite=overwrite, few_shapes=options.one_shape)
     device, index, held = start.device, start.index, start.held
-    told = learned_from(guide_folder, {e.patient for e in held}) if guide_folder is not None else []
-    if told:
-        log.warning(
-            "%s: its anchors have learned from %d of the %d patients held out here, so the DSC of these will be better "
-            "than that of new patients; hold out the same ones in both runs",
-            guide_folder,
-            len(told),
-            len({e.patient for e in held}),
-        )
+    before = FittedRun.load(options.init) if options.init is not None else None
+    if guide_folder is not None:
+        start.warn_if_learned(f"{guide_folder}: its anchors have", guide_learned(guide_folder))
+    if before is not None:
+        start.warn_if_learned(f"{options.init}: the run has", before.learned or ())
     data = window_data(cache, index, options, start.learn, guide_folder)
     data.check_taught()
     held_cases = held_out_cases(cache, held, data, guide_folder)
     model = BranchModel(options)
     if options.init is not None and not resume:
         start_from(model.network, options.init, options.task)
-    state = TrainingState.new(options, model.to(device), sides=start.sides)
+    state = TrainingState.new(options, model.to(device), sides=start.sides, spacing_mm=index.spacing_mm)
     if resume:
         state.resume(output)
     spec = live_spec(options.task, options, index.spacing_mm)
@@ -76,7 +71,7 @@ def fit(
 
     with deterministic(options.deterministic):
         train(state, data, output, device, validate)
-    run = describe(options.task, options, index, state, len(data.cases), held)
+    run = describe(options.task, options, index, state, len(data.cases), held, start.learned(before))
     if guide_folder is not None and "anchor" in options.task.inputs:
         run = replace(run, guided_by=guide_network(guide_folder))
     if processes.is_first():
@@ -91,9 +86,16 @@ def window_data(
     entries: Sequence[IndexEntry],
     guide_folder: Path | None = None,
 ) -> WindowDataset:
-    """The training windows of a run."""
-    voi_mm = options.voi_mm or {}
-    return WindowDataset(
+    """The training windows of a run. Raises `InputError` for a cache of volumes where whole scans are needed, or the
+    reverse, and as `require_volumes` does."""
+    small, voi_mm = options.task.branch == "small_hard", options.voi_mm or {}
+    if any((entry.group is not None) != small for entry in entries):
+        needed, there = ("volumes of interest", "whole scans") if small else ("whole scans", "volumes")
+        raise InputError(
+            f"{cache}: {options.task.branch} learns from {needed}, and this cache holds {there}; prepare one "
+            f"{'with' if small else 'without'} --voi"
+        )
+    data = WindowDataset(
         cache,
         options.task,
         options.patch,
@@ -107,6 +109,27 @@ def window_data(
         guide_folder=guide_folder,
         foreground=options.foreground,
     )
+    if small:
+        require_volumes(cache, index.spacing_mm, voi_mm, data.cases)
+    return data
+
+
+def require_volumes(
+    cache: Path,
+    spacing_mm: tuple[float, float, float],
+    voi_mm: Mapping[str, tuple[float, float, float]],
+    cases: Iterable[LoadedCase],
+) -> None:
+    """Raise `InputError` where no extent is known of a cached volume of interest, or one that is larger than what was
+    cached: there would be air instead of the patient."""
+    for group, shape in {str(case.group): case.data.ct_hu.shape for case in cases}.items():
+        if group not in voi_mm:
+            raise InputError(f"{cache}: holds volumes of {group}, and --voi has no extent of that")
+        wanted = Grid.around(np.zeros(3), with_margin(voi_mm[group]), spacing_mm).shape
+        if any(has < needs for has, needs in zip(shape, wanted, strict=True)):
+            raise InputError(
+                f"{cache}: its volumes of {group} are smaller than --voi says; take the file that it was prepared with"
+            )
 
 
 def held_out_cases(
@@ -125,6 +148,7 @@ def describe(
     state: TrainingState,
     cases: int,
     held: Sequence[IndexEntry],
+    learned: tuple[str, ...],
 ) -> FittedRun:
     """The contents of `run.json` for a trained branch; of the volumes of interest those of its own organs."""
     drawn = {group_of(organ) for organ in task.classes} if task.branch == "small_hard" else set()
@@ -144,6 +168,7 @@ def describe(
         validation={o: dsc for step, o, dsc in state.scores if step == state.step and o in task.classes},
         options=options.to_dict(),
         seconds=round(state.seconds, 1),
+        learned=learned,
     )
 
 

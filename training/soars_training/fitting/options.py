@@ -159,7 +159,8 @@ class FittedRun:
     """What `run.json` beside a checkpoint says: enough to rebuild the network and to export it.
 
     `guided_by` is the `fingerprint` of the anchors' network whose probabilities it learned with; None of a run that had
-    none, and where an earlier version of the program did not say.
+    none, and where an earlier version of the program did not say. `learned` are the patients that its weights have
+    learned from, those of the runs that it started from among them; None of an earlier version.
     """
 
     branch: Branch
@@ -178,6 +179,7 @@ class FittedRun:
     options: dict[str, Any]
     seconds: float
     guided_by: str | None = None
+    learned: tuple[str, ...] | None = None
 
     @staticmethod
     def load(folder: Path) -> FittedRun:
@@ -200,10 +202,20 @@ class FittedRun:
                 data[key] = tuple(data[key])
             data["windows_hu"] = tuple((float(low), float(high)) for low, high in data["windows_hu"])
             data["voi_mm"] = {k: tuple(v) for k, v in data["voi_mm"].items()}
+            data["learned"] = None if data.get("learned") is None else tuple(data["learned"])
             return FittedRun(**data)
 
     def save(self, folder: Path) -> None:
         write_json(folder / RUN_FILE, asdict(self) | {"architecture": self.architecture.to_dict()})
+
+    def require_spacing(self, spacing_mm: tuple[float, float, float], cache: Path) -> None:
+        """Raise `InputError` for a cache of other voxels than those that the network has learned from."""
+        if spacing_mm != self.spacing_mm:
+            mine, theirs = (" x ".join(f"{v:g}" for v in mm) for mm in (self.spacing_mm, spacing_mm))
+            raise InputError(
+                f"{cache}: has voxels of {theirs} mm, and the {self.branch} run learned from voxels of {mine} mm; take "
+                "its cache, or prepare one with its --spacing"
+            )
 
     def task(self) -> BranchTask:
         return BranchTask(self.branch, self.classes, self.inputs, self.anchors, self.windows_hu)

@@ -32,7 +32,7 @@ class TrainingState:
     `losses` rows are (step, mean loss since the row before, learning rate, seconds), `scores` rows (step, organ, mean
     DSC), `cases` rows (case, organ, DSC) of the last validation; `pending` holds the losses of the steps since the last
     row. `others` are optimisers beside the weights', and `notes` what a run has to remember besides. `processes` train
-    together. `sides`: the names of the cases that are `LEARNED` and `HELD_OUT`.
+    together. `sides`: the names of the cases that are `LEARNED` and `HELD_OUT`; `spacing_mm` (x, y, z) of their voxels.
     """
 
     options: RunOptions
@@ -50,6 +50,7 @@ class TrainingState:
     best: float = -1.0
     processes: int = 1
     sides: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    spacing_mm: tuple[float, ...] = ()
 
     @staticmethod
     def new(
@@ -57,6 +58,7 @@ class TrainingState:
         model: Model,
         weights: Sequence[torch.nn.Parameter] | None = None,
         sides: Mapping[str, Sequence[str]] | None = None,
+        spacing_mm: tuple[float, ...] = (),
     ) -> TrainingState:
         """At step 0; `weights` are what the optimiser changes, all of the model's when None."""
         averaged = copy.deepcopy(model).requires_grad_(False).eval()
@@ -67,6 +69,7 @@ class TrainingState:
             make_optimiser(options, weights or list(model.parameters())),
             processes=processes.count(),
             sides=sides or {},
+            spacing_mm=spacing_mm,
         )
 
     def size_bytes(self) -> int:
@@ -103,6 +106,7 @@ class TrainingState:
             "notes": self.notes,
             "best": self.best,
             "sides": {side: list(names) for side, names in self.sides.items()},
+            "spacing_mm": list(self.spacing_mm),
         }
         _write(data, folder / LAST)
         self.write_tables(folder)
@@ -121,8 +125,8 @@ class TrainingState:
         _table(folder / CASES_FILE, ("case", "organ", "dsc"), self.cases)
 
     def resume(self, folder: Path) -> None:
-        """Go back to the last checkpoint. Raises `InputError` when there is none, or for a run with other options or on
-        other cases; one of an earlier version does not say which it was begun on."""
+        """Go back to the last checkpoint. Raises `InputError` when there is none, or for a run with other options, on
+        other cases or other voxels; one of an earlier version does not say which it was begun on."""
         path = folder / LAST
         try:
             data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -144,6 +148,13 @@ class TrainingState:
             raise InputError(
                 f"{folder}: was started on other cases of the cache ({strange}); resume with the cache as it was, or "
                 "train into another folder"
+            )
+        before = tuple(data.get("spacing_mm", self.spacing_mm))
+        if before != self.spacing_mm:
+            mine, theirs = (" x ".join(f"{v:g}" for v in mm) for mm in (self.spacing_mm, before))
+            raise InputError(
+                f"{folder}: was started on a cache with voxels of {theirs} mm, not of {mine} mm; prepare it as it was, "
+                "or train into another folder"
             )
         self.model.load_state_dict(data["model"])
         self.averaged.load_state_dict(data["averaged"])

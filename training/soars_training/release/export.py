@@ -69,12 +69,13 @@ def export_bundle(
 
     Raises `InputError` when two runs train the same branch, one was guided by other anchors than these runs have, an
     engine does not draw with the bundle as the network does that was trained, or `output` exists. Where the anchors are
-    the same organs of another network, a warning says so.
+    the same organs of another network, or a run has learned from patients that another one held out, a warning says so.
     """
     loaded = {run.branch: (folder, run) for folder, run in ((f, FittedRun.load(f)) for f in runs)}
     if len(loaded) != len(runs):
         raise InputError("two of the runs train the same branch; give one run a branch")
     _check_guides(loaded)
+    _warn_of_patients(loaded)
     with staged_bundle(output, facts) as work:
         branches: dict[str, object] = {}
         voi_mm: Mapping[str, tuple[float, float, float]] = {}
@@ -128,6 +129,20 @@ def _check_guides(loaded: Mapping[Branch, tuple[Path, FittedRun]]) -> None:
                 place,
                 folder,
             )
+
+
+def _warn_of_patients(loaded: Mapping[Branch, tuple[Path, FittedRun]]) -> None:
+    """Of patients whom one run held out and another one learned from: figures of them are not those of new patients."""
+    for place, run in loaded.values():
+        for other, (_, knowing) in loaded.items():
+            if told := sorted(set(run.held_out).intersection(knowing.learned or ())):
+                log.warning(
+                    "%s: held out %s, from whom the %s run has learned; what the bundle reaches in them is better than "
+                    "in new patients",
+                    place,
+                    ", ".join(told),
+                    other,
+                )
 
 
 def _check_engines(bundle: Bundle, trained: Mapping[Branch, tuple[np.ndarray, np.ndarray]]) -> None:

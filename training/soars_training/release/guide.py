@@ -29,21 +29,25 @@ from soars_training.windows.whole import whole_patient
 
 def write_guides(cache: Path, anchor_run: Path, output: Path, device: str = "auto") -> int:
     """Write one `<case>.guide.npz` per case (uint8 [K, z, y, x], probability times 255), and `guide.json` with the
-    fingerprint of the anchors' network and the patients whom its run held out. Returns the number of cases.
+    fingerprint of the anchors' network, and the patients whom its run held out and learned from. Returns the number of
+    cases.
 
-    All of them or none: guides of another network would stay beside the new ones."""
-    run = FittedRun.load(anchor_run)
+    All of them or none: guides of another network would stay beside the new ones. Raises `InputError` for a cache of
+    another spacing than the run's: its network would not know the patients' size."""
+    run, index = FittedRun.load(anchor_run), CacheIndex.load(cache)
+    run.require_spacing(index.spacing_mm, cache)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     precision: Precision = "bf16" if is_card(device) or cpu_has_bf16() else "fp32"
     network = run.network(anchor_run)
     weights = Weights(anchor_run, save(network.state_dict()))
     engine = TorchEngine(weights, branch_spec(run), device=device, precision=precision)
-    cases = CacheIndex.load(cache).cases
+    cases = index.cases
     before = [path.name for path in output.glob(f"*{GUIDE_SUFFIX}")]
     names = {GUIDE_FILE, *before, *(f"{entry.name}{GUIDE_SUFFIX}" for entry in cases)}
     with staged_folder(output, sorted(names), overwrite=True) as staging:
-        write_json(staging / GUIDE_FILE, {"held_out": list(run.held_out), "network": fingerprint(network)})
+        patients = {"held_out": list(run.held_out), "learned": list(run.learned or ())}
+        write_json(staging / GUIDE_FILE, patients | {"network": fingerprint(network)})
         for entry in tqdm(cases, desc="guide", unit="case"):
             case = read_case(cache / entry.file)
             probabilities = whole_patient(engine, branch_spec(run), run.task(), case)

@@ -60,7 +60,7 @@ def search(
     data = window_data(cache, index, options, learn, guide_folder)
     unseen = window_data(cache, index, replace(options, seed=options.seed + 1), held, guide_folder)
     model = SearchModel(options).to(device)
-    state = TrainingState.new(options, model, model.weights(), start.sides)
+    state = TrainingState.new(options, model, model.weights(), start.sides, index.spacing_mm)
     alphas = alpha_optimiser(model, alpha_rate)
     state.others["alphas"] = alphas
     if resume:

@@ -155,7 +155,8 @@ class LoopSystem(ABC, Generic[Options]):
         check_taught(start.learn, options.organs)
         data = self.data(options, _cases(cache, start.learn, options.organs), index.spacing_mm)
         held_cases = _cases(cache, held, options.organs) if held else []
-        state = TrainingState.new(options, self.model(options).to(device), sides=start.sides)
+        model = self.model(options).to(device)
+        state = TrainingState.new(options, model, sides=start.sides, spacing_mm=index.spacing_mm)
         if resume:
             state.resume(output)
         precision = training_precision(device)

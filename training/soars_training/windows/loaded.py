@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from soars_training.cohorts.regions import Region, UsualRegions
 from soars_training.windows.task import BranchTask
 
 GUIDE_SUFFIX, GUIDE_FILE = ".guide.npz", "guide.json"
-"""In a folder of guides: one a case; and of which network they are, and whom that had held out when it learned."""
+"""In a folder of guides: one a case; and of which network they are, whom it had held out, from whom it learned."""
 BODY_HU = -500
 
 
@@ -137,11 +137,11 @@ def _middle(ct_hu: np.ndarray) -> np.ndarray:
     return middle
 
 
-def learned_from(guide_folder: Path, patients: Collection[str]) -> list[str]:
-    """Those of some patients from whom the anchors' network has learned, so that it draws them better than new ones;
-    none where a guide of an earlier version does not say."""
+def guide_learned(guide_folder: Path) -> list[str]:
+    """The patients from whom the anchors' network has learned, so that it draws them better than new ones; none where a
+    guide of an earlier version does not say."""
     path = guide_folder / GUIDE_FILE
-    return sorted(set(patients) - set(read_json(path)["held_out"])) if path.exists() else []
+    return list(read_json(path).get("learned") or ()) if path.exists() else []
 
 
 def guide_network(guide_folder: Path) -> str | None:
