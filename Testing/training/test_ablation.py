@@ -31,6 +31,7 @@ from soars_training.experiments.settings import (
 )
 from soars_training.experiments.statistics import cell, compare
 from soars_training.fitting.options import LAST, FitOptions, FittedRun
+from soars_training.windows.task import BranchTask
 
 ORGANS = {"Brainstem": 900, "SpinalCord": 400, "Larynx": -100, "Lens_L": 700}
 SIZE_MM = {"Brainstem": 15.0, "SpinalCord": 15.0, "Larynx": 15.0, "Lens_L": 9.0}
@@ -249,6 +250,31 @@ def test_a_patient_is_one_pair_however_many_seeds_there_are() -> None:
     assert test.patients == 8 and test.p == pytest.approx(2 / 2**8)
     assert test.holm == pytest.approx(4 / 2**8)
     assert test.difference == pytest.approx(0.1 + 0.011 * 3.5)
+
+
+def test_a_patient_is_one_pair_however_many_scans_he_has() -> None:
+    """Seven patients; one, of whom there are six scans, is drawn worse in the first, by the least of all differences:
+    the exact two-sided p is 2 x 2 / 2^7."""
+    better, worse = "anchors", "all_in_one"
+    rows = [_row(s, 1, f"p{n}", v) for n in range(6) for s, v in ((better, 0.8), (worse, 0.7 - 0.01 * n))]
+    rows += [_row(s, 1, f"q{n}", v) for n in range(6) for s, v in ((better, 0.65), (worse, 0.7))]
+    test = compare(rows, {f"q{n}": "q" for n in range(6)})[0]
+    assert test.patients == 7 and test.p == pytest.approx(2 * 2 / 2**7)
+    assert test.difference == pytest.approx((6 * 0.1 + 0.15 - 0.05) / 7)
+    assert compare(rows)[0].patients == 12
+
+
+def test_all_patients_of_a_cache_may_be_asked_for_by_number(cohort: Path, tmp_path: Path) -> None:
+    recipe = Recipe(("all_in_one",), (1,), ("Brainstem",), 4, 4, 0.01, 2)
+    options = FitOptions(BranchTask("anchor", ("Brainstem",), ("ct",)))
+
+    def split(patients: int | None) -> list[list[str]]:
+        lab = Laboratory(cohort / "cache", tmp_path, replace(recipe, patients=patients), lambda _: options)
+        return [[entry.name for entry in side] for side in lab._split()]
+
+    assert split(10) == split(None) and [len(side) for side in split(10)] == [8, 2]
+    with pytest.raises(InputError, match="--patients 11: .* has 10 patients"):
+        split(11)
 
 
 def test_scores_of_shifted_boxes_are_those_of_geometry() -> None:

@@ -13,6 +13,7 @@ from tiny_bundle import ABSENT, FOUND, patient, write_tiny_bundle
 
 from soars.bundle.card import CARD_SECTIONS
 from soars.bundle.store import load_bundle, write_manifest
+from soars.dicom.write import write_ct_series
 from soars.findings.finding import CHECK, SERIOUS, ExpectedDsc, Finding
 from soars.formats import read_seg_nrrd
 from soars.report.record import ABSENT as LOOKED_FOR
@@ -95,6 +96,27 @@ def test_a_sites_cts_become_a_partly_labelled_cohort(
         "berta": set(FOUND),
     }
     assert index.source.startswith("cohort, contours drawn by the model both 3 (")
+
+
+def test_two_cts_of_a_patient_stay_one_patients(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A planning CT and a later one must not be learned from and tested on; the Patient ID itself goes nowhere."""
+    for name, who in (("early", "MRN4711"), ("late", "MRN4711"), ("other", "MRN4712")):
+        write_ct_series(patient().image, tmp_path / "cts" / name, patient_id=who, patient_name="n^n")
+    cohort, cache = tmp_path / "cohort", tmp_path / "cache"
+    assert distil(tmp_path / "cts", cohort, teacher, "--at-least", "0") == 0
+    assert main(["prepare", str(cache), "--data", str(cohort / "cases"), "--layout", "folders"]) == 0
+    assert {case.name: case.patient for case in CacheIndex.load(cache).cases} == {
+        "early": "early",
+        "late": "early",
+        "other": "other",
+    }
+    told = [*(cohort / "cases").glob("*.json"), *(cohort / "cases").rglob("*.nrrd"), cache / "index.json"]
+    assert not any(b"MRN47" in path.read_bytes() for path in told)
+    (cohort / "cases" / "patients.json").write_text('{"erly": "early"}')
+    assert main(["prepare", str(cache), "--data", str(cohort / "cases"), "--layout", "folders"]) == 2
+    assert "names erly, and there is no such folder" in capsys.readouterr().err
 
 
 def test_a_higher_bound_leaves_out_more_and_the_teacher_is_not_asked_again(

@@ -235,6 +235,15 @@ def test_the_left_half_of_a_mandible_is_the_patients_left(axes: tuple[int, int, 
     assert left - right == pytest.approx(2 * 15.0, abs=1)  # the halves' centres are 15 voxels of 2 mm apart
 
 
+def test_raw_data_of_nnunets_first_version_is_read(tmp_path: Path) -> None:
+    _nnunet(tmp_path)
+    labels = {"0": "background", "1": "Brain stem", "2": "left parotid"}
+    facts = {"modality": {"0": "CT"}, "labels": labels, "tensorImageSize": "4D", "numTraining": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps(facts))
+    (case,) = read_cases(case_files("nnunet", tmp_path), LeftOut())
+    assert case.annotated == {"Brainstem", "Parotid_L"}
+
+
 def test_of_several_channels_of_nnunet_the_ct_is_read(tmp_path: Path) -> None:
     _nnunet(tmp_path, ("T1", "CT"))
     (case,) = read_cases(case_files("nnunet", tmp_path), LeftOut())

@@ -27,12 +27,14 @@ from soars.supervise import SIGNALS
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
 from soars_training.cohorts.splits import hold_out
-from soars_training.experiments.crossval import crossval, guided_by
+from soars_training.experiments.crossval import crossval, guided_by, pooled_table
+from soars_training.experiments.runs import fitted
 from soars_training.fitting.fit import fit
 from soars_training.fitting.loop import training_device, worker_count
 from soars_training.fitting.options import BEST, LAST, FitOptions, FittedRun
 from soars_training.fitting.presets import paper_steps, preset
 from soars_training.fitting.state import balance, learning_rate
+from soars_training.fitting.validate import CaseScore
 from soars_training.release.card import card_of
 from soars_training.release.export import BundleFacts, export_bundle
 from soars_training.release.guide import write_guides
@@ -360,6 +362,7 @@ def test_a_damaged_checkpoint_is_named(cache: Path, whole: Path, tmp_path: Path)
         ({"strength": Augmentation().times(-1)}, "--augmentation must be 0 or more"),
         ({"optimiser": "sgd"}, "choose adamw or radam"),
         ({"held_out": 6}, "cannot hold out 6 of 6 patients"),
+        ({"held_out": -1}, "must not be negative"),
         ({"task": BranchTask("anchor", ("Larynx",), ("ct",))}, "annotates any of Larynx"),
         ({"task": BranchTask("mid_level", ORGANS, ("ct", "anchor"), ("Eye_L",))}, "run soars-train guide"),
         ({"init": Path("nowhere")}, "not a finished training run"),
@@ -447,6 +450,12 @@ def test_every_patient_is_held_out_once_and_an_interrupted_fold_goes_on(
     assert list(csv.DictReader((tmp_path / "crossval.csv").open())) == rows
 
 
+def test_a_patient_of_two_scans_counts_once_in_the_pooled_table() -> None:
+    pooled = [(1, CaseScore(case, "Brainstem", dsc)) for case, dsc in (("a", 0.4), ("b", 0.8), ("c", 0.9))]
+    assert "| Brainstem | 2 | 0.750 | 0.212 | 0.600 |" in pooled_table(pooled, {"a": "p", "b": "p"})
+    assert "| Brainstem | 3 | 0.700 | 0.265 | 0.400 |" in pooled_table(pooled)
+
+
 def test_finished_folds_of_other_settings_are_not_taken_for_these(cache: Path, tmp_path: Path) -> None:
     crossval(cache, tmp_path, _options(steps=4), 2)
     with pytest.raises(InputError, match=r"fold_1: was trained with other settings \(steps\)"):
@@ -520,6 +529,60 @@ def test_a_run_says_when_its_anchors_know_the_patients_held_out(
         assert (f"have learned from {len(known)} of the 3 patients held out here" in caplog.text) == bool(
             known
         )
+
+
+def test_a_run_says_when_those_it_starts_from_know_the_patients_held_out(
+    cache: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also those from which it started at one remove. Patients of another cohort are new to it."""
+    held = set(FittedRun.load(whole).held_out)
+    assert FittedRun.load(whole).learned == tuple(sorted({f"c{n}" for n in range(6)} - held))
+    again = fit(cache, tmp_path / "again", _options(steps=2, init=whole))
+    assert set(again.held_out) == held and "learned from" not in caplog.text
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(cache, elsewhere)
+    index = CacheIndex.load(elsewhere)
+    strangers = [replace(entry, patient=f"stranger {entry.name}") for entry in index.cases]
+    replace(index, cases=strangers).save(elsewhere)
+    new = fit(elsewhere, tmp_path / "new", _options(steps=2, init=whole))
+    assert "learned from" not in caplog.text
+    assert (
+        set(new.learned or ())
+        == {e.patient for e in strangers} - {*new.held_out} | {f"c{n}" for n in range(6)} - held
+    )
+    last = fit(cache, tmp_path / "last", _options(steps=2, held_out=3, init=tmp_path / "new"))
+    known = set(last.held_out) - held
+    assert known and f"new: the run has learned from {len(known)} of the 3 patients held out" in caplog.text
+    caplog.clear()
+    facts = BundleFacts("b", "1", "d", "CC0-1.0", card_of("b", "d", "CC0-1.0", [last]))
+    mid = replace(
+        last, branch="mid_level", classes=("Larynx", "Parotid_L"), held_out=(), learned=tuple(sorted(known))
+    )
+    shutil.copytree(tmp_path / "last", tmp_path / "mid")
+    mid.save(tmp_path / "mid")
+    export_bundle([tmp_path / "last", tmp_path / "mid"], tmp_path / "bundle", facts)
+    assert (
+        f"last: held out {', '.join(sorted(known))}, from whom the mid_level run has learned" in caplog.text
+    )
+
+
+def test_a_cache_prepared_again_with_other_voxels_is_not_taken_for_the_old_one(
+    cache: Path, whole: Path, tmp_path: Path
+) -> None:
+    """By its name and its cases it is the same; a network that met both would not know how large a patient is."""
+    finer, run = tmp_path / "cache", tmp_path / "run"
+    shutil.copytree(cache, finer)
+    replace(CacheIndex.load(cache), spacing_mm=(2.0, 2.0, 3.0)).save(finer)
+    run.mkdir()
+    shutil.copy(whole / LAST, run / LAST)
+    with pytest.raises(
+        InputError, match="started on a cache with voxels of 3 x 3 x 3 mm, not of 2 x 2 x 3 mm"
+    ):
+        fit(finer, run, _options(), resume=True)
+    with pytest.raises(InputError, match="the anchor run learned from voxels of 3 x 3 x 3 mm"):
+        write_guides(finer, whole, tmp_path / "guide", "cpu")
+    with pytest.raises(InputError, match="has voxels of 2 x 2 x 3 mm"):
+        fitted(finer, whole, _options())
 
 
 def test_an_organ_that_nobody_drew_is_not_learned(

@@ -24,6 +24,8 @@ from soars.report.record import PRESENT, BundleRecord, OrganRecord, read_run
 from soars.service.batch import FAILED, Outcome
 from soars.service.cases import BatchCase
 from soars.texts import read_json
+from soars_training.cohorts.layouts import PATIENTS_FILE, Whose, patients_of
+from soars_training.cohorts.listing import patient_id
 
 CASES, TEACHER = "cases", "teacher"
 """Folders of a cohort: what `soars-train prepare --layout folders` reads, and the teacher's own results."""
@@ -87,6 +89,7 @@ def write_cohort(
     _check_folder(cases, folder)
     failed = {outcome.case: outcome.message for outcome in outcomes if outcome.state == FAILED}
     rows: list[Row] = []
+    used: list[BatchCase] = []
     teacher: BundleRecord | None = None
     for case in cases:
         if case.name in failed:
@@ -96,13 +99,20 @@ def write_cohort(
         teacher = record.bundle
         mine = list(_rows(case.name, record.organs, rule))
         rows += mine
-        _write_case(case, folder, [row.organ for row in mine if row.used == "yes"])
+        organs = [row.organ for row in mine if row.used == "yes"]
+        _write_case(case, folder, organs)
+        used += [case] if organs else []
     if teacher is None or not any(row.used == "yes" for row in rows):
         raise InputError(
             f"{folder}: no contour of the {len(cases)} CTs can be used; look at {TEACHER}/*/report.html for the reasons"
         )
     about = {"soars": __version__, "at_least": rule.at_least, "known_only": rule.known_only}
     write_json(folder / CASES / TEACHER_FILE, {**about, "teacher": asdict(teacher)})
+    whose = [
+        Whose(c.name, scan=f"{c.ct.resolve()} {c.series or ''}", patient_id=patient_id(c.ct)) for c in used
+    ]
+    patients = {case.name: patient for case, patient in zip(used, patients_of(whose), strict=True)}
+    write_json(folder / CASES / PATIENTS_FILE, patients)
     with (
         replacing_file(folder / TABLE) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,

@@ -17,6 +17,10 @@ NAMES_ENDINGS = (".json", ".csv", ".txt", ".label")
 """Of the file that names the values of a label map beside it (`soars.formats.labelnames`)."""
 
 
+PATIENTS_FILE = "patients.json"
+"""In the layout `folders`, beside the cases: whom each is of."""
+
+
 @dataclass(frozen=True)
 class CaseFiles:
     """One case on disk.
@@ -204,12 +208,14 @@ def _dicom_folders(root: Path) -> Iterator[tuple[CaseFiles, str]]:
 
 
 def _nnunet(root: Path) -> Iterator[CaseFiles]:
-    """nnU-Net raw data: dataset.json, imagesTr/CASE_0000.ENDING (of several channels the one called CT),
-    labelsTr/CASE.ENDING."""
+    """nnU-Net raw data, of its first version too: dataset.json, imagesTr/CASE_0000.ENDING (of several channels the one
+    called CT), labelsTr/CASE.ENDING."""
     try:
         facts = read_json(root / "dataset.json")
-        ending = str(facts["file_ending"])
-        channels = {int(number): str(name) for number, name in facts.get("channel_names", {0: "CT"}).items()}
+        # The first version wrote .nii.gz alone, and called the channels modality.
+        ending = str(facts.get("file_ending", ".nii.gz"))
+        named = facts.get("channel_names", facts.get("modality", {0: "CT"}))
+        channels = {int(number): str(name) for number, name in named.items()}
         ignored = facts["labels"].get("ignore")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return
@@ -288,14 +294,34 @@ def _segrap(root: Path) -> Iterator[CaseFiles]:
 
 
 def _folder_each(root: Path) -> Iterator[CaseFiles]:
-    """CASE/ct.ENDING (or image) and CASE/structures, a folder of masks, or a file of any format that is read."""
+    """CASE/ct.ENDING (or image) and CASE/structures, a folder of masks, or a file of any format that is read; where one
+    patient has several cases, patients.json beside them: {"CASE": "PATIENT"}."""
+    patients = _patients_said(root)
     for folder in _folders(root):
         ct = _image(folder, "ct", "image")
         found = sorted(p for p in folder.iterdir() if p.name.split(".")[0] == "structures")
         structures = [p for p in found if p.suffix.lower() not in NAMES_ENDINGS] or found
         if ct:
             problem = None if len(structures) == 1 else f"{len(structures)} structures where one is needed"
-            yield CaseFiles(folder.name, ct, structures[0] if structures else None, problem=problem)
+            drawn = structures[0] if structures else None
+            yield CaseFiles(folder.name, ct, drawn, problem=problem, patient=patients.get(folder.name, ""))
+
+
+def _patients_said(root: Path) -> dict[str, str]:
+    """Case -> patient, from the file that says so. Raises `InputError` for a damaged one, or a name that is no case."""
+    path = root / PATIENTS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        said = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(said, dict) or not all(isinstance(p, str) and p.strip() for p in said.values()):
+        raise InputError(f'{path}: does not say of each case whom it is of: {{"CASE": "PATIENT"}}')
+    strange = sorted(set(said) - {folder.name for folder in _folders(root)})
+    if strange:
+        raise InputError(f"{path}: names {strange[0]}, and there is no such folder")
+    return {case: patient.strip() for case, patient in said.items()}
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -309,5 +335,5 @@ LAYOUTS: Mapping[str, Layout] = {
     "segrap": _segrap,
     "folders": _folder_each,
 }
-SHAPES = {name: (find.__doc__ or "").strip().rstrip(".") for name, find in LAYOUTS.items()}
+SHAPES = {name: " ".join((find.__doc__ or "").split()).rstrip(".") for name, find in LAYOUTS.items()}
 """Each layout in words, for messages and help."""

@@ -91,7 +91,7 @@ def read_listing(listing: Path) -> list[ListedCase]:
 
 def _with_patients(cases: Sequence[ListedCase]) -> list[ListedCase]:
     """The cases with whom each is of. Raises `InputError` for a patient in two splits."""
-    whose = [Whose(case.name, case.patient, str(case.ct.resolve()), _patient_id(case.ct)) for case in cases]
+    whose = [Whose(case.name, case.patient, str(case.ct.resolve()), patient_id(case.ct)) for case in cases]
     found = [replace(case, patient=patient) for case, patient in zip(cases, patients_of(whose), strict=True)]
     apart = parted(found)
     if apart is not None:
@@ -104,7 +104,7 @@ def _with_patients(cases: Sequence[ListedCase]) -> list[ListedCase]:
     return found
 
 
-def _patient_id(ct: Path) -> str:
+def patient_id(ct: Path) -> str:
     """The Patient ID of a DICOM CT, "" where there is none; a damaged file is reported when it is read whole."""
     try:
         for path in sorted(ct.iterdir()) if ct.is_dir() else [ct]:

@@ -27,6 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from soars_training.cohorts.cache import CacheIndex
     from soars_training.experiments.crossval import POOLED_FILE, crossval, guided_by, pooled_table
 
     if args.guide:
@@ -39,5 +40,5 @@ def run(args: argparse.Namespace) -> None:
     options = fit.options_of(args)
     options = guided_by(options, args.anchors) if args.anchors else options
     pooled = crossval(args.cache, args.output, options, args.folds, args.anchors)
-    print(pooled_table(pooled))
+    print(pooled_table(pooled, {e.case: e.patient for e in CacheIndex.load(args.cache).cases}))
     print(f"every patient: {args.output / POOLED_FILE}")

@@ -50,7 +50,7 @@ from soars_training.windows.task import BranchTask
 log = logging.getLogger(__name__)
 
 RECIPE_FILE = "ablation.json"
-SCORES, CENTRES = "scores", "centres"
+SCORES, CENTRES, VOLUMES = "scores", "centres", "cache"
 LEARN, TEST = "train", "test"
 
 _SAME = tuple(
@@ -145,7 +145,7 @@ class Laboratory:
 
     @property
     def volumes(self) -> Path:
-        return self.output / "cache"
+        return self.output / VOLUMES
 
     @property
     def vois(self) -> Path:
@@ -176,6 +176,7 @@ class Laboratory:
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
             other = sorted(k for k in told if told[k] != before.get(k))
+            other += ["spacing"] if CacheIndex.load(self.cache).spacing_mm != self.index.spacing_mm else []
             if other:
                 raise InputError(
                     f"{self.output}: was begun with other settings ({', '.join(other)}); go on with the same, or "
@@ -281,10 +282,14 @@ class Laboratory:
         """(to learn from, to be scored on), by patient, alike in what is annotated; both of the cases that the cache
         has for learning: those of its other splits are not to be looked at yet."""
         split = self.options(self._task(JOINT)).train_split
-        there = CacheIndex.load(self.cache).of_split(split)
-        entries = [e for e in there if set(e.annotated) & set(self.recipe.organs)]
-        if self.recipe.patients is not None:
-            _, entries = hold_out(entries, self.recipe.patients)
+        entries = CacheIndex.load(self.cache).of_split(split)
+        entries = [e for e in entries if set(e.annotated) & set(self.recipe.organs)]
+        there = len({e.patient for e in entries})
+        wanted = self.recipe.patients or there
+        if wanted > there:
+            raise InputError(f"--patients {wanted}: {self.cache} has {there} patients with any of the organs")
+        if wanted < there:
+            _, entries = hold_out(entries, wanted)
         return hold_out(entries, self.recipe.test)
 
     def _told(self, test: Sequence[IndexEntry]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,12 +59,21 @@ def crossval(
     return pooled
 
 
-def pooled_table(pooled: Iterable[tuple[int, CaseScore]]) -> str:
+def pooled_table(pooled: Iterable[tuple[int, CaseScore]], patients: Mapping[str, str] | None = None) -> str:
     """Markdown: per organ the number of patients, mean and standard deviation over patients, lowest; then the mean of
-    the organs."""
-    values: dict[str, list[float]] = {}
+    the organs.
+
+    Args:
+        patients: of each case whom it is of, where several are of one; a patient counts once, with the mean of them.
+    """
+    whose = patients or {}
+    of_patient: dict[str, dict[str, list[float]]] = {}
     for _, score in pooled:
-        values.setdefault(score.organ, []).append(score.dsc)
+        mine = of_patient.setdefault(score.organ, {})
+        mine.setdefault(whose.get(score.case, score.case), []).append(score.dsc)
+    values = {
+        organ: [float(np.mean(cases)) for cases in found.values()] for organ, found in of_patient.items()
+    }
     lines = ["| organ | patients | mean DSC | sd | lowest |", "|---|---|---|---|---|"]
     for organ, found in values.items():
         sd = f"{np.std(found, ddof=1):.3f}" if len(found) > 1 else ""

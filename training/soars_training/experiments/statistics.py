@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,14 +84,18 @@ def complete(rows: Sequence[OrganRow]) -> list[OrganRow]:
     return filled
 
 
-def compare(rows: Sequence[OrganRow]) -> list[Comparison]:
+def compare(rows: Sequence[OrganRow], patients: Mapping[str, str] | None = None) -> list[Comparison]:
     """Every pair of settings that is there, by stratum: a patient counts once, with the mean of the organs that both
-    have, averaged over the seeds. Pairs that are one and the same network are left out."""
+    have, averaged over the seeds and over the patient's cases. Pairs that are one and the same network are left out.
+
+    Args:
+        patients: of each case whom it is of; one that is not there is a patient of its own.
+    """
     found = []
     settings = {row.setting for row in rows}
     for first, second in COMPARISONS:
         for stratum in (*STRATA, ALL) if {first, second} <= settings else ():
-            pairs = _pairs(of_stratum(rows, stratum), first, second)
+            pairs = _pairs(of_stratum(rows, stratum), first, second, patients or {})
             if len(pairs) >= FEWEST_PATIENTS:
                 a, b = np.array(pairs).T
                 if not np.any(a - b):
@@ -102,19 +106,21 @@ def compare(rows: Sequence[OrganRow]) -> list[Comparison]:
     return [Comparison(*f, holm) for f, holm in zip(found, corrected, strict=True)]
 
 
-def _pairs(rows: Sequence[OrganRow], first: str, second: str) -> list[tuple[float, float]]:
+def _pairs(
+    rows: Sequence[OrganRow], first: str, second: str, patients: Mapping[str, str]
+) -> list[tuple[float, float]]:
     values: dict[str, dict[tuple[str, str], dict[int, float]]] = {first: {}, second: {}}
     for row in rows:
         if row.setting in values:
             values[row.setting].setdefault((row.case, row.organ), {})[row.seed] = row.dsc
-    patients: dict[str, list[tuple[float, float]]] = {}
+    of_patient: dict[str, list[tuple[float, float]]] = {}
     for key in values[first].keys() & values[second].keys():
         a, b = values[first][key], values[second][key]
         seeds = a.keys() & b.keys()
         if seeds:
             pair = (float(np.mean([a[s] for s in seeds])), float(np.mean([b[s] for s in seeds])))
-            patients.setdefault(key[0], []).append(pair)
-    means = {case: np.mean(pairs, axis=0) for case, pairs in sorted(patients.items())}
+            of_patient.setdefault(patients.get(key[0], key[0]), []).append(pair)
+    means = {patient: np.mean(pairs, axis=0) for patient, pairs in sorted(of_patient.items())}
     return [(float(a), float(b)) for a, b in means.values()]
 
 

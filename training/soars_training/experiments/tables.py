@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 from soars.errors import InputError
 from soars.files import write_text
 from soars.networks.build import build
-from soars_training.experiments.ablation import CENTRES, RECIPE_FILE, SCORES
+from soars_training.cohorts.cache import CacheIndex
+from soars_training.experiments.ablation import CENTRES, RECIPE_FILE, SCORES, VOLUMES
 from soars_training.experiments.cost import COSTS, Cost
 from soars_training.experiments.published import (
     ABLATION,
@@ -63,13 +64,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a folder holds so far."""
+    """All that a folder holds so far; `patients`: whom each case is of."""
 
     recipe: Mapping[str, Any]
     rows: list[OrganRow]
     centres: list[CentreRow]
     trainings: list[Training]
     costs: Mapping[str, list[Cost]]
+    patients: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> list[str]:
@@ -89,7 +91,8 @@ def read_results(folder: Path) -> Results:
     recipe = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     rows = [r for path in sorted((folder / SCORES).glob("*.csv")) for r in read_rows(path, OrganRow)]
     centres = [r for path in sorted((folder / CENTRES).glob("*.csv")) for r in read_rows(path, CentreRow)]
-    return Results(recipe, complete(rows), centres, _trainings(folder), _costs(folder))
+    patients = {entry.case: entry.patient for entry in CacheIndex.load(folder / VOLUMES).cases}
+    return Results(recipe, complete(rows), centres, _trainings(folder), _costs(folder), patients)
 
 
 def write_page(folder: Path) -> Path:
@@ -107,7 +110,7 @@ def page(results: Results) -> str:
     parts += ["## What others have published of these systems", published_systems(results)]
     for measure, name in MEASURE_NAMES.items():
         parts += [f"## {name}, by organ", by_organ(results, measure)]
-    tests = compare(results.rows)
+    tests = compare(results.rows, results.patients)
     parts += ["## Are the differences real?", tests_table(tests)]
     parts += ["## Ranking", ranking(results.rows)]
     if results.centres:
