@@ -15,11 +15,14 @@ from soars.bundle.store import load_bundle
 from soars.errors import InputError
 from soars.findings.evidence import Evidence
 from soars.findings.review import read_review
+from soars.run.segment import SegmentOptions, segment
 from soars.structures import Geometry, StructureSet
 from soars_training.cli import main
 from soars_training.cohorts.prepare import SourceCase
 from soars_training.commands import arguments
+from soars_training.commands.calibrate import _drawn
 from soars_training.release import review
+from soars_training.release.evaluate import evaluate_bundle
 from soars_training.release.review import Sample
 
 
@@ -89,6 +92,41 @@ def test_a_score_finds_what_the_dsc_depends_on() -> None:
     assert abs(score.weights.get("place", 0.0)) < 0.01
     others = np.mean([score.organs[organ] for organ in ("Brainstem", "Parotid_L", "Parotid_R")])
     assert score.organs["Larynx"] - others == pytest.approx(-0.1, abs=0.02)
+
+
+def test_a_patients_other_scan_does_not_tell_how_well_he_is_drawn() -> None:
+    """The curve rests on scores of contours that the fit has not seen, and two scans of one patient are much alike."""
+    rows = [replace(row, patient=f"q{int(row.case[1:]) // 2}") for row in _cohort(12, 1)]
+    assert review.fit_calibration(rows).patients == 6
+    worse = [replace(row, dsc=0.3) if row.case == "p1" else row for row in rows]
+    mine = [number for number, row in enumerate(rows) if row.patient == "q0"]
+    before, after = (review._held_out_scores(some, 1.0) for some in (rows, worse))
+    assert np.array_equal(before[mine], after[mine]) and not np.allclose(before, after)
+    patients = {f"c{n}": f"p{n // 2}" for n in range(6)}
+    assert set(_drawn(patients, "c1,c2", 2)) == {"c4", "c5"}
+    with pytest.raises(InputError, match="2 cases are of patients not held out"):
+        _drawn(patients, "c1,c2", 3)
+
+
+def test_what_was_contoured_on_some_slices_is_measured_on_these(tmp_path: Path) -> None:
+    """Against its own contour on every third slice a bundle has a DSC of 1; how large the organ is nobody has said."""
+    bundle, scan = load_bundle(str(write_tiny_bundle(tmp_path / "tiny"))), patient()
+    found = segment(scan, bundle, SegmentOptions(engine="onnxruntime")).structures
+    thin = StructureSet(found.geometry)
+    for organ in FOUND:
+        mask = found.full(organ)
+        if organ == "SpinalCord":
+            mask[np.arange(len(mask)) % 3 > 0] = False
+        thin.add(organ, mask)
+    case = SourceCase("a", "train", scan.image, thin, frozenset(FOUND), frozenset({"SpinalCord"}))
+    scores = {score.organ: score for score in evaluate_bundle(bundle.folder, [case], engine="onnxruntime")}
+    assert scores["SpinalCord"].dsc == scores["Brainstem"].dsc == 1
+    assert (
+        scores["SpinalCord"].volume_cc
+        == scores["SpinalCord"].reference_volume_cc
+        == thin.volume_cc("SpinalCord")
+    )
+    assert [s.organ for s in review.collect_samples(bundle, [case], "onnxruntime")] == ["Brainstem"]
 
 
 def test_a_weight_never_has_the_wrong_sign() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,36 @@ def test_two_rois_for_one_organ_never_replace_each_other(
     with pytest.raises(InputError, match="none of its cases"):
         list(listed_cases(listing(tmp_path, case())))
     assert "'Left Parotid' and 'parotid left' are both Parotid_L" in caplog.text
+
+
+def test_in_a_list_too_parts_make_an_organ_and_a_mandible_has_halves(ct: Path, tmp_path: Path) -> None:
+    """A box of six columns: the three of greater x are the patient's left half."""
+    structures(ct, tmp_path / "organs.dcm", "Mandible", "Eye_AL", "Eye_PL", "Eye_AR")
+    drawn = {"Bone_Mandible", "Eye_AL", "Eye_PL", "Eye_AR"}
+    (found,) = listed_cases(listing(tmp_path, case()))
+    assert found.annotated == drawn | {"Bone_Mandible_L", "Bone_Mandible_R", "Eye_L"}
+    left, right = (found.structures.full(f"Bone_Mandible_{side}") for side in "LR")
+    assert left[..., 13:16].sum() == left.sum() == right[..., 10:13].sum() == right.sum() == 4 * 6 * 3
+    assert found.structures.voxels("Eye_L") == 6 * 36  # the longer of two boxes that begin together
+    (found,) = listed_cases(listing(tmp_path, case(annotated=["Mandible", "Eye_AL"])))
+    assert found.annotated == {"Bone_Mandible", "Eye_AL", "Bone_Mandible_L", "Bone_Mandible_R"}
+    (found,) = listed_cases(listing(tmp_path, case(sparse=["Mandible", "Eye_PL"])))
+    assert found.annotated == drawn
+
+
+def test_a_list_of_several_splits_is_not_evaluated_as_one(
+    ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that a model has learned from would flatter it."""
+    other = tmp_path / "other"
+    shutil.copytree(ct, other)
+    structures(ct, tmp_path / "organs.dcm", "Brainstem")
+    path = listing(tmp_path, case(patient="a"), case(name="b", ct="other", split="test", patient="b"))
+    assert main(["evaluate", "starter", "--list", str(path)]) == 2
+    assert "has the splits test, train; say by --split which to evaluate" in capsys.readouterr().err
+    assert [found.name for found in listed_cases(path, "test")] == ["b"]
+    with pytest.raises(InputError, match="no cases of the split tets; its splits are test, train"):
+        listed_cases(path, "tets")
 
 
 def test_targets_and_helpers_are_left_out_with_one_line(

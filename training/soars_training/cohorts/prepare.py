@@ -122,14 +122,19 @@ def openkbp_case(case: OpenKbpCase) -> SourceCase:
     return SourceCase(case.patient, case.split, ct, structures, frozenset(structures.names))
 
 
-def listed_cases(listing: Path) -> Iterator[SourceCase]:
-    """The user's own cases (see `soars_training.cohorts.listing`), each checked as the command line checks it: the CT's
-    patient and frame of reference, and the organs that somebody drew.
+def listed_cases(listing: Path, split: str | None = None) -> Iterator[SourceCase]:
+    """The user's own cases (see `soars_training.cohorts.listing`), those of one split or all, each checked as the
+    command line checks it: the CT's patient and frame of reference, and the organs that somebody drew.
 
     The list is checked whole at once. A case that cannot be read then is named in a warning and left out; `InputError`
-    when that leaves none.
+    when that leaves none, or the list has no such split.
     """
-    return _read_listed(listing, read_listing(listing))
+    cases = read_listing(listing)
+    meant = [case for case in cases if split in (None, case.split)]
+    if not meant:
+        there = ", ".join(sorted({case.split for case in cases}))
+        raise InputError(f"{listing}: has no cases of the split {split}; its splits are {there}")
+    return _read_listed(listing, meant)
 
 
 def _read_listed(listing: Path, cases: Sequence[ListedCase]) -> Iterator[SourceCase]:
@@ -159,12 +164,32 @@ def read_listed(case: ListedCase) -> tuple[SourceCase, list[str]]:
         case.structures, Geometry.of(ct.image), reference=ct.series, catalogue_names=False
     )
     structures, annotated, notes = teachable(found, case)
+    annotated |= _complete(structures, annotated - case.sparse)
     mr = read_mr(case.mr, ct) if case.mr else None
     sparse = case.sparse & set(structures.names)
     for warning in ct.warnings:
         log.warning("%s: the CT: %s", case.name, warning)
     read = SourceCase(case.name, case.split, ct.image, structures, annotated, sparse, mr, case.patient)
     return read, notes
+
+
+def _complete(structures: StructureSet, annotated: frozenset[str]) -> set[str]:
+    """Add the halves of a mandible that was drawn in one piece, and organs of which all parts were drawn and they
+    themselves not; returns what was added. Of organs that are not ``annotated`` nothing is made."""
+    drawn = {organ for organ in structures.names if organ in annotated and not structures.is_empty(organ)}
+    added = set()
+    if UNSPLIT_MANDIBLE in drawn and not set(MANDIBLE_HALVES).intersection(annotated, structures.names):
+        whole = structures.full(UNSPLIT_MANDIBLE)
+        halves = split_mandible(UNSPLIT_MANDIBLE, whole, structures.geometry)
+        for half in halves if all(part.any() for part in halves.values()) else ():
+            structures.add(half, halves[half])
+            added.add(half)
+    for organ in catalogue.CATALOGUE.values():
+        known = organ.name in annotated or organ.name in structures
+        if organ.parts and not known and drawn.issuperset(organ.parts):
+            structures.add_mask(organ.name, structures.union(organ.parts))
+            added.add(organ.name)
+    return added
 
 
 def split_at_midline(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

@@ -77,14 +77,19 @@ def add_computer(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def real_cases(args: argparse.Namespace, openkbp_split: str, left_out: LeftOut) -> Iterator[SourceCase]:
+def real_cases(args: argparse.Namespace, left_out: LeftOut) -> Iterator[SourceCase]:
     """The cases that --openkbp, --list or --data names; raises `InputError`."""
     from soars_training.cohorts import layouts, prepare, reading
 
     if args.openkbp:
-        return prepare.openkbp_cases(args.openkbp, [OPENKBP_SPLITS[openkbp_split]])
+        split = args.split or args.openkbp_split
+        if split not in OPENKBP_SPLITS:
+            raise InputError(f"--split {split}: OpenKBP has {' and '.join(OPENKBP_SPLITS)}")
+        return prepare.openkbp_cases(args.openkbp, [OPENKBP_SPLITS[split]])
     if args.list:
-        return prepare.listed_cases(args.list)
+        return prepare.listed_cases(args.list, args.split)
+    if args.split:
+        raise InputError("--split is for --openkbp and --list")
     return reading.read_cases(layouts.case_files(layout_of(args), args.data), left_out)
 
 
@@ -100,10 +105,9 @@ def add_measured(parser: argparse.ArgumentParser, split: str) -> None:
     add_source(parser)
     parser.add_argument(
         "--split",
-        choices=tuple(OPENKBP_SPLITS),
-        default=split,
-        help="with --openkbp: whose patients (default %(default)s)",
+        help=f"whose cases: with --openkbp {' or '.join(OPENKBP_SPLITS)} (default {split}), with --list one of its own",
     )
+    parser.set_defaults(openkbp_split=split)
     parser.add_argument("--spacing", default="1,1,3", help="phantoms: CT spacing x,y,z in mm (default 1,1,3)")
     parser.add_argument("--engine", choices=ENGINE_CHOICES, default="auto")
 
@@ -116,7 +120,7 @@ def measured_cases(args: argparse.Namespace) -> Iterator[SourceCase]:
     if args.phantoms:
         seeds = range(args.first_seed, args.first_seed + args.phantoms)
         return iter(phantoms.phantom_cases(seeds, spacing(args.spacing), "head_neck"))
-    return real_cases(args, args.split, LeftOut())
+    return real_cases(args, LeftOut())
 
 
 def named_cases(cases: Iterable[SourceCase], names: str | None, option: str) -> Iterator[SourceCase]:

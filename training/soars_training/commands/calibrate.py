@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,13 +62,14 @@ def run(args: argparse.Namespace) -> None:
     bundle = review.load_for_calibration(args.bundle)
     if args.learned and not args.held_out:
         raise InputError("--learned: name the cases that the bundle has not learned from with --held-out")
-    names: list[str] = []
+    patients: dict[str, str] = {}
     norms = review.fit_norms(
-        (case.structures, case.annotated) for case in _noted(arguments.measured_cases(args), names)
+        (case.structures, case.annotated - case.sparse)
+        for case in _noted(arguments.measured_cases(args), patients)
     )
     calibration = read_review(bundle).calibration
     if not args.norms_only:
-        learned = _drawn(names, args.held_out, args.learned)
+        learned = _drawn(patients, args.held_out, args.learned)
         wanted = ",".join([args.held_out, *learned]) if args.held_out else None
         cases = arguments.named_cases(arguments.measured_cases(args), wanted, "--held-out")
         joins = arguments.joins(args.join)
@@ -87,21 +88,24 @@ def run(args: argparse.Namespace) -> None:
     print(f"{made.name}: {curves} curves, norms of {len(norms.volume)} organs -> {args.output}")
 
 
-def _noted(cases: Iterable[SourceCase], names: list[str]) -> Iterator[SourceCase]:
-    """The cases, and their names into the list."""
+def _noted(cases: Iterable[SourceCase], patients: dict[str, str]) -> Iterator[SourceCase]:
+    """The cases; whom each is of goes by its name into ``patients``."""
     for case in cases:
-        names.append(case.name)
+        patients[case.name] = case.patient or case.name
         yield case
 
 
-def _drawn(names: Sequence[str], held_out: str | None, count: int) -> list[str]:
-    """So many of the cases that are not held out, drawn at random, the same every time. `InputError` when there are
-    fewer."""
+def _drawn(patients: Mapping[str, str], held_out: str | None, count: int) -> list[str]:
+    """So many of the cases that are of no patient held out, drawn at random, the same every time. `InputError` when
+    there are fewer."""
     import numpy as np
 
     held = {name.strip() for name in held_out.split(",")} if held_out else set()
-    others = [name for name in names if name not in held]
+    unknown = {patients[name] for name in held if name in patients}
+    others = [name for name, patient in patients.items() if patient not in unknown]
     if not 0 <= count <= len(others):
-        raise InputError(f"--learned {count}: {len(others)} cases are not held out; give 0 to {len(others)}")
+        raise InputError(
+            f"--learned {count}: {len(others)} cases are of patients not held out; give 0 to {len(others)}"
+        )
     np.random.default_rng(0).shuffle(others)
     return others[:count]

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
         write_csv,
     )
 
+    _refuse_a_mixture(args)
     cases = arguments.named_cases(arguments.measured_cases(args), args.only, "--only")
     rows = evaluate_bundle(args.bundle, cases, engine=args.engine, joins=arguments.joins(args.join))
     if not rows:
@@ -59,3 +60,15 @@ def run(args: argparse.Namespace) -> None:
         expectation = expectation_summary(kept)
         if expectation is not None:
             print(f"\n{expectation}")
+
+
+def _refuse_a_mixture(args: argparse.Namespace) -> None:
+    """Raise `InputError` for a list with several splits of which none is named: cases that the bundle has learned from
+    are drawn better than new ones."""
+    from soars_training.cohorts.listing import read_listing
+
+    splits = {case.split for case in read_listing(args.list)} if args.list else set()
+    if len(splits) > 1 and not (args.split or args.only):
+        raise InputError(
+            f"{args.list}: has the splits {', '.join(sorted(splits))}; say by --split which to evaluate"
+        )

@@ -35,7 +35,8 @@ class Score:
     """One organ of one case.
 
     `dsc` is nan where neither has a voxel; `dsc_clean` leaves out the end slices in which the CT gives the organ away
-    (see `soars_training.cohorts.leaks`). The volumes are what was found and what the reference has. `centre_error_mm`
+    (see `soars_training.cohorts.leaks`). The volumes are what was found and what the reference has. Of an organ that
+    was contoured on some slices only, these alone count in all of them. `centre_error_mm`
     is the distance between the detected and the true centre of a heat map's organs, nan where there is none;
     `expected_dsc` what a calibrated bundle said, the mean over the parts that are scored as one.
     """
@@ -167,12 +168,16 @@ def _score(
     result: SegmentResult, case: SourceCase, organ: str, parts: tuple[str, ...], leaks: np.ndarray
 ) -> Score:
     found, true = _mask(result.structures, parts), _mask(case.structures, parts)
+    sparse = case.sparse.intersection(parts)
+    if sparse:
+        elsewhere = ~_contoured(case, sparse)
+        found, true = _without(found, elsewhere), _without(true, elsewhere)
     voxel_cc = float(np.prod(case.structures.geometry.spacing)) / 1000
     return Score(
         case.name,
         organ,
         dice(found, true),
-        _centre_error(result, case, organ) if parts == (organ,) else float("nan"),
+        _centre_error(result, case, organ) if parts == (organ,) and not sparse else float("nan"),
         dice(_without(found, leaks), _without(true, leaks)),
         int(found.array.sum()) * voxel_cc,
         int(true.array.sum()) * voxel_cc,
@@ -195,8 +200,19 @@ def _leaking(case: SourceCase) -> np.ndarray:
     return leaking_slices(tissue, drawn)
 
 
+def _contoured(case: SourceCase, organs: Iterable[str]) -> np.ndarray:
+    """bool [z]: the CT's slices in which all of these organs have voxels."""
+    slices = np.ones(case.structures.geometry.shape[0], bool)
+    for organ in organs:
+        mask = case.structures.crop(organ)
+        here = np.zeros_like(slices)
+        here[mask.start[0] : mask.start[0] + mask.array.shape[0]] = mask.array.any(axis=(1, 2))
+        slices &= here
+    return slices
+
+
 def _without(mask: Mask, leaks: np.ndarray) -> Mask:
-    """The mask with the leaking slices emptied."""
+    """The mask with these slices emptied."""
     inside = ~leaks[mask.start[0] : mask.start[0] + mask.array.shape[0]]
     return Mask(mask.start, mask.array & inside[:, None, None])
 

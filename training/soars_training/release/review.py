@@ -53,13 +53,17 @@ MAD_TO_SD = 1.4826
 @dataclass(frozen=True)
 class Sample:
     """What is known of a contour, and the DSC it reached against a reader's; `learned`: the bundle has learned from the
-    case, and may draw it better than others."""
+    case, and may draw it better than others; `patient`: whom the case is of, by default nobody else's."""
 
     case: str
     organ: str
     evidence: Evidence
     dsc: float
     learned: bool = False
+    patient: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patient", self.patient or self.case)
 
 
 def collect_samples(
@@ -73,7 +77,8 @@ def collect_samples(
 ) -> Iterator[Sample]:
     """Segment cases, and compare the organs that were annotated in them.
 
-    An organ that was not found has no confidence and is left out: its absence is said in other words.
+    An organ that was not found has no confidence and is left out: its absence is said in other words. So is one that
+    was contoured on some slices only.
 
     Args:
         joins: organs that readers drew as one (whole -> parts): where the cohort's preparation put the border between
@@ -86,11 +91,11 @@ def collect_samples(
         result = segment(CtScan(case.ct, Path(case.name), None, []), bundle, options)
         known = evidence_of(result.structures, result.confidence, norms, result.spill)
         for organ, evidence in known.items():
-            if organ in case.annotated:
+            if organ in case.annotated - case.sparse:
                 parts = [part for part in wholes.get(organ, (organ,)) if part in case.annotated]
                 found = result.structures.union(part for part in parts if part in result.structures)
                 dsc = dice(found, case.structures.union(parts))
-                yield Sample(case.name, organ, evidence, dsc, case.name in learned)
+                yield Sample(case.name, organ, evidence, dsc, case.name in learned, case.patient)
 
 
 def fit_calibration(samples: Iterable[Sample]) -> Calibration:
@@ -104,7 +109,7 @@ def fit_calibration(samples: Iterable[Sample]) -> Calibration:
     rows = list(samples)
     counts = Counter(row.organ for row in rows)
     kept = [row for row in rows if counts[row.organ] >= LEAST_SAMPLES]
-    patients = len({row.case for row in rows})
+    patients = len({row.patient for row in rows})
     if not kept:
         return Calibration(patients, {})
     penalty = min(PENALTIES, key=lambda penalty: _misfit(kept, penalty))
@@ -154,12 +159,12 @@ def fit_score(samples: Sequence[Sample], penalty: float) -> tuple[Score, float]:
 def _held_out_scores(samples: Sequence[Sample], penalty: float) -> np.ndarray:
     """The score of each sample by the fit to all other patients; [n]."""
     scores = np.empty(len(samples))
-    for case in {sample.case for sample in samples}:
-        others = [sample for sample in samples if sample.case != case] or list(samples)
+    for patient in {sample.patient for sample in samples}:
+        others = [sample for sample in samples if sample.patient != patient] or list(samples)
         score, _ = fit_score(others, penalty)
         mean = float(np.mean(list(score.organs.values())))
         for number, sample in enumerate(samples):
-            if sample.case == case:
+            if sample.patient == patient:
                 known = Score({sample.organ: score.organs.get(sample.organ, mean)}, score.weights)
                 scores[number] = known.of(sample.organ, sample.evidence)
     return scores
