@@ -123,7 +123,7 @@ def test_nnunet_stands_in_the_tables_and_nothing_is_done_twice(
     # Its own programs took some time and memory, and learned within the budget.
     cost = Cost.load(ablation / "costs" / "nnunet.1.json")
     assert (cost.patients, cost.steps) == (2, 24) and cost.memory_mb > 10 and cost.training_s > 0
-    assert "| nnunet |  | 24 | 0.0 |" in text and "| `nnunet` | cpu |" in text
+    assert re.search(r"\| nnunet \|  \| 24 \| [01]\.\d \|", text) and "| `nnunet` | cpu |" in text
     assert len(list((ablation / "drawn" / "nnunet").iterdir())) == 2
     before = (ablation / "nnunet" / "nnUNetv2_train.log").stat().st_mtime_ns
     (ablation / "scores" / "nnunet.1.csv").unlink()
