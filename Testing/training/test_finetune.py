@@ -253,8 +253,10 @@ def test_volumes_of_interest_are_those_that_the_cache_was_prepared_with(
     def refused(why: str, cache: str, branch: str, voi_mm: dict[str, tuple[float, float, float]]) -> None:
         (tmp_path / "voi.json").write_text(json.dumps(voi_mm))
         small = "--features 4,8 --patch 16,16,16 --steps 1 --device cpu --organs".split() + [",".join(SMALL)]
-        argv = ["fit", str(caches / cache), str(tmp_path / "run"), "--branch", branch, *small]
-        assert main([*argv, "--voi", str(tmp_path / "voi.json")]) == 2
+        voi = ["--voi", str(tmp_path / "voi.json")] if voi_mm else []
+        assert (
+            main(["fit", str(caches / cache), str(tmp_path / "run"), "--branch", branch, *small, *voi]) == 2
+        )
         assert why in capsys.readouterr().err and not (tmp_path / "run").exists()
 
     x, y, z = VOI_MM
