@@ -271,6 +271,12 @@ def test_the_next_log_of_a_folder_has_the_next_number(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_file_with_the_studys_name_is_told_and_not_tried_for_ever(tmp_path: Path) -> None:
+    (tmp_path / HEADER.study).write_text("a note")
+    with pytest.raises(InputError, match="cannot be made: File exists"):
+        session_folder(tmp_path, HEADER)
+
+
 def test_interrupted_sessions_are_found_by_their_folders(tmp_path: Path) -> None:
     first = session_folder(tmp_path, HEADER)
     assert first == tmp_path / "pilot" / "case-01_R1_revise_20261121T083000Z"

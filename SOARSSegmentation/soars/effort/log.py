@@ -213,19 +213,19 @@ def session_folder(root: Path, header: Header) -> Path:
     name = f"{header.case}_{header.reader}_{header.arm}_{start}".rstrip("_")
     parent = root / header.study
     folder, number = parent / name, 1
-    while True:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-            folder = parent / f"{name}-{number}"
-        except OSError as error:
-            raise InputError(
-                f"the session's folder {folder} cannot be made: {error.strerror or error}"
-            ) from error
-        else:
-            return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)  # raises where a file has the study's name
+        while True:
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
+                folder = parent / f"{name}-{number}"
+    except OSError as error:
+        raise InputError(
+            f"the session's folder {folder} cannot be made: {error.strerror or error}"
+        ) from error
 
 
 def interrupted_sessions(root: Path, wanted: Callable[[Path], bool] = lambda folder: True) -> list[Path]:
