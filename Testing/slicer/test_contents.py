@@ -108,6 +108,25 @@ def test_a_removed_segment_is_an_empty_organ() -> None:
     assert contents.mask("Eye_L").is_empty
 
 
+def test_what_lies_beyond_the_ct_is_no_change() -> None:
+    """Contours of a whole CT, reviewed on a part of it that was cropped along its voxels."""
+    desk = ReadingDesk(blocks(ORGANS))
+    part = Geometry((31, 22, 13), (1.0, 1.5, 2.0), (-1.0, -11.0, 19.0))  # begins at the voxel (7, 6, 9)
+    desk.volume = desk.add_volume(part)
+    known = StructureSet(part)
+    for organ, box in (("Brainstem", np.s_[0:5, 0:6, 0:3]), ("Parotid_L", np.s_[0:5, 0:6, 3:11])):
+        full = np.zeros(part.shape, dtype=bool)
+        full[box] = True
+        known.add(organ, full)
+    ids = {organ: desk.segment_id(organ) for organ in known}
+    contents = Contents(desk.segmentation, desk.volume, ids, {organ: known.crop(organ) for organ in known})
+    assert contents.refresh() == set()
+    desk.turn_to("Brainstem")
+    desk.paint(np.s_[7:9, 6:8, 9:10], erase=True)  # of the whole grid: 4 voxels within the part
+    assert contents.refresh() == {"Brainstem"}
+    assert contents.mask("Brainstem").voxels == 5 * 6 * 3 - 4
+
+
 def test_label_maps_off_the_ct_grid_are_refused_with_the_way_out() -> None:
     structures = blocks(ORGANS)
     desk = ReadingDesk(structures)

@@ -21,7 +21,7 @@ from effort_logs import MS, HandClock
 from reading_desk import Box, ReadingDesk, blocks
 
 from soars.effort.change import OrganChange
-from soars.effort.log import EffortLog, read_log, read_session, session_logs
+from soars.effort.log import RESULT_FILE, EffortLog, read_log, read_session, session_logs
 from soars.effort.records import Header
 from soars.errors import InputError, SoarsError
 from soars.formats.segnrrd import read_seg_nrrd
@@ -356,6 +356,22 @@ def test_a_segment_that_is_no_organ_of_the_session_is_not_named(reading: Reading
     text = session_logs(reading.folder)[0].read_text()
     assert "Jane" not in text and "gtv" not in text
     assert reading.kinds()[:2] == ["edit", "end finished"]
+
+
+def test_a_segment_that_replaces_a_removed_one_is_the_organs(reading: Reading) -> None:
+    reading.click("Lens_L")
+    segmentation = reading.desk.segmentation.GetSegmentation()
+    segmentation.RemoveSegment(reading.desk.segment_id("Lens_L"))
+    segmentation.AddEmptySegment("Segment_1", "Lens_L")
+    reading.click("Lens_L")
+    reading.desk.paint(FREE)
+    reading.clock.step(3.0)
+    assert reading.session.organ == "Lens_L" and reading.session.active_s("Lens_L") == 3.0
+    reading.session.accept("Lens_L")
+    change = reading.session.changes()["Lens_L"]
+    assert (change.voxels_added, change.voxels_removed) == (32, 8)
+    reading.session.finish()
+    assert read_seg_nrrd(reading.folder / RESULT_FILE).voxels("Lens_L") == 32
 
 
 def test_an_edit_ends_a_pause(reading: Reading) -> None:

@@ -222,6 +222,23 @@ def test_a_segment_on_other_voxels_is_resampled_as_slicer_does(core: Any) -> Non
     assert same(back.subset(structures.names), structures)
 
 
+def test_of_a_segment_on_other_voxels_what_lies_beyond_the_ct_is_left_out(core: Any) -> None:
+    """Contours of a whole CT, shown on a part of it with larger voxels."""
+    whole = Geometry((60, 60, 40), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
+    structures = StructureSet(whole)
+    for name, box in (("SpinalCord", np.s_[:, 20:40, 20:40]), ("Eye_L", np.s_[0:3, 0:3, 0:3])):
+        full = np.zeros(whole.shape, bool)
+        full[box] = True
+        structures.add(name, full)
+    node = add_segmentation(core.scene, core.add_ct(whole, name="whole"), structures, "organs")
+    part = core.add_ct(Geometry((10, 10, 5), (2.0, 2.0, 4.0), (20.5, 20.5, 21.0)), name="part")
+    back = structures_of(node, None, part)
+    assert back.crop("SpinalCord").bounds == Box((0, 0, 0), (5, 10, 10))  # its voxels' centres reach 39 mm
+    assert back.is_empty("Eye_L")
+    elsewhere = core.add_ct(Geometry((10, 10, 5), (2.0, 2.0, 4.0), (500.0, 500.0, 500.0)), name="elsewhere")
+    assert structures_of(node, None, elsewhere).is_empty("SpinalCord")
+
+
 # --- what a segmentation says ------------------------------------------------------------------------------------
 def test_all_42_have_names_colours_and_terminology(core: Any) -> None:
     structures = StructureSet(Geometry((42, 5, 5), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))

@@ -14,7 +14,8 @@ import numpy as np
 import vtk
 
 from soars.errors import InputError
-from SOARSSegmentationLib.scene.label_maps import LABEL_MAP, no_voxels, voxels_of
+from SOARSSegmentationLib.scene.grids import grid_of
+from SOARSSegmentationLib.scene.label_maps import LABEL_MAP, inside, no_voxels, voxels_of
 from SOARSSegmentationLib.scene.layers import Layer, paste
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Contents:
         until the first `refresh`."""
         self._segmentation = segmentation_node.GetSegmentation()
         self._volume_node = volume_node
-        self._segment_ids = dict(segment_ids)
+        self._grid = grid_of(volume_node)
+        self._segment_ids = segment_ids
         self._masks = dict(known)
         self._looked_at: dict[Any, tuple[int, dict[str, int]]] = {}
 
@@ -63,7 +65,8 @@ class Contents:
             looked_at[image] = (image.GetMTime(), labels)
             if not thorough and looked_at[image] == self._looked_at.get(image):
                 continue
-            for organ, mask in self._differing(Layer(voxels_of(image), self._start_of(image), labels)):
+            for organ, found in self._differing(Layer(voxels_of(image), self._start_of(image), labels)):
+                mask = inside(found, self._grid)  # as the proposal and the result are kept
                 if not mask.equals(self._masks[organ]):
                     self._masks[organ] = mask
                     changed.add(organ)

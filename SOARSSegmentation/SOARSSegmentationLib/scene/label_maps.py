@@ -92,7 +92,7 @@ def masks_of(segmentation: Any, ids: Sequence[str], geometry: Geometry) -> dict[
                 mask = no_voxels()
             else:
                 low = [(s.start or 0) + a for s, a in zip(box, start, strict=True)]
-                mask = _inside(tight_mask(voxels[box] == label, low), geometry)
+                mask = inside(tight_mask(voxels[box] == label, low), geometry)
             out.update(dict.fromkeys(ids_, mask))
     return out
 
@@ -102,7 +102,7 @@ def _whole_numbers(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return voxels if voxels.dtype.kind in "iu" else voxels.astype(np.int32)
 
 
-def _inside(mask: Mask, geometry: Geometry) -> Mask:
+def inside(mask: Mask, geometry: Geometry) -> Mask:
     """The mask without what lies outside the grid."""
     from soars.structures import tight_mask
 
@@ -144,4 +144,5 @@ def _resampled(image: Any, segment: Any, geometry: Geometry) -> Mask:
     if not resample(one, reference, out, False, True):
         raise InputError(f"{segment.GetName()} could not be resampled to the CT's grid")
     extent = out.GetExtent()
-    return tight_mask(voxels_of(out), (extent[4], extent[2], extent[0]))
+    # Slicer's own extends beyond the grid where the segment does.
+    return inside(tight_mask(voxels_of(out), (extent[4], extent[2], extent[0])), geometry)

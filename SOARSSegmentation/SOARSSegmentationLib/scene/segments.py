@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import vtk
@@ -52,6 +52,27 @@ def segment_ids(segmentation_node: Any) -> dict[str, str]:
         if organ is not None:
             found.setdefault(organ, segmentation.GetNthSegmentID(index))
     return found
+
+
+class OrganSegments(Mapping[str, str]):
+    """The segment ID of each organ that had a segment at first. Where that was removed and another one stands for the
+    organ now, it is that one's: Slicer gives a segment that is added by hand an ID of its own."""
+
+    def __init__(self, segmentation_node: Any, ids: Mapping[str, str]) -> None:
+        self._node = segmentation_node
+        self._ids = dict(ids)
+
+    def __getitem__(self, organ: str) -> str:
+        known = self._ids[organ]
+        if self._node.GetSegmentation().GetSegment(known) is None:
+            self._ids[organ] = segment_ids(self._node).get(organ, known)
+        return self._ids[organ]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
 
 def add_empty_segments(segmentation_node: Any, organs: Iterable[str]) -> None:

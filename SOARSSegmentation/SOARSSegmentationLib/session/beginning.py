@@ -10,7 +10,7 @@ from soars.effort.records import Header
 from soars.effort.review import OrganReview, review
 from soars.errors import InputError
 from SOARSSegmentationLib.scene.label_maps import LABEL_MAP
-from SOARSSegmentationLib.scene.segments import segment_ids
+from SOARSSegmentationLib.scene.segments import OrganSegments, segment_ids
 
 
 def earlier_reviews(logs: list[Path], header: Header, folder: Path, idle_s: float) -> dict[str, OrganReview]:
@@ -27,7 +27,7 @@ def earlier_reviews(logs: list[Path], header: Header, folder: Path, idle_s: floa
     return review(earlier, idle_s)
 
 
-def segments_of(segmentation_node: Any, organs: tuple[str, ...]) -> dict[str, str]:
+def segments_of(segmentation_node: Any, organs: tuple[str, ...]) -> OrganSegments:
     """The segment of each of the organs that has one."""
     segmentation = segmentation_node.GetSegmentation()
     if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != LABEL_MAP:
@@ -42,4 +42,4 @@ def segments_of(segmentation_node: Any, organs: tuple[str, ...]) -> dict[str, st
             f"the segmentation {segmentation_node.GetName()} has none of the session's organs: choose the "
             "segmentation that was made from the proposal, or make empty organs to draw from nothing"
         )
-    return found
+    return OrganSegments(segmentation_node, found)

@@ -135,7 +135,7 @@ class EditingSession:
         self.header = header
         self.problem: str | None = None
         self.unsaved: tuple[str, ...] = ()
-        self._segment_ids = dict(segment_ids)
+        self._segment_ids = segment_ids
         self._proposed = dict(proposed)
         self._contents = contents
         self._earlier = dict(earlier)
