@@ -129,6 +129,7 @@ class Window:
 
     def _began(self) -> None:
         """A session has begun."""
+        self.editor.forget_undo_steps()  # organs may have got their segments just now
         self.propose.widget.collapsed = True
         self.review.begin()
 

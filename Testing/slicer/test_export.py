@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -440,3 +440,24 @@ def test_what_slicerrt_does_wrong_is_said_and_leaves_no_file(
     with pytest.raises(InputError, match=words[fault]):
         export_by_slicerrt(clinic.node, clinic.ct, folder)
     assert sorted(folder.rglob("*")) == before
+
+
+# --- in the window -----------------------------------------------------------------------------------------------
+def test_contours_without_voxels_are_said_to_be_so(visit: Any) -> None:
+    node = empty_segmentation(slicer.mrmlScene, visit.ct, ["Brainstem"], "nothing yet")
+    visit.window.desk.put("segmentation", node)
+    visit.window.export.export("slicerrt")
+    assert visit.window.export.notice.text == "No organ has voxels: there is nothing to write."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
+def test_the_name_of_a_series_makes_the_name_of_a_file(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of "4: Neck" Windows takes "4:" for a disk, and would leave the folder out."""
+    offered: list[str] = []
+    visit.ct.SetName("4: Neck 1/2")
+    visit.propose()
+    monkeypatch.setattr(visit.qt.QFileDialog, "getSaveFileName", lambda *a: offered.append(a[2]) or "")
+    visit.window.export.panel.button("seg_nrrd").click()
+    folder = PureWindowsPath("C:/Users/R/Documents")
+    assert (folder / Path(offered[0]).name).parent == folder
+    assert Path(offered[0]).name == "4_ Neck 1_2 organs at risk.seg.nrrd"

@@ -18,6 +18,7 @@ CTK_AND_SLICER = {
     *("collapsed", "text"),  # ctkCollapsibleButton
     *("nodeTypes", "showChildNodeTypes", "addEnabled", "removeEnabled", "noneEnabled", "noneDisplay"),
     "sizeAdjustPolicy",  # qMRMLNodeComboBox
+    "undoEnabled",  # qMRMLSegmentEditorWidget
 }
 OUR_OBJECTS = {
     *("session", "session_folder", "segmentation", "volume", "running", "on_changed", "on", "CallDataType"),

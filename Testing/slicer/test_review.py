@@ -246,3 +246,47 @@ def test_points_of_the_core_are_turned_for_slicer() -> None:
     from SOARSSegmentationLib.views.slices import point_of
 
     assert point_of((1.0, 2.0, 3.0)) == (-1.0, -2.0, 3.0)
+
+
+# --- what is chosen meanwhile ------------------------------------------------------------------------------------
+def test_the_outline_of_other_contours_goes_when_new_ones_are_reviewed(visit: Any) -> None:
+    from SOARSSegmentationLib.scene.outlines import outlined
+
+    visit.propose()
+    first = visit.segmentation
+    visit.click("Brainstem")
+    visit.window.review.panel.outline.click()
+    assert outlined(first) == ("Brainstem",)
+    visit.propose()
+    assert visit.segmentation is not first and not visit.window.review.panel.outline.checked
+    assert outlined(first) == ()
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 2
+
+
+def test_the_table_lists_the_organs_that_are_chosen(visit: Any) -> None:
+    visit.propose()
+    assert len(visit.window.review.panel.table.rows) == len(SOARS42)
+    organs = visit.window.propose.panel.organs
+    organs.currentIndex = organs.findData("small_hard")
+    assert {row.stratum for row in visit.window.review.panel.table.rows} == {"small_hard"}
+    organs.currentIndex = organs.findData("all")
+    assert len(visit.window.review.panel.table.rows) == len(SOARS42)
+
+
+def test_the_organ_in_hand_stays_when_another_ct_is_chosen(reading: Any) -> None:
+    reading.click("Eye_L")
+    other = reading.application.core.add_ct(reading.structures.geometry, name="Next CT")
+    reading.window.propose.panel.volume.setCurrentNode(other)
+    assert reading.window.desk.parameters.volume is other
+    assert reading.session.organ == reading.window.review.panel.table.organ == "Eye_L"
+    assert reading.window.review.panel.accept.enabled
+
+
+def test_a_restored_organ_can_be_undone_only_while_it_is_in_hand(reading: Any) -> None:
+    reading.click("Brainstem")
+    reading.paint()
+    reading.window.review.panel.restore.click()
+    notice = reading.window.review.panel.notice
+    assert notice.text == "Brainstem is as it was proposed." and notice.action_button.text == "Undo"
+    reading.click("Eye_L")
+    assert notice.text == ""  # its Undo would take back what is done to the eye

@@ -91,3 +91,23 @@ def test_drawing_from_scratch_is_on_the_chosen_ct_whatever_contours_are_selected
     assert volume_of(visit.segmentation) is other and visit.window.desk.volume is other
     assert visit.segmentation.GetName() == "Next CT case-01 from scratch"
     assert visit.window.editor.node.GetSourceVolumeNode() is other
+
+
+def test_a_session_that_cannot_begin_leaves_the_scene_as_it_was(visit: Any) -> None:
+    from SOARSSegmentationLib.memory import remember
+
+    visit.propose()
+    proposal, before = visit.segmentation, visit.nodes()
+    panel = visit.window.timing.panel
+    panel.arm.currentIndex = panel.arm.findData("scratch")
+    visit.write_names()
+    (visit.folder / "a file").write_text("")
+    remember("SessionRoot", str(visit.folder / "a file"))
+    for _attempt in range(2):
+        panel.start.click()
+        assert not visit.window.timing.control.running and "cannot be made" in panel.notice.text
+        assert visit.nodes() == before and visit.segmentation is proposal
+        assert proposal.GetDisplayNode().GetVisibility()
+    remember("SessionRoot", str(visit.folder / "sessions"))
+    panel.start.click()
+    assert visit.window.timing.control.running and not proposal.GetDisplayNode().GetVisibility()

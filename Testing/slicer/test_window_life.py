@@ -15,10 +15,13 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
-from module_visit import FREE
+from module_visit import FREE, ORGANS
 from PySide6 import QtCore
+from reading_desk import blocks
 from slicer_hand import paint
 from slicer_standins.widgets import qMRMLSegmentEditorWidget, qMRMLWidget
+
+from soars.catalogue import SOARS42
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the playing child is a shell script")
 
@@ -67,6 +70,27 @@ def test_work_in_the_other_editor_counts_and_ours_is_left_alone(visit: Any, othe
     assert visit.window.editor.node.GetSelectedSegmentID() == visit.row("Eye_L").segment_id
     visit.click("Brainstem")
     assert visit.session.changes()["Parotid_L"].voxels_added == 32
+
+
+def test_an_undo_in_a_session_leaves_every_organ_its_segment(visit: Any) -> None:
+    """The organs that contours do not have get empty segments when a session begins: what was painted before must not
+    be undone with them."""
+    from SOARSSegmentationLib.scene.building import add_segmentation
+
+    visit.choose_ct()
+    few = blocks({"Brainstem": ORGANS["Brainstem"]})
+    visit.window.desk.put("segmentation", add_segmentation(slicer.mrmlScene, visit.ct, few, "few"))
+    visit.click("Brainstem")
+    visit.paint()
+    visit.start()
+    visit.window.editor.editor.undo()
+    assert visit.segmentation.GetSegmentation().GetNumberOfSegments() == len(SOARS42)
+    visit.click("Larynx")
+    visit.paint()
+    visit.window.editor.editor.undo()
+    visit.window.review.accept()
+    assert visit.segmentation.GetSegmentation().GetNumberOfSegments() == len(SOARS42)
+    assert visit.row("Larynx").volume_cc == 0.0 and visit.row("Larynx").state == "accepted"
 
 
 def test_a_new_proposal_arms_no_brush(visit: Any) -> None:

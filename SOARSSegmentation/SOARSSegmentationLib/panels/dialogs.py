@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import qt
@@ -31,12 +32,22 @@ def ask_folder(title: str, start: str) -> str:
     return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")
 
 
+def file_name(text: str) -> str:
+    """A node's name as that of a file on every system. Slicer names what it loads from DICOM like "4: Neck", and
+    Windows takes what is before the colon for a disk.
+
+    >>> file_name("4: Neck 1/2")
+    '4_ Neck 1_2'
+    """
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .") or "_"
+
+
 def ask_export(key: str, name: str) -> Path | None:
     """Where one of `export`'s routes should write: a file named after ``name``, or a folder. None when cancelled."""
     start = recall("ExportFolder") or documents()
     if key in (SEG_NRRD, RTSTRUCT):
         suffix = ".seg.nrrd" if key == SEG_NRRD else ".dcm"
-        answer = ask_file(_("Export"), str(Path(start, name.replace("/", "_") + suffix)), suffix)
+        answer = ask_file(_("Export"), str(Path(start, file_name(name) + suffix)), suffix)
         folder = str(Path(answer).parent)
     else:
         folder = answer = ask_folder(_("Export into a folder"), start)

@@ -61,6 +61,9 @@ class ReviewControl:
 
         `SoarsError` when its voxels or its proposal cannot be read: then they are not shown.
         """
+        before = self._node
+        if before is not None and before is not segmentation_node and before.GetScene() is not None:
+            outlines.remove_outlines(before)
         self._node, self._volume, self._organs = segmentation_node, volume_node, tuple(organs)
         self._masks, self._proposed, self._found = {}, None, {}
         self.organ, self.finding = None, None
@@ -71,6 +74,10 @@ class ReviewControl:
             found = structures_of(segmentation_node, None, volume_node)
             self._masks = {name: found.crop(name) for name in found}
             self._found = found_in(segmentation_node)
+
+    def list_organs(self, organs: Iterable[str]) -> None:
+        """Review these organs of the same segmentation; those of a session stay."""
+        self._organs = tuple(organs)
 
     def rows(self) -> list[Row]:
         """What is known of each organ, in the catalogue's order."""

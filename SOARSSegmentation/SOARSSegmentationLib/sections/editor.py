@@ -95,6 +95,11 @@ class EditorSection(Section):
         """What comes now can be taken back by the editor's undo."""
         self.editor.saveStateForUndo()
 
+    def forget_undo_steps(self) -> None:
+        """What was done up to now can no longer be taken back: an undo brings back the segments of that time, too, and
+        takes away those that were added since."""
+        self.editor.undoEnabled = True  # which Slicer's widget answers by forgetting
+
     # --- life ----------------------------------------------------------------------------------------------------
     def enter(self) -> None:
         self._use_node()
@@ -121,6 +126,8 @@ class EditorSection(Section):
             self.edit(segmentation_node, self._volume)
 
     def close(self) -> None:
+        self.editor.uninstallKeyboardShortcuts()
+        self.editor.removeViewObservations()
         self._forget_node()
         self.editor.setSegmentationNode(None)
         self.editor.setMRMLSegmentEditorNode(None)

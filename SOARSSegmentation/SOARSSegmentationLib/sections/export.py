@@ -46,15 +46,16 @@ class ExportSection(Section):
     def export(self, key: str) -> None:
         """Ask where to, and write."""
         node = self._desk.parameters.segmentation
-        if key == SLICERRT and not self._confirm_size():
-            return
-        path = ask_export(key, node.GetName() if node is not None else "session")
-        if path is None:
-            return
-        notice = self.notice
-        notice.clear()
-        with saying(notice), waiting(), self._desk.busy("export"):
-            notice.say("done", sentence(self._write(key, path).what))
+        with saying(self.notice):
+            if key == SLICERRT and not self._confirm_size():
+                return
+            path = ask_export(key, node.GetName() if node is not None else "session")
+            if path is None:
+                return
+            self.notice.clear()
+            with waiting(), self._desk.busy("export"):
+                exported = self._write(key, path)
+            self.notice.say("done", sentence(exported.what))
 
     def _confirm_size(self) -> bool:
         size = slicerrt_bytes(self._desk.parameters.segmentation, self._desk.volume)

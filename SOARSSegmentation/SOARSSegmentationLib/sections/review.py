@@ -16,7 +16,7 @@ from SOARSSegmentationLib.session.sessions import organs_of
 from SOARSSegmentationLib.translation import _
 from SOARSSegmentationLib.views.layout import ReviewLayout
 
-_TAKEN_BY = Change.SCENE | Change.CT | Change.CONTOURS
+_TAKEN_BY = Change.SCENE | Change.CONTOURS
 _ROWS_OF = Change.ENTERED | Change.MODEL | Change.SESSION | Change.ORGANS
 
 
@@ -27,6 +27,9 @@ class ReviewSection(Section):
         self._desk = desk
         self._editor = editor
         self._node: Any = None
+        self._volume: Any = None
+        self._restored: tuple[str, str] | None = None
+        """The organ whose restoring can be taken back by the notice, and what that says."""
         self._layout = ReviewLayout()
         self.control = ReviewControl(editor, lambda: desk.session, lambda: desk.tell(Change.ORGANS))
         self.panel = ReviewPanel(self)
@@ -36,9 +39,12 @@ class ReviewSection(Section):
 
     # --- showing -------------------------------------------------------------------------------------------------
     def show(self, change: Change) -> None:
-        if change & _TAKEN_BY:
+        # Contours of another CT than the chosen one stay as they are when another is chosen, with the organ in hand.
+        if change & _TAKEN_BY or (change & Change.CT and self._desk.volume is not self._volume):
             self.take()
         elif change & _ROWS_OF:
+            if change & Change.MODEL:
+                self.control.list_organs(self._organs(self._node))
             self._show_rows()
 
     def take(self) -> None:
@@ -51,7 +57,7 @@ class ReviewSection(Section):
         if node is not self._node:
             for section in (self, self._editor):
                 section.widget.collapsed = node is None
-        self._node = node
+        self._node, self._volume = node, volume
         self.panel.outline.checked = self.panel.solo.checked = False
         self._show_rows()
 
@@ -71,6 +77,10 @@ class ReviewSection(Section):
         return organs_of(self._desk.protocols.find(self._desk.parameters.protocol), node)
 
     def _show_rows(self) -> None:
+        if self._restored is not None and self._restored[0] != self.control.organ:
+            if self.notice.text == self._restored[1]:
+                self.notice.clear()  # an undo would take back what is done to another organ
+            self._restored = None
         self.panel.show(
             self.control.rows(),
             self.control.organ,
@@ -143,6 +153,7 @@ class ReviewSection(Section):
             if self.control.restore():
                 text = _("{organ} is as it was proposed.").format(organ=organ)
                 self.notice.say("note", text, action=(_("Undo"), self._undo))
+                self._restored = (str(organ), text)
 
     def _undo(self) -> None:
         with saying(self.notice):

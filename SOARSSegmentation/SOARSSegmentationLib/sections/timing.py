@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import slicer
@@ -16,7 +17,7 @@ from SOARSSegmentationLib.memory import recall, remember
 from SOARSSegmentationLib.panels.dialogs import ask_folder
 from SOARSSegmentationLib.panels.parts import sentence
 from SOARSSegmentationLib.panels.session_panel import SessionPanel
-from SOARSSegmentationLib.scene.building import empty_segmentation
+from SOARSSegmentationLib.scene.building import empty_segmentation, remove_segmentation
 from SOARSSegmentationLib.scene.ct import check_volume
 from SOARSSegmentationLib.sections.desk import Change, Desk, saying
 from SOARSSegmentationLib.sections.section import Section
@@ -143,9 +144,10 @@ class TimingSection(Section):
                 self.notice.say("error", sentence(str(error)), action=again)
                 return
             node = sessions.reload(interrupted, slicer.mrmlScene, volume)
-            self._desk.put("segmentation", node)
             idle_s = self._desk.parameters.idle_s
-            self.began(self.control.resume(interrupted, node, volume, self._editor_node(), idle_s))
+            with self._on(node):
+                session = self.control.resume(interrupted, node, volume, self._editor_node(), idle_s)
+            self.began(session)
 
     def _start(self) -> None:
         p = self._desk.parameters
@@ -160,11 +162,28 @@ class TimingSection(Section):
         header = sessions.header_of(p.segmentation, organs, **names)
         if p.arm == REVISE and not self._may_begin_edited(p.segmentation, volume, organs):
             return
+        begin = self.control.begin
+        rest = (volume, header, self.session_root(), self._editor_node(), p.idle_s)
         if p.arm == SCRATCH:
             name = f"{volume.GetName()} {p.case} from scratch"
-            self._desk.put("segmentation", empty_segmentation(slicer.mrmlScene, volume, organs, name))
-        root, editor = self.session_root(), self._editor_node()
-        self.began(self.control.begin(p.segmentation, volume, header, root, editor, p.idle_s))
+            node = empty_segmentation(slicer.mrmlScene, volume, organs, name)
+            with self._on(node):
+                session = begin(node, *rest)
+        else:
+            session = begin(p.segmentation, *rest)
+        self.began(session)
+
+    @contextmanager
+    def _on(self, node: object) -> Iterator[None]:
+        """The session that begins in the block is on these new contours; where it cannot, they go again."""
+        before = self._desk.parameters.segmentation
+        self._desk.put("segmentation", node)
+        try:
+            yield
+        except BaseException:
+            self._desk.put("segmentation", before)
+            remove_segmentation(node)
+            raise
 
     def _may_begin_edited(
         self, segmentation_node: object, volume_node: object, organs: tuple[str, ...]

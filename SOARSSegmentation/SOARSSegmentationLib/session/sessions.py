@@ -28,7 +28,12 @@ from soars.effort.review import ACCEPTED, IN_PROGRESS
 from soars.errors import InputError
 from SOARSSegmentationLib.protocols import Protocol
 from SOARSSegmentationLib.scene import proposal
-from SOARSSegmentationLib.scene.building import add_segmentation, empty_segmentation, on_grid_of
+from SOARSSegmentationLib.scene.building import (
+    add_segmentation,
+    empty_segmentation,
+    on_grid_of,
+    remove_segmentation,
+)
 from SOARSSegmentationLib.scene.ct import voxel_values
 from SOARSSegmentationLib.scene.grids import grid_of
 from SOARSSegmentationLib.scene.reading import structures_of
@@ -112,12 +117,10 @@ def begin(
             known = proposal.keep_proposal(segmentation_node, volume_node=volume_node)
     header = described(header, volume_node, known)
     _check_untouched(header, segmentation_node, volume_node)
-    if header.from_scratch:
-        hide_others(segmentation_node)
     add_empty_segments(segmentation_node, header.organs)
     folder = session_folder(root, header)
     try:
-        return EditingSession.begin(
+        session = EditingSession.begin(
             segmentation_node,
             volume_node,
             {organ: mask for organ, mask in known.masks.items() if organ in header.organs} if known else None,
@@ -130,6 +133,9 @@ def begin(
         with suppress(OSError):  # its contents stay
             folder.rmdir()
         raise
+    if header.from_scratch:
+        hide_others(segmentation_node)
+    return session
 
 
 def changed_before(segmentation_node: Any, volume_node: Any, organs: Iterable[str]) -> tuple[str, ...]:
@@ -249,7 +255,7 @@ def reload(
         if result.is_file():
             _put_contents(node, volume_node, result)
     except BaseException:
-        mrml_scene.RemoveNode(node)
+        remove_segmentation(node)
         raise
     return node
 

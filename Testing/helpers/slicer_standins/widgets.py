@@ -236,6 +236,13 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setMaximumNumberOfUndoStates(self, number: int) -> None:
         self.hand.SetMaximumNumberOfUndoStates(number)
 
+    def _set_undo_enabled(self, on: bool) -> None:
+        """As the real one, which forgets all states when undo is switched on, even if it was on."""
+        if on:
+            self.hand.ClearUndoState()
+
+    undoEnabled = property(lambda self: True, _set_undo_enabled)
+
     def setActiveEffect(self, effect: Any) -> None:
         assert effect is None
         self.setActiveEffectByName("")
