@@ -374,6 +374,22 @@ def test_a_segment_that_replaces_a_removed_one_is_the_organs(reading: Reading) -
     assert read_seg_nrrd(reading.folder / RESULT_FILE).voxels("Lens_L") == 32
 
 
+def test_organs_whose_segments_exchange_their_names_are_exchanged(reading: Reading) -> None:
+    """As a reader does who finds the sides exchanged; here with the eye and a gland."""
+    segmentation = reading.desk.segmentation.GetSegmentation()
+    gland, eye = (segmentation.GetSegment(reading.desk.segment_id(name)) for name in ("Parotid_L", "Eye_L"))
+    gland.SetName("Eye_L")
+    eye.SetName("Parotid_L")
+    reading.click("Eye_L")
+    assert reading.session.organ == "Eye_L"
+    reading.session.accept("Eye_L")
+    change = reading.session.changes()["Eye_L"]
+    assert (change.voxels_added, change.voxels_removed) == (7 * 7 * 8, 7 * 10 * 10)
+    reading.session.finish()
+    result = read_seg_nrrd(reading.folder / RESULT_FILE)
+    assert (result.voxels("Eye_L"), result.voxels("Parotid_L")) == (7 * 7 * 8, 7 * 10 * 10)
+
+
 def test_an_edit_ends_a_pause(reading: Reading) -> None:
     reading.click("Eye_L")
     reading.session.pause()

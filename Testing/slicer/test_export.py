@@ -120,6 +120,16 @@ def test_some_organs_only(clinic: Clinic, tmp_path: Path) -> None:
     ]
 
 
+def test_sides_that_were_exchanged_by_renaming_are_exchanged(clinic: Clinic, tmp_path: Path) -> None:
+    segment = clinic.node.GetSegmentation().GetSegment("Eye_L")
+    segment.SetName("Eye_R")
+    path = export_rtstruct(clinic.node, clinic.ct, tmp_path / "rtstruct.dcm").path
+    image, series, _ = read_series(clinic.dicom)
+    back = read_rtstruct(path, Geometry.of(image), series)
+    assert set(back.names) == {"Eye_R", *DRAWN} - {"Eye_L"}
+    assert back.crop("Eye_R").equals(clinic.structures.crop("Eye_L"))
+
+
 def test_files_may_lie_anywhere_among_others(clinic: Clinic, tmp_path: Path) -> None:
     other = blocks({}).geometry.place(sitk.GetImageFromArray(np.zeros((20, 30, 40), np.int16)))
     write_ct_series(other, tmp_path / "dicom" / "other", patient_id="Q", patient_name="M", seed=2)

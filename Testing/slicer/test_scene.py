@@ -278,6 +278,8 @@ def test_an_organ_is_known_after_it_was_renamed_and_by_other_spellings(core: Any
     segmentation = node.GetSegmentation()
     segmentation.GetSegment("Eye_L").SetName("the one on the left")
     assert organ_of(segmentation.GetSegment("Eye_L")) == "Eye_L"
+    segmentation.GetSegment("Eye_L").SetName("Right eye")
+    assert organ_of(segmentation.GetSegment("Eye_L")) == "Eye_R"
     for name, organ in (("LeftParotid", "Parotid_L"), ("GTV", None), ("Brain Stem", "Brainstem"), ("", None)):
         segment = slicer.vtkSegment()
         segment.SetName(name)

@@ -1,8 +1,8 @@
 """Adds structures to the scene as a segmentation beside its CT.
 
 A segmentation made here has one segment per organ: its ID and name are the organ's name in the catalogue, the tag
-"SOARS.organ" repeats the name in case somebody renames the segment, and organs that do not overlap share a label map,
-as in Slicer's own segmentations. Label maps are cropped to the organs in them.
+"SOARS.organ" repeats the name in case somebody gives the segment one that is no organ's, and organs that do not overlap
+share a label map, as in Slicer's own segmentations. Label maps are cropped to the organs in them.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Contents:
         without = []
         for organ in self._masks:
             segment_id = self._segment_ids.get(organ)
-            segment = self._segmentation.GetSegment(segment_id) if segment_id is not None else None
+            segment = self._segmentation.GetSegment(segment_id) if segment_id else None
             image = segment.GetRepresentation(LABEL_MAP) if segment is not None else None
             if segment is None or image is None or image.IsEmpty():
                 without.append(organ)

@@ -27,14 +27,16 @@ BUNDLE_TAG, BUNDLE_HASH_TAG = "SOARS.run_bundle", "SOARS.run_bundle_sha256"
 
 
 def organ_of(segment: Any) -> str | None:
-    """The organ that a segment represents, by its tag or else by its name in any spelling; None for an unknown one."""
-    tagged = tag_of(segment, ORGAN_TAG)
-    if tagged in catalogue.CATALOGUE:
-        return tagged
+    """The organ that a segment represents, by its name in any spelling: whoever finds two sides exchanged renames them.
+    By its tag where the name is no organ's; None where neither is."""
+    name = segment.GetName() or ""
+    if name in catalogue.CATALOGUE:
+        return str(name)
     try:
-        return catalogue.resolve(segment.GetName() or "").name
+        return catalogue.resolve(name).name
     except UnknownOrganError:
-        return None
+        tagged = tag_of(segment, ORGAN_TAG)
+        return tagged if tagged in catalogue.CATALOGUE else None
 
 
 def tag_of(segment: Any, tag: str) -> str:
@@ -55,17 +57,17 @@ def segment_ids(segmentation_node: Any) -> dict[str, str]:
 
 
 class OrganSegments(Mapping[str, str]):
-    """The segment ID of each organ that had a segment at first. Where that was removed and another one stands for the
-    organ now, it is that one's: Slicer gives a segment that is added by hand an ID of its own."""
+    """The segment ID of each organ that had a segment at first. Where that one was removed or renamed to another organ,
+    and another stands for the organ now, it is that one's; "" where there is none."""
 
     def __init__(self, segmentation_node: Any, ids: Mapping[str, str]) -> None:
         self._node = segmentation_node
         self._ids = dict(ids)
 
     def __getitem__(self, organ: str) -> str:
-        known = self._ids[organ]
-        if self._node.GetSegmentation().GetSegment(known) is None:
-            self._ids[organ] = segment_ids(self._node).get(organ, known)
+        segment = self._node.GetSegmentation().GetSegment(self._ids[organ])
+        if segment is None or organ_of(segment) != organ:
+            self._ids[organ] = segment_ids(self._node).get(organ, "")
         return self._ids[organ]
 
     def __iter__(self) -> Iterator[str]:

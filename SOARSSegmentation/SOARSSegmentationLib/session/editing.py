@@ -352,7 +352,8 @@ class EditingSession:
         """Remember the state, and let Slicer's own segment tables show it."""
         self._states[organ] = state
         segmentation = self.segmentation_node.GetSegmentation()
-        segment = segmentation.GetSegment(self._segment_ids[organ]) if organ in self._segment_ids else None
+        segment_id = self._segment_ids.get(organ)
+        segment = segmentation.GetSegment(segment_id) if segment_id else None
         if segment is not None:
             segment.SetTag(STATUS_TAG, COMPLETED if state == ACCEPTED else STATUS_IN_PROGRESS)
 
@@ -404,12 +405,13 @@ class EditingSession:
         return organ_change(self._proposed[organ], self._proposed[organ], self._voxel_cc)
 
     def _is_absent(self, organ: str) -> bool:
-        if organ not in self._segment_ids:
+        if not self._segment_ids.get(organ):
             return True
         return not self.header.from_scratch and self._contents.mask(organ).is_empty
 
     def _organ_of(self, segment_id: str | None) -> str | None:
-        return next((organ for organ, its in self._segment_ids.items() if its == segment_id), None)
+        ids = self._segment_ids.items() if segment_id else ()
+        return next((organ for organ, its in ids if its == segment_id), None)
 
     def _running_recorder(self, organ: str | None = None) -> Recorder:
         if not self.running:
