@@ -197,13 +197,14 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
         from SOARSSegmentationLib.run.process import find_python
         from SOARSSegmentationLib.run.runner import Runner, RunOptions
         from SOARSSegmentationLib.scene.ct import check_volume, ct_file
+        from SOARSSegmentationLib.scene.grids import grid_of
 
         check_volume(volumeNode)
         missing = dependencies.missing(device, dependencies.find_gpu())
         if missing:
             names = ", ".join(one.specifier for one in missing)
             raise SoarsError(f"Python packages are missing ({names}): press Apply in the module once")
-        made, failures = [], []
+        made, failures, grid = [], [], grid_of(volumeNode)
         runner = Runner(
             find_python(),
             Path(slicer.app.temporaryPath),
@@ -212,7 +213,9 @@ class SOARSSegmentationLogic(ScriptedLoadableModuleLogic):
                 if onProgress is not None
                 else None
             ),
-            on_finished=lambda folder: made.append(results.add_result(slicer.mrmlScene, volumeNode, folder)),
+            on_finished=lambda folder: made.append(
+                results.add_result(slicer.mrmlScene, volumeNode, folder, grid=grid)
+            ),
             on_failed=failures.append,
         )
         runner.start(lambda folder: ct_file(volumeNode, folder), RunOptions(bundle, device, organs))

@@ -54,7 +54,7 @@ def take(application: Any, output: Path) -> None:
 
     memory.remember("SessionRoot", "~/Documents/SOARS sessions")
     window.desk.tell(window_change())
-    centre_views(slicer.mrmlScene, (0.0, 10.0, 0.0))
+    centre_views(ct, (0.0, 10.0, 0.0))
     window.desk.put("bundle", "phantom")
     window.desk.put("device", "cpu")
     window.propose.apply()

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 import slicer
+import vtk
 from module_visit import ORGANS
 from slicer_layout import LayoutManager
 
@@ -246,6 +247,23 @@ def test_points_of_the_core_are_turned_for_slicer() -> None:
     from SOARSSegmentationLib.views.slices import point_of
 
     assert point_of((1.0, 2.0, 3.0)) == (-1.0, -2.0, 3.0)
+
+
+def test_the_views_go_to_where_a_transform_has_put_the_ct(visit: Any) -> None:
+    """Contours and CT of a scene in which they were registered to another image."""
+    visit.propose()
+    node, transform = slice_node(), slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    visit.click("Eye_L")
+    before = centre(node)
+    shift = vtk.vtkMatrix4x4()
+    shift.SetElement(0, 3, 10.0)
+    shift.SetElement(2, 3, -4.0)
+    transform.SetMatrixTransformToParent(shift)
+    for moved in (visit.ct, visit.segmentation):
+        moved.SetAndObserveTransformNodeID(transform.GetID())
+    visit.click("Brainstem")
+    visit.click("Eye_L")
+    assert centre(node) == pytest.approx((before[0] + 10.0, before[1], before[2] - 4.0))
 
 
 # --- what is chosen meanwhile ------------------------------------------------------------------------------------

@@ -299,6 +299,21 @@ def test_a_scene_that_is_closed_during_the_run_ends_it(visit: Any) -> None:
     assert not visit.window.propose.panel.apply.enabled
 
 
+def test_contours_of_a_ct_that_was_moved_during_the_run_are_not_put_on_it(visit: Any) -> None:
+    """As by a transform that is applied meanwhile: they would lie beside the anatomy."""
+    visit.choose_ct()
+    visit.plays("say('read'); time.sleep(0.5)\n" + visit.results())
+    visit.press_apply()
+    visit.until(lambda: visit.window.propose.run.stages.current is not None)
+    x, y, z = visit.ct.GetOrigin()
+    visit.ct.SetOrigin(x + 4.0, y, z)
+    visit.until(lambda: not visit.window.desk.running)
+    assert visit.window.propose.panel.notice.text == (
+        "The CT was moved or cropped while it was segmented: nothing was added; segment it again."
+    )
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
 def test_a_bundle_that_vanishes_is_said_in_one_message(visit: Any) -> None:
     from python_slicer import real_child
 

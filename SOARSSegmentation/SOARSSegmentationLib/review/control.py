@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import slicer
-
 from soars.effort.review import ACCEPTED
 from SOARSSegmentationLib.review.rows import Found, Row, found_in, rows_of
 from SOARSSegmentationLib.scene import outlines, proposal
@@ -116,7 +114,7 @@ class ReviewControl:
             self._show_solo(segment_id)
             self.presets.use(organ, self._volume)
             if finding is not None and finding.where is not None:
-                slices.centre_views(slicer.mrmlScene, slices.point_of(finding.where.point_mm))
+                slices.centre_views(self._volume, slices.point_of(finding.where.point_mm))
             else:
                 self._centre_on(organ, segment_id)
         finally:
@@ -217,4 +215,4 @@ class ReviewControl:
             mask = organ_mask(self._node, segment_id, self._volume)
         point = slices.centre_of(mask, self._volume) if mask is not None else None
         if point is not None:
-            slices.centre_views(slicer.mrmlScene, point)
+            slices.centre_views(self._volume, point)

@@ -11,6 +11,7 @@ from soars.findings.finding import SERIOUS
 from SOARSSegmentationLib.scene import proposal
 from SOARSSegmentationLib.scene.building import add_segmentation, remove_segmentation
 from SOARSSegmentationLib.scene.findings import FINDINGS_TAG, packed
+from SOARSSegmentationLib.scene.grids import grid_of
 from SOARSSegmentationLib.scene.label_maps import no_voxels
 from SOARSSegmentationLib.scene.segments import (
     BUNDLE_HASH_TAG,
@@ -23,6 +24,7 @@ from SOARSSegmentationLib.scene.segments import (
 
 if TYPE_CHECKING:
     from soars.report.record import OrganRecord, RunRecord
+    from soars.structures import Geometry
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class Result:
     record: RunRecord
 
 
-def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None = None) -> Result:
+def add_result(
+    mrml_scene: Any, volume_node: Any, folder: Path, name: str | None = None, *, grid: Geometry | None = None
+) -> Result:
     """Add the segmentation of a run's folder to the scene, and keep it as the proposal.
 
+    ``grid`` is the CT's when the run began (None: it is the same as now).
     There is a segment for every organ that was looked for, in the catalogue's order, those that were not found without
     voxels; why is in its tag "SOARS.warning", what the checks found in "SOARS.findings". `InputError` when the CT is no
-    longer in the scene or the folder cannot be read; the scene is then as it was.
+    longer in the scene or on that grid, or the folder cannot be read; the scene is then as it was.
     """
     from soars.formats.segnrrd import read_seg_nrrd
     from soars.report.outputs import RECORD, SEGMENTATION
@@ -48,6 +53,10 @@ def add_result(mrml_scene: Any, volume_node: Any, folder: Path, name: str | None
 
     if volume_node is None or volume_node.GetScene() is not mrml_scene or volume_node.GetImageData() is None:
         raise InputError("the CT was removed from the scene while it was segmented: nothing was added")
+    if grid is not None and grid_of(volume_node) != grid:
+        raise InputError(
+            "the CT was moved or cropped while it was segmented: nothing was added; segment it again"
+        )
     record = read_run(folder / RECORD)
     found = read_seg_nrrd(folder / SEGMENTATION)
     structures = StructureSet(found.geometry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -16,6 +16,10 @@ from SOARSSegmentationLib.run.process import find_python
 from SOARSSegmentationLib.run.runner import POLL_MS, Failure, Runner, RunOptions
 from SOARSSegmentationLib.run.stages import Stages
 from SOARSSegmentationLib.scene.ct import MR_FILE, ct_file
+from SOARSSegmentationLib.scene.grids import grid_of
+
+if TYPE_CHECKING:
+    from soars.structures import Geometry
 
 
 class RunControl:
@@ -38,6 +42,7 @@ class RunControl:
         self._on_failed = on_failed
         self._runner: Runner | None = None
         self.volume: Any = None
+        self._grid: Geometry | None = None
         self.stages = Stages(())
         self.timer = qt.QTimer()
         self.timer.interval = POLL_MS
@@ -62,7 +67,7 @@ class RunControl:
         with waiting():
             write_mr = None if mr_node is None else lambda folder: ct_file(mr_node, folder, name=MR_FILE)
             runner.start(lambda folder: ct_file(volume_node, folder), options, write_mr)
-        self._runner, self.volume = runner, volume_node
+        self._runner, self.volume, self._grid = runner, volume_node, grid_of(volume_node)
         self.stages = Stages(branches)
         self._on_progress()
         self.timer.start()
@@ -99,7 +104,7 @@ class RunControl:
 
     def _finished(self, folder: Path) -> None:
         with waiting():
-            result = results.add_result(slicer.mrmlScene, self.volume, folder)
+            result = results.add_result(slicer.mrmlScene, self.volume, folder, grid=self._grid)
         self._over()
         self._on_finished(result)
 

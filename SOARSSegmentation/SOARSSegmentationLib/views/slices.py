@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import slicer
 
 from SOARSSegmentationLib.scene.grids import grid_of
 
@@ -21,12 +22,14 @@ def centre_of(mask: Mask, volume_node: Any) -> tuple[float, float, float] | None
     return point_of((x, y, z))
 
 
-def centre_views(mrml_scene: Any, ras: tuple[float, float, float]) -> None:
-    """Move all slice views to a point (RAS mm) and centre them on it."""
-    nodes = mrml_scene.GetNodesByClass("vtkMRMLSliceNode")
+def centre_views(volume_node: Any, ras: tuple[float, float, float]) -> None:
+    """Move all slice views to a point (RAS mm) of a CT, wherever a transform puts that, and centre them on it."""
+    place = [0.0, 0.0, 0.0]
+    volume_node.TransformPointToWorld(ras, place)
+    nodes = slicer.mrmlScene.GetNodesByClass("vtkMRMLSliceNode")
     nodes.UnRegister(None)
     for index in range(nodes.GetNumberOfItems()):
-        nodes.GetItemAsObject(index).JumpSliceByCentering(*ras)
+        nodes.GetItemAsObject(index).JumpSliceByCentering(*place)
 
 
 def point_of(lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
