@@ -93,6 +93,25 @@ def test_drawing_from_scratch_is_on_the_chosen_ct_whatever_contours_are_selected
     assert visit.window.editor.node.GetSourceVolumeNode() is other
 
 
+def test_drawing_from_scratch_goes_on_without_the_proposal_in_sight(visit: Any) -> None:
+    visit.choose_ct()
+    panel = visit.window.timing.panel
+    panel.arm.currentIndex = panel.arm.findData("scratch")
+    visit.start()
+    visit.crash()
+    visit.ct = add_ct(visit, "Planning CT")
+    visit.propose()
+    proposal = visit.segmentation
+    assert proposal.GetDisplayNode().GetVisibility()
+    panel.notice.clear()
+    visit.write_names()
+    panel.notice.action_button.click()
+    assert visit.window.timing.control.running, panel.notice.text
+    assert visit.session.header.from_scratch and visit.segmentation is not proposal
+    assert not proposal.GetDisplayNode().GetVisibility()
+    assert visit.segmentation.GetDisplayNode().GetVisibility()
+
+
 def test_a_session_that_cannot_begin_leaves_the_scene_as_it_was(visit: Any) -> None:
     from SOARSSegmentationLib.memory import remember
 

@@ -276,7 +276,8 @@ def resume(
     editor_node: Any,
     idle_s: float,
 ) -> EditingSession:
-    """Resume an interrupted session on its segmentation."""
+    """Resume an interrupted session on its segmentation; as at its beginning, others are hidden from readers who draw
+    from scratch."""
     known = (
         proposal.proposal_of(segmentation_node, volume_node) if not interrupted.header.from_scratch else None
     )
@@ -286,7 +287,7 @@ def resume(
         raise InputError(
             f"the proposal in {interrupted.folder} is not the one that the session began from: it cannot be resumed"
         )
-    return EditingSession.begin(
+    session = EditingSession.begin(
         segmentation_node,
         volume_node,
         dict(known.masks) if known is not None else None,
@@ -295,6 +296,9 @@ def resume(
         editor_node=editor_node,
         idle_s=idle_s,
     )
+    if session.header.from_scratch:
+        hide_others(segmentation_node)
+    return session
 
 
 def summary(session: EditingSession) -> dict[str, int]:
