@@ -11,14 +11,17 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 
-BUDGET_S = 0.3
+BUDGET = 0.5
+"""Of the time that importing Slicer's core, VTK and numpy takes in the same process."""
 ALLOWED = {"slicer", "slicer_core", "vtk", "vtkmodules", "numpy", "qt", "ctk"}
 OWN = {"soars", "SOARSSegmentationLib", "SOARSSegmentation"}
 
 CODE = """
 import importlib, sys, time, types
+start = time.process_time()
 import slicer, slicer.util, vtk, numpy
 import vtk.util.numpy_support
+libraries = time.process_time() - start
 
 class Anything(int):
     __or__ = __add__ = lambda self, other: self
@@ -51,12 +54,13 @@ for name in sys.argv[1:]:
     taken += time.process_time() - start
     came = {module.partition(".")[0] for module in set(sys.modules) - before}
     print(name, *sorted(came - set(sys.stdlib_module_names)))
-print(taken)
+print(taken / libraries)
 """
 
 
 def imported(root: Path) -> tuple[float, dict[str, set[str]]]:
-    """Processor time of importing all modules in a fresh interpreter, and what came first with each."""
+    """Processor time of importing all modules in a fresh interpreter, as a share of what Slicer's core and its
+    libraries take there; and what came first with each."""
     folder = root / "SOARSSegmentation"
     library = [
         f"SOARSSegmentationLib.{p.stem}" for p in sorted((folder / "SOARSSegmentationLib").glob("*.py"))
@@ -67,15 +71,15 @@ def imported(root: Path) -> tuple[float, dict[str, set[str]]]:
         [sys.executable, "-c", CODE, *names], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    *lines, seconds = done.stdout.splitlines()
-    return float(seconds), {name: set(came) for name, *came in map(str.split, lines)}
+    *lines, share = done.stdout.splitlines()
+    return float(share), {name: set(came) for name, *came in map(str.split, lines)}
 
 
 def test_the_module_and_its_library_import_only_what_slicer_ships_and_that_fast(root: Path) -> None:
-    # Processor time, the best of three: what it takes on an idle machine, also when this one is busy.
+    # The best of three, so that a busy computer counts for little.
     runs = [imported(root) for _ in range(3)]
     for name, came in runs[0][1].items():
         extra = came - ALLOWED - OWN
         assert not extra, f"{name} imports {', '.join(sorted(extra))} at file scope"
-    best = min(seconds for seconds, _ in runs)
-    assert best < BUDGET_S, f"{best:.2f} s"
+    best = min(share for share, _ in runs)
+    assert best < BUDGET, f"{best:.2f} of the time of Slicer's core, VTK and numpy"
