@@ -30,14 +30,12 @@ def export_rtstruct(
     *,
     files: Sequence[str] | None = None,
     organs: Iterable[str] | None = None,
-    level: float = 0.6,
 ) -> Exported:
     """Write an RTSTRUCT that refers to the CT's own slices.
 
     ``files`` are the CT's DICOM files (default: those in Slicer's database), ``organs`` which to write (default: all
-    segments); empty segments are left out. ``level`` as of `soars.dicom.rtstruct.write_rtstruct`. `InputError` when the
-    files are not all there or are no planning CT, when the CT was moved since it was loaded, when nothing has voxels,
-    or the file cannot be written.
+    segments); empty segments are left out. `InputError` when the files are not all there or are no planning CT, when
+    the CT was moved since it was loaded, when nothing has voxels, or the file cannot be written.
     """
     from soars.dicom.rtstruct import write_rtstruct
     from soars.structures import Geometry
@@ -59,7 +57,7 @@ def export_rtstruct(
                 f"{', '.join(lost)} would lie outside the original CT or vanish between its voxels: the CT in the "
                 "scene is not where its DICOM files say it is"
             )
-        write_rtstruct(placed, path, series, level=level)
+        write_rtstruct(placed, path, series)
     what = _("{count} organs on the original CT: {path}").format(count=len(structures), path=path)
     if moved and not same_lattice(structures.geometry, grid):
         what += _(" (resampled onto its voxels, because the CT in the scene has a different grid)")

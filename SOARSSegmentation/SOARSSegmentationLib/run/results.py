@@ -36,9 +36,7 @@ class Result:
     record: RunRecord
 
 
-def add_result(
-    mrml_scene: Any, volume_node: Any, folder: Path, name: str | None = None, *, grid: Geometry | None = None
-) -> Result:
+def add_result(mrml_scene: Any, volume_node: Any, folder: Path, *, grid: Geometry | None = None) -> Result:
     """Add the segmentation of a run's folder to the scene, and keep it as the proposal.
 
     ``grid`` is the CT's when the run began (None: it is the same as now).
@@ -74,7 +72,7 @@ def add_result(
         "SOARS.made_utc": record.finished_utc.replace(":", ""),
     }
     node = add_segmentation(
-        mrml_scene, volume_node, structures, name or f"{volume_node.GetName()} organs at risk", tags=tags
+        mrml_scene, volume_node, structures, f"{volume_node.GetName()} organs at risk", tags=tags
     )
     try:
         kept = proposal.keep_proposal(node, volume_node=volume_node)

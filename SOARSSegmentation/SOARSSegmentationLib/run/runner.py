@@ -357,11 +357,11 @@ def parse_progress(line: str) -> Progress | None:
         return None
 
 
-def remove_leftovers(temporary: Path, age_s: float = LEFTOVER_AGE_S) -> None:
+def remove_leftovers(temporary: Path) -> None:
     """Remove the folders of runs whose application crashed: those untouched for days."""
     for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if folder.is_dir() and time.time() - folder.stat().st_mtime > age_s:
+            if folder.is_dir() and time.time() - folder.stat().st_mtime > LEFTOVER_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

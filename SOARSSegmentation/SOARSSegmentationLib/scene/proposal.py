@@ -47,21 +47,18 @@ class Proposal:
         return organ in self.masks
 
 
-def keep_proposal(
-    segmentation_node: Any, organs: Iterable[str] | None = None, volume_node: Any = None
-) -> Proposal:
-    """Keep a segmentation's organs (None: all), as they are now, as the proposal; replaces an earlier one of theirs.
+def keep_proposal(segmentation_node: Any, volume_node: Any = None) -> Proposal:
+    """Keep a segmentation's organs, as they are now, as the proposal; replaces an earlier one of theirs.
 
     `InputError` when they cannot be read (see `structures_of`).
     """
     ids = segment_ids(segmentation_node)
-    chosen = list(ids) if organs is None else [organ for organ in organs if organ in ids]
-    structures = structures_of(segmentation_node, chosen, volume_node)
+    structures = structures_of(segmentation_node, ids, volume_node)
     segmentation = segmentation_node.GetSegmentation()
-    for organ in chosen:
+    for organ in ids:
         text = _packed(structures.geometry, structures.crop(organ))
         segmentation.GetSegment(ids[organ]).SetTag(PROPOSAL_TAG, text)
-    return Proposal(structures.geometry, {organ: structures.crop(organ) for organ in chosen})
+    return Proposal(structures.geometry, {organ: structures.crop(organ) for organ in ids})
 
 
 def proposal_of(segmentation_node: Any, volume_node: Any = None) -> Proposal | None:

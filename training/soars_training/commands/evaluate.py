@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if expectation is not None:
         print(f"\n{expectation}")
     if args.without:
-        left = set(args.without.split(","))
+        left = {name.strip() for name in args.without.split(",")}
         unknown = left - {row.case for row in rows}
         if unknown:
             raise InputError(f"--without: no case is called {', '.join(sorted(unknown))}")
