@@ -329,6 +329,16 @@ def test_a_bundle_that_vanishes_is_said_in_one_message(visit: Any) -> None:
     assert visit.nodes() == before and not files_of_runs(visit)
 
 
+def test_a_scenes_model_that_is_not_installed_is_said(visit: Any) -> None:
+    visit.choose_ct()
+    visit.window.desk.put("bundle", "elsewhere")
+    visit.window.leave()
+    visit.window.enter()
+    panel, parameters = visit.window.propose.panel, visit.window.desk.parameters
+    assert parameters.bundle == panel.entry.name == panel.bundle.currentData != "elsewhere"
+    assert "elsewhere is not installed" in panel.notice.text and panel.entry.name in panel.notice.text
+
+
 def test_packages_that_are_missing_are_asked_for_and_declining_is_no_fault(
     visit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

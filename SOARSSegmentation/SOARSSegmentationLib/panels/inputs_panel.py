@@ -137,8 +137,6 @@ class InputsPanel:
         finally:
             self._showing = False
         self.show_choices(parameters)
-        if self.entry is not None and self.entry.name != parameters.bundle:
-            self._on_put("bundle", self.entry.name)
 
     def show_choices(self, parameters: Any) -> None:
         """Show what is chosen among what is available."""
@@ -153,6 +151,15 @@ class InputsPanel:
         finally:
             self._showing = False
         self._describe()
+        wanted = str(parameters.bundle)
+        if self.entry is not None and self.entry.name != wanted:
+            self._on_put("bundle", self.entry.name)
+            self.notice.say(
+                "warning",
+                _("The model {wanted} is not installed here: {chosen} was chosen in its place.").format(
+                    wanted=wanted, chosen=self.entry.name
+                ),
+            )
 
     def show_state(self, state: State | None) -> None:
         """What the chosen bundle lacks on this computer; None where that is not known."""
