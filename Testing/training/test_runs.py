@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
 import shutil
@@ -19,59 +18,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from two_boxes import ORGANS, TASK, two_boxes_options, write_two_boxes
 
 import soars_training.fitting.fit
 import soars_training.release.guide
 from soars.errors import CancelledError, InputError
 from soars.supervise import SIGNALS
 from soars_training.cli import main
-from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.cache import CacheIndex
 from soars_training.cohorts.splits import hold_out
-from soars_training.experiments.crossval import crossval, guided_by, pooled_table
-from soars_training.experiments.runs import fitted
 from soars_training.fitting.fit import fit
 from soars_training.fitting.loop import training_device, worker_count
 from soars_training.fitting.options import BEST, LAST, FitOptions, FittedRun
 from soars_training.fitting.presets import paper_steps, preset
 from soars_training.fitting.state import balance, learning_rate
-from soars_training.fitting.validate import CaseScore
-from soars_training.release.card import card_of
-from soars_training.release.export import BundleFacts, export_bundle
-from soars_training.release.guide import write_guides
 from soars_training.windows.augment import Augmentation
 from soars_training.windows.dataset import WindowDataset
 from soars_training.windows.task import BranchTask
 
-ORGANS = ("Brainstem", "SpinalCord")
-TASK = BranchTask("anchor", ORGANS, ("ct",))
-
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six cases with two bright boxes in water."""
-    folder = tmp_path_factory.mktemp("cache")
-    entries = []
-    for n in range(6):
-        rng = np.random.default_rng(n)
-        hu = rng.normal(0, 20, (16, 16, 16))
-        masks = {}
-        for k, organ in enumerate(ORGANS):
-            start = (int(rng.integers(2, 8)), int(rng.integers(2, 8)), 1 + 8 * k)
-            hu[tuple(slice(s, s + 5) for s in start)] = 300 + 300 * k
-            masks[organ] = (start, np.ones((5, 5, 5), bool))
-        case = CachedCase(f"c{n}", hu.astype(np.int16), (0, 0, 0), (3, 3, 3), masks, frozenset(ORGANS))
-        write_case(folder / f"c{n}.npz", case)
-        entries.append(IndexEntry(f"c{n}", f"c{n}.npz", "train", ORGANS))
-    CacheIndex((3, 3, 3), "boxes", entries).save(folder)
-    return folder
-
-
-def _options(**changes: object) -> FitOptions:
-    settings: dict[str, object] = {
-        "features": (4, 8), "patch": (8, 8, 8), "steps": 60, "batch": 2, "device": "cpu", "threads": 1,
-        "deterministic": True, "checkpoint_every": 10, "held_out": 2, "learning_rate": 1e-2, "supervised": 2,
-    }  # fmt: skip
-    return FitOptions(TASK, **(settings | changes))  # type: ignore[arg-type]
+    return write_two_boxes(tmp_path_factory.mktemp("cache"))
 
 
 def _command(cache: Path, run: Path, checkpoint_every: int) -> list[str]:
@@ -92,7 +60,7 @@ def _weights(run: Path) -> dict[str, torch.Tensor]:
 def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from first to last step without a break."""
     output = tmp_path_factory.mktemp("whole")
-    fit(cache, output, _options())
+    fit(cache, output, two_boxes_options())
     return output
 
 
@@ -116,7 +84,7 @@ def test_a_run_learns_and_remembers_how_well(whole: Path) -> None:
 def test_how_many_processes_draw_windows_does_not_alter_what_is_learned(
     cache: Path, whole: Path, tmp_path: Path
 ) -> None:
-    fit(cache, tmp_path / "run", _options(workers=3))
+    fit(cache, tmp_path / "run", two_boxes_options(workers=3))
     _same_as_whole(tmp_path / "run", whole)
 
 
@@ -129,7 +97,7 @@ def test_a_gpu_gets_its_windows_from_as_many_processes_as_there_are_cores(
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
         assert worker_count(None, gpu) == wanted
     with pytest.raises(InputError, match="--workers"):
-        _options(workers=0).check()
+        two_boxes_options(workers=0).check()
 
 
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
@@ -163,7 +131,7 @@ def test_no_process_is_left_waiting_when_one_that_draws_windows_fails(
     monkeypatch.setattr(WindowDataset, "__getitem__", fail)
     failure, words = (RuntimeError, "worker") if killed else (ArithmeticError, "window 0")
     with pytest.raises(failure, match=words):
-        fit(cache, tmp_path / "run", _options(workers=2))
+        fit(cache, tmp_path / "run", two_boxes_options(workers=2))
     assert not multiprocessing.active_children()
 
 
@@ -201,22 +169,22 @@ def test_a_run_of_an_earlier_version_goes_on_with_what_was_then_the_only_way(
     cache: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    fit(cache, run, _options())
+    fit(cache, run, two_boxes_options())
     (run / "run.json").unlink()
     checkpoint = torch.load(run / LAST, weights_only=True)
     for holder, newer in ((checkpoint["options"], "supervised"), (checkpoint["options"]["task"], "joined")):
         del holder[newer]
     torch.save(checkpoint, run / LAST)
     with pytest.raises(InputError, match=r"other settings \(supervised\)"):
-        fit(cache, run, _options(supervised=1 + FitOptions(TASK).supervised), resume=True)
+        fit(cache, run, two_boxes_options(supervised=1 + FitOptions(TASK).supervised), resume=True)
     with pytest.raises(InputError, match=r"other settings \(task\)"):
         fit(
             cache,
             run,
-            replace(_options(supervised=FitOptions(TASK).supervised), task=replace(TASK, joined=1)),
+            replace(two_boxes_options(supervised=FitOptions(TASK).supervised), task=replace(TASK, joined=1)),
             resume=True,
         )
-    fit(cache, run, _options(supervised=FitOptions(TASK).supervised), resume=True)
+    fit(cache, run, two_boxes_options(supervised=FitOptions(TASK).supervised), resume=True)
     _same_as_whole(run, whole)
 
 
@@ -225,7 +193,7 @@ def test_a_run_looks_for_room_before_its_first_step(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: shutil._ntuple_diskusage(9, 9, 100))  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="the checkpoints take about 0 MB, and the disk has 0 MB left"):
-        fit(cache, tmp_path / "run", _options())
+        fit(cache, tmp_path / "run", two_boxes_options())
     assert not (tmp_path / "run").exists()
 
 
@@ -237,11 +205,11 @@ def test_a_signal_saves_and_the_run_goes_on_later(
     timer = threading.Timer(0.0, lambda: _kill_when(tmp_path / LAST, number))
     timer.start()
     with pytest.raises(CancelledError, match=r"stopped at step \d+ of 60; .*--resume") as stopped:
-        fit(cache, tmp_path, _options())
+        fit(cache, tmp_path, two_boxes_options())
     assert stopped.value.exit_code == 130
     timer.join()
     assert signal.getsignal(number) is before
-    fit(cache, tmp_path, _options(), resume=True)
+    fit(cache, tmp_path, two_boxes_options(), resume=True)
     _same_as_whole(tmp_path, whole)
 
 
@@ -257,7 +225,7 @@ def test_a_request_does_not_wait_for_a_validation_which_is_made_up_for(
             signal.raise_signal(signal.SIGTERM)
         return draw(*given)
 
-    options = _options(validate_every=20)
+    options = two_boxes_options(validate_every=20)
     with monkeypatch.context() as patched:
         patched.setattr(soars_training.fitting.fit, "whole_patient_dice", asked_meanwhile)
         with pytest.raises(CancelledError, match=rf"stopped at step {step} of 60"):
@@ -299,17 +267,17 @@ def _kill_when(path: Path, number: int, process: int | None = None) -> None:
 
 def test_a_finished_run_is_not_overwritten_unasked(cache: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a run already; --resume goes on with it, --overwrite"):
-        fit(cache, whole, _options())
+        fit(cache, whole, two_boxes_options())
     with pytest.raises(InputError, match="this run is finished"):
-        fit(cache, whole, _options(), resume=True)
+        fit(cache, whole, two_boxes_options(), resume=True)
     with pytest.raises(InputError, match="no checkpoint to resume from"):
-        fit(cache, tmp_path, _options(), resume=True)
+        fit(cache, tmp_path, two_boxes_options(), resume=True)
 
 
 def test_resuming_with_other_settings_names_them(cache: Path, whole: Path, tmp_path: Path) -> None:
     (tmp_path / LAST).write_bytes((whole / LAST).read_bytes())
     with pytest.raises(InputError, match=r"other settings \(learning_rate, steps\)"):
-        fit(cache, tmp_path, _options(steps=80, learning_rate=2e-2), resume=True)
+        fit(cache, tmp_path, two_boxes_options(steps=80, learning_rate=2e-2), resume=True)
 
 
 def test_resuming_on_other_cases_names_them(cache: Path, whole: Path, tmp_path: Path) -> None:
@@ -328,17 +296,17 @@ def test_resuming_on_other_cases_names_them(cache: Path, whole: Path, tmp_path: 
     with pytest.raises(
         InputError, match=r"started on other cases of the cache \(new: new; gone: c0.*resume with"
     ):
-        fit(tmp_path / "cache", run, _options(), resume=True)
+        fit(tmp_path / "cache", run, two_boxes_options(), resume=True)
     # the same cases, but two of them are of one patient now, and others are held out
     pair = [replace(e, patient="pair") if e.name in (held[0], "c0") else e for e in index.cases]
     replace(index, cases=pair).save(tmp_path / "cache")
     learn, now = hold_out(pair, 2)
     assert {e.name for e in now} != {*held} and len(learn) + len(now) == 6
     with pytest.raises(InputError, match=r"other cases of the cache \(now "):
-        fit(tmp_path / "cache", run, _options(), resume=True)
+        fit(tmp_path / "cache", run, two_boxes_options(), resume=True)
     del checkpoint["sides"]
     torch.save(checkpoint, run / LAST)
-    assert fit(tmp_path / "cache", run, _options(), resume=True).held_out == tuple(
+    assert fit(tmp_path / "cache", run, two_boxes_options(), resume=True).held_out == tuple(
         sorted({e.patient for e in now})
     )
 
@@ -346,7 +314,7 @@ def test_resuming_on_other_cases_names_them(cache: Path, whole: Path, tmp_path: 
 def test_a_damaged_checkpoint_is_named(cache: Path, whole: Path, tmp_path: Path) -> None:
     (tmp_path / LAST).write_bytes((whole / LAST).read_bytes()[:1000])
     with pytest.raises(InputError, match=r"last\.ckpt: damaged checkpoint"):
-        fit(cache, tmp_path, _options(), resume=True)
+        fit(cache, tmp_path, two_boxes_options(), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +339,7 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
     cache: Path, tmp_path: Path, changes: dict[str, object], sentence: str
 ) -> None:
     task = changes.pop("task", TASK)
-    options = _options(**changes)
+    options = two_boxes_options(**changes)
     with pytest.raises(InputError, match=sentence):
         fit(cache, tmp_path, FitOptions(**(vars(options) | {"task": task})))
 
@@ -398,16 +366,16 @@ def test_a_gpu_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
-    options = _options(steps=1000, learning_rate=0.1)
+    options = two_boxes_options(steps=1000, learning_rate=0.1)
     rates = [learning_rate(options, step) for step in range(1001)]
     assert rates[0] == pytest.approx(0.1 / 20) and rates[19] == pytest.approx(0.1)
     assert rates[510] == pytest.approx(0.05, rel=1e-3) and rates[1000] == pytest.approx(0, abs=1e-9)
-    poly = _options(steps=1000, learning_rate=0.1, schedule="poly")
+    poly = two_boxes_options(steps=1000, learning_rate=0.1, schedule="poly")
     assert learning_rate(poly, 510) == pytest.approx(0.1 * 0.5**0.9)
 
 
 def test_rare_organs_weigh_more_in_the_first_half_only() -> None:
-    options = _options(steps=100, balance=0.4)
+    options = two_boxes_options(steps=100, balance=0.4)
     assert [balance(options, s) for s in (0, 25, 50, 99)] == pytest.approx([0.4, 0.2, 0, 0])
 
 
@@ -426,169 +394,11 @@ def test_the_papers_preset_is_what_the_papers_say() -> None:
     assert paper_steps(142, 42, 12) == 50 * 675
 
 
-def test_every_patient_is_held_out_once_and_an_interrupted_fold_goes_on(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = [
-        "crossval", str(cache), str(tmp_path), "--branch", "anchor", "--organs", ",".join(ORGANS), "--folds", "3",
-        "--features", "4,8", "--patch", "8,8,8", "--steps", "10", "--device", "cpu", "--windows=-500:1000",
-    ]  # fmt: skip
-    assert main(argv) == 0
-    rows = list(csv.DictReader((tmp_path / "crossval.csv").open()))
-    assert len(rows) == 12 and {row["case"] for row in rows} == {f"c{n}" for n in range(6)}
-    held = [set(FittedRun.load(tmp_path / f"fold_{k}").held_out) for k in (1, 2, 3)]
-    assert all(len(part) == 2 for part in held) and len(set.union(*held)) == 6
-    table = capsys.readouterr().out
-    mean = np.mean([float(r["dsc"]) for r in rows if r["organ"] == "Brainstem"])
-    assert f"| Brainstem | 6 | {mean:.3f} |" in table
-    # The last fold was killed before its end: what is there goes on, the finished folds stay as they are.
-    (tmp_path / "fold_3" / "run.json").unlink()
-    before = (tmp_path / "fold_1" / LAST).stat().st_mtime_ns
-    assert main(argv) == 0
-    assert (tmp_path / "fold_1" / LAST).stat().st_mtime_ns == before
-    assert list(csv.DictReader((tmp_path / "crossval.csv").open())) == rows
-
-
-def test_a_patient_of_two_scans_counts_once_in_the_pooled_table() -> None:
-    pooled = [(1, CaseScore(case, "Brainstem", dsc)) for case, dsc in (("a", 0.4), ("b", 0.8), ("c", 0.9))]
-    assert "| Brainstem | 2 | 0.750 | 0.212 | 0.600 |" in pooled_table(pooled, {"a": "p", "b": "p"})
-    assert "| Brainstem | 3 | 0.700 | 0.265 | 0.400 |" in pooled_table(pooled)
-
-
-def test_finished_folds_of_other_settings_are_not_taken_for_these(cache: Path, tmp_path: Path) -> None:
-    crossval(cache, tmp_path, _options(steps=4), 2)
-    with pytest.raises(InputError, match=r"fold_1: was trained with other settings \(steps\)"):
-        crossval(cache, tmp_path, _options(steps=5), 2)
-    with pytest.raises(InputError, match=r"other settings \(fold\)"):
-        crossval(cache, tmp_path, _options(steps=4), 3)
-    # Of another cohort: the first fold's patients are dealt otherwise when there is one less.
-    smaller = tmp_path / "smaller"
-    shutil.copytree(cache, smaller)
-    index = CacheIndex.load(smaller)
-    replace(index, cases=index.cases[:-1]).save(smaller)
-    with pytest.raises(InputError, match="held out other patients"):
-        crossval(smaller, tmp_path, _options(steps=4), 2)
-
-
-def test_a_fold_is_guided_by_anchors_that_have_not_seen_its_patients(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    anchor = replace(_options(steps=2), task=replace(TASK, classes=("Brainstem",)))
-    mid = replace(anchor, task=BranchTask("mid_level", ("SpinalCord",), ("ct",)))
-    crossval(cache, tmp_path / "anchor", anchor, 2)
-    mid = guided_by(mid, tmp_path / "anchor")
-    crossval(cache, tmp_path / "mid_level", mid, 2, tmp_path / "anchor")
-    for k in (1, 2):
-        run, held = (FittedRun.load(tmp_path / b / f"fold_{k}") for b in ("mid_level", "anchor"))
-        assert (run.inputs, run.anchors) == (("ct", "anchor"), ("Brainstem",))
-        said = json.loads((tmp_path / "mid_level" / f"guide_{k}" / "guide.json").read_text())
-        assert set(said["held_out"]) == set(run.held_out) == set(held.held_out)
-    with pytest.raises(InputError, match="held out other patients"):
-        crossval(cache, tmp_path / "three", mid, 3, tmp_path / "anchor")
-    argv = ["crossval", str(cache), str(tmp_path / "mid_level"), "--branch", "mid_level", "--guide"]
-    assert main([*argv, str(tmp_path / "mid_level" / "guide_1")]) == 2
-    assert "may have been learned from the patients that a fold holds out" in capsys.readouterr().err
-
-
-def test_guides_are_written_all_or_none(
-    cache: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "guide"
-    write_guides(cache, whole, folder, "cpu")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(before) == {"guide.json", *(f"c{n}.guide.npz" for n in range(6))}
-    real, calls = soars_training.release.guide.read_case, iter(range(6))
-
-    def interrupted(path: Path) -> CachedCase:
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return real(path)
-
-    monkeypatch.setattr(soars_training.release.guide, "read_case", interrupted)
-    fit(cache, tmp_path / "other", _options(steps=2, held_out=1))
-    with pytest.raises(KeyboardInterrupt):
-        write_guides(cache, tmp_path / "other", folder, "cpu")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_run_says_when_its_anchors_know_the_patients_held_out(
-    cache: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_guides(cache, whole, tmp_path / "guide", "cpu")
-    task = BranchTask("mid_level", ORGANS, ("ct", "anchor"), ORGANS)
-    for held_out, expected in (
-        (2, 0),
-        (3, 1),
-    ):  # the anchor run held out two; of three others some are new to it
-        caplog.clear()
-        options = replace(_options(steps=2, held_out=held_out), task=task)
-        run = fit(cache, tmp_path / str(held_out), options, tmp_path / "guide")
-        known = set(run.held_out) - set(FittedRun.load(whole).held_out)
-        assert bool(known) == bool(expected)
-        assert (f"have learned from {len(known)} of the 3 patients held out here" in caplog.text) == bool(
-            known
-        )
-
-
-def test_a_run_says_when_those_it_starts_from_know_the_patients_held_out(
-    cache: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Also those from which it started at one remove. Patients of another cohort are new to it."""
-    held = set(FittedRun.load(whole).held_out)
-    assert FittedRun.load(whole).learned == tuple(sorted({f"c{n}" for n in range(6)} - held))
-    again = fit(cache, tmp_path / "again", _options(steps=2, init=whole))
-    assert set(again.held_out) == held and "learned from" not in caplog.text
-    elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(cache, elsewhere)
-    index = CacheIndex.load(elsewhere)
-    strangers = [replace(entry, patient=f"stranger {entry.name}") for entry in index.cases]
-    replace(index, cases=strangers).save(elsewhere)
-    new = fit(elsewhere, tmp_path / "new", _options(steps=2, init=whole))
-    assert "learned from" not in caplog.text
-    assert (
-        set(new.learned or ())
-        == {e.patient for e in strangers} - {*new.held_out} | {f"c{n}" for n in range(6)} - held
-    )
-    last = fit(cache, tmp_path / "last", _options(steps=2, held_out=3, init=tmp_path / "new"))
-    known = set(last.held_out) - held
-    assert known and f"new: the run has learned from {len(known)} of the 3 patients held out" in caplog.text
-    caplog.clear()
-    facts = BundleFacts("b", "1", "d", "CC0-1.0", card_of("b", "d", "CC0-1.0", [last]))
-    mid = replace(
-        last, branch="mid_level", classes=("Larynx", "Parotid_L"), held_out=(), learned=tuple(sorted(known))
-    )
-    shutil.copytree(tmp_path / "last", tmp_path / "mid")
-    mid.save(tmp_path / "mid")
-    export_bundle([tmp_path / "last", tmp_path / "mid"], tmp_path / "bundle", facts)
-    assert (
-        f"last: held out {', '.join(sorted(known))}, from whom the mid_level run has learned" in caplog.text
-    )
-
-
-def test_a_cache_prepared_again_with_other_voxels_is_not_taken_for_the_old_one(
-    cache: Path, whole: Path, tmp_path: Path
-) -> None:
-    """By its name and its cases it is the same; a network that met both would not know how large a patient is."""
-    finer, run = tmp_path / "cache", tmp_path / "run"
-    shutil.copytree(cache, finer)
-    replace(CacheIndex.load(cache), spacing_mm=(2.0, 2.0, 3.0)).save(finer)
-    run.mkdir()
-    shutil.copy(whole / LAST, run / LAST)
-    with pytest.raises(
-        InputError, match="started on a cache with voxels of 3 x 3 x 3 mm, not of 2 x 2 x 3 mm"
-    ):
-        fit(finer, run, _options(), resume=True)
-    with pytest.raises(InputError, match="the anchor run learned from voxels of 3 x 3 x 3 mm"):
-        write_guides(finer, whole, tmp_path / "guide", "cpu")
-    with pytest.raises(InputError, match="has voxels of 2 x 2 x 3 mm"):
-        fitted(finer, whole, _options())
-
-
 def test_an_organ_that_nobody_drew_is_not_learned(
     cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It would be drawn at random, since nothing tells the network where it is not."""
-    asked = replace(_options(steps=2), task=BranchTask("anchor", ("Brainstem", "Eye_L"), ("ct",)))
+    asked = replace(two_boxes_options(steps=2), task=BranchTask("anchor", ("Brainstem", "Eye_L"), ("ct",)))
     with pytest.raises(InputError, match="none of the 4 cases to learn from annotates Eye_L"):
         fit(cache, tmp_path / "run", asked)
     argv = [
@@ -602,78 +412,12 @@ def test_an_organ_that_nobody_drew_is_not_learned(
     assert "annotates none of the branch's organs" in capsys.readouterr().err
 
 
-def test_a_cross_validation_runs_in_one_process(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="a cross-validation runs in one process"):
-        crossval(cache, tmp_path, _options(), 2)
-
-
-def test_a_bundle_that_draws_otherwise_than_its_network_is_not_made(whole: Path, tmp_path: Path) -> None:
-    """An instance norm undoes any factor of the convolution before it, but half precision ends at 65504."""
-    facts = BundleFacts("b", "1", "d", "CC0-1.0", card_of("b", "d", "CC0-1.0", [FittedRun.load(whole)]))
-    shutil.copytree(whole, tmp_path / "run")
-    checkpoint = torch.load(tmp_path / "run" / LAST, weights_only=True)
-    for factor, good in ((10.0, True), (1e6, False)):
-        weights = dict(checkpoint["averaged"])
-        name = next(n for n, w in weights.items() if n.startswith("network.") and w.ndim == 5)
-        weights[name] = weights[name] * factor
-        torch.save(checkpoint | {"averaged": weights}, tmp_path / "run" / LAST)
-        if good:
-            assert export_bundle([tmp_path / "run"], tmp_path / "good", facts).organs == ORGANS
-            continue
-        with pytest.raises(InputError, match="branch anchor cannot be exported: .*beyond half precision"):
-            export_bundle([tmp_path / "run"], tmp_path / "bad", facts)
-        assert not (tmp_path / "bad").exists()
-
-
-def test_a_branch_is_exported_with_the_anchors_that_guided_it(
-    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Wherever their run lies by then. Of one that was guided by an earlier version's guide nothing is known."""
-    anchor = replace(_options(steps=2, held_out=0), task=replace(TASK, classes=("Brainstem",)))
-    fit(cache, tmp_path / "mine", anchor)
-    shutil.copytree(tmp_path / "mine", tmp_path / "other")
-    checkpoint = torch.load(tmp_path / "mine" / LAST, weights_only=True)
-    weights = {name: 1.01 * weight for name, weight in checkpoint["averaged"].items()}
-    torch.save(checkpoint | {"averaged": weights}, tmp_path / "other" / LAST)
-    write_guides(cache, tmp_path / "mine", tmp_path / "guide", "cpu")
-    task = BranchTask("mid_level", ("SpinalCord",), ("ct", "anchor"), ("Brainstem",))
-    fit(cache, tmp_path / "mid", replace(anchor, task=task), tmp_path / "guide")
-    (tmp_path / "mine").rename(tmp_path / "moved")
-    card = card_of("b", "d", "CC0-1.0", [FittedRun.load(tmp_path / name) for name in ("other", "mid")])
-    facts = BundleFacts("b", "1", "d", "CC0-1.0", card)
-    caplog.clear()
-    told = "mid: was guided by another network than that of "
-    for n, (name, warned) in enumerate((("moved", False), ("other", True))):
-        export_bundle([tmp_path / name, tmp_path / "mid"], tmp_path / str(n), facts)
-        assert (told in caplog.text) == warned
-    caplog.clear()
-    run = FittedRun.load(tmp_path / "mid")
-    assert len(run.guided_by or "") == 64
-    written = json.loads((tmp_path / "mid" / "run.json").read_text())
-    del written["guided_by"]
-    (tmp_path / "mid" / "run.json").write_text(json.dumps(written))
-    export_bundle([tmp_path / "other", tmp_path / "mid"], tmp_path / "2", facts)
-    assert told not in caplog.text
-    replace(run, anchors=("SpinalCord",)).save(tmp_path / "mid")
-    with pytest.raises(InputError, match="mid: was guided by SpinalCord, but .*moved draws Brainstem"):
-        export_bundle([tmp_path / "moved", tmp_path / "mid"], tmp_path / "3", facts)
-    assert not (tmp_path / "3").exists()
-
-
-def test_more_folds_than_patients_are_refused(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="fold 1 of 7: there are 6 patients"):
-        crossval(cache, tmp_path, _options(), 7)
-
-
 def test_a_run_that_is_overwritten_stays_until_the_new_one_can_begin(
     cache: Path, whole: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole, tmp_path / "run")
     with pytest.raises(InputError, match="no training cache"):
-        fit(tmp_path / "no_cache", tmp_path / "run", _options(), overwrite=True)
+        fit(tmp_path / "no_cache", tmp_path / "run", two_boxes_options(), overwrite=True)
     with pytest.raises(InputError, match="hold out"):
-        fit(cache, tmp_path / "run", replace(_options(), held_out=1000), overwrite=True)
+        fit(cache, tmp_path / "run", replace(two_boxes_options(), held_out=1000), overwrite=True)
     assert FittedRun.load(tmp_path / "run") == FittedRun.load(whole) and (tmp_path / "run" / LAST).exists()
