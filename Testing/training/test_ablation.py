@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -15,6 +16,7 @@ from soars.cascade.preprocess import Grid
 from soars.errors import InputError
 from soars_training.cli import main
 from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, write_case
+from soars_training.cohorts.prepare import with_margin
 from soars_training.experiments.ablation import Laboratory, Recipe, organs_to_compare
 from soars_training.experiments.published import ABLATION, CVPR_2020, STUDY_2022
 from soars_training.experiments.scores import OrganRow, organ_row, read_rows, read_vois, write_rows
@@ -33,6 +35,7 @@ from soars_training.experiments.statistics import cell, compare
 from soars_training.fitting.options import LAST, FitOptions, FittedRun
 from soars_training.windows.task import BranchTask
 
+VOI_MM = (28.0, 28.0, 28.0)
 ORGANS = {"Brainstem": 900, "SpinalCord": 400, "Larynx": -100, "Lens_L": 700}
 SIZE_MM = {"Brainstem": 15.0, "SpinalCord": 15.0, "Larynx": 15.0, "Lens_L": 9.0}
 
@@ -70,12 +73,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
         case = _scan(f"p{n}", n, Grid((0, 0, 0), (4, 4, 4), (20, 16, 16)))
         write_case(root / "cache" / f"p{n}.npz", case)
         whole.append(IndexEntry(f"p{n}", f"p{n}.npz", "train", tuple(ORGANS)))
-        lens = Grid.around(_boxes(n)["Lens_L"] + 4.5, (48, 48, 48), (2, 2, 2))
+        lens = Grid.around(_boxes(n)["Lens_L"] + 4.5, with_margin(VOI_MM), (2, 2, 2))
         write_case(root / "vois" / f"p{n}.Lens_L.npz", _scan(f"p{n}.Lens_L", n, lens))
         vois.append(IndexEntry(f"p{n}.Lens_L", f"p{n}.Lens_L.npz", "train", tuple(ORGANS), "Lens_L"))
     CacheIndex((4, 4, 4), "boxes", whole).save(root / "cache")
     CacheIndex((2, 2, 2), "boxes", vois).save(root / "vois")
-    (root / "voi.json").write_text('{"Lens_L": [28, 28, 28]}')
+    (root / "voi.json").write_text(json.dumps({"Lens_L": VOI_MM}))
     return root
 
 
