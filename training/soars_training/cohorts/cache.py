@@ -133,8 +133,13 @@ class CacheIndex:
             organ
             for case in self.cases
             for organ in case.annotated
-            if case.group is None or organ in (case.group, *group_members(case.group))
+            if case.group is None or group_of(organ) == case.group
         )
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """Of each scan whom it is of."""
+        return {entry.case: entry.patient for entry in self.cases}
 
     def of_split(self, split: str) -> list[IndexEntry]:
         return [case for case in self.cases if case.split == split]

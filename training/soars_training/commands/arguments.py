@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soars import catalogue
-from soars.commands.options import add_device_option
+from soars.commands.options import add_device_option, count_of
 from soars.errors import InputError
 from soars.networks.names import ENGINE_CHOICES, Branch
 from soars.texts import read_json
@@ -33,7 +33,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--data", type=Path, metavar="DIR", help="a folder of cases in the layout of --layout"
     )
-    source.add_argument("--phantoms", type=_phantoms, metavar="N", help="make N phantoms")
+    source.add_argument("--phantoms", type=count_of("--phantoms"), metavar="N", help="make N phantoms")
     parser.add_argument(
         "--layout",
         choices=sorted(SHAPES),
@@ -42,12 +42,6 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--first-seed", type=int, default=1000, help="seed of the first phantom (default 1000)"
     )
-
-
-def _phantoms(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--phantoms must be a whole number of 1 or more, not {text}")
-    return int(text)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> None:
     options = fit.options_of(args)
     options = guided_by(options, args.anchors) if args.anchors else options
     pooled = crossval(args.cache, args.output, options, args.folds, args.anchors)
-    print(pooled_table(pooled, {e.case: e.patient for e in CacheIndex.load(args.cache).cases}))
+    print(pooled_table(pooled, CacheIndex.load(args.cache).patients))
     print(f"every patient: {args.output / POOLED_FILE}")

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from soars.catalogue import CATALOGUE
 from soars.errors import InputError
 from soars.files import write_json
 from soars.networks.names import Input
-from soars_training.cohorts.cache import CacheIndex, IndexEntry
+from soars_training.cohorts.cache import CacheIndex, IndexEntry, group_of
 from soars_training.cohorts.splits import hold_out
 from soars_training.experiments.cost import COSTS, Meter
 from soars_training.experiments.pictures.drawn import DRAWN, Drawn
@@ -266,7 +265,7 @@ class Laboratory:
             return BranchTask("anchor", self.recipe.organs, ("ct",))
         classes = self.strata.get("small_hard" if network.branch == "detection" else network.branch, ())
         if network.branch == "detection":
-            classes = tuple(dict.fromkeys(CATALOGUE[o].detection_group for o in classes))
+            classes = tuple(dict.fromkeys(map(group_of, classes)))
         inputs: list[Input] = ["ct"]
         if network.guide:
             inputs.append("anchor")

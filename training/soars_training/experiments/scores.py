@@ -17,13 +17,12 @@ from soars.cascade.preprocess import Grid
 from soars.cascade.sides import BODY_MARGIN_MM, Midline
 from soars.cascade.torch_engine import NetworkEngine
 from soars.cascade.windows import UNIT, ProbabilityMap
-from soars.catalogue import CATALOGUE
 from soars.cells import HarmlessWriter, original
 from soars.files import replacing_file
 from soars.metrics.scores import score_masks
 from soars.metrics.tolerances import catalogue_tolerances
 from soars.structures import Geometry
-from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, read_case
+from soars_training.cohorts.cache import CachedCase, CacheIndex, IndexEntry, group_of, read_case
 from soars_training.cohorts.regions import UsualRegions
 from soars_training.experiments.cost import Meter
 from soars_training.experiments.pictures.drawn import Drawn
@@ -207,7 +206,7 @@ def joint_voi_rows(
 
 def voi_organs(entry: IndexEntry, voi: CachedCase) -> list[str]:
     """The organs that a VOI was cut for, of those that were drawn."""
-    return [o for o in voi.masks if o in voi.annotated and CATALOGUE[o].detection_group == entry.group]
+    return [o for o in voi.masks if o in voi.annotated and group_of(o) == entry.group]
 
 
 def centres_of(

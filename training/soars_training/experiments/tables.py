@@ -91,7 +91,7 @@ def read_results(folder: Path) -> Results:
     recipe = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     rows = [r for path in sorted((folder / SCORES).glob("*.csv")) for r in read_rows(path, OrganRow)]
     centres = [r for path in sorted((folder / CENTRES).glob("*.csv")) for r in read_rows(path, CentreRow)]
-    patients = {entry.case: entry.patient for entry in CacheIndex.load(folder / VOLUMES).cases}
+    patients = CacheIndex.load(folder / VOLUMES).patients
     return Results(recipe, complete(rows), centres, _trainings(folder), _costs(folder), patients)
 
 

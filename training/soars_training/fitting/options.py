@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,9 @@ class FittedRun:
     def require_spacing(self, spacing_mm: tuple[float, float, float], cache: Path) -> None:
         """Raise `InputError` for a cache of other voxels than those that the network has learned from."""
         if spacing_mm != self.spacing_mm:
-            mine, theirs = (" x ".join(f"{v:g}" for v in mm) for mm in (self.spacing_mm, spacing_mm))
             raise InputError(
-                f"{cache}: has voxels of {theirs} mm, and the {self.branch} run learned from voxels of {mine} mm; take "
-                "its cache, or prepare one with its --spacing"
+                f"{cache}: has voxels of {in_words(spacing_mm)}, and the {self.branch} run learned from voxels of "
+                f"{in_words(self.spacing_mm)}; take its cache, or prepare one with its --spacing"
             )
 
     def task(self) -> BranchTask:
@@ -230,6 +230,11 @@ class FittedRun:
                 f"{folder / LAST}: not the weights of this run's network; train it again"
             ) from error
         return network.eval()
+
+
+def in_words(spacing_mm: Iterable[float]) -> str:
+    """A voxel's size for messages: 2 x 2 x 3 mm."""
+    return " x ".join(f"{v:g}" for v in spacing_mm) + " mm"
 
 
 def fingerprint(network: torch.nn.Module) -> str:

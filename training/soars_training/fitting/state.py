@@ -19,7 +19,7 @@ from soars.files import replacing_file
 from soars.networks.names import Branch
 from soars_training.fitting import processes
 from soars_training.fitting.models import Model
-from soars_training.fitting.options import BEST, LAST, RunOptions
+from soars_training.fitting.options import BEST, LAST, RunOptions, in_words
 
 LEARNED, HELD_OUT = "learned", "held_out"
 LOSS_FILE, DSC_FILE, CASES_FILE = "loss.csv", "validation.csv", "held_out.csv"
@@ -151,10 +151,9 @@ class TrainingState:
             )
         before = tuple(data.get("spacing_mm", self.spacing_mm))
         if before != self.spacing_mm:
-            mine, theirs = (" x ".join(f"{v:g}" for v in mm) for mm in (self.spacing_mm, before))
             raise InputError(
-                f"{folder}: was started on a cache with voxels of {theirs} mm, not of {mine} mm; prepare it as it was, "
-                "or train into another folder"
+                f"{folder}: was started on a cache with voxels of {in_words(before)}, not of "
+                f"{in_words(self.spacing_mm)}; prepare it as it was, or train into another folder"
             )
         self.model.load_state_dict(data["model"])
         self.averaged.load_state_dict(data["averaged"])

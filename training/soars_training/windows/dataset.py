@@ -72,9 +72,9 @@ class WindowDataset(Dataset[Sample]):
             )
         read = [read_case(folder / e.file) for e in usable]
         self.regions = UsualRegions.learn(read)
+        drawn = self.index.annotated
         loaded = [
-            load(c, e, task, self.regions, guide_folder, self.index.annotated)
-            for c, e in zip(read, usable, strict=True)
+            load(c, e, task, self.regions, guide_folder, drawn) for c, e in zip(read, usable, strict=True)
         ]
         # A volume of interest may lie beside all organs of the task that its patient has.
         self._cases = [case for case in loaded if case.known.any()]

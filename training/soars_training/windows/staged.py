@@ -157,10 +157,9 @@ class StagedWindows(WindowDataset):
         }
         seen = BranchTask("small_hard", fine.task.classes, ("ct",))
         wanted = [e for e in fine.entries if (e.case, str(e.group)) in there]
+        drawn = self.index.annotated
         loaded = {
-            (e.case, str(e.group)): load(
-                read_case(fine.folder / e.file), e, seen, self.regions, None, self.index.annotated
-            )
+            (e.case, str(e.group)): load(read_case(fine.folder / e.file), e, seen, self.regions, None, drawn)
             for e in wanted
         }
         return {key: case for key, case in loaded.items() if case.known.any()}
